@@ -1,0 +1,65 @@
+# `make demo` and `make test` set up .venv by themselves; everything else is for those who work on autobatch.
+#
+#   PYTHON       the Python that makes .venv (3.11 or newer)
+#   TORCH_FLAGS  extra flags for the installation of torch, such as an index with CPU builds
+#   PYTEST_FLAGS extra flags for pytest
+
+PYTHON ?= python3
+TORCH_FLAGS ?=
+PYTEST_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow lint clean
+
+help:
+	@echo "make demo    set up and find the batch size of a small CNN on real data"
+	@echo "make test    set up and run the tests, the slow ones left out"
+	@echo "make slow    run the slow tests"
+	@echo "make lint    ruff check, ruff format --check, mypy --strict"
+	@echo "make clean   remove $(VENV), caches and build outputs"
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/autobatch probe autobatch.examples.digits_cnn
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+lint: $(READY)
+	@failed=; \
+	for linter in "ruff check ." "ruff format --check ." "mypy --strict"; do \
+	  echo "$$linter"; $(BIN)/python -m $$linter || failed="$$failed, $$linter"; \
+	done; \
+	test -z "$$failed" || { echo "failed: $${failed#, }" >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip comes last into a new environment: where it is missing, the making of one was cut short.
+# An environment that is there already is kept, and with it a build of torch put there first.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: autobatch needs Python 3.11 or newer; \`$(PYTHON)\` is $$($(PYTHON) --version 2>&1)" >&2; \
+	  echo >&2; \
+	  echo "hint: name another one, as in \`make $(or $(firstword $(MAKECMDGOALS)),demo) PYTHON=python3.12\`" >&2; \
+	  exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml constraints-cpu.txt | $(BIN)/pip
+	@echo "installing torch: minutes, the first time"
+	@$(PIP) install -c constraints-cpu.txt $(TORCH_FLAGS) torch
+	@echo "installing autobatch and what its tests need"
+	@$(PIP) install -c constraints-cpu.txt -e '.[dev]'
+	@$(BIN)/python -c 'import platform, torch; print("ready: Python", platform.python_version() + ", torch", torch.__version__)'
+	@touch $@

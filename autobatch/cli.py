@@ -1,0 +1,249 @@
+"""The command line. The only module that prints, colours, writes files and exits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import click
+
+from autobatch import formatting, saved
+from autobatch._version import __version__
+from autobatch.errors import AutobatchError, UsageError, missing_file
+from autobatch.records import Limits, Objective, Recommendation
+from autobatch.reports import json as json_report
+from autobatch.reports import text
+
+_INTERRUPTED = 130
+
+
+class _Parsed(click.ParamType):  # type: ignore[type-arg]
+    """An option value read by a function of formatting; its error keeps its facts and hint."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._parse(value) if isinstance(value, str) else value
+
+
+class _Count(click.IntRange):
+    name = "integer"
+
+
+def _shape(value: str) -> tuple[int, ...]:
+    words = value.replace("x", ",").split(",")
+    if not all(word.strip().isdigit() and int(word) > 0 for word in words):
+        raise UsageError(
+            f"`{value}` is not a shape",
+            code="bad_shape",
+            hint="write the shape of one sample, such as `3,32,32`",
+        )
+    return tuple(int(word) for word in words)
+
+
+_BYTES = _Parsed("size", formatting.parse_bytes)
+_SECONDS = _Parsed("duration", formatting.parse_seconds)
+_SHAPE = _Parsed("shape", _shape)
+_COUNT = _Count(min=1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(__version__, prog_name="autobatch")
+def cli() -> None:
+    """Finds the batch size to train with, by measuring it."""
+
+
+@cli.command()
+@click.argument("target")
+@click.option("--device", help="cpu, mps, cuda or cuda:1; the accelerator if there is one.")
+@click.option("--memory-limit", type=_BYTES, help="What training may take, such as 600MiB or 8GiB.")
+@click.option(
+    "--ceiling", is_flag=True, help="Climb past a throughput plateau to the largest size that fits."
+)
+@click.option("--min-batch", type=_COUNT, default=1, show_default=True, help="The smallest size to try.")
+@click.option("--max-batch", type=_COUNT, help="The largest size to try.")
+@click.option("--multiple-of", type=_COUNT, default=1, show_default=True, help="Try multiples of this only.")
+@click.option(
+    "--global-batch", type=_COUNT, help="Samples an optimizer step, reached by accumulation if need be."
+)
+@click.option("--budget", type=_SECONDS, default="60s", show_default=True, help="Time for the measurements.")
+@click.option("--trial-timeout", type=_SECONDS, default="120s", show_default=True, help="Time for one trial.")
+@click.option(
+    "--objective",
+    type=click.Choice([str(one) for one in Objective]),
+    default="time",
+    show_default=True,
+    help="time: shortest training; throughput: most samples a second; memory: the largest that fits.",
+)
+@click.option("--no-check", is_flag=True, help="Skip the generalization check.")
+@click.option(
+    "--input-shape", type=_SHAPE, help="Random inputs of this shape instead of a data set, as 3,32,32."
+)
+@click.option("--classes", type=_COUNT, help="With --input-shape: random targets of this many classes.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
+@click.option(
+    "--save", "save_to", type=click.Path(), help="Write the result to a file, for `autobatch show`."
+)
+def probe(target: str, **options: Any) -> None:
+    """Measures TARGET, a `file.py[:model]` or `pkg.module[:model]`, and recommends a batch size."""
+    from autobatch import api
+    from autobatch.probe.climb import Interrupted
+    from autobatch.progress import Progress
+
+    limits = _limits(options)
+    recipe = _recipe(target, options)
+    quiet = options["quiet"] or options["as_json"]
+    progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty())
+    try:
+        with progress:
+            found = api.probe(
+                recipe, limits, device=options["device"], observer=progress, on_output=progress.print_line
+            )
+    except Interrupted as stopped:
+        _show_interrupted(stopped.recommendation, options)
+        raise SystemExit(_INTERRUPTED) from None
+    _deliver(found, options)
+
+
+@cli.command()
+@click.argument("file", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
+def show(file: str, as_json: bool, quiet: bool) -> None:
+    """Shows a saved result again."""
+    _deliver(saved.load(file), {"as_json": as_json, "quiet": quiet, "save_to": None})
+
+
+@cli.command()
+def devices() -> None:
+    """Lists the devices that training can run on here, and what limits them."""
+    from autobatch import api
+
+    _print(text.render_devices(api.find_devices(), width=_width(sys.stdout), colour=_colour(sys.stdout)))
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits: 0, 1 for an error, 2 for usage, 130 for an interrupt."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        cli.main(standalone_mode=False)
+        _flush()
+    except AutobatchError as error:
+        _fail(error, as_json=as_json)
+    except click.UsageError as error:
+        hint = (
+            f"autobatch {error.ctx.info_name} --help"
+            if error.ctx and error.ctx.parent
+            else "autobatch --help"
+        )
+        message = error.format_message().rstrip(".")
+        _fail(UsageError(message, code="usage", hint=f"see `{hint}`"), as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        _fail(AutobatchError("interrupted", code="interrupted"), as_json=as_json, status=_INTERRUPTED)
+    except BrokenPipeError:
+        _leave_quietly()
+    raise SystemExit(0)
+
+
+def _limits(options: dict[str, Any]) -> Limits:
+    return Limits(
+        memory_bytes=options["memory_limit"],
+        min_batch=options["min_batch"],
+        max_batch=options["max_batch"],
+        multiple_of=options["multiple_of"],
+        global_batch=options["global_batch"],
+        budget_seconds=options["budget"],
+        trial_timeout_seconds=options["trial_timeout"],
+        objective=Objective(options["objective"]),
+        ceiling=options["ceiling"],
+        check=not options["no_check"],
+        seed=options["seed"],
+    )
+
+
+def _recipe(target: str, options: dict[str, Any]) -> Any:
+    from autobatch.probe import wire
+
+    if options["classes"] is not None and options["input_shape"] is None:
+        raise UsageError(
+            "`--classes` goes with `--input-shape`",
+            code="usage",
+            hint="give `--input-shape 3,32,32` for random inputs, or leave `--classes` out",
+        )
+    path = target.partition(":")[0]
+    if path.endswith(".py") and not Path(path).is_file():
+        raise missing_file(Path(path))
+    return wire.Recipe(target=target, input_shape=options["input_shape"], classes=options["classes"])
+
+
+def _deliver(found: Recommendation, options: dict[str, Any]) -> None:
+    """Prints the answer in the form that was asked for, and saves it."""
+    if options["save_to"]:
+        saved.save(found, options["save_to"])
+    if options["as_json"]:
+        _print(json_report.render(found))
+    elif options["quiet"]:
+        _print(str(found.batch_size))
+    else:
+        _print(text.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+
+
+def _show_interrupted(found: Recommendation | None, options: dict[str, Any]) -> None:
+    """What was measured before Ctrl-C: as rows, or in the error object; never as a plain answer."""
+    error = AutobatchError("interrupted", code="interrupted")
+    if found is not None:
+        error.trials = found.trials
+        if options["save_to"]:
+            saved.save(found, options["save_to"])
+        if not options["as_json"] and not options["quiet"]:
+            _print(text.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+    _report(error, as_json=options["as_json"])
+    _flush()
+
+
+def _fail(error: AutobatchError, *, as_json: bool, status: int | None = None) -> NoReturn:
+    _report(error, as_json=as_json)
+    _flush()
+    raise SystemExit(error.exit_status if status is None else status)
+
+
+def _report(error: AutobatchError, *, as_json: bool) -> None:
+    if as_json:
+        _print(json_report.render_error(error, error.trials))
+    else:
+        rendered = text.render_error(error, width=_width(sys.stderr), colour=_colour(sys.stderr))
+        print(rendered, file=sys.stderr)
+
+
+def _print(rendered: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_quietly()
+
+
+def _leave_quietly() -> NoReturn:
+    """The reader of standard output is gone (`| head`); Python's own flush at exit must not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
+
+
+def _colour(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _width(stream: TextIO) -> int:
+    return min(shutil.get_terminal_size((80, 24)).columns, 100) if stream.isatty() else 80

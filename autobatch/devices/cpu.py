@@ -1,0 +1,160 @@
+"""The CPU as a training device: a real memory limit, process peaks, processor time.
+
+The limit is RLIMIT_DATA of the worker (soft, set above what the worker holds at rest), so an allocation
+above it fails as it would on a machine of that size, and nothing outside the worker is ever in danger.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from pathlib import Path
+
+import torch
+
+from autobatch.devices import host
+from autobatch.devices.base import Backend, Peak
+from autobatch.devices.sampling import PeakSampler
+from autobatch.errors import DeviceError
+from autobatch.records import Device
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+class CpuBackend(Backend):
+    """The CPU of this machine, or of this container."""
+
+    kind = "cpu"
+
+    def __init__(self) -> None:
+        self._limit_bytes: int | None = None
+        self._limit_source = ""
+        self._notes: tuple[str, ...] = ()
+        self._rest_bytes = 0
+        self._sampler: PeakSampler | None = None
+        self._usage_start = (0.0, 0.0)
+
+    @property
+    def torch_device(self) -> str:
+        return "cpu"
+
+    def describe(self) -> Device:
+        memory = host.read_memory()
+        threads = torch.get_num_threads()
+        return Device(
+            kind="cpu",
+            index=0,
+            name=host.cpu_name(),
+            total_bytes=memory.total_bytes,
+            free_bytes=memory.available_bytes,
+            threads=threads,
+            limit_bytes=self._limit_bytes or host.default_limit(memory),
+            limit_source=self._limit_source or _default_source(memory),
+            notes=self._notes + _quota_note(threads),
+        )
+
+    def warm_up(self) -> None:
+        """Starts thread pools, oneDNN and autograd with one tiny step of each common kind."""
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 8)
+        )
+        for _ in range(2):
+            model(torch.zeros(64, 3, 8, 8)).square().mean().backward()
+        torch.optim.AdamW(model.parameters()).step()
+
+    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0) -> None:
+        memory = host.read_memory()
+        self._limit_source = "`--memory-limit`" if limit_bytes else _default_source(memory)
+        self._limit_bytes = limit_bytes or host.default_limit(memory)
+        room = self._limit_bytes - held_bytes
+        if room <= 0:
+            raise DeviceError(
+                "the model alone does not fit into the memory limit",
+                code="nothing_fits",
+                facts=(f"{held_bytes:,} bytes of parameters and buffers, limit {self._limit_bytes:,} bytes",),
+                hint="raise `--memory-limit`, or use a smaller model",
+            )
+        self._rest_bytes = _resident_bytes() - held_bytes
+        if not _limit_data(room):
+            self._notes = ("the system does not enforce a memory limit; a watchdog does",)
+
+    @property
+    def watch_bytes(self) -> int | None:
+        """Resident bytes of the worker above which it must be killed, should the limit itself not hold."""
+        return self._rest_bytes + self._limit_bytes + (64 << 20) if self._limit_bytes else None
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: CPU kernels return when they are done."""
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def reset_peak(self) -> None:
+        try:
+            _CLEAR_REFS.write_text(_RESET_PEAK)
+        except OSError:
+            self._sampler = PeakSampler(_resident_bytes)
+
+    def peak(self) -> Peak:
+        if self._sampler is not None:
+            highest = self._sampler.stop()
+            self._sampler = None
+        else:
+            highest = host.process_status().get("VmHWM", 0)
+        return Peak(allocated_bytes=max(0, highest - self._rest_bytes))
+
+    def start_usage(self) -> None:
+        self._usage_start = (time.process_time(), time.perf_counter())
+
+    def utilisation(self) -> float | None:
+        used = time.process_time() - self._usage_start[0]
+        wall = time.perf_counter() - self._usage_start[1]
+        cores = min(torch.get_num_threads(), host.usable_cpus())
+        return min(1.0, used / (wall * cores)) if wall > 0 else None
+
+
+def _limit_data(room: int) -> bool:
+    """True if RLIMIT_DATA was set `room` bytes above what the process holds, and the kernel enforces it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    held = host.process_status().get("VmData")
+    if held is None:
+        return False
+    resource.setrlimit(resource.RLIMIT_DATA, (held + (64 << 20), hard))
+    enforced = not _can_map(128 << 20)
+    limit = held + room if enforced else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+    return enforced
+
+
+def _can_map(size_bytes: int) -> bool:
+    try:
+        mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _resident_bytes() -> int:
+    status = host.process_status()
+    if "VmRSS" in status:
+        return status["VmRSS"]
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _default_source(memory: host.Memory) -> str:
+    where = "this container" if memory.cgroup_bytes == memory.available_bytes else "this machine"
+    return f"80% of what is available on {where}"
+
+
+def _quota_note(threads: int) -> tuple[str, ...]:
+    quota = host.cpu_quota()
+    if quota is None or quota >= threads:
+        return ()
+    return (f"the container may use {quota:.1f} processors, but torch runs {threads} threads",)

@@ -1,0 +1,103 @@
+"""Apple's GPUs through Metal. Written from PyTorch's source and documentation; not run on real hardware.
+
+Two things differ from other accelerators. torch.mps counts what is allocated but keeps no peak, so a
+thread samples it. And the memory is the machine's own: above the recommended size Metal goes on and
+the system swaps, where other devices run out. The worker therefore starts with both watermark ratios
+set (they are read before torch is imported), and growing swap is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psutil
+import torch
+
+from autobatch.devices.accelerator import AcceleratorBackend
+from autobatch.devices.base import Peak
+from autobatch.devices.sampling import PeakSampler
+from autobatch.formatting import format_bytes
+
+# The system pages a little at any time; only more than this speaks of memory that is short.
+_SWAP_TOLERANCE_BYTES = 64 << 20
+
+
+class MpsBackend(AcceleratorBackend):
+    """The GPU of an Apple machine. Not run on real hardware.
+
+    Its size is what Metal recommends to stay below, and free is that less what this process holds:
+    Metal doesn't tell what other processes do. A limit counts all that the Metal driver gave to this
+    process, caches included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("mps", 0)
+        self._sampler: PeakSampler | None = None
+        self._highest_bytes = 0
+        self._swap_at_start_bytes = _swap_bytes()
+
+    @property
+    def torch_device(self) -> str:
+        return "mps"
+
+    def warm_up(self) -> None:
+        """Compiles the shaders of a small step, and starts the command queue."""
+        weight = torch.zeros(64, 64, device="mps", requires_grad=True)
+        (weight @ weight).sum().backward()
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        torch.mps.synchronize()
+
+    def reset_peak(self) -> None:
+        self._stop_sampling()
+        self._sampler = PeakSampler(torch.mps.current_allocated_memory)
+
+    def peak(self) -> Peak:
+        """The highest sample since the last reset; ends the sampling.
+
+        A tensor that lives for less than the sampling interval may be missed, so this is a lower bound.
+        """
+        self._stop_sampling()
+        # The driver's figure hardly falls before the cache is emptied, so its end stands for its peak.
+        reserved_bytes = max(self._highest_bytes, self._reserved_bytes())
+        return Peak(
+            allocated_bytes=self._above_rest(self._highest_bytes),
+            reserved_bytes=self._above_rest(reserved_bytes),
+        )
+
+    def release(self) -> None:
+        torch.mps.empty_cache()
+
+    def _stop_sampling(self) -> None:
+        if self._sampler is not None:
+            self._highest_bytes = self._sampler.stop()
+            self._sampler = None
+
+    def _name(self) -> str:
+        return torch.backends.mps.get_name()
+
+    def _notes(self) -> tuple[str, ...]:
+        grown = _swap_bytes() - self._swap_at_start_bytes
+        if grown <= _SWAP_TOLERANCE_BYTES:
+            return ()
+        return (
+            f"the system swapped {format_bytes(grown)} out meanwhile: sizes tried since are slower for it",
+        )
+
+    def _memory_info(self) -> tuple[int, int]:
+        total_bytes = torch.mps.recommended_max_memory()
+        return max(0, total_bytes - torch.mps.driver_allocated_memory()), total_bytes
+
+    def _allocated_bytes(self) -> int:
+        return torch.mps.current_allocated_memory()
+
+    def _reserved_bytes(self) -> int:
+        return torch.mps.driver_allocated_memory()
+
+    def _set_fraction(self) -> Callable[[float], None]:
+        return torch.mps.set_per_process_memory_fraction  # there is one device, so it takes no index
+
+
+def _swap_bytes() -> int:
+    return int(psutil.swap_memory().used)

@@ -1,0 +1,1 @@
+"""Model files to try autobatch on: plain PyTorch on real data that needs no download."""

@@ -1,0 +1,91 @@
+"""Pure: what the trials of a climb mean in words, as errors or as doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
+from autobatch.formatting import format_bytes
+from autobatch.records import Device, Limits, Outcome, Trial
+
+
+def nothing_passed(trials: Sequence[Trial], device: Device) -> AutobatchError:
+    """The error for a climb in which no size passed at all."""
+    trial = trials[-1]
+    size = trial.batch_size
+    if trial.outcome is Outcome.TIMEOUT:
+        return UsageError(
+            f"batch size {size} did not finish in time on {device.label}",
+            code="trial_timeout",
+            facts=(trial.detail, f"in the {trial.phase} phase"),
+            hint="raise `--budget` or `--trial-timeout`",
+        )
+    if trial.outcome is Outcome.CRASHED:
+        return TargetError(
+            f"the worker process dies at batch size {size}",
+            code="worker_died",
+            facts=(trial.detail, f"in the {trial.phase} phase, twice"),
+            hint="run one training step of your own with this batch size",
+        )
+    facts = [trial.detail]
+    if device.limit_bytes is not None:
+        facts.append(f"training may take {format_bytes(device.limit_bytes)} ({device.limit_source})")
+    for holder in device.holders:
+        held = "memory" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
+        facts.append(f"{held} is held by pid {holder.pid} (`{holder.name}`)")
+    lower = "lower `--min-batch`, " if size > 1 else ""
+    free = "raise `--memory-limit`" if device.limit_source == "`--memory-limit`" else "free memory there"
+    return DeviceError(
+        f"batch size {size} does not fit on {device.label}",
+        code="nothing_fits",
+        facts=tuple(facts),
+        hint=f"{lower}{free}, or use activation checkpointing or a smaller model",
+    )
+
+
+def nothing_to_try(limits: Limits, cap: int, reason: str, dataset_size: int | None) -> UsageError:
+    """The error for limits that leave no size between the smallest and the largest."""
+    return UsageError(
+        f"no batch size can be tried: the smallest is {limits.smallest}, the largest {cap}",
+        code="bad_limit",
+        facts=(f"the largest is set by: {reason}", f"samples in the data set: {dataset_size}"),
+        hint="lower `--min-batch` or `--multiple-of`",
+    )
+
+
+def not_finite(size: int) -> TargetError:
+    """The error for a loss that is NaN or infinite from the start."""
+    return TargetError(
+        "the loss is not a finite number from the first steps on",
+        code="loss_not_finite",
+        facts=(f"batch size {size}, with the optimizer and learning rate of the target",),
+        hint="check the inputs for NaN, and the learning rate",
+    )
+
+
+def doubts(trials: Sequence[Trial], device: Device) -> tuple[str, ...]:
+    """What a reader should know before trusting the figures."""
+    passed = [trial for trial in trials if trial.ok]
+    found = list(device.notes)
+    undecided = sorted({t.batch_size for t in passed if t.gain is not None and not t.gain.decided})
+    if undecided:
+        sizes = ", ".join(f"{size:,}" for size in undecided)
+        found.append(
+            f"whether batch size {sizes} is quicker stayed within the noise; on a quiet machine it would show"
+        )
+    timed = [t for t in passed if t.load_seconds and t.step_seconds]
+    slow = [t for t in timed if (t.load_seconds or 0.0) > median(t.step_seconds)]
+    if len(slow) * 2 > len(timed):
+        found.append(
+            "one process takes longer to load a batch than to train on it: with too few DataLoader workers, "
+            "loading sets the pace"
+        )
+    crashed = sorted(
+        {t.batch_size for t in trials if t.outcome is Outcome.CRASHED} & {t.batch_size for t in passed}
+    )
+    if crashed:
+        found.append(
+            f"the worker died once at batch size {', '.join(map(str, crashed))}, and passed when tried again"
+        )
+    return tuple(found)

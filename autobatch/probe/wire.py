@@ -1,0 +1,153 @@
+"""What parent and worker say to each other: one JSON object a line, on descriptors of their own.
+
+JSON, not pickle: a worker runs the user's code, and nothing that it sends can run code in the parent.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import msgspec
+
+from autobatch.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
+from autobatch.probe.oom import Cause
+from autobatch.records import Device, Outcome, Workload
+
+_KINDS = {
+    kind.__name__: kind for kind in (AutobatchError, UsageError, TargetError, DeviceError, SavedResultError)
+}
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker gets at the workload: a target to import, or a file of pickled objects."""
+
+    target: str = ""
+    payload: str = ""
+    sys_path: tuple[str, ...] = ()
+    input_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+
+
+class Start(_Message, frozen=True):
+    """Begin a session: import, load, build, limit. Answered by Opened or Refused."""
+
+    recipe: Recipe
+    device: str | None
+    memory_bytes: int | None
+    seed: int
+
+
+class TryOut(_Message, frozen=True):
+    """Run `steps` full training steps and an evaluation pass at one size. Answered by Tried."""
+
+    batch_size: int
+    seconds: float
+    steps: int
+
+
+class TimeRound(_Message, frozen=True):
+    """Time a short round of steps at a size that passed. Answered by Timed, or by Tried on failure."""
+
+    batch_size: int
+    seconds: float
+
+
+class ListDevices(_Message, frozen=True):
+    """Describe every device. Answered by Devices."""
+
+
+class Began(_Message, frozen=True):
+    """The session's process exists. Sent before any code of the user runs."""
+
+    pid: int
+
+
+class Opened(_Message, frozen=True):
+    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed."""
+
+    device: Device
+    workload: Workload
+    torch: str
+    watch_bytes: int | None = None
+
+
+class Devices(_Message, frozen=True):
+    devices: tuple[Device, ...]
+
+
+class Refused(_Message, frozen=True):
+    """An error that the user has to repair, as its parts."""
+
+    kind: str
+    message: str
+    code: str
+    facts: tuple[str, ...]
+    hint: str
+
+    @classmethod
+    def of(cls, error: AutobatchError) -> Refused:
+        kind = type(error).__name__
+        return cls(kind=kind, message=error.message, code=error.code, facts=error.facts, hint=error.hint)
+
+    def rebuilt(self) -> AutobatchError:
+        kind = _KINDS.get(self.kind, AutobatchError)
+        return kind(self.message, code=self.code, facts=self.facts, hint=self.hint)
+
+
+class Phase(_Message, frozen=True):
+    """What the worker is about to do; the last one before its death names where it died."""
+
+    name: str
+
+
+class Tried(_Message, frozen=True):
+    """How a try went. `cause` and `error` only where it failed."""
+
+    batch_size: int
+    outcome: Outcome
+    step_seconds: float | None = None
+    load_seconds: float | None = None
+    utilisation: float | None = None
+    peak_bytes: int | None = None
+    reserved_bytes: int | None = None
+    steps: int = 0
+    optimizer_steps: int = 0
+    finite: bool = True
+    phase: str = ""
+    detail: str = ""
+    cause: Cause | None = None
+    error: Refused | None = None
+
+
+class Timed(_Message, frozen=True):
+    """One round: the mean step of it, and what loading one batch took."""
+
+    batch_size: int
+    step_seconds: float
+    load_seconds: float
+    utilisation: float | None
+    steps: int
+
+
+class Exited(_Message, frozen=True):
+    """The session's process is gone: exit code, or the negative signal."""
+
+    status: int
+
+
+Command = Start | TryOut | TimeRound | ListDevices
+Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Exited
+
+_encoder = msgspec.json.Encoder()
+decode_command = msgspec.json.Decoder(Command).decode
+decode_reply = msgspec.json.Decoder(Reply).decode
+
+
+def send(stream: BinaryIO, message: Command | Reply) -> None:
+    """Writes one message at once, as one line."""
+    stream.write(_encoder.encode(message) + b"\n")
+    stream.flush()

@@ -1,0 +1,123 @@
+"""Pure: a curve and limits in, one batch size with its reasons out. Can be run again on a saved curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from autobatch import search
+from autobatch.records import Check, Curve, Limits, Objective, Recommendation, Trial
+from autobatch.timing import MIN_ROUNDS
+
+# Sizes within 5% of the best throughput count as equally quick: the smallest of them is the knee.
+TOLERANCE = 0.05
+
+
+def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = None) -> Recommendation:
+    """The batch size to train with, always one that was measured and passed.
+
+    Without a check the choice comes from the throughput curve alone: its knee, the smallest size within
+    5% of the best throughput. A target (`global_batch`) is met exactly, by accumulation where it does not
+    fit at once.
+    """
+    limits = limits or Limits()
+    passed = [trial for trial in search.latest(curve.trials).values() if trial.ok]
+    warnings = list(curve.warnings)
+    if limits.global_batch is not None:
+        chosen, why = _for_target(passed, limits.global_batch, warnings)
+    elif limits.objective is Objective.MEMORY:
+        chosen, why = _largest(passed)
+    elif limits.objective is Objective.THROUGHPUT:
+        chosen, why = _quickest(passed)
+    else:
+        chosen, why = _knee(passed)
+    accumulation = 1
+    if limits.global_batch is not None and limits.global_batch % chosen.batch_size == 0:
+        accumulation = limits.global_batch // chosen.batch_size
+    warnings += _doubts(chosen, curve, accumulation)
+    return Recommendation(
+        batch_size=chosen.batch_size,
+        accumulation_steps=accumulation,
+        world_size=1,
+        global_batch_size=chosen.batch_size * accumulation,
+        learning_rate=None,
+        ceiling=curve.ceiling,
+        trials=curve.trials,
+        check=check,
+        why=why,
+        warnings=tuple(warnings),
+        workload=curve.workload,
+        device=curve.device,
+        limits=limits,
+    )
+
+
+def _knee(passed: Sequence[Trial]) -> tuple[Trial, str]:
+    passed = _timed(passed)
+    best = max(passed, key=_rate)
+    near = [trial for trial in passed if _rate(trial) >= (1 - TOLERANCE) * _rate(best)]
+    chosen = min(near, key=lambda trial: trial.batch_size)
+    if chosen is best:
+        runner_up = max((t for t in passed if t is not best), key=_rate, default=None)
+        if runner_up is None:
+            return chosen, "the only size that was measured"
+        lead = _rate(best) / _rate(runner_up)
+        return chosen, f"the highest throughput: {lead:.2f} times that of {runner_up.batch_size:,}"
+    share = _rate(chosen) / _rate(best)
+    near_best = f"the smallest size within {TOLERANCE:.0%} of the best throughput"
+    return chosen, f"{near_best}: {share:.1%} of that at {best.batch_size:,}"
+
+
+def _quickest(passed: Sequence[Trial]) -> tuple[Trial, str]:
+    return max(_timed(passed), key=_rate), "the highest throughput that was measured"
+
+
+def _largest(passed: Sequence[Trial]) -> tuple[Trial, str]:
+    return max(passed, key=lambda trial: trial.batch_size), "the largest size that fits, as asked for"
+
+
+def _for_target(passed: Sequence[Trial], target: int, warnings: list[str]) -> tuple[Trial, str]:
+    """The size that makes up the target: all of it at once if it fits, else the quickest of its divisors."""
+    divisors = [trial for trial in passed if target % trial.batch_size == 0]
+    if not divisors:
+        chosen = max(passed, key=lambda trial: trial.batch_size)
+        warnings.append(f"no size that was measured divides the global batch size {target:,}; it is not met")
+        return chosen, "the largest size that was measured"
+    best = max(divisors, key=_rate)
+    near = [trial for trial in divisors if _rate(trial) >= (1 - TOLERANCE) * _rate(best)]
+    chosen = max(
+        [*near, *(t for t in divisors if t.batch_size == target)], key=lambda trial: trial.batch_size
+    )
+    if chosen.batch_size == target:
+        return chosen, f"the global batch size {target:,} fits at once"
+    return chosen, (
+        f"the global batch size {target:,} does not fit at once; {chosen.batch_size:,} divides it "
+        "and has the best throughput of the sizes that do"
+    )
+
+
+def _doubts(chosen: Trial, curve: Curve, accumulation: int) -> list[str]:
+    doubts = []
+    size = curve.workload.dataset_size
+    if size is not None and chosen.batch_size * accumulation * 10 > size:
+        steps = -(-size // (chosen.batch_size * accumulation))
+        doubts.append(f"only {steps:,} steps an epoch: train for more epochs, or use a smaller size")
+    if curve.workload.synthetic:
+        doubts.append(
+            "memory and speed only: the inputs are random numbers, so nothing is known about learning"
+        )
+    interval = chosen.samples_per_second_interval
+    if interval is not None and interval[1] > 1.5 * interval[0]:
+        doubts.append(
+            f"the step time at {chosen.batch_size:,} varied a lot; measure again on a quiet machine"
+        )
+    return doubts
+
+
+def _timed(passed: Sequence[Trial]) -> Sequence[Trial]:
+    """The sizes timed in rounds; a size that was only tried for memory has one rough figure."""
+    return [trial for trial in passed if len(trial.step_seconds) >= MIN_ROUNDS] or passed
+
+
+def _rate(trial: Trial) -> float:
+    return trial.samples_per_second or trial.batch_size / median(trial.step_seconds)

@@ -1,0 +1,40 @@
+"""The commands that a report suggests: what would tell most beyond its answer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from autobatch.records import LimitedBy, Limits, Recommendation
+
+# What a shell can be given as a target, such as `model.py` or `pkg.model:net`; objects given to `find`
+# have no such name.
+_COMMAND_TARGET = re.compile(r"[\w./\\][\w./\\:~+-]*(\.py|[.:]\w+)", re.ASCII)
+_DEFAULTS = Limits()
+
+
+def next_commands(recommendation: Recommendation) -> tuple[str, ...]:
+    """The command that would tell most beyond this answer; none where it can't be written in full."""
+    target, limits = recommendation.workload.target, recommendation.limits
+    # Random inputs were described by options that the records don't keep.
+    if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
+        return ()
+    command = f"autobatch probe {shlex.quote(target)}{_options(limits)}"
+    by = recommendation.ceiling.limited_by
+    if by is LimitedBy.BUDGET:
+        return (f"{command} --budget {2 * limits.budget_seconds:.0f}s",)
+    if by is LimitedBy.PLATEAU:
+        return (f"{command} --ceiling",)
+    return (f"{command} --save result.json",)
+
+
+def _options(limits: Limits) -> str:
+    """The options of this search that the next one needs as well."""
+    text = "" if limits.memory_bytes is None else f" --memory-limit {limits.memory_bytes}"
+    if limits.memory_bytes is not None and limits.memory_bytes % 2**20 == 0:
+        text = f" --memory-limit {limits.memory_bytes // 2**20}MiB"
+    for name in ("min_batch", "max_batch", "multiple_of", "global_batch", "objective"):
+        value = getattr(limits, name)
+        if value != getattr(_DEFAULTS, name):
+            text += f" --{name.replace('_', '-')} {value}"
+    return f"{text} --ceiling" if limits.ceiling else text

@@ -1,0 +1,278 @@
+"""Batches of exactly n samples, from whatever people call a data set."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from autobatch.errors import TargetError
+from autobatch.targets import told, where
+
+Collate = Callable[[list[Any]], Any]
+
+_TOLD_PARTS = 6
+
+
+class Samples(ABC):
+    """A source of batches. `size` is the number of samples, None where nobody knows."""
+
+    kind: str
+    size: int | None
+    synthetic = False
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def batch(self, batch_size: int, seed: int) -> Any:
+        """A collated batch of exactly `batch_size` samples, the same for the same seed.
+
+        Raises TargetError where a sample can't be read or the samples can't be collated.
+        """
+
+
+class MappedSamples(Samples):
+    """Samples drawn without replacement from a map-style data set."""
+
+    def __init__(
+        self, dataset: Any, collate: Collate | None, notes: tuple[str, ...] = (), kind: str = ""
+    ) -> None:
+        self._dataset = dataset
+        self._collate = collate or default_collate
+        self.kind = kind or type(dataset).__name__
+        self.size = len(dataset)
+        self.notes = notes
+
+    def batch(self, batch_size: int, seed: int) -> Any:
+        indices = random.Random(seed).sample(range(self.size or 0), batch_size)
+        return _collate(self._read(indices), self._collate)
+
+    def _read(self, indices: list[int]) -> list[Any]:
+        if hasattr(self._dataset, "__getitems__"):
+            try:
+                return list(self._dataset.__getitems__(indices))
+            except Exception as error:
+                call = f"dataset.__getitems__({indices[:3]})"
+                raise self._unreadable(f"{len(indices)} samples at once", call, error) from error
+        return [self._read_one(index) for index in indices]
+
+    def _read_one(self, index: int) -> Any:
+        try:
+            return self._dataset[index]
+        except Exception as error:
+            raise self._unreadable(f"sample {index}", f"dataset[{index}]", error) from error
+
+    def _unreadable(self, what: str, call: str, error: Exception) -> TargetError:
+        return TargetError(
+            f"the data set can't give {what}",
+            code="bad_sample",
+            facts=(told(error), *_at(error), f"the data set says it has {self.size:,} samples"),
+            hint=f"try `{call}` by itself",
+        )
+
+
+class StreamedSamples(Samples):
+    """Samples from an iterable, read once and kept, since a stream can't be asked twice."""
+
+    def __init__(self, dataset: Iterable[Any], collate: Collate | None) -> None:
+        self._stream = _told_reading(iter(dataset), type(dataset).__name__)
+        self._kept: list[Any] = []
+        self._collate = collate or default_collate
+        self.kind = type(dataset).__name__
+        self.size = len(dataset) if isinstance(dataset, Sized) else None
+
+    def batch(self, batch_size: int, seed: int) -> Any:
+        self._kept += itertools.islice(self._stream, batch_size - len(self._kept))
+        if not self._kept:
+            raise _empty("it gives no sample", self.kind)
+        if len(self._kept) < batch_size:
+            self.size = len(self._kept)
+            raise StreamEndedError(self.size)
+        return _collate(self._kept[:batch_size], self._collate)
+
+
+class StreamEndedError(Exception):
+    """A stream had fewer samples than a batch needs; `size` is how many there were."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the data set ended after {size} samples")
+        self.size = size
+
+
+class SyntheticSamples(Samples):
+    """Random inputs of one shape, and random classes: good for memory and speed, never for learning."""
+
+    kind = "synthetic inputs"
+    size = None
+    synthetic = True
+
+    def __init__(self, input_shape: Sequence[int], classes: int | None) -> None:
+        self._shape = tuple(input_shape)
+        self._classes = classes
+
+    def batch(self, batch_size: int, seed: int) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        inputs = torch.randn(batch_size, *self._shape, generator=generator)
+        if self._classes is None:
+            return inputs
+        return inputs, torch.randint(self._classes, (batch_size,), generator=generator)
+
+
+class _Columns:
+    """A map-style view of arrays that share their first dimension."""
+
+    def __init__(self, arrays: tuple[Any, ...]) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays[0])
+
+    def __getitem__(self, index: int) -> Any:
+        return tuple(array[index] for array in self._arrays)
+
+
+def open_samples(data: Any, collate: Collate | None = None) -> Samples:
+    """Samples of a Dataset, a DataLoader, an iterable of samples, or arrays with one row a sample.
+
+    Raises TargetError where `data` is empty or no such thing.
+    """
+    if isinstance(data, DataLoader):
+        return _open_loader(data, collate)
+    if isinstance(data, (torch.Tensor, np.ndarray)):
+        return _checked(MappedSamples(_as_tensor(data), collate, _array_notes((data,))))
+    if isinstance(data, tuple) and data and all(isinstance(one, (torch.Tensor, np.ndarray)) for one in data):
+        return _open_arrays(data, collate)
+    if isinstance(data, IterableDataset):
+        return StreamedSamples(data, collate)
+    usable = not isinstance(data, (dict, str, bytes)) and not inspect.isclass(data)
+    if usable and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return _checked(MappedSamples(data, collate))
+    if usable and isinstance(data, Iterable):
+        return StreamedSamples(data, collate)
+    raise TargetError(
+        f"{_called(data)} is not a data set",
+        code="bad_dataset",
+        facts=("it has `__getitem__` but no `__len__`",) if hasattr(data, "__getitem__") else (),
+        hint="give a torch Dataset, a DataLoader, or a tuple of tensors or arrays with one row a sample",
+    )
+
+
+def check_loader(loader: DataLoader[Any]) -> None:
+    """Raises TargetError for a DataLoader whose data set makes the batches itself."""
+    if loader.batch_size is None and loader.batch_sampler is None:
+        raise TargetError(
+            "the DataLoader has `batch_size=None`: its data set makes the batches itself",
+            code="unbatched_loader",
+            hint="give a data set of single samples, so that batches of any size can be made",
+        )
+
+
+def describe_batch(batch: Any) -> str:
+    """`(float32[8, 3, 32, 32], int64[8])`: what a batch is made of, its first parts only."""
+    if isinstance(batch, (torch.Tensor, np.ndarray)):
+        return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
+    if isinstance(batch, Mapping):
+        parts = [f"{key}: {describe_batch(batch[key])}" for key in itertools.islice(batch, _TOLD_PARTS)]
+        return f"{{{_listed(parts, len(batch))}}}"
+    if isinstance(batch, (list, tuple)):
+        parts = [describe_batch(one) for one in batch[:_TOLD_PARTS]]
+        return f"({_listed(parts, len(batch))})"
+    return type(batch).__name__
+
+
+def _listed(parts: list[str], count: int) -> str:
+    return ", ".join([*parts, "..."] if count > len(parts) else parts)
+
+
+def _open_loader(loader: DataLoader[Any], collate: Collate | None) -> Samples:
+    check_loader(loader)
+    return open_samples(loader.dataset, collate or loader.collate_fn)
+
+
+def _open_arrays(arrays: tuple[Any, ...], collate: Collate | None) -> Samples:
+    lengths = {len(array) for array in arrays}
+    if len(lengths) > 1:
+        raise TargetError(
+            "the arrays of the data set differ in length",
+            code="bad_dataset",
+            facts=tuple(f"array {i}: shape {tuple(array.shape)}" for i, array in enumerate(arrays)),
+            hint="the first dimension of each is the number of samples",
+        )
+    columns = _Columns(tuple(_as_tensor(array) for array in arrays))
+    what = "array" if isinstance(arrays[0], np.ndarray) else "tensor"
+    kind = f"{len(arrays)} {what}s" if len(arrays) > 1 else f"1 {what}"
+    return _checked(MappedSamples(columns, collate, _array_notes(arrays), kind))
+
+
+def _as_tensor(array: Any) -> torch.Tensor:
+    """NumPy's default of float64 becomes torch's default dtype, or no ordinary model would take it."""
+    if isinstance(array, torch.Tensor):
+        return array
+    tensor = torch.as_tensor(array)
+    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
+
+
+def _array_notes(arrays: tuple[Any, ...]) -> tuple[str, ...]:
+    doubles = any(isinstance(array, np.ndarray) and array.dtype == np.float64 for array in arrays)
+    return ("NumPy float64 arrays taken as float32",) if doubles else ()
+
+
+def _checked(samples: MappedSamples) -> MappedSamples:
+    if samples.size == 0:
+        raise _empty("its `len()` is 0", samples.kind)
+    return samples
+
+
+def _empty(fact: str, kind: str) -> TargetError:
+    return TargetError(
+        "the data set is empty",
+        code="empty_dataset",
+        facts=(f"{fact}; it is {kind}",),
+        hint="check the path or the filter that it is made from",
+    )
+
+
+def _told_reading(stream: Iterator[Any], kind: str) -> Iterator[Any]:
+    """The same stream, its errors told as errors of the data set."""
+    for count in itertools.count():
+        try:
+            sample = next(stream)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise TargetError(
+                f"the data set can't give sample {count}",
+                code="bad_sample",
+                facts=(told(error), *_at(error), f"it is {kind}, read from its beginning"),
+                hint="try `list(dataset)` by itself",
+            ) from error
+        yield sample
+
+
+def _called(data: Any) -> str:
+    return f"the class `{data.__name__}`" if inspect.isclass(data) else f"a {type(data).__name__}"
+
+
+def _collate(samples: list[Any], collate: Collate) -> Any:
+    try:
+        return collate(samples)
+    except TargetError:
+        raise
+    except (TypeError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise TargetError(
+            f"{len(samples)} samples can't be collated into a batch",
+            code="bad_collate",
+            facts=(told(error), *_at(error)),
+            hint="give a `collate_fn` that pads or stacks these samples",
+        ) from error
+
+
+def _at(error: BaseException) -> tuple[str, ...]:
+    place = where(error)
+    return (f"at {place}",) if place else ()

@@ -1,0 +1,112 @@
+"""Saved results: JSON files that are written whole or not at all. Data only, nothing is executed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from autobatch.errors import SavedResultError
+from autobatch.formatting import format_bytes, printable
+from autobatch.records import Recommendation
+from autobatch.reports import json
+
+# A result takes some kilobytes; whatever is larger than this was never written by autobatch.
+MAX_BYTES = 64 * 2**20
+
+
+def save(recommendation: Recommendation, path: str | os.PathLike[str]) -> None:
+    """Writes the result to `path`, in place of what was there; a failure leaves the old file as it was.
+
+    Raises SavedResultError where it can't be written.
+    """
+    try:
+        # Through a link, so that the link stays and the temporary file is on the target's file system.
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            kind = "a directory" if target.is_dir() else "not a regular file"
+            raise _unwritable(path, f"it is {kind}", "name a file: `--save result.json`")
+        _replace(target, (json.render(recommendation) + "\n").encode())
+    except (OSError, ValueError) as error:
+        raise _unwritable(
+            path, _reason(error), "choose a folder that exists and can be written to"
+        ) from error
+
+
+def load(path: str | os.PathLike[str]) -> Recommendation:
+    """The result that `save` wrote to `path`. Raises SavedResultError where there is no such thing."""
+    name = _quoted(path)
+    try:
+        # Checked before it is opened: opening a pipe would wait for its writer.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            kind = "a directory" if os.path.isdir(path) else "not a regular file"
+            raise _unreadable(name, f"it is {kind}", "name the file that `autobatch probe --save` wrote")
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(
+            name, _reason(error), "give the path of a file that `autobatch probe --save` wrote"
+        ) from error
+    if len(content) > MAX_BYTES:
+        fact = f"it is larger than {format_bytes(MAX_BYTES)}, and a result takes a few KiB"
+        raise _unreadable(name, fact, "name the file that `autobatch probe --save` wrote")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise SavedResultError(
+            f"{name} is not JSON",
+            code="not_json",
+            facts=(f"it is not UTF-8 text: {error.reason} at byte {error.start}",),
+            hint="name the file that `autobatch probe --save` wrote",
+        ) from error
+    return json.parse(text, name=name)
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it."""
+    part = target.with_name(f".autobatch-{secrets.token_hex(8)}.part")
+    # Exclusive, so that no one else's file or link is written through; 0o666 leaves the mode to the umask.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the new name survive a power cut, where the system can (Windows opens no folders)."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _unwritable(path: str | os.PathLike[str], fact: str, hint: str) -> SavedResultError:
+    return SavedResultError(
+        f"the result can't be saved to {_quoted(path)}", code="cannot_save", facts=(fact,), hint=hint
+    )
+
+
+def _unreadable(name: str, fact: str, hint: str) -> SavedResultError:
+    return SavedResultError(f"{name} can't be read", code="cannot_load", facts=(fact,), hint=hint)
+
+
+def _quoted(path: str | os.PathLike[str]) -> str:
+    return f"`{printable(os.fspath(path))}`"
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words, without the number and the name that the message already has."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return reason[:1].lower() + reason[1:]

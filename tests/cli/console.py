@@ -1,0 +1,67 @@
+"""The real command line, in processes of its own, in a folder with a model file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+QUICK = ("--device", "cpu", "--max-batch", "8", "--budget", "5s")
+
+MODEL = """
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 3))
+dataset = (torch.randn(64, 12), torch.randint(3, (64,)))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def autobatch() -> str:
+    """The installed `autobatch` command of this environment."""
+    found = shutil.which("autobatch", path=str(Path(sys.executable).parent))
+    assert found is not None, "autobatch is not installed beside this Python"
+    return found
+
+
+def run(folder: Path, *commands: Sequence[str], environment: dict[str, str] | None = None) -> list[Ended]:
+    """The ends of several commands that run side by side in `folder`; most of their time is start-up."""
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH")
+    }
+    started = [
+        subprocess.Popen(
+            [*command],
+            cwd=folder,
+            env={**inherited, "CUDA_VISIBLE_DEVICES": "", **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for command in commands
+    ]
+    try:
+        printed = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        Ended(process.returncode, stdout, stderr)
+        for process, (stdout, stderr) in zip(started, printed, strict=True)
+    ]

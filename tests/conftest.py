@@ -1,0 +1,37 @@
+"""Golden files: `golden(name, text)` compares, `pytest --update-golden` rewrites them for review."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str | Path, str], None]:
+    """Compares `text` with the file `name` in tests/golden (or an absolute path), or rewrites that file.
+
+    A newline at the end of the file isn't part of the text.
+    """
+    update = request.config.getoption("--update-golden")
+
+    def compare(name: str | Path, text: str) -> None:
+        path = GOLDEN / name
+        if update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
+            return
+        assert path.exists(), f"{path.name} is missing: run `pytest --update-golden` and review it"
+        # Bytes, so that no newline translation hides a control character.
+        assert f"{text}\n" == path.read_bytes().decode("utf-8"), (
+            f"{path.name} has changed: if that is meant, run `pytest --update-golden` and review it"
+        )
+
+    return compare

@@ -1,0 +1,413 @@
+"""The text report as people see it, in golden files at 80 columns. `pytest --update-golden` rewrites them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from autobatch.errors import AutobatchError, DeviceError, TargetError
+from autobatch.records import (
+    Ceiling,
+    Check,
+    Device,
+    Environment,
+    Holder,
+    LimitedBy,
+    Limits,
+    Outcome,
+    Recommendation,
+    Trial,
+    Workload,
+)
+from autobatch.reports import text
+from tests.strategies import recommendations
+
+GIB, MIB = 2**30, 2**20
+Golden = Callable[[str | Path, str], None]
+
+GPU = Device(
+    kind="cuda",
+    index=0,
+    name="NVIDIA H100 80GB HBM3",
+    total_bytes=int(79.1 * GIB),
+    free_bytes=int(78.4 * GIB),
+    uuid="GPU-5e0c1f9a",
+    driver="550.54.15",
+)
+CPU = Device(
+    kind="cpu",
+    index=0,
+    name="AMD EPYC 7B13",
+    total_bytes=8 * GIB,
+    free_bytes=int(5.5 * GIB),
+    threads=2,
+    limit_bytes=600 * MIB,
+    limit_source="--memory-limit",
+)
+IMAGES = Workload(
+    target="model.py",
+    model="ResNet",
+    parameters=25_557_032,
+    loss="cross_entropy",
+    optimizer="AdamW",
+    dataset="CIFAR10",
+    dataset_size=50_000,
+)
+DIGITS = Workload(
+    target="autobatch.examples.digits_cnn",
+    model="DigitsCNN",
+    parameters=38_282,
+    loss="cross_entropy",
+    optimizer="AdamW",
+    dataset="digits",
+    dataset_size=1437,
+    inferred=(
+        "loss is cross-entropy, as targets are whole numbers",
+        "optimizer is AdamW, learning rate 0.001",
+    ),
+)
+ENVIRONMENT = Environment(
+    autobatch="0.1.0",
+    python="3.12.7",
+    torch="2.13.0",
+    platform="Linux",
+    cpu="AMD EPYC 7B13",
+    started_at="2026-03-01T12:00:00Z",
+    elapsed_seconds=43.0,
+)
+
+
+def passed(
+    size: int, rate: float, spread: float, peak: float, busy: float | None, samples: int | None
+) -> Trial:
+    """A size that passed at `rate` samples/s ± `spread`, with a peak in bytes, on `samples` of data."""
+    steps = None if samples is None else -(-samples // size)
+    return Trial(
+        batch_size=size,
+        outcome=Outcome.OK,
+        step_seconds=(size / rate,) * 3,
+        samples_per_second=rate,
+        samples_per_second_interval=(rate - spread, rate + spread),
+        steps_per_epoch=steps,
+        epoch_seconds=None if steps is None else steps * size / rate,
+        peak_bytes=int(peak),
+        utilisation=busy,
+        samples=size * 12,
+        optimizer_steps=12,
+    )
+
+
+def failed(size: int, outcome: Outcome = Outcome.OUT_OF_MEMORY, detail: str = "", phase: str = "") -> Trial:
+    return Trial(batch_size=size, outcome=outcome, detail=detail, phase=phase)
+
+
+GPU_TRIALS = (
+    passed(32, 783, 3, 7.0 * GIB, 0.71, 50_000),
+    passed(64, 920, 5, 12.5 * GIB, 0.84, 50_000),
+    passed(128, 1008, 2, 23.4 * GIB, 0.97, 50_000),
+    passed(256, 1057, 2, 45.1 * GIB, 0.99, 50_000),
+    failed(512, detail="asked for 88.6 GiB, 78.4 GiB free"),
+)
+CPU_TRIALS = (
+    passed(1, 412, 31, 6.1 * MIB, 0.93, 1437),
+    passed(2, 790, 44, 6.4 * MIB, 0.95, 1437),
+    passed(4, 1490, 102, 7.2 * MIB, 0.97, 1437),
+    passed(8, 2710, 95, 9.9 * MIB, 0.97, 1437),
+    passed(16, 4420, 120, 14.6 * MIB, 0.98, 1437),
+    passed(32, 6315, 340, 24.1 * MIB, 0.98, 1437),
+    passed(64, 8120, 210, 43.3 * MIB, 0.99, 1437),
+    passed(128, 9240, 160, 81.0 * MIB, 0.99, 1437),
+    passed(256, 10_080, 1204, 157.2 * MIB, 0.99, 1437),
+    passed(512, 10_115, 133, 309.7 * MIB, 1.0, 1437),
+    failed(1024, detail="asked for 412 MiB, 291 MiB of the limit left"),
+)
+GPU_ANSWER = Recommendation(
+    batch_size=128,
+    accumulation_steps=1,
+    world_size=1,
+    global_batch_size=128,
+    learning_rate=None,
+    ceiling=Ceiling(batch_size=256, limited_by=LimitedBy.MEMORY, verified=True),
+    trials=GPU_TRIALS,
+    check=None,
+    why="the smallest size within 5% of the best throughput: 1,008 samples/s against 1,057 at 256",
+    warnings=(),
+    workload=IMAGES,
+    device=GPU,
+    environment=ENVIRONMENT,
+)
+CPU_ANSWER = replace(
+    GPU_ANSWER,
+    batch_size=256,
+    global_batch_size=256,
+    ceiling=Ceiling(batch_size=512, limited_by=LimitedBy.MEMORY, verified=True),
+    trials=CPU_TRIALS,
+    why="the smallest size within 5% of the best throughput: 10,080 samples/s against 10,115 at 512",
+    workload=DIGITS,
+    device=CPU,
+    limits=Limits(memory_bytes=600 * MIB),
+)
+
+
+def plateau() -> Recommendation:
+    return replace(
+        CPU_ANSWER,
+        device=replace(CPU, limit_bytes=int(5.2 * GIB), limit_source="cgroup memory.max"),
+        ceiling=Ceiling(batch_size=512, limited_by=LimitedBy.PLATEAU, verified=False),
+        trials=CPU_TRIALS[:-1],
+        limits=Limits(),
+        workload=replace(DIGITS, batch_size=32),
+    )
+
+
+def accumulation() -> Recommendation:
+    return replace(
+        GPU_ANSWER,
+        accumulation_steps=4,
+        global_batch_size=512,
+        learning_rate=0.001414,
+        why="512 samples per step were asked for; 4 steps of 128 are quicker than 2 of 256",
+        limits=Limits(global_batch=512),
+    )
+
+
+def ranks() -> Recommendation:
+    return replace(
+        accumulation(),
+        world_size=8,
+        global_batch_size=4096,
+        limits=Limits(global_batch=4096),
+        check=Check(status="done"),
+    )
+
+
+def synthetic() -> Recommendation:
+    trials = tuple(replace(trial, steps_per_epoch=None, epoch_seconds=None) for trial in GPU_TRIALS)
+    workload = replace(IMAGES, target="model.py:net", dataset="", dataset_size=None, synthetic=True)
+    return replace(GPU_ANSWER, trials=trials, workload=workload)
+
+
+def one_size() -> Recommendation:
+    return replace(
+        GPU_ANSWER,
+        batch_size=1,
+        global_batch_size=1,
+        ceiling=Ceiling(batch_size=1, limited_by=LimitedBy.DATASET, verified=False),
+        trials=(
+            replace(
+                passed(1, 0.0521, 0, 61.5 * GIB, None, 1), samples_per_second_interval=None, utilisation=None
+            ),
+        ),
+        why="the only size that could be tried",
+        workload=replace(IMAGES, dataset="one volume", dataset_size=1, parameters=1),
+    )
+
+
+def refinements() -> Recommendation:
+    sizes = (384, 448, 416, 432, 440, 444, 446, 447)
+    lost = {448: 448, 447: 447, 446: 446}
+    refined = [
+        failed(size, detail=f"asked for {size * 0.17:.1f} GiB, 78.4 GiB free")
+        if size in lost
+        else replace(
+            passed(size, 1050 + size / 100, 9, size * 0.176 * GIB, None, 50_000),
+            samples_per_second_interval=None,
+        )
+        for size in sizes
+    ]
+    return replace(
+        GPU_ANSWER,
+        ceiling=Ceiling(batch_size=444, limited_by=LimitedBy.MEMORY, verified=True),
+        trials=(*GPU_TRIALS, *refined),
+        limits=Limits(ceiling=True),
+        workload=replace(IMAGES, batch_size=64),
+    )
+
+
+def broken_rows() -> Recommendation:
+    trials = (
+        failed(
+            1, Outcome.FAILED, "ValueError: Expected more than 1 value per channel when training", "forward"
+        ),
+        *GPU_TRIALS[:-1],
+        failed(512, Outcome.CRASHED, "the worker was killed by SIGKILL (9)", "backward"),
+        failed(384, Outcome.TIMEOUT, "no step finished in 120 s"),
+        failed(
+            320,
+            Outcome.FAILED,
+            "RuntimeError: shape '[320, 49152]' is invalid for input of size 15728640; " * 4,
+            "evaluation",
+        ),
+    )
+    return replace(
+        GPU_ANSWER,
+        trials=trials,
+        ceiling=Ceiling(batch_size=256, limited_by=LimitedBy.BUDGET, verified=False),
+    )
+
+
+def warned() -> Recommendation:
+    return replace(
+        CPU_ANSWER,
+        warnings=(
+            "throughput varied by 12% between rounds of batch size 256: other programs were busy on this"
+            " machine, so the figures are good to 1,008 ± 120 samples/s at best; close them and probe again",
+            "loading a batch takes 34.1 ms against 25.4 ms for its step: with `num_workers=0` the data set"
+            " would be the bottleneck, so use at least 2 workers",
+        ),
+    )
+
+
+def hostile() -> Recommendation:
+    device = replace(GPU, name="\x1b]0;owned\x07GPU\u202e drawkcab " + "very " * 30 + "long")
+    workload = Workload(
+        target="evil\x1b[2J.py; rm -rf ~",
+        model="\x9b31mNet\r\n\x00" + "W" * 100,
+        parameters=10**40,
+        loss="损失函数" * 20,
+        optimizer="\ud800Adam",
+        dataset="画像データセット、とても長い名前" * 4,
+        dataset_size=50_000,
+        inferred=("\x1b[31mred",),
+    )
+    trials = (
+        *GPU_TRIALS[:-1],
+        failed(512, Outcome.FAILED, "错误、张量的形状不对。" * 30, "\x1b[1mforward"),
+        failed(1024, Outcome.FAILED, "x" * 400),
+        replace(passed(10**30, 10**22, 1e30, 2**300, 1e9, 50_000), steps_per_epoch=10**50),
+    )
+    return replace(
+        GPU_ANSWER,
+        device=device,
+        workload=workload,
+        trials=trials,
+        why="\u2028new\x85line " + "y" * 200,
+        warnings=("\x1b[5mblink\x1b[0m", "警告、" * 40),
+    )
+
+
+CASES: dict[str, Callable[[], Recommendation]] = {
+    "gpu": lambda: GPU_ANSWER,
+    "cpu_limit": lambda: CPU_ANSWER,
+    "plateau": plateau,
+    "accumulation": accumulation,
+    "ranks": ranks,
+    "synthetic": synthetic,
+    "one_size": one_size,
+    "refinements": refinements,
+    "broken_rows": broken_rows,
+    "warnings": warned,
+    "hostile": hostile,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_report(name: str, golden: Golden) -> None:
+    shown = text.render(CASES[name]())
+    assert max(map(cell_len, shown.split("\n"))) <= 80
+    assert all(line.isprintable() for line in shown.split("\n"))
+    golden(f"text/{name}.txt", shown)
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_other_widths(width: int, golden: Golden) -> None:
+    shown = text.render(GPU_ANSWER, width=width)
+    assert max(map(cell_len, shown.split("\n"))) <= width
+    golden(f"text/gpu_at_{width}.txt", shown)
+
+
+def test_in_colour(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colour is the caller's choice: the environment changes nothing, and the words stay the same."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    golden("text/gpu_in_colour.txt", text.render(GPU_ANSWER, colour=True))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_rows_of_live_progress_are_those_of_the_report(colour: bool) -> None:
+    """What is printed while it is measured is the final report line for line, but for bars and marks."""
+    final = text.render(GPU_ANSWER, colour=colour).split("\n")
+    assert text.header(GPU, IMAGES, colour=colour).split("\n") == final[:2]
+    assert text.column_titles(IMAGES, colour=colour) == final[3]
+    best = max(trial.samples_per_second or 0 for trial in GPU_TRIALS)
+    for trial, line in zip(GPU_TRIALS, final[4:], strict=False):
+        chosen = trial.batch_size == 128
+        assert text.row(trial, IMAGES, best=best, chosen=chosen, colour=colour) == line
+        if not colour:
+            assert line.startswith(text.row(trial, IMAGES))
+
+
+ERRORS: Sequence[AutobatchError] = (
+    DeviceError(
+        "batch size 1 does not fit on cuda:0",
+        code="too_small",
+        facts=("asked for 92.4 GiB; 61.0 GiB free of 79.1 GiB", "18.1 GiB is held by pid 4242 (`python`)"),
+        hint="stop that process, or use activation checkpointing or a smaller model",
+    ),
+    TargetError(
+        "`model.py` raises an error when it is imported, and it is one that takes more than one line to tell",
+        code="import_failed",
+        facts=(
+            'File "/data/a/rather/long/path/to/some/project/that/nobody/wants/to/see/cut/model.py", line 3\n'
+            "    import torchvison\nModuleNotFoundError: No module named 'torchvison'\x1b[0m",
+        ),
+        hint="run `python model.py` by itself until it passes, then probe again with the same options",
+    ),
+    TargetError("no model was found", code="no_model"),
+)
+
+
+@pytest.mark.parametrize("number", range(len(ERRORS)))
+def test_error(number: int, golden: Golden) -> None:
+    golden(f"text/error_{number + 1}.txt", text.render_error(ERRORS[number]))
+
+
+def test_error_in_colour(golden: Golden) -> None:
+    golden("text/error_in_colour.txt", text.render_error(ERRORS[0], colour=True))
+
+
+def test_devices(golden: Golden) -> None:
+    busy = replace(
+        GPU,
+        index=1,
+        free_bytes=61 * GIB,
+        limit_bytes=61 * GIB,
+        limit_source="what other processes leave free",
+        utilisation=0.33,
+        holders=(
+            Holder(pid=4242, name="python", memory_bytes=int(18.1 * GIB)),
+            Holder(pid=4243, name="\x1b[31mjupyter", memory_bytes=None),
+        ),
+    )
+    cpu = replace(CPU, limit_source="cgroup memory.max", limit_bytes=4 * GIB)
+    mps = Device(
+        kind="mps",
+        index=0,
+        name="Apple M3 Max",
+        total_bytes=36 * GIB,
+        notes=("memory is shared with the CPU, so other programs take from it; " * 2 + "close them first",),
+    )
+    golden("text/devices.txt", text.render_devices((GPU, busy, cpu, mps)))
+    golden("text/devices_none.txt", text.render_devices(()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    recommendations(texts=st.text(st.characters(), max_size=200), floats=st.floats()),
+    st.integers(40, 120),
+)
+def test_any_answer_keeps_to_its_width_and_steers_nothing(recommendation: Recommendation, width: int) -> None:
+    shown = text.render(recommendation, width=width)
+    for line in shown.split("\n"):
+        assert cell_len(line) <= width
+        assert not {unicodedata.category(char) for char in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    coloured = text.render(recommendation, width=width, colour=True)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == shown

@@ -1,0 +1,244 @@
+"""A simulated device with real behaviour: a memory limit, a latency curve, noise, crashes.
+
+It stands behind the same protocols as the real ones (Backend for the device, Engine for where trials
+run), and has a clock of its own, so that a climb of minutes takes milliseconds and repeats exactly.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from autobatch.devices.base import Backend, Peak
+from autobatch.errors import DeviceError
+from autobatch.probe import wire
+from autobatch.probe.measure import Measurer
+from autobatch.probe.runner import Opened
+from autobatch.records import Device, Outcome, Workload
+
+MIB = 1 << 20
+
+# As in a worker: collections before each trial need not walk all that torch has imported.
+gc.freeze()
+
+
+class OutOfMemoryError(RuntimeError):
+    """What the simulated allocator raises; recognised like torch's by its name."""
+
+
+class CrashError(BaseException):
+    """The simulated process died: nothing in it may catch this."""
+
+
+@dataclass
+class Machine:
+    """What is simulated. Sizes in bytes and seconds; `step_seconds` maps a batch size to a step's time.
+
+    `noise`: standard deviation of the logarithm of a step's time. `crashes`: how often the process dies
+    at a size. `failures`: the message of the error that a size raises. `dataset_size` may be more than
+    a stream really has (`stream_size`).
+    """
+
+    total_bytes: int = 1024 * MIB
+    fixed_bytes: int = 64 * MIB
+    sample_bytes: int = MIB
+    step_seconds: Callable[[int], float] = lambda size: 0.01 + 0.0001 * size
+    noise: float = 0.0
+    dataset_size: int | None = None
+    present_batch_size: int | None = None
+    crashes: dict[int, int] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    hangs: set[int] = field(default_factory=set)
+    seed: int = 0
+
+    def bytes_at(self, size: int) -> int:
+        return self.fixed_bytes + size * self.sample_bytes
+
+    @property
+    def true_ceiling(self) -> int:
+        """The largest size whose step fits, memory alone considered."""
+        return (self.total_bytes - self.fixed_bytes) // self.sample_bytes
+
+
+class SimulatedBackend(Backend):
+    """One simulated device with a virtual clock and an exact allocator."""
+
+    kind = "simulated"
+
+    def __init__(self, machine: Machine | None = None) -> None:
+        self.machine = machine or Machine()
+        self._random = random.Random(self.machine.seed)
+        self._clock = 0.0
+        self._allocated = 0
+        self._rest = 0
+        self._peak = 0
+        self._limit: int | None = None
+
+    @property
+    def torch_device(self) -> str:
+        return "simulated:0"
+
+    def describe(self) -> Device:
+        limit = self._limit or self.machine.total_bytes
+        return Device(
+            kind=self.kind,
+            index=0,
+            name="simulated device",
+            total_bytes=self.machine.total_bytes,
+            free_bytes=self.machine.total_bytes - self._allocated,
+            limit_bytes=limit,
+            limit_source="simulated",
+        )
+
+    def warm_up(self) -> None:
+        self._clock += 0.1
+
+    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0) -> None:
+        if limit_bytes is not None and limit_bytes <= held_bytes:
+            raise DeviceError("the model alone does not fit into the memory limit", code="nothing_fits")
+        self._limit = limit_bytes
+        self._rest = self._allocated - held_bytes
+
+    def allocate(self, size_bytes: int) -> int:
+        """Takes memory; raises like a device that has no more."""
+        limit = self._rest + (self._limit or self.machine.total_bytes)
+        if self._allocated + size_bytes > min(limit, self.machine.total_bytes):
+            raise OutOfMemoryError(f"out of memory. Tried to allocate {size_bytes} bytes.")
+        self._allocated += size_bytes
+        self._peak = max(self._peak, self._allocated)
+        return size_bytes
+
+    def free(self, size_bytes: int) -> None:
+        self._allocated -= size_bytes
+
+    def run(self, size: int) -> None:
+        """One training step of `size` samples."""
+        held = self.allocate(self.machine.bytes_at(size))
+        self._clock += self.machine.step_seconds(size) * self._random.lognormvariate(0.0, self.machine.noise)
+        self.free(held)
+
+    def synchronize(self) -> None:
+        """Nothing runs behind the clock's back."""
+
+    def now(self) -> float:
+        return self._clock
+
+    def reset_peak(self) -> None:
+        self._peak = self._allocated
+
+    def peak(self) -> Peak:
+        return Peak(allocated_bytes=max(0, self._peak - self._rest))
+
+    def start_usage(self) -> None:
+        """Utilisation is not simulated."""
+
+    def utilisation(self) -> float | None:
+        return None
+
+
+class SimulatedTrainer:
+    """The work on a simulated device: its batches are their own sizes."""
+
+    def __init__(self, backend: SimulatedBackend, on_run: Callable[[int], None]) -> None:
+        self._backend = backend
+        self._on_run = on_run
+        self.phase = ""
+        self.optimizer_steps = 0
+
+    @property
+    def dataset_size(self) -> int | None:
+        return self._backend.machine.dataset_size
+
+    def load(self, batch_size: int, seed: int) -> int:
+        self.phase = "load"
+        return batch_size
+
+    def load_validation(self, batch_size: int, seed: int) -> int:
+        return self.load(batch_size, seed)
+
+    def step(self, batch: int) -> None:
+        self.phase = "forward"
+        self._on_run(batch)
+        self._backend.run(batch)
+        self.optimizer_steps += 1
+
+    def evaluate(self, batch: int) -> None:
+        self.phase = "evaluation"
+
+
+class SimulatedEngine:
+    """Runs the worker's own measuring code on a simulated device, in this process.
+
+    `tries` and `rounds` list the sizes in the order in which they were asked for.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._backend = SimulatedBackend(machine)
+        self._measurer: Measurer | None = None
+        self._crashes_left = dict(machine.crashes)
+        self.sessions = 0
+        self.tries: list[int] = []
+        self.rounds: list[int] = []
+        self.busy_seconds = 0.0
+        self.closed = False
+
+    def open(self) -> Opened:
+        self.sessions += 1
+        self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
+        workload = Workload(
+            target="simulated",
+            model="Simulated",
+            parameters=0,
+            loss="none",
+            optimizer="none",
+            dataset_size=self.machine.dataset_size,
+            batch_size=self.machine.present_batch_size,
+        )
+        return Opened(device=self._backend.describe(), workload=workload, torch="none")
+
+    def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried:
+        self.tries.append(batch_size)
+        reply = self._measure(lambda m: m.try_out(batch_size, seconds, steps), batch_size)
+        assert isinstance(reply, wire.Tried)
+        return reply
+
+    def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried:
+        self.rounds.append(batch_size)
+        return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
+
+    def renew(self) -> None:
+        self._measurer = None
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _measure(
+        self, ask: Callable[[Measurer], wire.Timed | wire.Tried], size: int
+    ) -> wire.Timed | wire.Tried:
+        if self._measurer is None:
+            self.open()
+        assert self._measurer is not None
+        begin = self._backend.now()
+        try:
+            reply = ask(self._measurer)
+        except CrashError as death:
+            self.renew()
+            outcome = Outcome.TIMEOUT if size in self.machine.hangs else Outcome.CRASHED
+            reply = wire.Tried(batch_size=size, outcome=outcome, phase="forward", detail=str(death))
+        finally:
+            self.busy_seconds += self._backend.now() - begin
+        if isinstance(reply, wire.Tried) and reply.outcome is not Outcome.OK:
+            self.renew()
+        return reply
+
+    def _before_step(self, size: int) -> None:
+        if size in self.machine.hangs:
+            raise CrashError("no end after 120 s")
+        if self._crashes_left.get(size, 0) > 0:
+            self._crashes_left[size] -= 1
+            raise CrashError("killed by SIGSEGV")
+        if size in self.machine.failures:
+            raise RuntimeError(self.machine.failures[size])

@@ -1,0 +1,153 @@
+"""Hypothesis strategies for records: any value that their types allow, and answers that hold together."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from autobatch.records import (
+    Ceiling,
+    Check,
+    Device,
+    Environment,
+    Gain,
+    Holder,
+    LimitedBy,
+    Limits,
+    Objective,
+    Outcome,
+    Recommendation,
+    Trial,
+    Workload,
+)
+
+COUNTS = st.integers(0, 2**63 - 1)
+SIZES = st.integers(1, 10**9)
+TEXTS = st.text(max_size=60)  # without lone surrogates, which JSON can't hold
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+ANY_FLOATS = st.floats()
+
+
+def limits() -> st.SearchStrategy[Limits]:
+    return st.builds(
+        Limits,
+        memory_bytes=st.none() | st.integers(1, 2**63 - 1),
+        min_batch=st.integers(1, 64),
+        max_batch=st.none() | st.integers(4096, 10**9),
+        multiple_of=st.integers(1, 64),
+        global_batch=st.none() | st.integers(4096, 10**9),
+        budget_seconds=st.floats(0.001, 1e9),
+        trial_timeout_seconds=st.floats(0.001, 1e9),
+        objective=st.sampled_from(Objective),
+        seed=COUNTS,
+    )
+
+
+def devices(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Device]:
+    holders = st.builds(Holder, pid=COUNTS, name=texts, memory_bytes=st.none() | COUNTS)
+    return st.builds(
+        Device,
+        kind=texts,
+        index=COUNTS,
+        name=texts,
+        total_bytes=st.none() | COUNTS,
+        free_bytes=st.none() | COUNTS,
+        uuid=st.none() | texts,
+        driver=st.none() | texts,
+        threads=st.none() | COUNTS,
+        limit_bytes=st.none() | COUNTS,
+        limit_source=texts,
+        utilisation=st.none() | FLOATS,
+        holders=st.lists(holders, max_size=3).map(tuple),
+        notes=st.lists(texts, max_size=3).map(tuple),
+    )
+
+
+def workloads(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Workload]:
+    return st.builds(
+        Workload,
+        target=texts,
+        model=texts,
+        parameters=COUNTS,
+        loss=texts,
+        optimizer=texts,
+        dataset=texts,
+        dataset_size=st.none() | COUNTS,
+        batch_size=st.none() | SIZES,
+        synthetic=st.booleans(),
+        inferred=st.lists(texts, max_size=3).map(tuple),
+    )
+
+
+def trials(
+    texts: st.SearchStrategy[str] = TEXTS, floats: st.SearchStrategy[float] = FLOATS
+) -> st.SearchStrategy[Trial]:
+    gains = st.builds(
+        Gain, over=SIZES, ratio=floats, low=floats, high=floats, rounds=COUNTS, decided=st.booleans()
+    )
+    return st.builds(
+        Trial,
+        batch_size=SIZES,
+        outcome=st.sampled_from(Outcome),
+        step_seconds=st.lists(floats, max_size=4).map(tuple),
+        samples_per_second=st.none() | floats,
+        samples_per_second_interval=st.none() | st.tuples(floats, floats),
+        steps_per_epoch=st.none() | COUNTS,
+        epoch_seconds=st.none() | floats,
+        load_seconds=st.none() | floats,
+        peak_bytes=st.none() | COUNTS,
+        reserved_bytes=st.none() | COUNTS,
+        utilisation=st.none() | floats,
+        samples=COUNTS,
+        optimizer_steps=COUNTS,
+        gain=st.none() | gains,
+        phase=texts,
+        detail=texts,
+    )
+
+
+@st.composite
+def recommendations(
+    draw: st.DrawFn,
+    texts: st.SearchStrategy[str] = TEXTS,
+    floats: st.SearchStrategy[float] = FLOATS,
+) -> Recommendation:
+    """An answer whose batch size was measured and whose factors multiply; all else is arbitrary."""
+    passed = st.builds(Trial, batch_size=SIZES, outcome=st.just(Outcome.OK), samples_per_second=floats)
+    chosen = draw(passed)
+    others = draw(st.lists(trials(texts, floats), max_size=6))
+    place = draw(st.integers(0, len(others)))
+    accumulation, world = draw(st.integers(1, 1000)), draw(st.integers(1, 1000))
+    environment = st.builds(
+        Environment,
+        autobatch=texts,
+        python=texts,
+        torch=texts,
+        platform=texts,
+        cpu=texts,
+        started_at=texts,
+        elapsed_seconds=floats,
+    )
+    return Recommendation(
+        batch_size=chosen.batch_size,
+        accumulation_steps=accumulation,
+        world_size=world,
+        global_batch_size=chosen.batch_size * accumulation * world,
+        learning_rate=draw(st.none() | floats),
+        ceiling=draw(
+            st.builds(
+                Ceiling,
+                batch_size=SIZES,
+                limited_by=st.sampled_from(LimitedBy),
+                verified=st.booleans(),
+                detail=texts,
+            )
+        ),
+        trials=(*others[:place], chosen, *others[place:]),
+        check=draw(st.none() | st.builds(Check, status=texts)),
+        why=draw(texts),
+        warnings=tuple(draw(st.lists(texts, max_size=3))),
+        workload=draw(workloads(texts)),
+        device=draw(devices(texts)),
+        limits=draw(limits()),
+        environment=draw(st.none() | environment),
+    )

@@ -1,0 +1,246 @@
+"""The whole climb on a simulated device: the right ceiling, the right plateau, nothing repeated."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autobatch.errors import AutobatchError
+from autobatch.probe.climb import Climb, Interrupted, Observer
+from autobatch.recommender import recommend
+from autobatch.records import Curve, LimitedBy, Limits, Objective, Outcome, Recommendation, Trial
+from tests.simulated import MIB, Machine, SimulatedEngine
+
+
+def climb(machine: Machine, limits: Limits | None = None) -> tuple[Curve, SimulatedEngine]:
+    engine = SimulatedEngine(machine)
+    return Climb(engine, limits or Limits(budget_seconds=1e6)).run(), engine
+
+
+def answer(machine: Machine, limits: Limits) -> Recommendation:
+    return recommend(climb(machine, limits)[0], None, limits)
+
+
+def saturating(best: int) -> Machine:
+    """Throughput doubles up to `best` samples, then stays."""
+    return Machine(step_seconds=lambda size: 0.01 * max(1.0, size / best), dataset_size=1 << 20)
+
+
+def test_memory_stops_the_climb_at_the_exact_ceiling() -> None:
+    machine = Machine(total_bytes=1000 * MIB, fixed_bytes=100 * MIB, sample_bytes=7 * MIB)
+    curve, _ = climb(machine)
+    assert curve.ceiling.batch_size == machine.true_ceiling == 128
+    assert curve.ceiling.limited_by is LimitedBy.MEMORY
+    assert curve.ceiling.verified
+
+
+def test_a_plateau_ends_the_climb_and_the_knee_is_recommended() -> None:
+    found = answer(saturating(64), Limits(budget_seconds=1e6))
+    assert found.ceiling.limited_by is LimitedBy.PLATEAU
+    assert found.batch_size == 64
+    assert max(trial.batch_size for trial in found.trials) == 256
+
+
+def test_ceiling_climbs_past_a_plateau() -> None:
+    machine = saturating(16)
+    curve, _ = climb(machine, Limits(budget_seconds=1e6, ceiling=True))
+    assert curve.ceiling.batch_size == machine.true_ceiling
+
+
+def test_a_dip_at_small_sizes_is_no_plateau() -> None:
+    """Threads start to cost at 2 and 4, and pay from 8 on (as measured on a shared machine)."""
+    dip = {1: 0.002, 2: 0.013, 4: 0.013}
+    machine = Machine(step_seconds=lambda size: dip.get(size, 0.013 * max(1, size / 128)), dataset_size=4096)
+    assert answer(machine, Limits(budget_seconds=1e6)).batch_size == 128
+
+
+def test_a_dataset_smaller_than_the_batch_caps_the_search() -> None:
+    """Lightning-AI/pytorch-lightning 3259: a search ended at 67,108,864 for a small data set."""
+    curve, engine = climb(Machine(dataset_size=100))
+    assert curve.ceiling.batch_size == 100
+    assert curve.ceiling.limited_by is LimitedBy.DATASET
+    assert max(engine.tries) == 100
+
+
+def test_max_batch_is_tried_itself() -> None:
+    curve, _ = climb(Machine(dataset_size=10**6), Limits(max_batch=100, budget_seconds=1e6))
+    assert curve.ceiling.batch_size == 100
+    assert curve.ceiling.limited_by is LimitedBy.MAX_BATCH
+
+
+def test_multiples_only() -> None:
+    machine = Machine(total_bytes=1000 * MIB, fixed_bytes=0, sample_bytes=7 * MIB)
+    curve, engine = climb(machine, Limits(multiple_of=8, budget_seconds=1e6))
+    assert curve.ceiling.batch_size == machine.true_ceiling // 8 * 8 == 136
+    assert all(size % 8 == 0 for size in engine.tries)
+
+
+def test_the_present_batch_size_is_measured_too() -> None:
+    found = answer(
+        Machine(dataset_size=1 << 16, present_batch_size=100), Limits(budget_seconds=1e6, ceiling=True)
+    )
+    assert any(trial.batch_size == 100 and trial.ok for trial in found.trials)
+
+
+def test_a_floor_is_climbed_over() -> None:
+    """BatchNorm refuses one sample; ultralytics 26224 read that as the ceiling."""
+    machine = Machine(dataset_size=64, failures={1: "Expected more than 1 value per channel when training"})
+    curve, _ = climb(machine)
+    assert curve.ceiling.batch_size == 64
+    assert curve.trials[0].outcome is Outcome.FAILED
+
+
+def test_an_error_at_every_size_is_the_users() -> None:
+    with pytest.raises(AutobatchError, match="fails at batch size 1") as caught:
+        climb(Machine(dataset_size=64, failures=dict.fromkeys(range(65), "shapes cannot be multiplied")))
+    assert caught.value.code == "step_fails"
+    assert len(caught.value.trials) == 1
+
+
+def test_an_error_above_a_success_is_shown_with_what_was_measured() -> None:
+    with pytest.raises(AutobatchError, match="fails at batch size 16") as caught:
+        climb(Machine(failures={16: "index 777 is out of bounds"}))
+    assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 4, 8]
+
+
+def test_a_size_limit_is_named() -> None:
+    """pytorch/pytorch 142228: kernels that fail above 65,535."""
+    limit = "CUDA error: invalid configuration argument"
+    curve, _ = climb(Machine(failures=dict.fromkeys(range(20, 65), limit)))
+    assert curve.ceiling.batch_size == 19
+    assert curve.ceiling.limited_by is LimitedBy.SIZE_LIMIT
+
+
+def test_a_suspected_message_counts_as_memory_only_above_a_success() -> None:
+    suspected = "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"
+    curve, _ = climb(Machine(failures=dict.fromkeys(range(20, 65), suspected)))
+    assert curve.ceiling.limited_by is LimitedBy.MEMORY
+    with pytest.raises(AutobatchError, match="fails"):
+        climb(Machine(failures=dict.fromkeys(range(65), suspected)))
+
+
+def test_a_crash_is_tried_again_and_kept() -> None:
+    curve, _ = climb(Machine(dataset_size=64, crashes={16: 1}))
+    outcomes = [trial.outcome for trial in curve.trials if trial.batch_size == 16]
+    assert outcomes == [Outcome.CRASHED, Outcome.OK]
+    assert curve.ceiling.batch_size == 64
+    assert any("died once" in text for text in curve.warnings)
+
+
+def test_a_size_that_always_crashes_bounds_the_search() -> None:
+    curve, _ = climb(Machine(dataset_size=64, crashes=dict.fromkeys(range(20, 65), 99)))
+    assert curve.ceiling.batch_size == 19
+
+
+def test_a_hang_bounds_the_search_without_bisection() -> None:
+    curve, engine = climb(Machine(dataset_size=64, hangs={16}))
+    assert curve.ceiling.batch_size == 8
+    assert curve.ceiling.limited_by is LimitedBy.BUDGET
+    assert engine.tries.count(16) == 1
+
+
+def test_nothing_fits() -> None:
+    """Lightning-AI/pytorch-lightning 3103, ultralytics 25739: the first size fails."""
+    with pytest.raises(AutobatchError, match="batch size 1 does not fit") as caught:
+        climb(Machine(total_bytes=10 * MIB, fixed_bytes=20 * MIB))
+    assert caught.value.code == "nothing_fits"
+
+
+def test_the_budget_ends_the_climb() -> None:
+    machine = Machine(step_seconds=lambda size: 0.1 * math.sqrt(size))
+    curve, engine = climb(machine, Limits(budget_seconds=20))
+    assert curve.ceiling.limited_by is LimitedBy.BUDGET
+    longest_step = machine.step_seconds(max(engine.tries))
+    assert engine.busy_seconds <= 20 * 1.1 + longest_step
+
+
+def test_a_global_batch_above_the_ceiling_is_accumulated() -> None:
+    """huggingface/accelerate 3071: the effective batch changed silently."""
+    machine = Machine(total_bytes=200 * MIB, fixed_bytes=0, sample_bytes=MIB)
+    found = answer(machine, Limits(global_batch=1000, budget_seconds=1e6))
+    assert found.batch_size * found.accumulation_steps == found.global_batch_size == 1000
+    assert found.batch_size <= machine.true_ceiling
+
+
+def test_a_global_batch_that_fits_is_taken_at_once() -> None:
+    found = answer(Machine(dataset_size=4096), Limits(global_batch=96, budget_seconds=1e6))
+    assert (found.batch_size, found.accumulation_steps) == (96, 1)
+
+
+def test_an_interrupt_keeps_what_was_measured() -> None:
+    class Stopper(Observer):
+        def trying(self, batch_size: int) -> None:
+            if batch_size == 16:
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        Climb(SimulatedEngine(Machine()), Limits(), Stopper()).run()
+    assert caught.value.curve is not None
+    assert [trial.batch_size for trial in caught.value.curve.trials] == [1, 2, 4, 8]
+
+
+machines = st.builds(
+    Machine,
+    total_bytes=st.integers(1, 4000).map(lambda mib: mib * MIB),
+    fixed_bytes=st.integers(0, 200).map(lambda mib: mib * MIB),
+    sample_bytes=st.integers(1, 64 * MIB),
+    noise=st.sampled_from([0.0, 0.02, 0.3]),
+    dataset_size=st.none() | st.integers(1, 100_000),
+    present_batch_size=st.none() | st.integers(1, 1000),
+    crashes=st.dictionaries(st.integers(1, 64), st.integers(1, 3), max_size=2),
+    seed=st.integers(0, 1000),
+)
+searches = st.builds(
+    Limits,
+    min_batch=st.integers(1, 16),
+    max_batch=st.none() | st.integers(64, 5000),
+    multiple_of=st.sampled_from([1, 1, 2, 8]),
+    global_batch=st.none() | st.integers(64, 10_000),
+    budget_seconds=st.sampled_from([5.0, 60.0, 1e6]),
+    objective=st.sampled_from(list(Objective)),
+    ceiling=st.booleans(),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(machines, searches)
+def test_any_climb_ends_and_its_answer_was_measured(machine: Machine, limits: Limits) -> None:
+    engine = SimulatedEngine(machine)
+    try:
+        curve = Climb(engine, limits).run()
+    except AutobatchError as error:
+        if error.code in ("nothing_fits", "worker_died", "bad_limit", "trial_timeout"):
+            return
+        raise
+    found = recommend(curve, None, limits)
+    passed = {trial.batch_size for trial in curve.trials if trial.ok}
+    assert found.batch_size in passed
+    assert curve.ceiling.batch_size == max(passed) <= machine.true_ceiling
+    assert found.global_batch_size == found.batch_size * found.accumulation_steps * found.world_size
+    assert len(engine.tries) <= 60 + 12 * len(machine.crashes)
+    if curve.ceiling.limited_by is LimitedBy.MEMORY and not machine.crashes:
+        assert machine.true_ceiling - curve.ceiling.batch_size < limits.multiple_of
+    budget = limits.budget_seconds
+    assert engine.busy_seconds <= budget * 1.1 + 20 * max(map(machine.step_seconds, engine.tries))
+    failed = [trial.batch_size for trial in curve.trials if trial.outcome is Outcome.OUT_OF_MEMORY]
+    assert len(failed) == len(set(failed)), "no size above the known limit is tried twice"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([8, 32, 128]))
+def test_noise_moves_the_knee_by_one_size_at_most(seed: int, best: int) -> None:
+    machine = saturating(best)
+    machine.noise, machine.seed = 0.05, seed
+    found = answer(machine, Limits(budget_seconds=1e6))
+    assert abs(math.log2(found.batch_size / best)) <= 1
+
+
+def test_trials_count_what_was_really_executed() -> None:
+    """Lightning-AI/pytorch-lightning 21903: trials that ran nothing passed."""
+    trials: tuple[Trial, ...] = climb(Machine(dataset_size=64))[0].trials
+    for trial in trials:
+        assert trial.samples == trial.optimizer_steps * trial.batch_size
+        assert trial.optimizer_steps >= 3
