@@ -60,7 +60,7 @@ def find(
     """
     limits = limits or Limits()
     dataset, collate_fn, batch_size = _unwrap_loader(dataset, collate_fn, batch_size)
-    val_dataset, _, _ = _unwrap_loader(val_dataset, None, None)
+    val_dataset, val_collate_fn, _ = _unwrap_loader(val_dataset, None, None)
     objects = {
         "model": model,
         "dataset": dataset,
@@ -68,6 +68,7 @@ def find(
         "optimizer": optimizer,
         "collate_fn": collate_fn,
         "val_dataset": val_dataset,
+        "val_collate_fn": val_collate_fn,
         "training_step": training_step,
         "batch_size": batch_size,
     }

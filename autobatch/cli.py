@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,8 @@ def probe(target: str, **options: Any) -> None:
 
     limits = _limits(options)
     recipe = _recipe(target, options)
+    if options["save_to"]:
+        saved.check_writable(options["save_to"])
     quiet = options["quiet"] or options["as_json"]
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty())
     try:
@@ -108,6 +111,7 @@ def probe(target: str, **options: Any) -> None:
                 recipe, limits, device=options["device"], observer=progress, on_output=progress.print_line
             )
     except Interrupted as stopped:
+        _hear_no_more_interrupts()
         _show_interrupted(stopped.recommendation, options)
         raise SystemExit(_INTERRUPTED) from None
     _deliver(found, options)
@@ -147,10 +151,16 @@ def main() -> NoReturn:
         message = error.format_message().rstrip(".")
         _fail(UsageError(message, code="usage", hint=f"see `{hint}`"), as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
+        _hear_no_more_interrupts()
         _fail(AutobatchError("interrupted", code="interrupted"), as_json=as_json, status=_INTERRUPTED)
     except BrokenPipeError:
         _leave_quietly()
     raise SystemExit(0)
+
+
+def _hear_no_more_interrupts() -> None:
+    """The end has begun: a second Ctrl-C must not cut the report short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _limits(options: dict[str, Any]) -> Limits:
@@ -225,7 +235,10 @@ def _report(error: AutobatchError, *, as_json: bool) -> None:
 
 def _print(rendered: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
+    try:
+        sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
+    except BrokenPipeError:
+        _leave_quietly()
 
 
 def _flush() -> None:

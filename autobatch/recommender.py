@@ -21,7 +21,8 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     fit at once.
     """
     limits = limits or Limits()
-    passed = [trial for trial in search.latest(curve.trials).values() if trial.ok]
+    latest = search.latest(curve.trials).values()
+    passed = [trial for trial in latest if trial.ok and trial.batch_size <= curve.ceiling.batch_size]
     warnings = list(curve.warnings)
     if limits.global_batch is not None:
         chosen, why = _for_target(passed, limits.global_batch, warnings)

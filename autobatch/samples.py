@@ -88,7 +88,7 @@ class StreamedSamples(Samples):
         self.size = len(dataset) if isinstance(dataset, Sized) else None
 
     def batch(self, batch_size: int, seed: int) -> Any:
-        self._kept += itertools.islice(self._stream, batch_size - len(self._kept))
+        self._kept += itertools.islice(self._stream, max(0, batch_size - len(self._kept)))
         if not self._kept:
             raise _empty("it gives no sample", self.kind)
         if len(self._kept) < batch_size:
@@ -233,7 +233,7 @@ def _empty(fact: str, kind: str) -> TargetError:
     return TargetError(
         "the data set is empty",
         code="empty_dataset",
-        facts=(f"{fact}; it is {kind}",),
+        facts=(f"{fact} ({kind})",),
         hint="check the path or the filter that it is made from",
     )
 
@@ -256,7 +256,11 @@ def _told_reading(stream: Iterator[Any], kind: str) -> Iterator[Any]:
 
 
 def _called(data: Any) -> str:
-    return f"the class `{data.__name__}`" if inspect.isclass(data) else f"a {type(data).__name__}"
+    return (
+        f"the class `{data.__name__}`"
+        if inspect.isclass(data)
+        else f"an object of type `{type(data).__name__}`"
+    )
 
 
 def _collate(samples: list[Any], collate: Collate) -> Any:

@@ -23,12 +23,22 @@ def save(recommendation: Recommendation, path: str | os.PathLike[str]) -> None:
     Raises SavedResultError where it can't be written.
     """
     try:
-        # Through a link, so that the link stays and the temporary file is on the target's file system.
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file():
-            kind = "a directory" if target.is_dir() else "not a regular file"
-            raise _unwritable(path, f"it is {kind}", "name a file: `--save result.json`")
+        target = _target(path)
         _replace(target, (json.render(recommendation) + "\n").encode())
+    except (OSError, ValueError) as error:
+        raise _unwritable(
+            path, _reason(error), "choose a folder that exists and can be written to"
+        ) from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raises SavedResultError where `save` could not write to `path`; to ask before minutes are spent."""
+    try:
+        folder = _target(path).parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder `{printable(str(Path(path).parent))}`")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"the folder `{printable(str(folder))}` can't be written to")
     except (OSError, ValueError) as error:
         raise _unwritable(
             path, _reason(error), "choose a folder that exists and can be written to"
@@ -62,6 +72,16 @@ def load(path: str | os.PathLike[str]) -> Recommendation:
             hint="name the file that `autobatch probe --save` wrote",
         ) from error
     return json.parse(text, name=name)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where `path` leads. Raises SavedResultError where that is something else than a file."""
+    # Through a link, so that the link stays and the temporary file is on the target's file system.
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        kind = "a directory" if target.is_dir() else "not a regular file"
+        raise _unwritable(path, f"it is {kind}", "name a file: `--save result.json`")
+    return target
 
 
 def _replace(target: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autobatch.records import Ceiling, LimitedBy, Limits, Objective, Outcome, Trial
+from autobatch.records import LimitedBy, Limits, Objective, Outcome, Trial
 from autobatch.timing import is_flat
 
 # Doublings in a row that bring nothing before a plateau is believed: true dips of one size exist.
@@ -17,6 +17,8 @@ FLATS_TO_STOP = 2
 SMALLEST_PLATEAU = 8
 # A worker may die for reasons of its own (killed by hand, say), so a crash is believed the second time.
 CRASHES_TO_BELIEVE = 2
+# Where a ceiling does not hold in fresh processes, sizes near it rarely do.
+STEP_DOWN = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,14 @@ class Stop:
     detail: str = ""
 
 
-def next_move(trials: Sequence[Trial], limits: Limits, dataset_size: int | None) -> Try | Stop:
+def next_move(
+    trials: Sequence[Trial], limits: Limits, dataset_size: int | None, resolution: float = 0.0
+) -> Try | Stop:
     """The next size to try, or the reason to stop.
 
     Doubling from the smallest size to the first failure, the plateau or the cap; then, where a failure
-    bounds it, bisection between the largest success and the smallest failure above it.
+    bounds it, bisection between the largest success and the smallest failure above it, until the gap is
+    one step or the share `resolution` of the size (for devices whose limit is not exact itself).
     """
     if not trials:
         return Try(limits.smallest)
@@ -51,7 +56,7 @@ def next_move(trials: Sequence[Trial], limits: Limits, dataset_size: int | None)
         return _after_first_failure(trials, limits, dataset_size)
     bound = smallest_failure_above(trials, largest)
     if bound is not None:
-        return _refine(largest, bound, limits)
+        return _refine(largest, bound, limits, resolution)
     if _on_plateau(trials) and not climbs_past_plateau(limits):
         return Stop(LimitedBy.PLATEAU, f"{FLATS_TO_STOP} doublings in a row brought no throughput")
     cap, reason = size_cap(limits, dataset_size)
@@ -76,17 +81,16 @@ def climbs_past_plateau(limits: Limits) -> bool:
     return limits.ceiling or limits.objective is Objective.MEMORY or limits.global_batch is not None
 
 
-def extra_sizes(trials: Sequence[Trial], limits: Limits, present_batch_size: int | None) -> tuple[int, ...]:
+def extra_sizes(
+    trials: Sequence[Trial], limits: Limits, present_batch_size: int | None, ceiling: int
+) -> tuple[int, ...]:
     """Sizes that the answer needs beside the climb: the user's present one, and a divisor of the target.
 
-    Only sizes below the largest success that were not tried yet.
+    Only sizes up to the ceiling that were not tried yet.
     """
-    largest = largest_passed(trials)
-    if largest is None:
-        return ()
-    wanted = [present_batch_size, largest_divisor(limits.global_batch, largest, limits)]
+    wanted = [present_batch_size, largest_divisor(limits.global_batch, ceiling, limits)]
     tried = {trial.batch_size for trial in trials}
-    usable = {size for size in wanted if size and limits.smallest <= size <= largest}
+    usable = {size for size in wanted if size and limits.smallest <= size <= ceiling}
     return tuple(sorted(size for size in usable - tried if size % limits.multiple_of == 0))
 
 
@@ -106,7 +110,7 @@ def latest(trials: Sequence[Trial]) -> dict[int, Trial]:
 
 
 def largest_passed(trials: Sequence[Trial]) -> int | None:
-    """The largest size whose last trial passed and below which no failure above a success lies."""
+    """The largest size whose last trial passed."""
     return max((size for size, trial in latest(trials).items() if trial.ok), default=None)
 
 
@@ -116,12 +120,11 @@ def smallest_failure_above(trials: Sequence[Trial], size: int) -> Trial | None:
     return min(failures, key=lambda trial: trial.batch_size, default=None)
 
 
-def ceiling_of(trials: Sequence[Trial], stop: Stop, *, verified: bool) -> Ceiling:
-    """The ceiling that the trials prove. Needs at least one success."""
-    largest = largest_passed(trials)
-    if largest is None:
-        raise ValueError("a ceiling needs a size that passed")
-    return Ceiling(batch_size=largest, limited_by=stop.limited_by, verified=verified, detail=stop.detail)
+def next_below(size: int, limits: Limits) -> int | None:
+    """The size to verify after `size` failed in a fresh process: 3% less; None below the smallest."""
+    lower = min(size - limits.multiple_of, int(size * (1 - STEP_DOWN)))
+    lower = lower // limits.multiple_of * limits.multiple_of
+    return lower if lower >= limits.smallest else None
 
 
 def _after_first_failure(trials: Sequence[Trial], limits: Limits, dataset_size: int | None) -> Try | Stop:
@@ -134,21 +137,22 @@ def _after_first_failure(trials: Sequence[Trial], limits: Limits, dataset_size: 
     return Stop(_limit_of(trials[0]), trials[0].detail)
 
 
-def _refine(largest: int, bound: Trial, limits: Limits) -> Try | Stop:
+def _refine(largest: int, bound: Trial, limits: Limits, resolution: float) -> Try | Stop:
     reason = _limit_of(bound)
     gap = (bound.batch_size - largest) // limits.multiple_of
-    if gap <= 1 or reason is LimitedBy.BUDGET:
+    fine_enough = gap <= 1 or (bound.batch_size - largest) <= resolution * largest
+    if fine_enough or reason is LimitedBy.BUDGET:
         return Stop(reason, bound.detail)
     middle = (largest + gap // 2 * limits.multiple_of) // limits.multiple_of * limits.multiple_of
     return Try(middle, timed=False)
 
 
 def _limit_of(failure: Trial) -> LimitedBy:
-    return {
-        Outcome.OUT_OF_MEMORY: LimitedBy.MEMORY,
-        Outcome.CRASHED: LimitedBy.MEMORY,
-        Outcome.TIMEOUT: LimitedBy.BUDGET,
-    }.get(failure.outcome, LimitedBy.SIZE_LIMIT)
+    if failure.outcome is Outcome.TIMEOUT:
+        return LimitedBy.BUDGET
+    # The kernel ends a process with SIGKILL when the machine runs out of memory.
+    killed = failure.outcome is Outcome.CRASHED and "SIGKILL" in failure.detail
+    return LimitedBy.MEMORY if killed or failure.outcome is Outcome.OUT_OF_MEMORY else LimitedBy.SIZE_LIMIT
 
 
 def _on_plateau(trials: Sequence[Trial]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from autobatch.errors import UsageError
 from autobatch.targets import Parts, told
 
 _MAX_DEPTH = 4
+# Where a module keeps its children; people write `model.body`.
+_SUBMODULE = re.compile(r"\._modules\['(\w+)'\]")
 
 
 @contextmanager
@@ -50,6 +53,7 @@ def unpack(path: str) -> Parts:
 def _not_sendable(parts: dict[str, Any], error: Exception) -> UsageError:
     culprit = next((name for name, part in parts.items() if not _pickles(part)), "")
     place = _inner_culprit(parts[culprit], culprit, _MAX_DEPTH) if culprit else "the arguments"
+    place = _SUBMODULE.sub(r".\1", place)
     return UsageError(
         f"`{culprit or 'the arguments'}` can't be sent to the worker process",
         code="not_picklable",

@@ -39,6 +39,7 @@ class Parts:
     dataset: Any = None
     val_dataset: Any = None
     collate_fn: Callable[[list[Any]], Any] | None = None
+    val_collate_fn: Callable[[list[Any]], Any] | None = None
     loss_fn: Callable[..., Any] | None = None
     optimizer: Any = None
     make_optimizers: Callable[[nn.Module], Any] | None = None

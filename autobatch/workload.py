@@ -256,7 +256,8 @@ def _own_loss(output: Any) -> Any:
         raise TargetError(
             "the model was given `labels` but returned no loss",
             code="no_loss",
-            hint="give a `loss_fn(output, target)`",
+            facts=(f"it returned {describe_batch(output)}",),
+            hint="add `def loss_fn(output, target): ...` to the model file, or pass `loss_fn=`",
         )
     return loss
 

@@ -209,7 +209,11 @@ class SimulatedEngine:
         self.rounds.append(batch_size)
         return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
 
-    def renew(self) -> None:
+    @property
+    def fresh(self) -> bool:
+        return self._measurer is None
+
+    def renew(self, *, worker: bool = False) -> None:
         self._measurer = None
 
     def close(self) -> None:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def parse_name(name: str) -> tuple[str, int]:
     """(kind, index) of a device name such as `cpu`, `cuda` or `cuda:1`. Raises UsageError."""
     kind, _, index = name.partition(":")
-    if not kind.isidentifier() or (index and not index.isdigit()):
+    only_one = kind in ("cpu", "mps") and index not in ("", "0")
+    if not kind.isidentifier() or (index and not index.isdigit()) or only_one:
         raise UsageError(
             f"`{name}` is not a device name", code="bad_device", hint="write `cpu`, `mps`, `cuda` or `cuda:1`"
         )

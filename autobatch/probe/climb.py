@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil, log
-from statistics import median
+from math import log
 
 from autobatch import search, timing
 from autobatch.errors import AutobatchError, UsageError
-from autobatch.probe import verdicts, wire
-from autobatch.probe.measure import FULL_STEPS
+from autobatch.probe import trials, verdicts, wire
 from autobatch.probe.oom import Cause
 from autobatch.probe.runner import Engine, Opened
-from autobatch.records import Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
+from autobatch.probe.wire import FULL_STEPS
+from autobatch.records import Ceiling, Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
 
-# Fresh processes that a memory ceiling has to survive, and steps in each: on CPU the heap's layout varies.
-_VERIFY_RUNS = 3
+# Steps of a verification, in a fresh process: the heap still grows after the first three.
 _VERIFY_STEPS = 10
+# On CPU the heap's layout, and so what fits, differs by some percent from process to process: there a
+# ceiling is sought to 1%, and it and the next candidate above it have to survive three new workers each.
+# Other allocators are exact.
+_CPU_RESOLUTION = 0.01
+_CPU_VERIFY_RUNS = 3
 # Sizes within this of the best throughput are timed once more, side by side, before one is chosen.
 _CONTENDER_RATIO = 0.85
 _FINAL_ROUNDS = 3
@@ -52,6 +55,7 @@ class Climb:
         self._limits = limits
         self._observer = observer or Observer()
         self._opened: Opened | None = None
+        self._tries: dict[int, Trial] = {}
         self._rounds: dict[int, list[wire.Timed]] = {}
         self._dataset_size: int | None = None
         self._first_error: AutobatchError | None = None
@@ -68,10 +72,11 @@ class Climb:
             self._dataset_size = self._opened.workload.dataset_size
             self._check_limits()
             self._observer.opened(self._opened)
-            stop, verified = self._climb_and_verify()
-            self._measure_extras()
+            stop = self._climb()
+            ceiling = self._ceiling(stop)
+            self._measure_extras(ceiling.batch_size)
             self._time_contenders()
-            return self._curve(stop, verified)
+            return self._curve(ceiling)
         except KeyboardInterrupt:
             raise Interrupted(self._partial_curve()) from None
         except AutobatchError as error:
@@ -82,19 +87,9 @@ class Climb:
     def remaining_seconds(self) -> float:
         return self._limits.budget_seconds - self._engine.busy_seconds
 
-    def _climb_and_verify(self) -> tuple[search.Stop, bool]:
-        while True:
-            stop = self._climb()
-            if stop.limited_by is not LimitedBy.MEMORY:
-                return stop, False
-            if self._verify():
-                return stop, True
-            if self.remaining_seconds <= 0:
-                return stop, False
-
     def _climb(self) -> search.Stop:
         while True:
-            move = search.next_move(self.trials, self._limits, self._dataset_size)
+            move = search.next_move(self.trials, self._limits, self._dataset_size, self._resolution)
             if isinstance(move, search.Stop):
                 self._require_success()
                 return move
@@ -106,9 +101,20 @@ class Climb:
     def _try(self, move: search.Try) -> None:
         size = move.batch_size
         self._observer.trying(size)
+        if self._is_cpu and not move.timed:
+            self._engine.renew()
+        fresh = self._engine.fresh
         trial = self._attempt(size, FULL_STEPS)
         if trial is None:
             return
+        if (
+            self._is_cpu
+            and trial.outcome is Outcome.OUT_OF_MEMORY
+            and not fresh
+            and self.remaining_seconds > 0
+        ):
+            # The heap of a process that trained at other sizes is fragmented: a fresh one holds more.
+            trial = self._attempt(size, FULL_STEPS) or trial
         if trial.ok and move.timed:
             trial = self._compare(trial)
         self._keep(trial)
@@ -122,11 +128,14 @@ class Climb:
             return None
         if tried.outcome is Outcome.OK and not tried.finite:
             self._not_finite(size)
-        outcome = self._judge(tried)
-        if outcome is Outcome.OK and tried.optimizer_steps < tried.steps:
-            made = f"{tried.optimizer_steps} optimizer steps in {tried.steps} steps"
-            self._warn(f"at batch size {size} the loop made {made}")
-        return self._trial(tried, outcome)
+        if tried.outcome is Outcome.OK and tried.optimizer_steps == 0:
+            raise verdicts.no_optimizer_step(tried)
+        if tried.outcome is Outcome.OK and tried.optimizer_steps < tried.steps:
+            self._warn("the training step does not step its optimizer every time: peak memory may come later")
+        trial = self._trial(tried, self._judge(tried))
+        if trial.ok:
+            self._tries[size] = trial
+        return trial
 
     def _judge(self, tried: wire.Tried) -> Outcome:
         """The outcome, after telling suspected from certain; raises the user's own errors."""
@@ -148,21 +157,7 @@ class Climb:
         return Outcome.FAILED
 
     def _trial(self, tried: wire.Tried, outcome: Outcome) -> Trial:
-        steps = () if tried.step_seconds is None else (tried.step_seconds,)
-        trial = Trial(
-            batch_size=tried.batch_size,
-            outcome=outcome,
-            step_seconds=steps,
-            load_seconds=tried.load_seconds,
-            peak_bytes=tried.peak_bytes,
-            reserved_bytes=tried.reserved_bytes,
-            utilisation=tried.utilisation,
-            samples=tried.steps * tried.batch_size,
-            optimizer_steps=tried.optimizer_steps,
-            phase=tried.phase,
-            detail=tried.detail,
-        )
-        return self._with_rates(trial) if outcome is Outcome.OK else trial
+        return trials.from_try(tried, outcome, self._dataset_size)
 
     def _compare(self, trial: Trial) -> Trial:
         """The trial with its throughput from rounds, paired with rounds of the best size so far."""
@@ -172,9 +167,7 @@ class Climb:
         for _ in range(timing.MAX_ROUNDS):
             failure = self._round(trial.batch_size) or (self._round(best.batch_size) if best else None)
             if failure is not None:
-                if failure.batch_size != trial.batch_size:
-                    self._keep(trial)
-                return self._trial(failure, self._judge(failure))
+                return self._failed_round(trial, failure)
             if best is not None:
                 log_ratios.append(self._log_ratio(trial.batch_size, best.batch_size))
                 found = timing.gain(best.batch_size, log_ratios)
@@ -184,6 +177,15 @@ class Climb:
             ):
                 break
         return replace(self._retimed(trial), gain=found)
+
+    def _failed_round(self, trial: Trial, failure: wire.Tried) -> Trial:
+        outcome = self._judge(failure)
+        if self._is_cpu and outcome is Outcome.OUT_OF_MEMORY:
+            # Rounds of two sizes in one process fragment its heap; the size itself has passed.
+            return trial
+        if failure.batch_size != trial.batch_size:
+            self._keep(trial)
+        return self._trial(failure, outcome)
 
     def _round(self, size: int) -> wire.Tried | None:
         """Times one round of a size; the failure where there was one."""
@@ -199,52 +201,77 @@ class Climb:
 
     def _retimed(self, trial: Trial) -> Trial:
         rounds = self._rounds.get(trial.batch_size, [])
-        if not rounds:
-            return trial
-        usages = [one.utilisation for one in rounds if one.utilisation is not None]
-        steps = sum(one.steps for one in rounds)
-        return self._with_rates(
-            replace(
-                trial,
-                step_seconds=tuple(one.step_seconds for one in rounds),
-                load_seconds=median(one.load_seconds for one in rounds),
-                utilisation=median(usages) if usages else trial.utilisation,
-                samples=FULL_STEPS * trial.batch_size + steps * trial.batch_size,
-                optimizer_steps=FULL_STEPS + steps,
-            )
-        )
+        timed = trials.from_rounds(self._tries[trial.batch_size], rounds, self._dataset_size)
+        return replace(timed, gain=trial.gain)
 
-    def _with_rates(self, trial: Trial) -> Trial:
-        rate, interval = timing.throughput(trial.batch_size, trial.step_seconds)
-        steps = None if self._dataset_size is None else ceil(self._dataset_size / trial.batch_size)
-        return replace(
-            trial,
-            samples_per_second=rate,
-            samples_per_second_interval=interval,
-            steps_per_epoch=steps,
-            epoch_seconds=None if steps is None else steps * median(trial.step_seconds),
-        )
-
-    def _verify(self) -> bool:
-        """True if the ceiling survives in fresh processes; where it does not, that is its last word."""
+    def _ceiling(self, stop: search.Stop) -> Ceiling:
+        """The largest size that holds. One that memory limits has to survive in fresh processes."""
         size = search.largest_passed(self.trials)
         assert size is not None
-        for _ in range(_VERIFY_RUNS):
+        if stop.limited_by is not LimitedBy.MEMORY:
+            return Ceiling(batch_size=size, limited_by=stop.limited_by, verified=False, detail=stop.detail)
+        verified = self._verify(size)
+        if verified is not None:
+            return Ceiling(
+                batch_size=verified, limited_by=LimitedBy.MEMORY, verified=True, detail=stop.detail
+            )
+        self._require_success()
+        size = search.largest_passed(self.trials) or size
+        return Ceiling(batch_size=size, limited_by=LimitedBy.MEMORY, verified=False, detail=stop.detail)
+
+    def _verify(self, size: int) -> int | None:
+        """The largest size from `size` down that survives; None if the time or the sizes ended before."""
+        in_a_row = 0
+        candidate: int | None = size
+        while candidate is not None:
+            survives = self._survives(candidate)
+            if survives is None:
+                return None
+            in_a_row = in_a_row + 1 if survives else 0
+            if in_a_row == (2 if self._is_cpu else 1):
+                return candidate
+            below = search.next_below(candidate, self._limits)
+            if below is None and survives:
+                return candidate
+            candidate = below
+        return None
+
+    def _survives(self, size: int) -> bool | None:
+        """True if a size passes in every fresh process, None if the time ended before that was known.
+
+        A failure becomes the last word on the size, a success its trial where it had none.
+        """
+        passed: Trial | None = None
+        for run in range(_CPU_VERIFY_RUNS if self._is_cpu else 1):
             if self.remaining_seconds <= 0:
-                return False
+                return None
             self._observer.trying(size)
-            self._engine.renew()
+            # Sessions of one worker share its memory layout, so the first is only the quickest to refuse.
+            self._engine.renew(worker=run > 0)
             trial = self._attempt(size, _VERIFY_STEPS)
+            if trial is not None and trial.outcome is Outcome.TIMEOUT and self.remaining_seconds <= 0:
+                return None
             if trial is not None and not trial.ok:
                 self._keep(trial)
                 return False
+            passed = trial
+        if passed is not None and size not in search.latest(self.trials):
+            self._keep(passed)
         return True
 
-    def _measure_extras(self) -> None:
+    @property
+    def _is_cpu(self) -> bool:
+        return self._opened is not None and self._opened.device.kind == "cpu"
+
+    @property
+    def _resolution(self) -> float:
+        return _CPU_RESOLUTION if self._is_cpu else 0.0
+
+    def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: the user's own, and what a target can be made of."""
         assert self._opened is not None
         present = self._opened.workload.batch_size
-        for size in search.extra_sizes(self.trials, self._limits, present):
+        for size in search.extra_sizes(self.trials, self._limits, present, ceiling):
             if self.remaining_seconds > 0:
                 self._try(search.Try(size))
 
@@ -313,18 +340,21 @@ class Climb:
     def _budget_detail(self, next_size: int) -> str:
         return f"{self._limits.budget_seconds:g} s were over before batch size {next_size}"
 
-    def _curve(self, stop: search.Stop, verified: bool) -> Curve:
+    def _curve(self, ceiling: Ceiling) -> Curve:
         assert self._opened is not None
         return Curve(
             trials=tuple(self.trials),
-            ceiling=search.ceiling_of(self.trials, stop, verified=verified),
+            ceiling=ceiling,
             workload=replace(self._opened.workload, dataset_size=self._dataset_size),
             device=self._opened.device,
             warnings=(*self.warnings, *verdicts.doubts(self.trials, self._opened.device)),
         )
 
     def _partial_curve(self) -> Curve | None:
-        if self._opened is None or search.largest_passed(self.trials) is None:
+        largest = search.largest_passed(self.trials)
+        if self._opened is None or largest is None:
             return None
         self._warn("interrupted: only the sizes shown were measured")
-        return self._curve(search.Stop(LimitedBy.BUDGET, "interrupted"), verified=False)
+        return self._curve(
+            Ceiling(batch_size=largest, limited_by=LimitedBy.BUDGET, verified=False, detail="interrupted")
+        )

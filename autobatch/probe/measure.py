@@ -13,13 +13,11 @@ from typing import Any, Protocol
 from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, TargetError
 from autobatch.probe.oom import Cause, classify, told_briefly
-from autobatch.probe.wire import Refused, Timed, Tried
+from autobatch.probe.wire import FULL_STEPS, Refused, Timed, Tried
 from autobatch.records import Outcome
 from autobatch.samples import StreamEndedError, describe_batch
 from autobatch.targets import told, where
 
-# Lazily made optimizer state and what the allocator keeps show from the second and third step on.
-FULL_STEPS = 3
 _ROUND_SECONDS = 0.03
 _ROUND_STEPS = 3
 # Steps longer than this are their own round: their noise is averaged within the step.
@@ -97,7 +95,7 @@ class Measurer:
     def time_round(self, batch_size: int, seconds: float) -> Timed | Tried:
         """The mean step of a short window, after a warm-up step, synchronised at its ends only."""
         backend, trainer = self._backend, self._trainer
-        done = 0
+        done, steps_before = 0, trainer.optimizer_steps
         batch = None
         try:
             batch, load_seconds = self._load(batch_size)
@@ -118,6 +116,7 @@ class Measurer:
             load_seconds=load_seconds,
             utilisation=backend.utilisation(),
             steps=steps + 1,
+            optimizer_steps=trainer.optimizer_steps - steps_before,
         )
 
     def _load(self, batch_size: int) -> tuple[Any, float]:

@@ -44,7 +44,9 @@ class Engine(Protocol):
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
-    def renew(self) -> None: ...
+    @property
+    def fresh(self) -> bool: ...
+    def renew(self, *, worker: bool = False) -> None: ...
     def close(self) -> None: ...
 
 
@@ -66,6 +68,8 @@ class WorkerEngine:
         self._environment = environment
         self._on_output = on_output
         self._worker: WorkerProcess | None = None
+        self._spare: WorkerProcess | None = None
+        self._used = False
         self.busy_seconds = 0.0
 
     def open(self) -> Opened:
@@ -85,6 +89,7 @@ class WorkerEngine:
             raise reply.rebuilt()
         assert isinstance(reply, wire.Opened)
         self._worker.watch_bytes = reply.watch_bytes
+        self._used = False
         return Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
 
     def devices(self) -> tuple[Device, ...]:
@@ -107,27 +112,47 @@ class WorkerEngine:
         """One timing round of a size that passed."""
         return self._measure(wire.TimeRound(batch_size=batch_size, seconds=seconds))
 
-    def renew(self) -> None:
-        """Lets the next trial run in a fresh process."""
-        if self._worker is not None:
-            self._worker.end_session()
+    @property
+    def fresh(self) -> bool:
+        """True while no trial has run in the present session."""
+        return self._worker is None or not self._worker.has_session or not self._used
+
+    def renew(self, *, worker: bool = False) -> None:
+        """Lets the next trial run in a fresh process: a new session, or a `worker` started anew.
+
+        A further worker starts behind it, since the next call most often asks for one too.
+        """
+        if not worker:
+            if self._worker is not None:
+                self._worker.end_session()
+            return
+        with interrupts_held():
+            if self._worker is not None:
+                self._worker.close()
+            self._worker, self._spare = self._spare, self._new_worker()
 
     def close(self) -> None:
-        """Ends the worker. Nothing of it is left behind."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        """Ends the workers. Nothing of them is left behind."""
+        for one in (self._worker, self._spare):
+            if one is not None:
+                one.close()
+        self._worker = self._spare = None
 
     def _replace_worker(self) -> None:
-        self.close()
+        if self._worker is not None:
+            self._worker.close()
         # A worker that Ctrl-C kept from being recorded here would never be ended.
         with interrupts_held():
-            self._worker = WorkerProcess(self._environment, self._on_output)
+            self._worker = self._new_worker()
+
+    def _new_worker(self) -> WorkerProcess:
+        return WorkerProcess(self._environment, self._on_output)
 
     def _measure(self, command: wire.TryOut | wire.TimeRound) -> wire.Tried | wire.Timed:
         if self._worker is None or not self._worker.has_session:
             self.open()
         assert self._worker is not None
+        self._used = True
         begin = time.monotonic()
         try:
             reply = self._worker.ask(command, self._timeout_seconds)

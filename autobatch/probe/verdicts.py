@@ -7,6 +7,7 @@ from statistics import median
 
 from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
 from autobatch.formatting import format_bytes
+from autobatch.probe import wire
 from autobatch.records import Device, Limits, Outcome, Trial
 
 
@@ -51,6 +52,16 @@ def nothing_to_try(limits: Limits, cap: int, reason: str, dataset_size: int | No
         code="bad_limit",
         facts=(f"the largest is set by: {reason}", f"samples in the data set: {dataset_size}"),
         hint="lower `--min-batch` or `--multiple-of`",
+    )
+
+
+def no_optimizer_step(tried: wire.Tried) -> TargetError:
+    """The error for a loop that does not train: its memory and its time would mean nothing."""
+    return TargetError(
+        "the training step does not step its optimizer",
+        code="no_optimizer_step",
+        facts=(f"{tried.steps} training steps made {tried.optimizer_steps} optimizer steps",),
+        hint="call `optimizer.step()` of the optimizer that the step is given, once a batch",
     )
 
 

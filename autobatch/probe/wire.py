@@ -13,6 +13,8 @@ from autobatch.errors import AutobatchError, DeviceError, SavedResultError, Targ
 from autobatch.probe.oom import Cause
 from autobatch.records import Device, Outcome, Workload
 
+# Lazily made optimizer state and what the allocator keeps show from the second and third step on.
+FULL_STEPS = 3
 _KINDS = {
     kind.__name__: kind for kind in (AutobatchError, UsageError, TargetError, DeviceError, SavedResultError)
 }
@@ -131,6 +133,7 @@ class Timed(_Message, frozen=True):
     load_seconds: float
     utilisation: float | None
     steps: int
+    optimizer_steps: int
 
 
 class Exited(_Message, frozen=True):

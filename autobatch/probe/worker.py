@@ -208,7 +208,11 @@ def _open_samples(parts: Parts, recipe: wire.Recipe) -> tuple[Any, Any]:
             facts=("looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`",),
             hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only",
         )
-    val_samples = None if parts.val_dataset is None else open_samples(parts.val_dataset, parts.collate_fn)
+    val_samples = (
+        None
+        if parts.val_dataset is None
+        else open_samples(parts.val_dataset, parts.val_collate_fn or parts.collate_fn)
+    )
     return open_samples(parts.dataset, parts.collate_fn), val_samples
 
 
@@ -244,6 +248,7 @@ def _import_torch() -> None:
     import torch._dynamo  # noqa: F401
 
     import autobatch.devices.cpu
+    import autobatch.probe.measure
     import autobatch.samples
     import autobatch.shipping
     import autobatch.workload  # noqa: F401

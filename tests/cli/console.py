@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import jsonschema
+
+from autobatch.reports import json as json_report
 
 QUICK = ("--device", "cpu", "--max-batch", "8", "--budget", "5s")
 
@@ -65,3 +71,10 @@ def run(folder: Path, *commands: Sequence[str], environment: dict[str, str] | No
         Ended(process.returncode, stdout, stderr)
         for process, (stdout, stderr) in zip(started, printed, strict=True)
     ]
+
+
+@cache
+def validator() -> jsonschema.Draft202012Validator:
+    """Of the committed schema, which other programs rely on."""
+    schema = json.loads(Path(json_report.__file__).with_name("schema.json").read_text(encoding="utf-8"))
+    return jsonschema.Draft202012Validator(schema)

@@ -7,15 +7,12 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-from autobatch.reports import json as json_report
-from tests.cli.console import MODEL, QUICK, Ended, autobatch, run
+from tests.cli.console import MODEL, QUICK, Ended, autobatch, run, validator
 
 Golden = Callable[[str | Path, str], None]
 
@@ -158,7 +155,6 @@ def test_further_bad_input(case: Case, tmp_path: Path, golden: Golden) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "status"),
     [
-        ("no_command", (), 2),
         ("no_target", ("probe",), 2),
         ("bad_command", ("prob", "model.py"), 2),
         ("bad_bytes", ("probe", "model.py", "--memory-limit", "5G"), 2),
@@ -188,6 +184,11 @@ def test_bad_calls_are_refused_before_anything_starts(
     check_json(plain, as_json, status, None)
 
 
+def test_no_command_at_all(tmp_path: Path, golden: Golden) -> None:
+    (plain,) = run(tmp_path, (autobatch(),))
+    check_plain("no_command", plain, 2, golden)
+
+
 def check_plain(name: str, ended: Ended, status: int, golden: Golden) -> None:
     assert ended.status == status, ended.stderr
     assert ended.stdout == ""
@@ -207,12 +208,6 @@ def check_json(plain: Ended, ended: Ended, status: int, code: str | None) -> Non
     assert code is None or document["error"]["code"] == code
     # Both forms say the same.
     assert " ".join(document["error"]["message"].split()) in " ".join(plain.stderr.split())
-
-
-@cache
-def validator() -> jsonschema.Draft202012Validator:
-    schema = json.loads(Path(json_report.__file__).with_name("schema.json").read_text(encoding="utf-8"))
-    return jsonschema.Draft202012Validator(schema)
 
 
 def masked(text: str) -> str:

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "autobatch"
 LAYERS = (
     ("records", "errors", "_version"),
     ("formatting",),
-    ("search", "noise", "recommender", "timing"),
+    ("search", "noise", "steptime", "law", "recommender", "timing"),
     ("devices", "workload", "memory", "targets", "samples", "shipping"),
     ("probe", "check", "planning", "reports", "saved"),
     ("api", "progress"),

@@ -1,0 +1,58 @@
+"""Pure: what a worker said, as a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from statistics import median
+
+from autobatch import timing
+from autobatch.probe import wire
+from autobatch.records import Outcome, Trial
+
+
+def from_try(tried: wire.Tried, outcome: Outcome, dataset_size: int | None) -> Trial:
+    """The trial of one try; its throughput is rough, from the quickest step after the first."""
+    trial = Trial(
+        batch_size=tried.batch_size,
+        outcome=outcome,
+        step_seconds=() if tried.step_seconds is None else (tried.step_seconds,),
+        load_seconds=tried.load_seconds,
+        peak_bytes=tried.peak_bytes,
+        reserved_bytes=tried.reserved_bytes,
+        utilisation=tried.utilisation,
+        samples=tried.steps * tried.batch_size,
+        optimizer_steps=tried.optimizer_steps,
+        phase=tried.phase,
+        detail=tried.detail,
+    )
+    return _with_rates(trial, dataset_size) if outcome is Outcome.OK else trial
+
+
+def from_rounds(trial: Trial, rounds: Sequence[wire.Timed], dataset_size: int | None) -> Trial:
+    """The trial of a try with the times of its rounds in place of the rough one; itself without rounds."""
+    if not rounds:
+        return trial
+    usages = [one.utilisation for one in rounds if one.utilisation is not None]
+    timed = replace(
+        trial,
+        step_seconds=tuple(one.step_seconds for one in rounds),
+        load_seconds=median(one.load_seconds for one in rounds),
+        utilisation=median(usages) if usages else trial.utilisation,
+        samples=trial.samples + sum(one.steps for one in rounds) * trial.batch_size,
+        optimizer_steps=trial.optimizer_steps + sum(one.optimizer_steps for one in rounds),
+    )
+    return _with_rates(timed, dataset_size)
+
+
+def _with_rates(trial: Trial, dataset_size: int | None) -> Trial:
+    rate, interval = timing.throughput(trial.batch_size, trial.step_seconds)
+    steps = None if dataset_size is None else ceil(dataset_size / trial.batch_size)
+    return replace(
+        trial,
+        samples_per_second=rate,
+        samples_per_second_interval=interval,
+        steps_per_epoch=steps,
+        epoch_seconds=None if steps is None else steps * median(trial.step_seconds),
+    )

@@ -1,0 +1,90 @@
+"""The ceiling under a real memory limit, against an exhaustive search in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from autobatch.probe.climb import Climb
+from autobatch.probe.runner import WorkerEngine
+from autobatch.probe.wire import Recipe
+from autobatch.records import Ceiling, LimitedBy, Limits
+from tests.accelerator import built_library, compiler, model_preamble
+
+MIB = 1 << 20
+STEPS = 10
+
+MODEL = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+def build_model():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 24 * 24, 10),
+    )
+
+dataset = TensorDataset(torch.randn(1000, 1, 48, 48), torch.randint(10, (1000,)))
+
+def make_optimizer(params):
+    return torch.optim.Adam(params)
+"""
+
+
+@contextmanager
+def engine(target: Path, device: str, limits: Limits) -> Iterator[WorkerEngine]:
+    opened = WorkerEngine(Recipe(target=str(target)), limits, device, {}, print)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def found_ceiling(target: Path, device: str, limits: Limits) -> Ceiling:
+    with engine(target, device, limits) as opened:
+        return Climb(opened, limits).run().ceiling
+
+
+def survives(opened: WorkerEngine, size: int) -> bool:
+    """True if ten full steps of a size pass in a fresh process."""
+    opened.renew()
+    return opened.try_out(size, 600.0, STEPS).outcome == "ok"
+
+
+@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+def test_on_a_device_with_an_exact_limit_the_ceiling_is_exact(tmp_path: Path) -> None:
+    built_library()
+    target = tmp_path / "net.py"
+    target.write_text(model_preamble(24 * MIB) + MODEL)
+    limits = Limits(ceiling=True, budget_seconds=600.0)
+    ceiling = found_ceiling(target, "testdev", limits)
+    with engine(target, "testdev", limits) as opened:
+        passed = [size for size in range(1, ceiling.batch_size + 9) if survives(opened, size)]
+    assert passed == list(range(1, ceiling.batch_size + 1))
+    assert ceiling.limited_by is LimitedBy.MEMORY
+    assert ceiling.verified
+
+
+@pytest.mark.timeout(900)
+def test_on_a_cpu_the_ceiling_survives_and_is_near_the_largest_that_does(tmp_path: Path) -> None:
+    """What fits differs from process to process there; see autobatch.probe.climb."""
+    target = tmp_path / "net.py"
+    target.write_text(MODEL)
+    limits = Limits(memory_bytes=60 * MIB, ceiling=True, budget_seconds=600.0)
+    ceiling = found_ceiling(target, "cpu", limits)
+    assert ceiling.limited_by is LimitedBy.MEMORY
+    assert ceiling.verified
+    survivors = {
+        ceiling.batch_size,
+        *(int(ceiling.batch_size * (1 + share / 100)) for share in range(12, 60, 4)),
+    }
+    # Sessions of one worker share its memory layout: only workers started anew are independent.
+    for _ in range(5):
+        with engine(target, "cpu", limits) as opened:
+            survivors = {size for size in survivors if survives(opened, size)}
+    assert ceiling.batch_size in survivors
+    assert 0.9 * max(survivors) <= ceiling.batch_size

@@ -1,0 +1,210 @@
+"""Batches of exactly n samples from whatever people call a data set, and the errors where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from autobatch.errors import TargetError
+from autobatch.samples import (
+    StreamEndedError,
+    SyntheticSamples,
+    check_loader,
+    describe_batch,
+    open_samples,
+)
+
+INPUTS = torch.arange(40.0).reshape(20, 2)
+TARGETS = torch.arange(20)
+
+
+class Mapped(Dataset[tuple[torch.Tensor, int]]):
+    """A map-style data set that breaks at one index."""
+
+    def __init__(self, size: int = 20, broken: int | None = None) -> None:
+        self.size = size
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == self.broken:
+            raise OSError(f"no file {index}.png")
+        return torch.full((2,), float(index)), index
+
+
+class Stream(IterableDataset[int]):
+    def __init__(self, size: int, broken: int | None = None) -> None:
+        self.size = size
+        self.broken = broken
+
+    def __iter__(self) -> Iterator[int]:
+        for index in range(self.size):
+            if index == self.broken:
+                raise ValueError("bad shard")
+            yield index
+
+
+class Lengthless(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def refusal(data: Any) -> TargetError:
+    """The error that a batch of three of `data` ends with."""
+    with pytest.raises(TargetError) as caught:
+        open_samples(data).batch(3, 0)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (INPUTS, TARGETS),
+        (INPUTS.numpy(), TARGETS.numpy()),
+        TensorDataset(INPUTS, TARGETS),
+        DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=7),
+        Subset(TensorDataset(INPUTS, TARGETS), range(20)),
+        [(INPUTS[i], TARGETS[i]) for i in range(20)],
+        Mapped(),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_a_batch_has_exactly_the_samples_asked_for_each_once(data: Any) -> None:
+    samples = open_samples(data)
+    assert samples.size == 20
+    for size in (1, 3, 20):
+        inputs, targets = samples.batch(size, seed=1)
+        assert inputs.shape == (size, 2)
+        assert inputs.dtype == torch.float32
+        assert len(set(targets.tolist())) == size
+
+
+def test_the_same_seed_draws_the_same_batch() -> None:
+    samples = open_samples((INPUTS, TARGETS))
+    first, again, other = (samples.batch(5, seed)[1].tolist() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_what_a_data_set_is_called() -> None:
+    assert open_samples((INPUTS, TARGETS)).kind == "2 tensors"
+    assert open_samples((INPUTS.numpy(),)).kind == "1 array"
+    assert open_samples(Mapped()).kind == "Mapped"
+
+
+def test_float64_arrays_become_float32_and_that_is_said() -> None:
+    samples = open_samples((np.zeros((4, 2)), np.zeros(4, dtype=np.int64)))
+    assert samples.batch(2, 0)[0].dtype == torch.float32
+    assert samples.notes == ("NumPy float64 arrays taken as float32",)
+    assert open_samples((np.zeros((4, 2), dtype=np.float32),)).notes == ()
+
+
+def test_a_collate_function_of_the_loader_is_used_unless_another_is_given() -> None:
+    loader = DataLoader(Mapped(), batch_size=4, collate_fn=lambda samples: "loader's")
+    assert open_samples(loader).batch(2, 0) == "loader's"
+    assert open_samples(loader, lambda samples: "own").batch(2, 0) == "own"
+
+
+def test_a_stream_is_read_once_and_kept() -> None:
+    samples = open_samples(Stream(6))
+    size_before = samples.size
+    assert size_before is None
+    assert samples.batch(4, 0).tolist() == [0, 1, 2, 3]
+    assert samples.batch(2, 1).tolist() == [0, 1]
+    with pytest.raises(StreamEndedError) as ended:
+        samples.batch(8, 2)
+    assert ended.value.size == samples.size == 6
+    assert samples.batch(6, 3).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("data", [Mapped(0), (INPUTS[:0], TARGETS[:0]), Stream(0), []], ids=repr)
+def test_empty_data_sets(data: Any) -> None:
+    error = refusal(data)
+    assert (error.code, error.message) == ("empty_dataset", "the data set is empty")
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "fact"),
+    [
+        (Mapped(3, broken=1), "the data set can't give sample 1", "OSError: no file 1.png"),
+        (
+            Subset(Mapped(3, broken=1), range(3)),
+            "the data set can't give 3 samples at once",
+            "OSError: no file",
+        ),
+        (Stream(9, broken=1), "the data set can't give sample 1", "ValueError: bad shard"),
+    ],
+    ids=["mapped", "subset", "stream"],
+)
+def test_samples_that_can_not_be_read(data: Any, message: str, fact: str) -> None:
+    error = refusal(data)
+    assert (error.code, error.message) == ("bad_sample", message)
+    assert error.facts[0].startswith(fact)
+    assert error.facts[1].startswith("at test_samples.py:")
+    assert error.hint
+
+
+def test_arrays_of_unequal_length() -> None:
+    error = refusal((INPUTS, TARGETS[:-1]))
+    assert error.code == "bad_dataset"
+    assert error.facts == ("array 0: shape (20, 2)", "array 1: shape (19,)")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (7, "an object of type `int` is not a data set"),
+        ({"x": INPUTS}, "an object of type `dict` is not a data set"),
+        ("train.csv", "an object of type `str` is not a data set"),
+        (Mapped, "the class `Mapped` is not a data set"),
+        (Lengthless(), "an object of type `Lengthless` is not a data set"),
+    ],
+)
+def test_what_is_no_data_set(data: Any, message: str) -> None:
+    error = refusal(data)
+    assert (error.code, error.message) == ("bad_dataset", message)
+
+
+def test_a_data_set_without_a_length_is_told_so() -> None:
+    assert refusal(Lengthless()).facts == ("it has `__getitem__` but no `__len__`",)
+
+
+def test_samples_that_can_not_be_collated() -> None:
+    error = refusal([torch.zeros(2 + index) for index in range(3)])
+    assert (error.code, error.message) == ("bad_collate", "3 samples can't be collated into a batch")
+    assert "stack expects each tensor to be equal size" in error.facts[0]
+
+
+def test_a_loader_whose_data_set_makes_the_batches() -> None:
+    with pytest.raises(TargetError) as caught:
+        check_loader(DataLoader(Stream(4), batch_size=None))
+    assert caught.value.code == "unbatched_loader"
+
+
+def test_synthetic_samples() -> None:
+    inputs, targets = SyntheticSamples((3, 8, 8), classes=10).batch(4, 0)
+    assert inputs.shape == (4, 3, 8, 8)
+    assert targets.shape == (4,)
+    assert int(targets.max()) < 10
+    assert SyntheticSamples((5,), classes=None).batch(2, 0).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "told"),
+    [
+        (INPUTS, "float32[20, 2]"),
+        ((INPUTS, TARGETS), "(float32[20, 2], int64[20])"),
+        ({"x": INPUTS, "names": ["a"]}, "{x: float32[20, 2], names: (str)}"),
+        ([1] * 9, "(int, int, int, int, int, int, ...)"),
+        (np.zeros(3, dtype=np.uint8), "uint8[3]"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_a_batch_is_made_of(batch: Any, told: str) -> None:
+    assert describe_batch(batch) == told
