@@ -69,18 +69,36 @@ def test_on_a_device_with_an_exact_limit_the_ceiling_is_exact(tmp_path: Path) ->
     assert ceiling.verified
 
 
+# Tensors above 32 MiB, which glibc always maps one by one: of smaller ones a heap keeps pieces in another
+# layout each time, and the largest size that fits is then itself a matter of luck, within tens of percent.
+LARGE_TENSORS = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+def build_model():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16 * 32 * 32, 10)
+    )
+
+dataset = TensorDataset(torch.randn(400, 1, 128, 128), torch.randint(10, (400,)))
+
+def make_optimizer(params):
+    return torch.optim.SGD(params, lr=0.01)
+"""
+
+
 @pytest.mark.timeout(900)
 def test_on_a_cpu_the_ceiling_survives_and_is_near_the_largest_that_does(tmp_path: Path) -> None:
-    """What fits differs from process to process there; see autobatch.probe.climb."""
     target = tmp_path / "net.py"
-    target.write_text(MODEL)
-    limits = Limits(memory_bytes=60 * MIB, ceiling=True, budget_seconds=600.0)
+    target.write_text(LARGE_TENSORS)
+    limits = Limits(memory_bytes=300 * MIB, min_batch=32, ceiling=True, budget_seconds=600.0)
     ceiling = found_ceiling(target, "cpu", limits)
     assert ceiling.limited_by is LimitedBy.MEMORY
     assert ceiling.verified
     survivors = {
         ceiling.batch_size,
-        *(int(ceiling.batch_size * (1 + share / 100)) for share in range(12, 60, 4)),
+        *(int(ceiling.batch_size * (1 + share / 100)) for share in range(12, 60, 8)),
     }
     # Sessions of one worker share its memory layout: only workers started anew are independent.
     for _ in range(5):
