@@ -21,8 +21,8 @@ _VERIFY_STEPS = 10
 _CPU_RESOLUTION = 0.01
 _CPU_VERIFY_RUNS = 3
 # Sizes within this of the best throughput are timed once more, side by side, before one is chosen.
-_CONTENDER_RATIO = 0.85
-_FINAL_ROUNDS = 3
+_CONTENDER_RATIO = 0.75
+_FINAL_ROUNDS = 7
 
 
 class Observer:
@@ -199,9 +199,9 @@ class Climb:
         mine, theirs = self._rounds[size][-1], self._rounds[other][-1]
         return log(size / mine.step_seconds) - log(other / theirs.step_seconds)
 
-    def _retimed(self, trial: Trial) -> Trial:
+    def _retimed(self, trial: Trial, last: int = 0) -> Trial:
         rounds = self._rounds.get(trial.batch_size, [])
-        timed = trials.from_rounds(self._tries[trial.batch_size], rounds, self._dataset_size)
+        timed = trials.from_rounds(self._tries[trial.batch_size], rounds, self._dataset_size, last)
         return replace(timed, gain=trial.gain)
 
     def _ceiling(self, stop: search.Stop) -> Ceiling:
@@ -280,31 +280,30 @@ class Climb:
         best = self._best()
         if best is None or best.samples_per_second is None:
             return
-        near = [
-            trial
-            for trial in search.latest(self.trials).values()
-            if trial.ok
-            and len(trial.step_seconds) >= timing.MIN_ROUNDS
-            and (trial.samples_per_second or 0) >= best.samples_per_second * _CONTENDER_RATIO
-        ]
-        if len(near) < 2:
+        floor = best.samples_per_second * _CONTENDER_RATIO
+        near = [trial for trial in self._timed() if (trial.samples_per_second or 0.0) >= floor]
+        if len(near) < 2 or not self._time_side_by_side(near):
             return
+        for trial in near:
+            position = max(i for i, one in enumerate(self.trials) if one is trial)
+            self.trials[position] = self._retimed(trial, last=_FINAL_ROUNDS)
+
+    def _time_side_by_side(self, near: list[Trial]) -> bool:
+        """True if every size got its final rounds: only figures of one window compare."""
         for _ in range(_FINAL_ROUNDS):
             for trial in near:
                 if self.remaining_seconds <= 0 or self._round(trial.batch_size) is not None:
-                    break
-        for trial in near:
-            position = max(i for i, one in enumerate(self.trials) if one is trial)
-            self.trials[position] = self._retimed(trial)
+                    return False
+        return True
+
+    def _timed(self) -> list[Trial]:
+        """The sizes that passed and were timed in rounds."""
+        found = search.latest(self.trials).values()
+        return [trial for trial in found if trial.ok and len(trial.step_seconds) >= timing.MIN_ROUNDS]
 
     def _best(self) -> Trial | None:
         """The size of the highest throughput among those that were timed in rounds."""
-        timed = [
-            t
-            for t in search.latest(self.trials).values()
-            if t.ok and len(t.step_seconds) >= timing.MIN_ROUNDS
-        ]
-        return max(timed, key=lambda trial: trial.samples_per_second or 0.0, default=None)
+        return max(self._timed(), key=lambda trial: trial.samples_per_second or 0.0, default=None)
 
     def _keep(self, trial: Trial) -> None:
         self.trials.append(trial)

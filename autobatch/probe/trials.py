@@ -30,15 +30,19 @@ def from_try(tried: wire.Tried, outcome: Outcome, dataset_size: int | None) -> T
     return _with_rates(trial, dataset_size) if outcome is Outcome.OK else trial
 
 
-def from_rounds(trial: Trial, rounds: Sequence[wire.Timed], dataset_size: int | None) -> Trial:
-    """The trial of a try with the times of its rounds in place of the rough one; itself without rounds."""
+def from_rounds(trial: Trial, rounds: Sequence[wire.Timed], dataset_size: int | None, last: int = 0) -> Trial:
+    """The trial of a try with the times of its rounds in place of the rough one; itself without rounds.
+
+    `last`: only that many of the latest rounds give the time; all of them count as executed.
+    """
     if not rounds:
         return trial
-    usages = [one.utilisation for one in rounds if one.utilisation is not None]
+    window = rounds[-last:]
+    usages = [one.utilisation for one in window if one.utilisation is not None]
     timed = replace(
         trial,
-        step_seconds=tuple(one.step_seconds for one in rounds),
-        load_seconds=median(one.load_seconds for one in rounds),
+        step_seconds=tuple(one.step_seconds for one in window),
+        load_seconds=median(one.load_seconds for one in window),
         utilisation=median(usages) if usages else trial.utilisation,
         samples=trial.samples + sum(one.steps for one in rounds) * trial.batch_size,
         optimizer_steps=trial.optimizer_steps + sum(one.optimizer_steps for one in rounds),
