@@ -16,6 +16,7 @@ import psutil
 
 from autobatch import devices
 from autobatch._version import __version__
+from autobatch.check.assess import PROBE_SHARE, assess
 from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.probe import wire
@@ -23,7 +24,7 @@ from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
 from autobatch.probe.runner import Opened, WorkerEngine
 from autobatch.recommender import recommend
-from autobatch.records import Curve, Device, Environment, Limits, Recommendation
+from autobatch.records import Check, Curve, Device, Environment, Limits, Recommendation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +93,8 @@ def probe(
     engine, contended = _engine(recipe, limits, device, on_output)
     watch = Watch(observer)
     try:
-        curve = Climb(engine, limits, watch).run()
+        curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
+        check = _check(engine, curve, limits)
     except Interrupted as stopped:
         # A second Ctrl-C must not cost what the first one kept.
         with contextlib.suppress(KeyboardInterrupt):
@@ -102,7 +104,17 @@ def probe(
         raise
     finally:
         engine.close()
-    return watch.finish(curve, limits, contended)
+    return watch.finish(curve, limits, contended, check)
+
+
+def _check(engine: WorkerEngine, curve: Curve, limits: Limits) -> Check | None:
+    """The generalization check; None where it was not asked for. Ctrl-C in it keeps the curve."""
+    if not limits.check:
+        return None
+    try:
+        return assess(engine, curve, limits)
+    except KeyboardInterrupt:
+        raise Interrupted(curve) from None
 
 
 def find_devices() -> tuple[Device, ...]:
@@ -129,7 +141,9 @@ class Watch(Observer):
         self._torch = opened.torch
         self._inner.opened(opened)
 
-    def finish(self, curve: Curve, limits: Limits, contended: bool) -> Recommendation:
+    def finish(
+        self, curve: Curve, limits: Limits, contended: bool, check: Check | None = None
+    ) -> Recommendation:
         """The recommendation of a curve, with where and when it was measured."""
         if contended and curve.device.kind == "cpu":
             note = "other processes were busy, so waiting threads slept instead of spinning (OMP_WAIT_POLICY)"
@@ -143,7 +157,7 @@ class Watch(Observer):
             started_at=self._started_at.isoformat(timespec="seconds"),
             elapsed_seconds=round(time.monotonic() - self._begin, 3),
         )
-        return replace(recommend(curve, None, limits), environment=environment)
+        return replace(recommend(curve, check, limits), environment=environment)
 
 
 def _engine(

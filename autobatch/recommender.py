@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import exp, inf
 from statistics import median
 
+from autobatch import law as law_of_time
 from autobatch import search
-from autobatch.records import Check, Curve, Limits, Objective, Recommendation, Trial
+from autobatch.noise import CriticalBatchSize
+from autobatch.records import Candidate, Check, Curve, Limits, Objective, Recommendation, Trial, Workload
+from autobatch.steptime import StepTimeLaw, fit_step_time
 from autobatch.timing import MIN_ROUNDS
 
 # Sizes within 5% of the best throughput count as equally quick: the smallest of them is the knee.
 TOLERANCE = 0.05
+# How the learning rate follows the batch size's gain, by optimizer; for others there is no rule.
+_LEARNING_RATE_POWERS = {
+    "SGD": 1.0,
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam"), 0.5),
+}
 
 
 def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = None) -> Recommendation:
     """The batch size to train with, always one that was measured and passed.
 
-    Without a check the choice comes from the throughput curve alone: its knee, the smallest size within
-    5% of the best throughput. A target (`global_batch`) is met exactly, by accumulation where it does not
-    fit at once.
+    With a check it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B); the
+    user's own size where that is within 10% of it. Without one the choice comes from the throughput curve
+    alone: its knee, the smallest size within 5% of the best throughput. A target (`global_batch`) is met
+    exactly, by accumulation where it does not fit at once.
     """
     limits = limits or Limits()
     latest = search.latest(curve.trials).values()
@@ -30,6 +41,8 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
         chosen, why = _largest(passed)
     elif limits.objective is Objective.THROUGHPUT:
         chosen, why = _quickest(passed)
+    elif check is not None and check.critical_batch_size is not None:
+        chosen, why = _soonest(passed, check, curve.workload.batch_size)
     else:
         chosen, why = _knee(passed)
     accumulation = 1
@@ -41,16 +54,81 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
         accumulation_steps=accumulation,
         world_size=1,
         global_batch_size=chosen.batch_size * accumulation,
-        learning_rate=None,
+        learning_rate=_learning_rate(curve.workload, check, chosen.batch_size * accumulation),
         ceiling=curve.ceiling,
         trials=curve.trials,
-        check=check,
+        check=_with_candidates(check, passed, chosen),
         why=why,
         warnings=tuple(warnings),
         workload=curve.workload,
         device=curve.device,
         limits=limits,
     )
+
+
+def _soonest(passed: Sequence[Trial], check: Check, own_size: int | None) -> tuple[Trial, str]:
+    timed = _timed(passed)
+    times = _expected_times(timed, check)
+    law = _law(timed)
+    choice = law_of_time.pick(sorted(times), _belief(check), law, own_size=own_size)
+    chosen = next(trial for trial in timed if trial.batch_size == choice.batch_size)
+    ratios = {size: time / times[choice.batch_size] for size, time in times.items()}
+    if choice.batch_size == own_size and choice.best != own_size:
+        return chosen, (
+            f"your present size is within {choice.tie:.0%} of the shortest expected time to the same loss "
+            f"(1.00 against {ratios[choice.best]:.2f} at {choice.best:,})"
+        )
+    others = sorted((size for size in ratios if size != choice.batch_size), key=ratios.__getitem__)[:1]
+    others += [size for size in (own_size, max(ratios)) if size in ratios and size != choice.batch_size]
+    against = " and ".join(f"{ratios[size]:.2f} at {size:,}" for size in dict.fromkeys(others) if size)
+    return chosen, "shortest expected time to the same loss" + (
+        f": 1.00 against {against}" if against else ""
+    )
+
+
+def _with_candidates(check: Check | None, passed: Sequence[Trial], chosen: Trial) -> Check | None:
+    """The check with the expected time at every size that was timed, in units of that at the chosen one."""
+    if check is None or check.critical_batch_size is None:
+        return check
+    times = _expected_times([*_timed(passed), chosen], check)
+    found = [
+        Candidate(batch_size=s, relative_time=t / times[chosen.batch_size]) for s, t in sorted(times.items())
+    ]
+    return replace(check, candidates=tuple(found))
+
+
+def _expected_times(timed: Sequence[Trial], check: Check) -> dict[int, float]:
+    law, belief = _law(timed), _belief(check)
+    return {t.batch_size: exp(law_of_time.expected_log_time(t.batch_size, belief, law)) for t in timed}
+
+
+def _law(timed: Sequence[Trial]) -> StepTimeLaw:
+    steps = {trial.batch_size: trial.step_seconds for trial in timed}
+    return fit_step_time(list(steps), list(steps.values()))
+
+
+def _belief(check: Check) -> law_of_time.Belief:
+    assert check.critical_batch_size is not None
+    assert check.interval is not None
+    assert check.log_sd is not None
+    low, high = check.interval
+    return law_of_time.posterior(
+        CriticalBatchSize(
+            batch_size=check.critical_batch_size,
+            low=low,
+            high=inf if high is None else high,
+            log_sd=check.log_sd,
+        )
+    )
+
+
+def _learning_rate(workload: Workload, check: Check | None, global_batch: int) -> float | None:
+    """The present learning rate, scaled to the global batch by the noise rule; None without a basis."""
+    power = _LEARNING_RATE_POWERS.get(workload.optimizer)
+    rate, own = workload.learning_rate, workload.batch_size
+    if check is None or check.critical_batch_size is None or power is None or rate is None or own is None:
+        return None
+    return law_of_time.scaled_learning_rate(rate, own, global_batch, check.critical_batch_size, power)
 
 
 def _knee(passed: Sequence[Trial]) -> tuple[Trial, str]:
@@ -98,7 +176,7 @@ def _for_target(passed: Sequence[Trial], target: int, warnings: list[str]) -> tu
 
 
 def _doubts(chosen: Trial, curve: Curve, accumulation: int) -> list[str]:
-    doubts = []
+    doubts: list[str] = []
     size = curve.workload.dataset_size
     if size is not None and chosen.batch_size * accumulation * 10 > size:
         steps = -(-size // (chosen.batch_size * accumulation))

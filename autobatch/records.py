@@ -204,6 +204,7 @@ class Workload:
     parameters: int
     loss: str
     optimizer: str
+    learning_rate: float | None = None
     dataset: str = ""
     dataset_size: int | None = None
     batch_size: int | None = None
@@ -236,10 +237,28 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A size with its expected time to the same loss, in units of that at the recommended size."""
+
+    batch_size: int
+    relative_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """The generalization check: what a larger batch costs in statistical efficiency."""
+    """The generalization check: what a larger batch costs in statistical efficiency.
+
+    `status` says what was done, or why not. `noise_scale` (the last one measured) and
+    `critical_batch_size` are in samples; `interval` is the latter's, at 90%, its upper end None where it
+    is open; `log_sd` is the standard deviation of its logarithm. All are None where nothing was found.
+    """
 
     status: str
+    noise_scale: float | None = None
+    critical_batch_size: float | None = None
+    interval: tuple[float, float | None] | None = None
+    log_sd: float | None = None
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +267,7 @@ class Recommendation:
 
     `batch_size` is what the DataLoader gets on one device, always a size that was measured;
     batch_size x accumulation_steps x world_size = global_batch_size. `learning_rate` belongs to the
-    global batch and is None until a check has found one.
+    global batch and is None where no check has found one.
     """
 
     batch_size: int

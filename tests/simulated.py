@@ -6,7 +6,6 @@ run), and has a clock of its own, so that a climb of minutes takes milliseconds 
 
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +18,6 @@ from autobatch.probe.runner import Opened
 from autobatch.records import Device, Outcome, Workload
 
 MIB = 1 << 20
-
-# As in a worker: collections before each trial need not walk all that torch has imported.
-gc.freeze()
 
 
 class OutOfMemoryError(RuntimeError):
@@ -38,7 +34,8 @@ class Machine:
 
     `noise`: standard deviation of the logarithm of a step's time. `crashes`: how often the process dies
     at a size. `failures`: the message of the error that a size raises. `dataset_size` may be more than
-    a stream really has (`stream_size`).
+    a stream really has (`stream_size`). `noise_scale`: of the gradient, in samples, infinite where it has no
+    mean. `noise_error`: what a measurement of it ends with, without any result.
     """
 
     total_bytes: int = 1024 * MIB
@@ -51,6 +48,8 @@ class Machine:
     crashes: dict[int, int] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     hangs: set[int] = field(default_factory=set)
+    noise_scale: float = 100.0
+    noise_error: str = ""
     seed: int = 0
 
     def bytes_at(self, size: int) -> int:
@@ -119,6 +118,9 @@ class SimulatedBackend(Backend):
         self._clock += self.machine.step_seconds(size) * self._random.lognormvariate(0.0, self.machine.noise)
         self.free(held)
 
+    def pass_time(self, seconds: float) -> None:
+        self._clock += seconds
+
     def synchronize(self) -> None:
         """Nothing runs behind the clock's back."""
 
@@ -136,6 +138,21 @@ class SimulatedBackend(Backend):
 
     def utilisation(self) -> float | None:
         return None
+
+
+def noise_chunks(noise_scale: float, chunk_size: int, chunks: int = 32) -> wire.NoiseChunks:
+    """The sums of chunks that give exactly this noise scale back.
+
+    Each gradient is a mean of norm 1 (0 for an infinite scale) and noise, orthogonal to all others.
+    """
+    mean = 0.0 if noise_scale == float("inf") else 1.0
+    spread = (noise_scale if mean else 1.0) / chunk_size
+    return wire.NoiseChunks(
+        chunk_size=chunk_size,
+        squared_norms=(mean + spread,) * chunks,
+        inner_products=(chunks * mean + spread,) * chunks,
+        sum_squared_norm=chunks * (chunks * mean + spread),
+    )
 
 
 class SimulatedTrainer:
@@ -171,7 +188,7 @@ class SimulatedTrainer:
 class SimulatedEngine:
     """Runs the worker's own measuring code on a simulated device, in this process.
 
-    `tries` and `rounds` list the sizes in the order in which they were asked for.
+    `tries`, `rounds` and `noise_commands` list what was asked for, in that order.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -182,6 +199,7 @@ class SimulatedEngine:
         self.sessions = 0
         self.tries: list[int] = []
         self.rounds: list[int] = []
+        self.noise_commands: list[wire.MeasureNoise] = []
         self.busy_seconds = 0.0
         self.closed = False
 
@@ -208,6 +226,21 @@ class SimulatedEngine:
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried:
         self.rounds.append(batch_size)
         return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
+
+    def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise:
+        """Three equal measurements that say the machine's noise scale, after the whole burn-in."""
+        self.noise_commands.append(command)
+        self.renew()
+        self.open()
+        self._backend.pass_time(command.burn_in_seconds)
+        self.busy_seconds += command.burn_in_seconds
+        steps = int(command.burn_in_seconds / self.machine.step_seconds(command.batch_size))
+        if self.machine.noise_error:
+            return wire.Noise(measured=(), burn_in_steps=steps, error=self.machine.noise_error)
+        chunk_size = max(1, min(command.most_samples // 32, command.largest_chunk))
+        return wire.Noise(
+            measured=(noise_chunks(self.machine.noise_scale, chunk_size),) * 3, burn_in_steps=steps
+        )
 
     @property
     def fresh(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from autobatch.records import (
+    Candidate,
     Ceiling,
     Check,
     Device,
@@ -39,6 +40,20 @@ def limits() -> st.SearchStrategy[Limits]:
         trial_timeout_seconds=st.floats(0.001, 1e9),
         objective=st.sampled_from(Objective),
         seed=COUNTS,
+    )
+
+
+def checks(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Check]:
+    sizes = st.floats(0.01, 1e9)
+    candidates = st.builds(Candidate, batch_size=SIZES, relative_time=sizes)
+    return st.builds(Check, status=texts) | st.builds(
+        Check,
+        status=texts,
+        noise_scale=sizes,
+        critical_batch_size=sizes,
+        interval=st.tuples(sizes, st.none() | sizes),
+        log_sd=sizes,
+        candidates=st.lists(candidates, max_size=3).map(tuple),
     )
 
 
@@ -143,7 +158,7 @@ def recommendations(
             )
         ),
         trials=(*others[:place], chosen, *others[place:]),
-        check=draw(st.none() | st.builds(Check, status=texts)),
+        check=draw(st.none() | checks(texts)),
         why=draw(texts),
         warnings=tuple(draw(st.lists(texts, max_size=3))),
         workload=draw(workloads(texts)),

@@ -50,8 +50,12 @@ class Interrupted(KeyboardInterrupt):
 class Climb:
     """One search on one engine. `trials` always holds everything measured so far."""
 
-    def __init__(self, engine: Engine, limits: Limits, observer: Observer | None = None) -> None:
+    def __init__(
+        self, engine: Engine, limits: Limits, observer: Observer | None = None, share: float = 1.0
+    ) -> None:
+        """`share` of the limits' budget is the climb's."""
         self._engine = engine
+        self._budget_seconds = share * limits.budget_seconds
         self._limits = limits
         self._observer = observer or Observer()
         self._opened: Opened | None = None
@@ -85,7 +89,7 @@ class Climb:
 
     @property
     def remaining_seconds(self) -> float:
-        return self._limits.budget_seconds - self._engine.busy_seconds
+        return self._budget_seconds - self._engine.busy_seconds
 
     def _climb(self) -> search.Stop:
         while True:
@@ -337,7 +341,7 @@ class Climb:
         raise verdicts.nothing_passed(self.trials, self._opened.device)
 
     def _budget_detail(self, next_size: int) -> str:
-        return f"{self._limits.budget_seconds:g} s were over before batch size {next_size}"
+        return f"{self._budget_seconds:g} s were over before batch size {next_size}"
 
     def _curve(self, ceiling: Ceiling) -> Curve:
         assert self._opened is not None

@@ -44,6 +44,7 @@ class Engine(Protocol):
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
+    def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
     @property
     def fresh(self) -> bool: ...
     def renew(self, *, worker: bool = False) -> None: ...
@@ -147,6 +148,21 @@ class WorkerEngine:
 
     def _new_worker(self) -> WorkerProcess:
         return WorkerProcess(self._environment, self._on_output)
+
+    def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise:
+        """The gradient's noise, in a fresh session; what happened instead is in its `error`."""
+        self.renew()
+        self.open()
+        assert self._worker is not None
+        begin = time.monotonic()
+        try:
+            reply = self._worker.ask(command, self._timeout_seconds)
+        except (WorkerDiedError, WorkerHungError, WorkerTookTooMuchError) as end:
+            return wire.Noise(measured=(), burn_in_steps=0, error=str(end))
+        finally:
+            self.busy_seconds += time.monotonic() - begin
+        assert isinstance(reply, wire.Noise)
+        return reply
 
     def _measure(self, command: wire.TryOut | wire.TimeRound) -> wire.Tried | wire.Timed:
         if self._worker is None or not self._worker.has_session:

@@ -58,6 +58,35 @@ class TimeRound(_Message, frozen=True):
     seconds: float
 
 
+class MeasureNoise(_Message, frozen=True):
+    """Train for a while at `batch_size`, and measure the gradient's noise. Answered by Noise.
+
+    `most_samples` of each measurement, in chunks of `largest_chunk` at most.
+    """
+
+    batch_size: int
+    burn_in_seconds: float
+    most_samples: int
+    largest_chunk: int
+
+
+class NoiseChunks(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement: the sums that autobatch.noise.noise_scale takes."""
+
+    chunk_size: int
+    squared_norms: tuple[float, ...]
+    inner_products: tuple[float, ...]
+    sum_squared_norm: float
+
+
+class Noise(_Message, frozen=True):
+    """What was measured, in order; `error` where the user's code failed."""
+
+    measured: tuple[NoiseChunks, ...]
+    burn_in_steps: int
+    error: str = ""
+
+
 class ListDevices(_Message, frozen=True):
     """Describe every device. Answered by Devices."""
 
@@ -142,8 +171,8 @@ class Exited(_Message, frozen=True):
     status: int
 
 
-Command = Start | TryOut | TimeRound | ListDevices
-Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Exited
+Command = Start | TryOut | TimeRound | MeasureNoise | ListDevices
+Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Noise | Exited
 
 _encoder = msgspec.json.Encoder()
 decode_command = msgspec.json.Decoder(Command).decode

@@ -12,29 +12,19 @@ import ctypes
 import gc
 import os
 import queue
-import random
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
-from autobatch.errors import AutobatchError, DeviceError, TargetError
 from autobatch.probe import wire
-from autobatch.probe.oom import Cause, classify
-from autobatch.targets import Parts, told, where
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 # A session that the user's code ends by itself, sys.exit included, never looks like a clean end.
 _ENDED_BY_PARENT = 0
 _LEFTOVERS_SECONDS = 5.0
-_DURING = {
-    "import": "it was imported",
-    "load": "its data set was opened",
-    "build": "its model and optimizer were made",
-}
 
 
 def main() -> NoReturn:
@@ -73,6 +63,9 @@ def _serve_in_child(command: wire.Start | wire.ListDevices, commands: BinaryIO, 
 
 def _serve(first: wire.Start | wire.ListDevices, commands: BinaryIO, replies: BinaryIO) -> NoReturn:
     """One session: answers commands until the parent closes the pipe."""
+    # Imported already, before the fork; named here so that the first to import torch is _import_torch.
+    from autobatch.probe.session import Session
+
     _no_core_dump()
     wire.send(replies, wire.Began(pid=os.getpid()))
     session = Session(lambda message: wire.send(replies, message))
@@ -93,132 +86,6 @@ def _read_commands(commands: BinaryIO, inbox: queue.SimpleQueue[wire.Command]) -
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(_ENDED_BY_PARENT)
-
-
-class Session:
-    """What one process of the worker holds: the device, the trainer, and the measurer over both."""
-
-    def __init__(self, tell: Callable[[wire.Reply], None]) -> None:
-        self._tell = tell
-        self._measurer: Any = None
-        self._in_round = False
-
-    def answer(self, command: wire.Command) -> wire.Reply:
-        """The reply to one command. Whatever goes wrong is a reply too."""
-        try:
-            return self._answer(command)
-        except AutobatchError as error:
-            return wire.Refused.of(error)
-
-    def _answer(self, command: wire.Command) -> wire.Reply:
-        if isinstance(command, wire.Start):
-            return self._open(command)
-        if isinstance(command, wire.ListDevices):
-            from autobatch.devices import open_all
-
-            return wire.Devices(devices=tuple(backend.describe() for backend in open_all()))
-        self._in_round = isinstance(command, wire.TimeRound)
-        if isinstance(command, wire.TryOut):
-            tried: wire.Reply = self._measurer.try_out(command.batch_size, command.seconds, command.steps)
-            return tried
-        timed: wire.Reply = self._measurer.time_round(command.batch_size, command.seconds)
-        return timed
-
-    def _open(self, command: wire.Start) -> wire.Opened:
-        import torch
-
-        from autobatch.devices import open_backend
-        from autobatch.probe.measure import Measurer
-        from autobatch.workload import Trainer, model_bytes
-
-        _seed_everything(command.seed)
-        recipe = command.recipe
-        parts = self._guard("import", lambda: _load_parts(recipe), recipe)
-        samples, val_samples = self._guard("load", lambda: _open_samples(parts, recipe), recipe)
-        backend = open_backend(command.device)
-        backend.warm_up()
-        on_host = backend.torch_device == "cpu" and parts.made is not None
-        backend.limit_memory(command.memory_bytes, model_bytes(parts.made) if on_host and parts.made else 0)
-        trainer = self._guard(
-            "build",
-            lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase),
-            recipe,
-        )
-        self._measurer = Measurer(backend, trainer, command.seed)
-        return wire.Opened(
-            device=backend.describe(),
-            workload=trainer.describe(),
-            torch=str(torch.__version__),
-            watch_bytes=getattr(backend, "watch_bytes", None),
-        )
-
-    def _on_phase(self, name: str) -> None:
-        # Rounds are timed: there, telling would cost more than some steps take.
-        if not self._in_round:
-            self._tell(wire.Phase(name=name))
-
-    def _guard(self, phase: str, work: Callable[[], Any], recipe: wire.Recipe) -> Any:
-        """The result of `work`, its failures told as errors of the target."""
-        self._tell(wire.Phase(name=phase))
-        name = f"`{recipe.target}`" if recipe.target else "the model"
-        try:
-            return work()
-        except AutobatchError:
-            raise
-        except SystemExit as stopped:
-            raise TargetError(
-                f"{name} called `sys.exit` while {_DURING[phase]}",
-                code="target_exits",
-                facts=(f"exit status: {stopped.code}", *_at(stopped)),
-                hint='put what should run only as a script under `if __name__ == "__main__":`',
-            ) from None
-        # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
-        except BaseException as error:
-            if classify(error) is Cause.OUT_OF_MEMORY:
-                raise DeviceError(
-                    "the model alone does not fit into the memory limit",
-                    code="nothing_fits",
-                    facts=(told(error),),
-                    hint="raise `--memory-limit`, stop other processes on the device, or use a smaller model",
-                ) from None
-            raise TargetError(
-                f"{name} raised an error while {_DURING[phase]}",
-                code="target_raises",
-                facts=(told(error), *_at(error)),
-            ) from None
-
-
-def _load_parts(recipe: wire.Recipe) -> Parts:
-    from autobatch import shipping
-    from autobatch.targets import load_parts
-
-    sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
-    return shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
-
-
-def _open_samples(parts: Parts, recipe: wire.Recipe) -> tuple[Any, Any]:
-    from autobatch.samples import SyntheticSamples, open_samples
-
-    if recipe.input_shape is not None:
-        return SyntheticSamples(recipe.input_shape, recipe.classes), None
-    if parts.dataset is None:
-        raise TargetError(
-            f"`{recipe.target}` has no data set",
-            code="no_dataset",
-            facts=("looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`",),
-            hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only",
-        )
-    val_samples = (
-        None
-        if parts.val_dataset is None
-        else open_samples(parts.val_dataset, parts.val_collate_fn or parts.collate_fn)
-    )
-    return open_samples(parts.dataset, parts.collate_fn), val_samples
-
-
-def _at(error: BaseException) -> tuple[str, ...]:
-    place = where(error)
-    return (f"at {place}",) if place else ()
 
 
 def _decoded(line: bytes) -> wire.Command | None:
@@ -243,27 +110,13 @@ def _take_over_streams() -> tuple[BinaryIO, BinaryIO]:
 
 def _import_torch() -> None:
     """Imports what every session needs; the first optimizer would import torch._dynamo, for seconds."""
-    import cloudpickle  # noqa: F401
-    import numpy  # noqa: F401
     import torch._dynamo  # noqa: F401
 
     import autobatch.devices.cpu
-    import autobatch.probe.measure
-    import autobatch.samples
-    import autobatch.shipping
-    import autobatch.workload  # noqa: F401
+    import autobatch.probe.session  # noqa: F401
 
     # What was imported stays: no later collection has to walk it, and no fork has to copy it.
     gc.freeze()
-
-
-def _seed_everything(seed: int) -> None:
-    import numpy
-    import torch
-
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _answer_for_descendants() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError
 from autobatch.formatting import format_bytes, format_count, format_percent, printable
-from autobatch.records import Ceiling, Device, LimitedBy, Recommendation, Trial, Workload
+from autobatch.records import Ceiling, Check, Device, LimitedBy, Recommendation, Trial, Workload
 from autobatch.reports import table
 from autobatch.reports.commands import next_commands
 from autobatch.reports.lines import Line, cells, clean, hang, join, paint, shorten, wrap
@@ -136,7 +136,7 @@ def _workload_facts(workload: Workload) -> list[str]:
 
 def _answer(recommendation: Recommendation, width: int) -> list[Line]:
     check = recommendation.check
-    verdict = UNCHECKED if check is None else f"quality check: {clean(check.status)}"
+    verdict = UNCHECKED if check is None else _check_text(check)
     lines = _said("fits", _ceiling_text(recommendation.ceiling, recommendation.workload), width)
     if recommendation.workload.synthetic:
         lines += _said("data", SYNTHETIC, width, label_style="bold yellow")
@@ -161,6 +161,15 @@ def _next(commands: Sequence[str], width: int) -> list[Line]:
 
 def _said(label: str, text: str, width: int, *, style: str = "", label_style: str = "bold") -> list[Line]:
     return hang(label.ljust(7), text, width, style=style, label_style=label_style)
+
+
+def _check_text(check: Check) -> str:
+    if check.critical_batch_size is None or check.interval is None:
+        return f"quality check: {clean(check.status)}; the choice comes from throughput alone"
+    low, high = check.interval
+    upper = "open" if high is None else f"{high:,.0f}"
+    found = f"critical batch size {check.critical_batch_size:,.0f} (90%: {low:,.0f} to {upper})"
+    return f"{found}, {clean(check.status)}"
 
 
 def _use_text(recommendation: Recommendation) -> str:

@@ -52,7 +52,7 @@ def test_the_report_goes_to_stdout_and_the_progress_to_stderr(saved: tuple[Path,
     _, plain, _ = saved
     assert plain.status == 0, plain.stderr
     assert "use    batch size" in plain.stdout
-    assert "quality check: not run" in plain.stdout
+    assert "check  critical batch size" in plain.stdout or "quality check: no" in plain.stdout
     assert "use    batch size" not in plain.stderr
     assert plain.stderr.startswith("autobatch ")
     assert max(map(len, plain.stdout.splitlines())) <= 80
@@ -103,8 +103,9 @@ def test_json_has_what_others_rely_on(folder: Path) -> None:
     assert found["batch_size"] in rows(found)
     assert (found["accumulation_steps"], found["world_size"]) == (1, 1)
     assert found["global_batch_size"] == found["batch_size"]
-    assert found["learning_rate"] is None
-    assert found["check"] is None
+    assert found["learning_rate"] is None, "the target names no batch size and no rate to scale"
+    assert found["check"]["status"]
+    assert {"critical_batch_size", "interval", "noise_scale", "candidates"} <= set(found["check"])
     assert found["ceiling"]["limited_by"] == "max_batch"
     assert found["ceiling"]["batch_size"] == 8
     assert found["ceiling"]["verified"] is False

@@ -185,7 +185,13 @@ def ranks() -> Recommendation:
         world_size=8,
         global_batch_size=4096,
         limits=Limits(global_batch=4096),
-        check=Check(status="done"),
+        check=Check(
+            status="from the gradient's noise scale alone, without trial trainings",
+            noise_scale=95.0,
+            critical_batch_size=190.0,
+            interval=(48.0, None),
+            log_sd=0.83,
+        ),
     )
 
 

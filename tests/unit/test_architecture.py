@@ -23,7 +23,7 @@ LAYERS = (
     ("records", "errors", "_version"),
     ("formatting",),
     ("search", "noise", "steptime", "law", "recommender", "timing"),
-    ("devices", "workload", "memory", "targets", "samples", "shipping"),
+    ("devices", "workload", "memory", "targets", "samples", "shipping", "batches", "losses", "gradients"),
     ("probe", "check", "planning", "reports", "saved"),
     ("api", "progress"),
     ("cli", "__main__", "integrations", "distributed"),

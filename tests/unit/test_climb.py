@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,15 @@ from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.recommender import recommend
 from autobatch.records import Curve, LimitedBy, Limits, Objective, Outcome, Recommendation, Trial
 from tests.simulated import MIB, Machine, SimulatedEngine
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collections() -> Iterator[None]:
+    """As in a worker: the collection before each trial need not walk all that was imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def climb(machine: Machine, limits: Limits | None = None) -> tuple[Curve, SimulatedEngine]:

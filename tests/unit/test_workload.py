@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
+from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
 from autobatch.samples import SyntheticSamples, open_samples
 from autobatch.targets import parts_from_objects
-from autobatch.workload import Trainer, model_bytes, split_batch, to_device
+from autobatch.workload import Trainer, model_bytes
 
 INPUTS = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.arange(16) % 3

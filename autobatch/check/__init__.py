@@ -1,0 +1,1 @@
+"""The generalization check: what a larger batch costs in statistical efficiency."""

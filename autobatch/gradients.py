@@ -1,0 +1,126 @@
+"""Measures the noise of the gradient, inside the worker: chunks at frozen weights, in train mode.
+
+Beside the training step's own memory it takes one gradient buffer for the running sum, one byte an entry for
+random signs, and 64 KiB a chunk; see autobatch.noise for why the sums it returns are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autobatch.noise import SKETCH_WIDTH
+from autobatch.workload import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Of K chunks: each one's |g_k|^2 and (sketched) <sum g, g_k>, and the exact |sum g|^2."""
+
+    chunk_size: int
+    squared_norms: tuple[float, ...]
+    inner_products: tuple[float, ...]
+    sum_squared_norm: float
+
+
+def measure_chunks(trainer: Trainer, chunk_size: int, chunks: int, seed: int) -> Chunks:
+    """The sums over `chunks` chunks of `chunk_size` samples each. Weights, buffers and random state stay."""
+    parameters = _trained(trainer)
+    device = parameters[0].device
+    signs = [_signs(p, seed + index) for index, p in enumerate(parameters)]
+    # Sums in half precision would lose what the chunks have in common.
+    total = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+    norms: list[float] = []
+    sketch = torch.zeros(chunks, SKETCH_WIDTH)
+    with _unchanged(trainer, device):
+        for index in range(chunks):
+            trainer.backward(trainer.load(chunk_size, seed + index))
+            gradients = [_dense(p) for p in parameters]
+            sketch[index] = _row(gradients, signs, device)
+            norms.append(_squared_norm(gradients))
+            for whole, part in zip(total, gradients, strict=True):
+                whole += part
+            _forget_gradients(trainer)
+    along = (sketch @ sketch.sum(0)).tolist()
+    own = sketch.square().sum(1).tolist()
+    return Chunks(
+        chunk_size=chunk_size,
+        squared_norms=tuple(norms),
+        inner_products=tuple(p - r + q for p, r, q in zip(along, own, norms, strict=True)),
+        sum_squared_norm=_squared_norm(total),
+    )
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """True where a chunk's samples see each other, so that chunks must not be too small."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _trained(trainer: Trainer) -> list[torch.Tensor]:
+    """What the optimizers train: the model may have more, whose gradients nothing follows."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return list(dict.fromkeys(p for group in groups for p in group["params"] if p.requires_grad))
+
+
+@contextmanager
+def _unchanged(trainer: Trainer, device: torch.device) -> Iterator[None]:
+    """Without gradients at both ends; puts the buffers and the random state back, whatever happens."""
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in trainer.model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    devices: list[Any] = [] if device.type == "cpu" else [device]
+    _forget_gradients(trainer)
+    try:
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            yield
+    finally:
+        _forget_gradients(trainer)
+        with torch.no_grad():
+            for module, name, buffer, value in buffers:
+                # A forward pass may fill a buffer, or put another one in its place.
+                buffer.copy_(value)
+                setattr(module, name, buffer)
+
+
+def _forget_gradients(trainer: Trainer) -> None:
+    trainer.model.zero_grad(set_to_none=True)
+    for optimizer in trainer.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _signs(parameter: torch.Tensor, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(2, (parameter.numel(),), generator=generator, dtype=torch.int8) * 2 - 1
+    return signs.to(parameter.device)
+
+
+def _dense(parameter: torch.Tensor) -> torch.Tensor:
+    gradient = parameter.grad
+    if gradient is None:
+        return torch.zeros_like(parameter)
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def _squared_norm(tensors: list[torch.Tensor]) -> float:
+    # Apple's devices have no double precision.
+    dtype = torch.float32 if tensors[0].device.type == "mps" else torch.float64
+    return sum(float(torch.linalg.vector_norm(t, dtype=dtype)) ** 2 for t in tensors)
+
+
+def _row(gradients: list[torch.Tensor], signs: list[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """The gradient times the signs, folded to SKETCH_WIDTH numbers by the position of each entry."""
+    row = torch.zeros(SKETCH_WIDTH, dtype=torch.float32, device=device)
+    start = 0
+    for gradient, sign in zip(gradients, signs, strict=True):
+        flat = gradient.flatten().float() * sign
+        padded = nn.functional.pad(flat, (start, -(start + flat.numel()) % SKETCH_WIDTH))
+        row += padded.view(-1, SKETCH_WIDTH).sum(0)
+        start = (start + flat.numel()) % SKETCH_WIDTH
+    return row

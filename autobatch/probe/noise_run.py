@@ -1,0 +1,85 @@
+"""Burn-in and noise measurements, inside the worker."""
+
+from __future__ import annotations
+
+import time
+from math import isfinite
+
+from autobatch import noise
+from autobatch.errors import AutobatchError
+from autobatch.gradients import Chunks, has_batch_norm, measure_chunks
+from autobatch.probe import wire
+from autobatch.targets import told
+from autobatch.workload import Trainer
+
+# The noise scale rises early in training, so it is measured along a burn-in, never at the first weights.
+_MEASURE_AT = (0.25, 0.5, 1.0)
+# Later than a tenth of a training, it has risen further than the growth that autobatch.noise reckons with.
+_BURN_IN_EPOCHS = 2
+_CHUNKS = 32
+# Fewer samples in a chunk, and BatchNorm's own noise would be read as the gradient's.
+_SMALLEST_WITH_BATCH_NORM = 8
+# Each keeps a row of numbers: 64 MiB in all.
+_MOST_CHUNKS = 1024
+# Other samples than those that the burn-in drew first.
+_SEED = 1 << 20
+
+
+def run(trainer: Trainer, command: wire.MeasureNoise) -> wire.Noise:
+    """Trains at the given size for the burn-in or two epochs, and measures at 25, 50 and 100% of that."""
+    measured: list[Chunks] = []
+    steps, spent = 0, 0.0
+    dataset_size = trainer.dataset_size or noise.MOST_SAMPLES
+    most_samples = min(dataset_size, command.most_samples, _MOST_CHUNKS * command.largest_chunk)
+    most_steps = max(1, _BURN_IN_EPOCHS * dataset_size // command.batch_size)
+    try:
+        for share in _MEASURE_AT:
+            begin = time.perf_counter()
+            while steps < share * most_steps and spent < share * command.burn_in_seconds:
+                trainer.step(trainer.load(command.batch_size, steps))
+                steps += 1
+                spent += time.perf_counter() - begin
+                begin = time.perf_counter()
+            chunks = _measure(trainer, most_samples, command.largest_chunk)
+            if chunks is not None and not _is_finite(chunks):
+                error = "the gradient became infinite or not a number"
+                return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=error)
+            measured += [chunks] if chunks is not None else []
+    except AutobatchError as error:
+        return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=error.message)
+    except Exception as error:
+        return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=told(error))
+    return wire.Noise(measured=_sent(measured), burn_in_steps=steps)
+
+
+def _measure(trainer: Trainer, most_samples: int, largest_chunk: int) -> Chunks | None:
+    """The sums of as many samples as the estimate needs, up to `most_samples`; None if those are too few."""
+    least = _SMALLEST_WITH_BATCH_NORM if has_batch_norm(trainer.model) else 1
+    found: Chunks | None = None
+    samples = noise.samples_wanted(None, most_samples)
+    while True:
+        chunk = min(max(least, samples // _CHUNKS), largest_chunk)
+        if samples // chunk < noise.FEWEST_CHUNKS:
+            return found
+        found = measure_chunks(trainer, chunk, samples // chunk, seed=_SEED)
+        scale = noise.noise_scale(chunk, found.squared_norms, found.inner_products, found.sum_squared_norm)
+        wanted = noise.samples_wanted(scale, most_samples)
+        if wanted <= samples:
+            return found
+        samples = wanted
+
+
+def _is_finite(chunks: Chunks) -> bool:
+    return all(map(isfinite, (*chunks.squared_norms, *chunks.inner_products, chunks.sum_squared_norm)))
+
+
+def _sent(measured: list[Chunks]) -> tuple[wire.NoiseChunks, ...]:
+    return tuple(
+        wire.NoiseChunks(
+            chunk_size=one.chunk_size,
+            squared_norms=one.squared_norms,
+            inner_products=one.inner_products,
+            sum_squared_norm=one.sum_squared_norm,
+        )
+        for one in measured
+    )

@@ -1,0 +1,149 @@
+"""One session of a worker: opens the workload on a device, and answers what the parent asks."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import torch
+
+from autobatch import shipping
+from autobatch.devices import open_all, open_backend
+from autobatch.errors import AutobatchError, DeviceError, TargetError
+from autobatch.probe import noise_run, wire
+from autobatch.probe.measure import Measurer
+from autobatch.probe.oom import Cause, classify
+from autobatch.samples import SyntheticSamples, open_samples
+from autobatch.targets import Parts, load_parts, told, where
+from autobatch.workload import Trainer, model_bytes
+
+_DURING = {
+    "import": "it was imported",
+    "load": "its data set was opened",
+    "build": "its model and optimizer were made",
+}
+
+
+class Session:
+    """What one process of the worker holds: the device, the trainer, and the measurer over both."""
+
+    _trainer: Trainer
+    _measurer: Measurer
+
+    def __init__(self, tell: Callable[[wire.Reply], None]) -> None:
+        self._tell = tell
+        self._in_round = False
+
+    def answer(self, command: wire.Command) -> wire.Reply:
+        """The reply to one command. Whatever goes wrong is a reply too."""
+        try:
+            return self._answer(command)
+        except AutobatchError as error:
+            return wire.Refused.of(error)
+
+    def _answer(self, command: wire.Command) -> wire.Reply:
+        if isinstance(command, wire.Start):
+            return self._open(command)
+        if isinstance(command, wire.ListDevices):
+            return wire.Devices(devices=tuple(backend.describe() for backend in open_all()))
+        self._in_round = isinstance(command, (wire.TimeRound, wire.MeasureNoise))
+        if isinstance(command, wire.TryOut):
+            return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
+        if isinstance(command, wire.MeasureNoise):
+            return noise_run.run(self._trainer, command)
+        return self._measurer.time_round(command.batch_size, command.seconds)
+
+    def _open(self, command: wire.Start) -> wire.Opened:
+        _seed_everything(command.seed)
+        recipe = command.recipe
+        parts = self._guard("import", lambda: _load_parts(recipe), recipe)
+        samples, val_samples = self._guard("load", lambda: _open_samples(parts, recipe), recipe)
+        backend = open_backend(command.device)
+        backend.warm_up()
+        on_host = backend.torch_device == "cpu" and parts.made is not None
+        backend.limit_memory(command.memory_bytes, model_bytes(parts.made) if on_host and parts.made else 0)
+        trainer = self._guard(
+            "build",
+            lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase),
+            recipe,
+        )
+        self._trainer = trainer
+        self._measurer = Measurer(backend, trainer, command.seed)
+        return wire.Opened(
+            device=backend.describe(),
+            workload=trainer.describe(),
+            torch=str(torch.__version__),
+            watch_bytes=getattr(backend, "watch_bytes", None),
+        )
+
+    def _on_phase(self, name: str) -> None:
+        # Rounds are timed: there, telling would cost more than some steps take.
+        if not self._in_round:
+            self._tell(wire.Phase(name=name))
+
+    def _guard(self, phase: str, work: Callable[[], Any], recipe: wire.Recipe) -> Any:
+        """The result of `work`, its failures told as errors of the target."""
+        self._tell(wire.Phase(name=phase))
+        name = f"`{recipe.target}`" if recipe.target else "the model"
+        try:
+            return work()
+        except AutobatchError:
+            raise
+        except SystemExit as stopped:
+            raise TargetError(
+                f"{name} called `sys.exit` while {_DURING[phase]}",
+                code="target_exits",
+                facts=(f"exit status: {stopped.code}", *_at(stopped)),
+                hint='put what should run only as a script under `if __name__ == "__main__":`',
+            ) from None
+        # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
+        except BaseException as error:
+            if classify(error) is Cause.OUT_OF_MEMORY:
+                raise DeviceError(
+                    "the model alone does not fit into the memory limit",
+                    code="nothing_fits",
+                    facts=(told(error),),
+                    hint="raise `--memory-limit`, stop other processes on the device, or use a smaller model",
+                ) from None
+            raise TargetError(
+                f"{name} raised an error while {_DURING[phase]}",
+                code="target_raises",
+                facts=(told(error), *_at(error)),
+            ) from None
+
+
+def _load_parts(recipe: wire.Recipe) -> Parts:
+    sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
+    return shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
+
+
+def _open_samples(parts: Parts, recipe: wire.Recipe) -> tuple[Any, Any]:
+    if recipe.input_shape is not None:
+        return SyntheticSamples(recipe.input_shape, recipe.classes), None
+    if parts.dataset is None:
+        raise TargetError(
+            f"`{recipe.target}` has no data set",
+            code="no_dataset",
+            facts=("looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`",),
+            hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only",
+        )
+    val_samples = (
+        None
+        if parts.val_dataset is None
+        else open_samples(parts.val_dataset, parts.val_collate_fn or parts.collate_fn)
+    )
+    return open_samples(parts.dataset, parts.collate_fn), val_samples
+
+
+def _at(error: BaseException) -> tuple[str, ...]:
+    place = where(error)
+    return (f"at {place}",) if place else ()
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
