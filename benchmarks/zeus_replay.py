@@ -1,0 +1,160 @@
+"""Replays the recommender's rule on recorded GPU trainings: how much longer than the best batch size.
+
+    python benchmarks/zeus_replay.py --data FOLDER [--save FILE]
+
+FOLDER holds the public Zeus traces (see benchmarks/README.md): epochs to a target by batch size and run, and
+time per epoch by GPU. For each GPU, task and run, the critical batch size is fitted by `law.posterior` to the
+*other* runs, from a prior that says nothing; `law.pick` then chooses; regret is the chosen size's time to the
+target in the scored run over the best size's. A run that never reaches its target counts as 600 epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import platform
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+
+import autobatch
+from autobatch import law
+from autobatch.noise import CriticalBatchSize
+from autobatch.steptime import StepTimeLaw, fit_step_time
+
+GPUS = ("v100", "a40")
+NEVER_EPOCHS = 600.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training: its target metric, optimizer, samples, and the batch size of its authors."""
+
+    name: str
+    target: float
+    optimizer: str
+    samples: int
+    default: int
+
+
+TASKS = (
+    Task("cifar100", 0.60, "adadelta", 50_000, 1024),
+    Task("librispeech", 40.0, "adamw", 132_000, 192),
+    Task("squad", 84.0, "adamw", 87_600, 32),
+)
+RULES = ("autobatch", "default", "fastest throughput", "largest")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with the traces")
+    parser.add_argument("--save", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    regrets: dict[str, dict[str, list[float]]] = {rule: {} for rule in RULES}
+    for gpu in GPUS:
+        for task in TASKS:
+            for rule, found in scored(options.data, gpu, task).items():
+                regrets[rule][f"{gpu} {task.name}"] = found
+    print(table(regrets))
+    if options.save:
+        options.save.write_text(json.dumps(document(regrets), indent=1) + "\n")
+
+
+def scored(data: Path, gpu: str, task: Task) -> dict[str, list[float]]:
+    """The regret of each rule in each run of a task on a GPU."""
+    epochs = epochs_to_target(data, task)
+    epoch_seconds = {size: t for size, t in seconds_per_epoch(data, gpu, task).items() if size in epochs}
+    sizes = sorted(epoch_seconds)
+    steps = fit_step_time(sizes, [(epoch_seconds[size] * size / task.samples,) for size in sizes])
+    found: dict[str, list[float]] = {rule: [] for rule in RULES}
+    for run in range(max(len(epochs[size]) for size in sizes)):
+        times = {
+            size: min(epochs[size][run % len(epochs[size])], NEVER_EPOCHS) * epoch_seconds[size]
+            for size in sizes
+        }
+        chosen = {
+            "autobatch": choose(sizes, epochs, run, task, steps),
+            "default": task.default,
+            "fastest throughput": min(sizes, key=epoch_seconds.__getitem__),
+            "largest": max(sizes),
+        }
+        for rule, size in chosen.items():
+            found[rule].append(times[size] / min(times.values()))
+    return found
+
+
+def choose(
+    sizes: list[int], epochs: dict[int, list[float]], scored_run: int, task: Task, steps: StepTimeLaw
+) -> int:
+    """The product's choice, its critical batch size fitted to all runs but the scored one."""
+    spread = CriticalBatchSize(
+        batch_size=math.exp(fmean(map(math.log, sizes))), low=1.0, high=1e9, log_sd=3.0
+    )
+    observed = [
+        (size, count * task.samples / size)
+        for size in sizes
+        for run, count in enumerate(epochs[size])
+        if math.isfinite(count) and run != scored_run % len(epochs[size])
+    ]
+    return law.pick(sizes, law.posterior(spread, observed), steps, own_size=task.default).batch_size
+
+
+def epochs_to_target(data: Path, task: Task) -> dict[int, list[float]]:
+    """Epochs to the target by batch size, one for each run; infinite where it was never reached."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for row in _rows(data / "summary_train.csv", task):
+        if math.isclose(float(row["target_metric"]), task.target):
+            epochs = float(row["target_epoch"] or "inf")
+            found[int(row["batch_size"])].append(epochs if math.isfinite(epochs) else math.inf)
+    return dict(found)
+
+
+def seconds_per_epoch(data: Path, gpu: str, task: Task) -> dict[int, float]:
+    """Seconds by batch size at the highest power limit."""
+    found: dict[int, tuple[float, float]] = {}
+    for row in _rows(data / f"summary_power_{gpu}.csv", task):
+        reading = (float(row["power_limit"]), float(row["time_per_epoch"]))
+        found[int(row["batch_size"])] = max(found.get(int(row["batch_size"]), reading), reading)
+    return {size: seconds for size, (_, seconds) in found.items()}
+
+
+def _rows(path: Path, task: Task) -> Iterator[dict[str, str]]:
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if (row["dataset"], row["optimizer"]) == (task.name, task.optimizer):
+                yield row
+
+
+def table(regrets: dict[str, dict[str, list[float]]]) -> str:
+    """Mean over GPUs and tasks, the worst run, and per GPU and task mean and range over the runs."""
+    lines = []
+    for rule, cells in regrets.items():
+        mean, worst = fmean(map(fmean, cells.values())), max(map(max, cells.values()))
+        lines.append(f"{rule:20} mean {mean:6.3f}   worst {worst:6.2f}")
+        for cell, found in cells.items():
+            span = f"{min(found):.2f} to {max(found):.2f}"
+            lines.append(f"    {cell:18} {fmean(found):6.3f}   {span} in {len(found)} runs")
+    return "\n".join(lines)
+
+
+def document(regrets: dict[str, dict[str, list[float]]]) -> dict[str, object]:
+    """The figures with what they were made with."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "autobatch": autobatch.__version__,
+        "python": platform.python_version(),
+        "regret": {
+            rule: {"mean": fmean(map(fmean, cells.values())), **cells} for rule, cells in regrets.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
