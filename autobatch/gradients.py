@@ -6,15 +6,17 @@ random signs, and 64 KiB a chunk; see autobatch.noise for why the sums it return
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 from torch import nn
 
-from autobatch.noise import SKETCH_WIDTH
+from autobatch.noise import FEWEST_CHUNKS, SKETCH_WIDTH
 from autobatch.workload import Trainer
 
 
@@ -28,8 +30,13 @@ class Chunks:
     sum_squared_norm: float
 
 
-def measure_chunks(trainer: Trainer, chunk_size: int, chunks: int, seed: int) -> Chunks:
-    """The sums over `chunks` chunks of `chunk_size` samples each. Weights, buffers and random state stay."""
+def measure_chunks(
+    trainer: Trainer, chunk_size: int, chunks: int, seed: int, deadline: float = inf
+) -> Chunks:
+    """The sums over `chunks` chunks of `chunk_size` samples each. Weights, buffers and random state stay.
+
+    After `deadline` (by time.perf_counter) no further chunk begins, once there are enough for an estimate.
+    """
     parameters = _trained(trainer)
     device = parameters[0].device
     signs = [_signs(p, seed + index) for index, p in enumerate(parameters)]
@@ -46,6 +53,9 @@ def measure_chunks(trainer: Trainer, chunk_size: int, chunks: int, seed: int) ->
             for whole, part in zip(total, gradients, strict=True):
                 whole += part
             _forget_gradients(trainer)
+            if time.perf_counter() > deadline and index + 1 >= FEWEST_CHUNKS:
+                break
+    sketch = sketch[: len(norms)]
     along = (sketch @ sketch.sum(0)).tolist()
     own = sketch.square().sum(1).tolist()
     return Chunks(

@@ -18,7 +18,7 @@ from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
 from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of
 from autobatch.records import Workload
-from autobatch.samples import Samples, StreamEndedError
+from autobatch.samples import Samples, StreamedSamples, StreamEndedError
 from autobatch.targets import Parts
 
 _DEFAULT_LEARNING_RATE = 1e-3
@@ -57,6 +57,15 @@ class Trainer:
     @property
     def dataset_size(self) -> int | None:
         return self._samples.size
+
+    @property
+    def why_no_noise(self) -> str:
+        """Why the gradient's noise can't be measured; empty where it can."""
+        if self._parts.step is not None:
+            return "your `step` keeps its gradients to itself"
+        if isinstance(self._samples, StreamedSamples):
+            return "the data set is a stream, which gives its samples once"
+        return ""
 
     def describe(self) -> Workload:
         """What was found and what was filled in."""

@@ -146,7 +146,7 @@ def noise_chunks(noise_scale: float, chunk_size: int, chunks: int = 32) -> wire.
     Each gradient is a mean of norm 1 (0 for an infinite scale) and noise, orthogonal to all others.
     """
     mean = 0.0 if noise_scale == float("inf") else 1.0
-    spread = (noise_scale if mean else 1.0) / chunk_size
+    spread = noise_scale / chunk_size if mean else 1.0
     return wire.NoiseChunks(
         chunk_size=chunk_size,
         squared_norms=(mean + spread,) * chunks,

@@ -39,6 +39,7 @@ def assess(engine: Engine, curve: Curve, limits: Limits) -> Check:
         return Check(status=_TOO_LITTLE)
     command = wire.MeasureNoise(
         batch_size=own.batch_size,
+        seconds=left,
         burn_in_seconds=min(_MOST_BURN_IN_SECONDS, _BURN_IN_SHARE * left),
         most_samples=samples,
         largest_chunk=max(own.batch_size, _nearest(passed, _LEAST_CHUNK).batch_size),

@@ -29,6 +29,9 @@ def run(trainer: Trainer, command: wire.MeasureNoise) -> wire.Noise:
     """Trains at the given size for the burn-in or two epochs, and measures at 25, 50 and 100% of that."""
     measured: list[Chunks] = []
     steps, spent = 0, 0.0
+    deadline = time.perf_counter() + command.seconds
+    if trainer.why_no_noise:
+        return wire.Noise(measured=(), burn_in_steps=0, error=trainer.why_no_noise)
     dataset_size = trainer.dataset_size or noise.MOST_SAMPLES
     most_samples = min(dataset_size, command.most_samples, _MOST_CHUNKS * command.largest_chunk)
     most_steps = max(1, _BURN_IN_EPOCHS * dataset_size // command.batch_size)
@@ -40,19 +43,21 @@ def run(trainer: Trainer, command: wire.MeasureNoise) -> wire.Noise:
                 steps += 1
                 spent += time.perf_counter() - begin
                 begin = time.perf_counter()
-            chunks = _measure(trainer, most_samples, command.largest_chunk)
+            if measured and time.perf_counter() > deadline:
+                break
+            chunks = _measure(trainer, most_samples, command.largest_chunk, deadline)
             if chunks is not None and not _is_finite(chunks):
                 error = "the gradient became infinite or not a number"
                 return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=error)
             measured += [chunks] if chunks is not None else []
     except AutobatchError as error:
         return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=error.message)
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=told(error))
     return wire.Noise(measured=_sent(measured), burn_in_steps=steps)
 
 
-def _measure(trainer: Trainer, most_samples: int, largest_chunk: int) -> Chunks | None:
+def _measure(trainer: Trainer, most_samples: int, largest_chunk: int, deadline: float) -> Chunks | None:
     """The sums of as many samples as the estimate needs, up to `most_samples`; None if those are too few."""
     least = _SMALLEST_WITH_BATCH_NORM if has_batch_norm(trainer.model) else 1
     found: Chunks | None = None
@@ -61,10 +66,10 @@ def _measure(trainer: Trainer, most_samples: int, largest_chunk: int) -> Chunks 
         chunk = min(max(least, samples // _CHUNKS), largest_chunk)
         if samples // chunk < noise.FEWEST_CHUNKS:
             return found
-        found = measure_chunks(trainer, chunk, samples // chunk, seed=_SEED)
+        found = measure_chunks(trainer, chunk, samples // chunk, _SEED, deadline)
         scale = noise.noise_scale(chunk, found.squared_norms, found.inner_products, found.sum_squared_norm)
         wanted = noise.samples_wanted(scale, most_samples)
-        if wanted <= samples:
+        if wanted <= samples or time.perf_counter() > deadline:
             return found
         samples = wanted
 

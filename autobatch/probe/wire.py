@@ -61,10 +61,11 @@ class TimeRound(_Message, frozen=True):
 class MeasureNoise(_Message, frozen=True):
     """Train for a while at `batch_size`, and measure the gradient's noise. Answered by Noise.
 
-    `most_samples` of each measurement, in chunks of `largest_chunk` at most.
+    `most_samples` of each measurement, in chunks of `largest_chunk` at most; none begins after `seconds`.
     """
 
     batch_size: int
+    seconds: float
     burn_in_seconds: float
     most_samples: int
     largest_chunk: int
