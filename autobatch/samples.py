@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from autobatch.errors import TargetError
-from autobatch.targets import told, where
+from autobatch.targets import at, told
 
 Collate = Callable[[list[Any]], Any]
 
@@ -72,7 +72,7 @@ class MappedSamples(Samples):
         return TargetError(
             f"the data set can't give {what}",
             code="bad_sample",
-            facts=(told(error), *_at(error), f"the data set says it has {self.size:,} samples"),
+            facts=(told(error), *at(error), f"the data set says it has {self.size:,} samples"),
             hint=f"try `{call}` by itself",
         )
 
@@ -249,7 +249,7 @@ def _told_reading(stream: Iterator[Any], kind: str) -> Iterator[Any]:
             raise TargetError(
                 f"the data set can't give sample {count}",
                 code="bad_sample",
-                facts=(told(error), *_at(error), f"it is {kind}, read from its beginning"),
+                facts=(told(error), *at(error), f"it is {kind}, read from its beginning"),
                 hint="try `list(dataset)` by itself",
             ) from error
         yield sample
@@ -272,11 +272,6 @@ def _collate(samples: list[Any], collate: Collate) -> Any:
         raise TargetError(
             f"{len(samples)} samples can't be collated into a batch",
             code="bad_collate",
-            facts=(told(error), *_at(error)),
+            facts=(told(error), *at(error)),
             hint="give a `collate_fn` that pads or stacks these samples",
         ) from error
-
-
-def _at(error: BaseException) -> tuple[str, ...]:
-    place = where(error)
-    return (f"at {place}",) if place else ()

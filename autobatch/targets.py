@@ -120,7 +120,7 @@ def _import(path: str) -> ModuleType:
         raise TargetError(
             f"`{path}` called `sys.exit` while it was imported",
             code="target_exits",
-            facts=(f"exit status: {stopped.code}", *_at(stopped)),
+            facts=(f"exit status: {stopped.code}", *at(stopped)),
             hint='put what should run only as a script under `if __name__ == "__main__":`',
         ) from None
     # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
@@ -128,7 +128,7 @@ def _import(path: str) -> ModuleType:
         raise TargetError(
             f"`{path}` raised an error while it was imported",
             code="target_raises",
-            facts=(told(error), *_at(error)),
+            facts=(told(error), *at(error)),
             hint=_import_hint(path, error),
         ) from None
 
@@ -143,7 +143,8 @@ def _import_hint(path: str, error: BaseException) -> str:
     return f"run `python {run}` to see the whole error"
 
 
-def _at(error: BaseException) -> tuple[str, ...]:
+def at(error: BaseException) -> tuple[str, ...]:
+    """The fact that tells where in the user's own code an error was raised; none if it was elsewhere."""
     place = where(error)
     return (f"at {place}",) if place else ()
 
@@ -303,7 +304,7 @@ def _made_by(function: Callable[[], Any], name: str) -> Any:
         raise
     except Exception as error:
         raise TargetError(
-            f"`{name}()` raised an error", code="target_raises", facts=(told(error), *_at(error))
+            f"`{name}()` raised an error", code="target_raises", facts=(told(error), *at(error))
         ) from error
 
 

@@ -16,7 +16,7 @@ from autobatch.probe.oom import Cause, classify, told_briefly
 from autobatch.probe.wire import FULL_STEPS, Refused, Timed, Tried
 from autobatch.records import Outcome
 from autobatch.samples import StreamEndedError, describe_batch
-from autobatch.targets import told, where
+from autobatch.targets import at, told
 
 _ROUND_SECONDS = 0.03
 _ROUND_STEPS = 3
@@ -161,19 +161,18 @@ def failed(batch_size: int, error: BaseException, trainer: Trains, steps: int, b
 def _user_error(batch_size: int, error: BaseException, phase: str, batch: Any) -> AutobatchError:
     if isinstance(error, AutobatchError):
         return error
-    place = where(error)
     if isinstance(error, SystemExit):
         return TargetError(
             f"`sys.exit` was called in the {phase} phase at batch size {batch_size}",
             code="target_exits",
-            facts=(f"exit status: {error.code}", *((f"at {place}",) if place else ())),
+            facts=(f"exit status: {error.code}", *at(error)),
             hint="raise an error instead, so that what went wrong can be told",
         )
     shapes = () if batch is None else (f"the batch: {describe_batch(batch)}",)
     return TargetError(
         f"the training step fails at batch size {batch_size}, in the {phase} phase",
         code="step_fails",
-        facts=(told(error), *((f"at {place}",) if place else ()), *shapes),
+        facts=(told(error), *at(error), *shapes),
         hint="run one training step of your own with this batch size to see the whole error",
     )
 

@@ -17,7 +17,7 @@ from autobatch.probe import noise_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
 from autobatch.samples import SyntheticSamples, open_samples
-from autobatch.targets import Parts, load_parts, told, where
+from autobatch.targets import Parts, at, load_parts, told
 from autobatch.workload import Trainer, model_bytes
 
 _DURING = {
@@ -96,7 +96,7 @@ class Session:
             raise TargetError(
                 f"{name} called `sys.exit` while {_DURING[phase]}",
                 code="target_exits",
-                facts=(f"exit status: {stopped.code}", *_at(stopped)),
+                facts=(f"exit status: {stopped.code}", *at(stopped)),
                 hint='put what should run only as a script under `if __name__ == "__main__":`',
             ) from None
         # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
@@ -111,7 +111,7 @@ class Session:
             raise TargetError(
                 f"{name} raised an error while {_DURING[phase]}",
                 code="target_raises",
-                facts=(told(error), *_at(error)),
+                facts=(told(error), *at(error)),
             ) from None
 
 
@@ -136,11 +136,6 @@ def _open_samples(parts: Parts, recipe: wire.Recipe) -> tuple[Any, Any]:
         else open_samples(parts.val_dataset, parts.val_collate_fn or parts.collate_fn)
     )
     return open_samples(parts.dataset, parts.collate_fn), val_samples
-
-
-def _at(error: BaseException) -> tuple[str, ...]:
-    place = where(error)
-    return (f"at {place}",) if place else ()
 
 
 def _seed_everything(seed: int) -> None:
