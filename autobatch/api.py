@@ -94,7 +94,7 @@ def probe(
     watch = Watch(observer)
     try:
         curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
-        check = _check(engine, curve, limits)
+        check = _check(engine, curve, limits, watch)
     except Interrupted as stopped:
         # A second Ctrl-C must not cost what the first one kept.
         with contextlib.suppress(KeyboardInterrupt):
@@ -107,11 +107,12 @@ def probe(
     return watch.finish(curve, limits, contended, check)
 
 
-def _check(engine: WorkerEngine, curve: Curve, limits: Limits) -> Check | None:
+def _check(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Check | None:
     """The generalization check; None where it was not asked for. Ctrl-C in it keeps the curve."""
     if not limits.check:
         return None
     try:
+        watch.checking()
         return assess(engine, curve, limits)
     except KeyboardInterrupt:
         raise Interrupted(curve) from None
@@ -136,6 +137,7 @@ class Watch(Observer):
         self._begin = time.monotonic()
         self.trying = self._inner.trying  # type: ignore[method-assign]
         self.tried = self._inner.tried  # type: ignore[method-assign]
+        self.checking = self._inner.checking  # type: ignore[method-assign]
 
     def opened(self, opened: Opened) -> None:
         self._torch = opened.torch

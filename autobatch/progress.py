@@ -54,6 +54,9 @@ class Progress(Observer):
         if self._workload is not None:
             self._say(text.row(trial, self._workload))
 
+    def checking(self) -> None:
+        self._show("measuring the noise of the gradient")
+
     def print_line(self, line: str) -> None:
         """A line that the user's code printed, made harmless for a terminal."""
         # What the user's own code said stays on the screen, and so do the rows above it.

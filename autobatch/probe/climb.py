@@ -37,6 +37,9 @@ class Observer:
     def tried(self, trial: Trial) -> None:
         """A size was tried; the same size may come again with more rounds or a changed outcome."""
 
+    def checking(self) -> None:
+        """The climb is over, and the generalization check begins."""
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C in the middle of a climb, with what was measured; None where nothing was."""
