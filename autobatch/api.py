@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import psutil
 
 from autobatch import devices
 from autobatch._version import __version__
-from autobatch.check.assess import PROBE_SHARE, assess
+from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.probe import wire
@@ -44,17 +44,22 @@ def find(
     val_dataset: Any = None,
     training_step: Callable[..., Any] | None = None,
     batch_size: int | None = None,
+    epochs: float | None = None,
+    schedule: Mapping[str, int] | None = None,
     device: str | None = None,
     limits: Limits | None = None,
 ) -> Recommendation:
     """One tuned batch size for a model on this machine, measured in a process of its own.
 
     `model`: an nn.Module, or a function that returns one. `dataset`: a map-style or iterable Dataset, a
-    DataLoader, or a tuple of tensors or arrays with one row a sample. `optimizer`: one that holds the
+    DataLoader, or a tuple of tensors or arrays with one row a sample. `val_dataset`: the same, to judge short
+    trainings on; without it a tenth of the training set is held out for that. `optimizer`: one that holds the
     model's parameters, or a function from parameters to an optimizer. `batch_size`: the present one, to
-    compare with. `training_step(model, batch) -> loss` replaces forward and loss. What is left out is
-    inferred where that is safe, and listed in the result's `workload.inferred`. The arguments are copied
-    to the worker and never changed.
+    compare with, which the learning rate is meant for. `epochs`: how many the training has, to warn where too
+    few steps are left. `schedule`: what of it is counted in steps, such as {"warmup_steps": 500}, to be
+    restated. `training_step(model, batch) -> loss` replaces forward and loss. What is left out is inferred
+    where that is safe, and listed in the result's `workload.inferred`. The arguments are copied to the worker
+    and never changed.
 
     Raises AutobatchError (message, facts, hint) where something has to be repaired, and Interrupted, a
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
@@ -72,6 +77,8 @@ def find(
         "val_collate_fn": val_collate_fn,
         "training_step": training_step,
         "batch_size": batch_size,
+        "epochs": epochs,
+        "schedule": None if schedule is None else dict(schedule),
     }
     from autobatch import shipping
 
@@ -94,28 +101,26 @@ def probe(
     watch = Watch(observer)
     try:
         curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
-        check = _check(engine, curve, limits, watch)
+        check = _check(engine, curve, limits, watch) if limits.check else None
     except Interrupted as stopped:
         # A second Ctrl-C must not cost what the first one kept.
         with contextlib.suppress(KeyboardInterrupt):
             engine.close()
         if stopped.curve is not None:
-            stopped.recommendation = watch.finish(stopped.curve, limits, contended)
+            stopped.recommendation = watch.finish(stopped.curve, limits, contended, stopped.check)
         raise
     finally:
         engine.close()
     return watch.finish(curve, limits, contended, check)
 
 
-def _check(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Check | None:
-    """The generalization check; None where it was not asked for. Ctrl-C in it keeps the curve."""
-    if not limits.check:
-        return None
+def _check(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Check:
+    """The generalization check. Ctrl-C in it keeps the curve, and what it has come to."""
+    assessment = Assessment(engine, curve, limits, watch.checking)
     try:
-        watch.checking()
-        return assess(engine, curve, limits)
+        return assessment.run()
     except KeyboardInterrupt:
-        raise Interrupted(curve) from None
+        raise Interrupted(curve, assessment.check) from None
 
 
 def find_devices() -> tuple[Device, ...]:

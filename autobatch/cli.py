@@ -87,6 +87,11 @@ def cli() -> None:
     "--input-shape", type=_SHAPE, help="Random inputs of this shape instead of a data set, as 3,32,32."
 )
 @click.option("--classes", type=_COUNT, help="With --input-shape: random targets of this many classes.")
+@click.option(
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How many your training has, if it is fixed.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
@@ -191,7 +196,12 @@ def _recipe(target: str, options: dict[str, Any]) -> Any:
     path = target.partition(":")[0]
     if path.endswith(".py") and not Path(path).is_file():
         raise missing_file(Path(path))
-    return wire.Recipe(target=target, input_shape=options["input_shape"], classes=options["classes"])
+    return wire.Recipe(
+        target=target,
+        input_shape=options["input_shape"],
+        classes=options["classes"],
+        epochs=options["epochs"],
+    )
 
 
 def _deliver(found: Recommendation, options: dict[str, Any]) -> None:

@@ -9,25 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import torch
 from torch import nn
 
-from autobatch.noise import FEWEST_CHUNKS, SKETCH_WIDTH
+from autobatch.noise import FEWEST_CHUNKS, SKETCH_WIDTH, Chunks
 from autobatch.workload import Trainer
-
-
-@dataclass(frozen=True, slots=True)
-class Chunks:
-    """Of K chunks: each one's |g_k|^2 and (sketched) <sum g, g_k>, and the exact |sum g|^2."""
-
-    chunk_size: int
-    squared_norms: tuple[float, ...]
-    inner_products: tuple[float, ...]
-    sum_squared_norm: float
 
 
 def measure_chunks(

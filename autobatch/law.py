@@ -148,6 +148,18 @@ def expected_log_time(size: int, belief: Belief, law: StepTimeLaw) -> float:
     return statistical + log(law.step_seconds_at(size))
 
 
+def possible_gain(size: int, choice: int, belief: Belief, law: StepTimeLaw) -> float:
+    """What knowing B_crit could save by taking `size` instead of `choice`: E[max(0, ln(T_choice / T_size))].
+
+    No trial of `size` can be worth more than this share of the time, as it can't tell more than B_crit.
+    """
+    ratio = law.step_seconds_at(choice) / law.step_seconds_at(size)
+    return sum(
+        weight * max(0.0, log(ratio * (1 + critical / choice) / (1 + critical / size)))
+        for critical, weight in zip(belief.critical, belief.weights, strict=True)
+    )
+
+
 def pick(
     sizes: Sequence[int],
     belief: Belief,
@@ -194,6 +206,11 @@ def scaled_learning_rate(
 def minimum_steps(observed: Sequence[tuple[int, float]], critical: float) -> float:
     """S_min for the loss that the trials were compared at: the geometric mean of s_B / (1 + B_crit / B)."""
     return exp(fmean(log(steps) - log(1 + critical / size) for size, steps in observed))
+
+
+def time_ratio(size: int, other: int, critical: float, law: StepTimeLaw) -> float:
+    """Time to the same loss at `size` over that at `other`. B_crit may be infinite."""
+    return _comparable_time(size, critical, law) / _comparable_time(other, critical, law)
 
 
 def epochs_ratio(own_size: int, size: int, critical: float) -> float:

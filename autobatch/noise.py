@@ -53,6 +53,16 @@ _Z95 = 1.6448536269514722
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chunks:
+    """Of K chunks: each one's |g_k|^2 and (sketched) <sum g, g_k>, and the exact |sum g|^2."""
+
+    chunk_size: int
+    squared_norms: tuple[float, ...]
+    inner_products: tuple[float, ...]
+    sum_squared_norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseScale:
     """One measurement of the noise scale, in samples, with its 90% interval.
 

@@ -54,8 +54,8 @@ class Progress(Observer):
         if self._workload is not None:
             self._say(text.row(trial, self._workload))
 
-    def checking(self) -> None:
-        self._show("measuring the noise of the gradient")
+    def checking(self, what: str) -> None:
+        self._show(what)
 
     def print_line(self, line: str) -> None:
         """A line that the user's code printed, made harmless for a terminal."""

@@ -13,13 +13,14 @@ from autobatch.errors import UsageError
 
 
 class Outcome(StrEnum):
-    """How a trial of one batch size ended."""
+    """How a trial of one batch size ended, or a short training at it."""
 
     OK = "ok"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
     TIMEOUT = "timeout"
     FAILED = "failed"
+    DIVERGED = "diverged"
 
 
 class LimitedBy(StrEnum):
@@ -31,6 +32,34 @@ class LimitedBy(StrEnum):
     BUDGET = "budget"
     MAX_BATCH = "max_batch"
     SIZE_LIMIT = "size_limit"
+
+
+class CheckStatus(StrEnum):
+    """How far the generalization check went.
+
+    `passed` and `vetoed`: short trainings ran, and no size or some size trained worse than the present one.
+    `noise_only`: the answer comes from the gradient's noise scale alone. `not_run`: nothing was found.
+    """
+
+    PASSED = "passed"
+    VETOED = "vetoed"
+    NOISE_ONLY = "noise_only"
+    NOT_RUN = "not_run"
+
+
+class AnswerLimit(StrEnum):
+    """What keeps the answer from being larger.
+
+    `generalization`: a larger size needs more samples than its throughput makes up for. `veto`: it trained
+    worse.
+    """
+
+    MEMORY = "memory"
+    THROUGHPUT = "throughput"
+    GENERALIZATION = "generalization"
+    VETO = "veto"
+    DATASET = "dataset"
+    OPTIONS = "options"
 
 
 class Objective(StrEnum):
@@ -192,11 +221,29 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decay:
+    """What an optimizer keeps of its past at each step: `momentum`, or Adam's `beta2`; 0 to 1."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCount:
+    """A part of a training that is counted in steps, such as `warmup_steps`."""
+
+    name: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What is trained, as it was found. `inferred` lists what autobatch filled in by itself.
 
     `synthetic` is True where the samples are random numbers of a given shape: then memory and speed
-    are measured, and nothing can be said about learning. `batch_size` is the user's present one.
+    are measured, and nothing can be said about learning. `batch_size` is the user's present one, `epochs`
+    how many they train for, `schedule` what of their training is counted in steps. `learning_rate` is
+    None where parameter groups differ in it.
     """
 
     target: str
@@ -205,9 +252,12 @@ class Workload:
     loss: str
     optimizer: str
     learning_rate: float | None = None
+    decays: tuple[Decay, ...] = ()
     dataset: str = ""
     dataset_size: int | None = None
     batch_size: int | None = None
+    epochs: float | None = None
+    schedule: tuple[StepCount, ...] = ()
     synthetic: bool = False
     inferred: tuple[str, ...] = ()
 
@@ -237,28 +287,110 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The loss on the samples held out, after `steps` training steps that took `seconds`.
+
+    `losses`: the mean loss of each part of them; the parts are of equal size, and the same in every training.
+    """
+
+    steps: int
+    seconds: float
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """A short training of the check, from the same first weights and samples as the others.
+
+    Every learning rate of the user's was multiplied by `learning_rate_factor`. A failure is data: an
+    outcome and a detail.
+    """
+
+    batch_size: int
+    learning_rate_factor: float
+    outcome: Outcome
+    steps: int
+    seconds: float
+    evaluations: tuple[Evaluation, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Veto:
+    """A size that trained worse than the present one, at both learning rates that were tried."""
+
+    batch_size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A size with its expected time to the same loss, in units of that at the recommended size."""
+    """A size with its expected time to the same loss, in units of that at the recommended size.
+
+    `accumulation_steps` above 1: the same with gradients accumulated. Of a short training, where there was
+    one: the last `loss` on the samples held out, and what it took to the check's `matched_loss`.
+    """
 
     batch_size: int
     relative_time: float
+    accumulation_steps: int = 1
+    learning_rate_factor: float | None = None
+    loss: float | None = None
+    steps: int | None = None
+    steps_to_loss: float | None = None
+    seconds_to_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """The generalization check: what a larger batch costs in statistical efficiency.
 
-    `status` says what was done, or why not. `noise_scale` (the last one measured) and
+    `detail` says what was done, or why not. `noise_scale` (the last one measured) and
     `critical_batch_size` are in samples; `interval` is the latter's, at 90%, its upper end None where it
-    is open; `log_sd` is the standard deviation of its logarithm. All are None where nothing was found.
+    is open; `log_sd` is the standard deviation of its logarithm; the trainings have their say in all three.
+    All are None where nothing was found. `batch_size` is where the learning rates are scaled from: the
+    present size, or what stands for it. `held_out` says which samples the trainings were judged on.
     """
 
-    status: str
+    status: CheckStatus
+    detail: str = ""
+    batch_size: int | None = None
     noise_scale: float | None = None
     critical_batch_size: float | None = None
     interval: tuple[float, float | None] | None = None
     log_sd: float | None = None
+    held_out: str = ""
+    trainings: tuple[Training, ...] = ()
+    matched_loss: float | None = None
     candidates: tuple[Candidate, ...] = ()
+    vetoed: tuple[Veto, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Expected time to the same loss at `batch_size` over that at the recommended size.
+
+    `low` and `high`: its least and largest over the interval of the critical batch size. `epochs_ratio`: the
+    epochs that the recommended size takes for that loss, over those at `batch_size`.
+    """
+
+    batch_size: int
+    relative_time: float
+    low: float
+    high: float
+    epochs_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Seconds of a step as a law of the batch size B: fixed_seconds + sample_seconds x B.
+
+    `relative_error`: how far the measured sizes are from it, as a root mean square.
+    """
+
+    fixed_seconds: float
+    sample_seconds: float
+    relative_error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +399,11 @@ class Recommendation:
 
     `batch_size` is what the DataLoader gets on one device, always a size that was measured;
     batch_size x accumulation_steps x world_size = global_batch_size. `learning_rate` belongs to the
-    global batch and is None where no check has found one.
+    global batch; `learning_rate_factor` is what it multiplies the present one by, for all parameter
+    groups; both are None where no check has found one. `present` and `runner_up` compare the answer with the
+    user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
+    worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
+    was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
     """
 
     batch_size: int
@@ -275,11 +411,18 @@ class Recommendation:
     world_size: int
     global_batch_size: int
     learning_rate: float | None
+    learning_rate_factor: float | None = None
     ceiling: Ceiling
     trials: tuple[Trial, ...]
     check: Check | None
     why: str
     warnings: tuple[str, ...]
+    present: Comparison | None = None
+    runner_up: Comparison | None = None
+    regret_bound: float | None = None
+    limited_by: AnswerLimit | None = None
+    step_time: StepTime | None = None
+    schedule: tuple[StepCount, ...] = ()
     workload: Workload
     device: Device
     limits: Limits = field(default_factory=Limits)

@@ -36,6 +36,10 @@ class Samples(ABC):
         Raises TargetError where a sample can't be read or the samples can't be collated.
         """
 
+    def rows(self, indices: Sequence[int]) -> Any:
+        """A collated batch of these samples. Raises TargetError like `batch`, and for a stream."""
+        raise TargetError(f"the samples of {self.kind} can't be picked one by one", code="no_rows")
+
 
 class MappedSamples(Samples):
     """Samples drawn without replacement from a map-style data set."""
@@ -50,8 +54,10 @@ class MappedSamples(Samples):
         self.notes = notes
 
     def batch(self, batch_size: int, seed: int) -> Any:
-        indices = random.Random(seed).sample(range(self.size or 0), batch_size)
-        return _collate(self._read(indices), self._collate)
+        return self.rows(random.Random(seed).sample(range(self.size or 0), batch_size))
+
+    def rows(self, indices: Sequence[int]) -> Any:
+        return _collate(self._read(list(indices)), self._collate)
 
     def _read(self, indices: list[int]) -> list[Any]:
         if hasattr(self._dataset, "__getitems__"):

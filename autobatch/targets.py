@@ -23,10 +23,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.errors import AutobatchError, TargetError, missing_file
+from autobatch.records import StepCount
 
 _MODEL_FACTORIES = ("build_model", "get_model", "make_model", "create_model")
 _DATASETS = ("dataset", "train_dataset", "train_dataloader")
 _VAL_DATASETS = ("val_dataset", "valid_dataset", "val_dataloader")
+_EPOCHS = ("epochs", "num_epochs", "max_epochs", "num_train_epochs")
+# What people count in steps: a new batch size needs new numbers for them.
+_SCHEDULE = ("warmup_steps", "num_warmup_steps", "total_steps", "max_steps", "num_training_steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,8 @@ class Parts:
     training_step: Callable[..., Any] | None = None
     step: Callable[..., Any] | None = None
     batch_size: int | None = None
+    epochs: float | None = None
+    schedule: tuple[StepCount, ...] = ()
 
 
 def load_parts(target: str) -> Parts:
@@ -71,14 +77,30 @@ def load_parts(target: str) -> Parts:
         training_step=getattr(module, "training_step", None),
         step=getattr(module, "step", None),
         batch_size=_present_batch_size(module, dataset),
+        epochs=_positive(module, _EPOCHS),
+        schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),
     )
 
 
 def parts_from_objects(objects: Mapping[str, Any]) -> Parts:
     """The parts of a `find` call, from its arguments by name."""
     make_model, made = _as_factory(objects["model"], "find")
+    rest = {name: value for name, value in objects.items() if name not in ("model", "schedule")}
     return Parts(
-        name="find", make_model=make_model, made=made, **{k: v for k, v in objects.items() if k != "model"}
+        name="find",
+        make_model=make_model,
+        made=made,
+        schedule=schedule_of(objects.get("schedule") or {}),
+        **rest,
+    )
+
+
+def schedule_of(counts: Mapping[str, Any]) -> tuple[StepCount, ...]:
+    """What of `counts` is a positive number of steps, by name."""
+    return tuple(
+        StepCount(name=name, steps=steps)
+        for name, steps in counts.items()
+        if isinstance(steps, int) and not isinstance(steps, bool) and steps > 0
     )
 
 
@@ -117,12 +139,7 @@ def _import(path: str) -> ModuleType:
     except AutobatchError:
         raise
     except SystemExit as stopped:
-        raise TargetError(
-            f"`{path}` called `sys.exit` while it was imported",
-            code="target_exits",
-            facts=(f"exit status: {stopped.code}", *at(stopped)),
-            hint='put what should run only as a script under `if __name__ == "__main__":`',
-        ) from None
+        raise exits(f"`{path}`", "it was imported", stopped) from None
     # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
     except BaseException as error:
         raise TargetError(
@@ -131,6 +148,16 @@ def _import(path: str) -> ModuleType:
             facts=(told(error), *at(error)),
             hint=_import_hint(path, error),
         ) from None
+
+
+def exits(name: str, during: str, stopped: SystemExit) -> TargetError:
+    """The error for a target that ends the process."""
+    return TargetError(
+        f"{name} called `sys.exit` while {during}",
+        code="target_exits",
+        facts=(f"exit status: {stopped.code}", *at(stopped)),
+        hint='put what should run only as a script under `if __name__ == "__main__":`',
+    )
 
 
 def _import_hint(path: str, error: BaseException) -> str:
@@ -306,6 +333,14 @@ def _made_by(function: Callable[[], Any], name: str) -> Any:
         raise TargetError(
             f"`{name}()` raised an error", code="target_raises", facts=(told(error), *at(error))
         ) from error
+
+
+def _positive(module: ModuleType, names: tuple[str, ...]) -> float | None:
+    """The first positive number that the module has by one of these names."""
+    found = (getattr(module, name, None) for name in names)
+    return next(
+        (float(n) for n in found if isinstance(n, (int, float)) and not isinstance(n, bool) and n > 0), None
+    )
 
 
 def _present_batch_size(module: ModuleType, dataset: Any) -> int | None:

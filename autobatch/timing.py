@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import exp, inf, log, sqrt
 from statistics import fmean, median, stdev
 
-from autobatch.records import Gain
+from autobatch.records import Gain, Trial
 
 # A larger size has to be this much quicker per sample to count as quicker at all.
 FLAT_RATIO = 1.05
@@ -76,3 +76,8 @@ def _median_error(values: Sequence[float]) -> float:
 
 def _t95(degrees: int) -> float:
     return _T95[degrees - 1] if degrees <= len(_T95) else 1.64
+
+
+def timed(passed: Sequence[Trial]) -> Sequence[Trial]:
+    """The sizes timed in rounds; a size that was only tried for memory has one rough figure."""
+    return [trial for trial in passed if len(trial.step_seconds) >= MIN_ROUNDS] or passed

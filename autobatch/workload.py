@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from autobatch import optimizers
 from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
 from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of
@@ -40,7 +41,7 @@ class Trainer:
     ) -> None:
         self._parts = parts
         self._samples = samples
-        self._val_samples = val_samples or samples
+        self._val_samples = val_samples
         self._device = device
         self._inferred: list[str] = list(samples.notes)
         self.on_phase = on_phase
@@ -59,8 +60,14 @@ class Trainer:
         return self._samples.size
 
     @property
-    def why_no_noise(self) -> str:
-        """Why the gradient's noise can't be measured; empty where it can."""
+    def validation_size(self) -> int | None:
+        """Samples of the validation set; None where there is none whose rows can be picked."""
+        held = self._val_samples
+        return None if held is None or isinstance(held, StreamedSamples) else held.size
+
+    @property
+    def why_no_check(self) -> str:
+        """Why neither the gradient's noise nor a loss can be measured; empty where they can."""
         if self._parts.step is not None:
             return "your `step` keeps its gradients to itself"
         if isinstance(self._samples, StreamedSamples):
@@ -75,10 +82,13 @@ class Trainer:
             parameters=sum(p.numel() for p in self.model.parameters() if not _is_lazy(p)),
             loss=self._loss_name,
             optimizer=" and ".join(type(optimizer).__name__ for optimizer in self.optimizers),
-            learning_rate=self._learning_rate(),
+            learning_rate=optimizers.learning_rate(self.optimizers),
+            decays=optimizers.decays(self.optimizers),
             dataset=self._samples.kind,
             dataset_size=self._samples.size,
             batch_size=self._parts.batch_size,
+            epochs=self._parts.epochs,
+            schedule=self._parts.schedule,
             synthetic=self._samples.synthetic,
             inferred=tuple(self._inferred),
         )
@@ -91,11 +101,16 @@ class Trainer:
     def load_validation(self, batch_size: int, seed: int) -> Any:
         """A batch to evaluate: of the validation data where it is large enough, else of the training data."""
         self._enter("load")
-        size = self._val_samples.size
-        if size is None or size >= batch_size:
+        held = self._val_samples
+        if held is not None and (held.size is None or held.size >= batch_size):
             with contextlib.suppress(StreamEndedError):
-                return self._val_samples.batch(batch_size, seed)
+                return held.batch(batch_size, seed)
         return self._samples.batch(batch_size, seed)
+
+    def load_rows(self, rows: Sequence[int]) -> Any:
+        """A batch of the given rows of the training set. Raises TargetError for a stream."""
+        self._enter("load")
+        return self._samples.rows(rows)
 
     def step(self, batch: Any) -> torch.Tensor | None:
         """One full training step; returns the loss, or None where the user's loop keeps it to itself."""
@@ -125,22 +140,30 @@ class Trainer:
         loss.backward()
         return loss
 
-    def evaluate(self, batch: Any) -> None:
-        """One evaluation pass without gradients; a loop of the user's own (`step`) has none."""
+    def evaluate(self, batch: Any) -> torch.Tensor | None:
+        """The loss of a batch, without gradients; None for a loop of the user's own (`step`)."""
         if self._parts.step is not None:
-            return
+            return None
         self._enter("evaluation")
         self.model.eval()
         try:
             with torch.no_grad():
-                self._loss(to_device(batch, self._device))
+                return self._loss(to_device(batch, self._device))
         finally:
             self.model.train()
 
-    def _learning_rate(self) -> float | None:
-        """The one that all parameter groups have; None where they differ."""
-        rates = {float(group["lr"]) for one in self.optimizers for group in one.param_groups if "lr" in group}
-        return rates.pop() if len(rates) == 1 else None
+    def held_out_loss(self, rows: Sequence[int], *, from_validation: bool) -> float:
+        """The loss of rows of the validation set, or of the training set."""
+        samples = self._val_samples if from_validation else self._samples
+        assert samples is not None
+        self._enter("load")
+        loss = self.evaluate(samples.rows(rows))
+        assert loss is not None
+        return float(loss)
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Multiplies the learning rate of every parameter group."""
+        optimizers.scale_learning_rates(self.optimizers, factor)
 
     def _enter(self, phase: str) -> None:
         self.phase = phase
@@ -188,12 +211,12 @@ class Trainer:
         parts = self._parts
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if parts.make_optimizers is not None:
-            return _as_optimizers(parts.make_optimizers(self.model), self.model, self._device)
+            return optimizers.as_optimizers(parts.make_optimizers(self.model), self.model, self._device)
         if parts.optimizer is not None:
             made = parts.optimizer
             if callable(made) and not isinstance(made, torch.optim.Optimizer):
                 made = made(trained)
-            return _as_optimizers(made, self.model, self._device)
+            return optimizers.as_optimizers(made, self.model, self._device)
         if not trained:
             raise TargetError(
                 f"{type(self.model).__name__} has no parameter to train",
@@ -228,33 +251,4 @@ def _model_takes_labels(model: nn.Module, batch: Any) -> bool:
         isinstance(batch, Mapping)
         and "labels" in batch
         and "labels" in inspect.signature(model.forward).parameters
-    )
-
-
-def _as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.Optimizer]:
-    found: Sequence[Any] = list(made.values()) if isinstance(made, Mapping) else _listed(made)
-    own = {id(p) for p in model.parameters()}
-    for optimizer in found:
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TargetError(
-                f"the optimizer is a {type(optimizer).__name__}",
-                code="bad_optimizer",
-                hint="give a torch optimizer, or `def make_optimizer(params): return SGD(params, lr=0.1)`",
-            )
-        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-            raise TargetError(
-                f"the {type(optimizer).__name__} trains none of the model's parameters",
-                code="bad_optimizer",
-                facts=("an optimizer made at import belongs to the model made at import",),
-                hint="use `def make_optimizer(params): ...`, which gets the parameters of the model tried",
-            )
-        if optimizer.state and device != "cpu":
-            # load_state_dict moves the state to the device of its parameters.
-            optimizer.load_state_dict(optimizer.state_dict())
-    return list(found)
-
-
-def _listed(made: Any) -> list[Any]:
-    return (
-        list(made) if isinstance(made, Iterable) and not isinstance(made, torch.optim.Optimizer) else [made]
     )

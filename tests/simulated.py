@@ -7,15 +7,17 @@ run), and has a clock of its own, so that a climb of minutes takes milliseconds 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import ceil
 
 from autobatch.devices.base import Backend, Peak
 from autobatch.errors import DeviceError
+from autobatch.noise import Chunks
 from autobatch.probe import wire
 from autobatch.probe.measure import Measurer
-from autobatch.probe.runner import Opened
-from autobatch.records import Device, Outcome, Workload
+from autobatch.probe.runner import Opened, crashed
+from autobatch.records import Device, Evaluation, Outcome, Training, Workload
 
 MIB = 1 << 20
 
@@ -35,7 +37,10 @@ class Machine:
     `noise`: standard deviation of the logarithm of a step's time. `crashes`: how often the process dies
     at a size. `failures`: the message of the error that a size raises. `dataset_size` may be more than
     a stream really has (`stream_size`). `noise_scale`: of the gradient, in samples, infinite where it has no
-    mean. `noise_error`: what a measurement of it ends with, without any result.
+    mean. `noise_error`: what a measurement of it ends with, without any result. A training takes
+    S_min (1 + critical_batch_size / B) steps to a loss, with `loss_noise` (of its logarithm) in what is
+    evaluated; it diverges above `highest_learning_rate_factor`, its loss is `handicaps` times as high at
+    a size, and its process dies at those of `training_deaths`.
     """
 
     total_bytes: int = 1024 * MIB
@@ -50,6 +55,11 @@ class Machine:
     hangs: set[int] = field(default_factory=set)
     noise_scale: float = 100.0
     noise_error: str = ""
+    critical_batch_size: float = 200.0
+    highest_learning_rate_factor: float = float("inf")
+    handicaps: dict[int, float] = field(default_factory=dict)
+    training_deaths: set[int] = field(default_factory=set)
+    loss_noise: float = 0.0
     seed: int = 0
 
     def bytes_at(self, size: int) -> int:
@@ -140,14 +150,14 @@ class SimulatedBackend(Backend):
         return None
 
 
-def noise_chunks(noise_scale: float, chunk_size: int, chunks: int = 32) -> wire.NoiseChunks:
+def noise_chunks(noise_scale: float, chunk_size: int, chunks: int = 32) -> Chunks:
     """The sums of chunks that give exactly this noise scale back.
 
     Each gradient is a mean of norm 1 (0 for an infinite scale) and noise, orthogonal to all others.
     """
     mean = 0.0 if noise_scale == float("inf") else 1.0
     spread = noise_scale / chunk_size if mean else 1.0
-    return wire.NoiseChunks(
+    return Chunks(
         chunk_size=chunk_size,
         squared_norms=(mean + spread,) * chunks,
         inner_products=(chunks * mean + spread,) * chunks,
@@ -188,7 +198,7 @@ class SimulatedTrainer:
 class SimulatedEngine:
     """Runs the worker's own measuring code on a simulated device, in this process.
 
-    `tries`, `rounds` and `noise_commands` list what was asked for, in that order.
+    `tries`, `rounds`, `noise_commands` and `train_commands` list what was asked for, in that order.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -200,6 +210,8 @@ class SimulatedEngine:
         self.tries: list[int] = []
         self.rounds: list[int] = []
         self.noise_commands: list[wire.MeasureNoise] = []
+        self.train_commands: list[wire.Train] = []
+        self._random = random.Random(machine.seed)
         self.busy_seconds = 0.0
         self.closed = False
 
@@ -241,6 +253,40 @@ class SimulatedEngine:
         return wire.Noise(
             measured=(noise_chunks(self.machine.noise_scale, chunk_size),) * 3, burn_in_steps=steps
         )
+
+    def train(self, command: wire.Train) -> wire.Trained:
+        """A training whose loss falls by the law, for the given time."""
+        self.train_commands.append(command)
+        size = command.batch_size
+        if size in self.machine.training_deaths:
+            return crashed(command, "the worker ended with status -9")
+        per_step = self.machine.step_seconds(size)
+        steps = max(1, int(command.seconds / per_step))
+        diverges = command.learning_rate_factor > self.machine.highest_learning_rate_factor
+        steps = min(steps, 3) if diverges else steps
+        self._backend.pass_time(steps * per_step)
+        self.busy_seconds += steps * per_step
+        training = Training(
+            batch_size=size,
+            learning_rate_factor=command.learning_rate_factor,
+            outcome=Outcome.DIVERGED if diverges else Outcome.OK,
+            steps=steps,
+            seconds=steps * per_step,
+            evaluations=() if diverges else tuple(self._evaluations(command, steps)),
+        )
+        return wire.Trained(training=training, held_out=f"{command.samples} validation samples")
+
+    def _evaluations(self, command: wire.Train, steps: int) -> Iterator[Evaluation]:
+        size, at = command.batch_size, 4
+        while at <= steps:
+            progress = at / (1 + self.machine.critical_batch_size / size)
+            loss = self.machine.handicaps.get(size, 1.0) * (1 + progress / 5) ** -0.5
+            losses = tuple(
+                loss * self._random.lognormvariate(0.0, self.machine.loss_noise)
+                for _ in range(max(1, command.samples // command.part_size))
+            )
+            yield Evaluation(steps=at, seconds=at * self.machine.step_seconds(size), losses=losses)
+            at = max(at + 1, ceil(1.2 * at))
 
     @property
     def fresh(self) -> bool:

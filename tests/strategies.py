@@ -5,11 +5,16 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from autobatch.records import (
+    AnswerLimit,
     Candidate,
     Ceiling,
     Check,
+    CheckStatus,
+    Comparison,
+    Decay,
     Device,
     Environment,
+    Evaluation,
     Gain,
     Holder,
     LimitedBy,
@@ -17,7 +22,11 @@ from autobatch.records import (
     Objective,
     Outcome,
     Recommendation,
+    StepCount,
+    StepTime,
+    Training,
     Trial,
+    Veto,
     Workload,
 )
 
@@ -43,17 +52,63 @@ def limits() -> st.SearchStrategy[Limits]:
     )
 
 
+def trainings(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Training]:
+    evaluations = st.builds(
+        Evaluation,
+        steps=COUNTS,
+        seconds=FLOATS,
+        losses=st.lists(FLOATS, min_size=1, max_size=3).map(tuple),
+    )
+    return st.builds(
+        Training,
+        batch_size=SIZES,
+        learning_rate_factor=FLOATS,
+        outcome=st.sampled_from(Outcome),
+        steps=COUNTS,
+        seconds=FLOATS,
+        evaluations=st.lists(evaluations, max_size=3).map(tuple),
+        detail=texts,
+    )
+
+
 def checks(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Check]:
     sizes = st.floats(0.01, 1e9)
-    candidates = st.builds(Candidate, batch_size=SIZES, relative_time=sizes)
-    return st.builds(Check, status=texts) | st.builds(
+    candidates = st.builds(
+        Candidate,
+        batch_size=SIZES,
+        relative_time=sizes,
+        accumulation_steps=st.integers(1, 64),
+        learning_rate_factor=st.none() | sizes,
+        loss=st.none() | FLOATS,
+        steps=st.none() | COUNTS,
+        steps_to_loss=st.none() | sizes,
+        seconds_to_loss=st.none() | sizes,
+    )
+    statuses = st.sampled_from(CheckStatus)
+    return st.builds(Check, status=statuses, detail=texts) | st.builds(
         Check,
-        status=texts,
+        status=statuses,
+        detail=texts,
+        batch_size=SIZES,
         noise_scale=sizes,
         critical_batch_size=sizes,
         interval=st.tuples(sizes, st.none() | sizes),
         log_sd=sizes,
+        held_out=texts,
+        trainings=st.lists(trainings(texts), max_size=3).map(tuple),
+        matched_loss=st.none() | FLOATS,
         candidates=st.lists(candidates, max_size=3).map(tuple),
+        vetoed=st.lists(st.builds(Veto, batch_size=SIZES, reason=texts), max_size=2).map(tuple),
+    )
+
+
+def schedules(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[tuple[StepCount, ...]]:
+    return st.lists(st.builds(StepCount, name=texts, steps=COUNTS), max_size=2).map(tuple)
+
+
+def comparisons() -> st.SearchStrategy[Comparison]:
+    return st.builds(
+        Comparison, batch_size=SIZES, relative_time=FLOATS, low=FLOATS, high=FLOATS, epochs_ratio=FLOATS
     )
 
 
@@ -88,6 +143,10 @@ def workloads(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Worklo
         dataset=texts,
         dataset_size=st.none() | COUNTS,
         batch_size=st.none() | SIZES,
+        learning_rate=st.none() | FLOATS,
+        decays=st.lists(st.builds(Decay, name=texts, value=FLOATS), max_size=2).map(tuple),
+        epochs=st.none() | FLOATS,
+        schedule=schedules(texts),
         synthetic=st.booleans(),
         inferred=st.lists(texts, max_size=3).map(tuple),
     )
@@ -148,6 +207,7 @@ def recommendations(
         world_size=world,
         global_batch_size=chosen.batch_size * accumulation * world,
         learning_rate=draw(st.none() | floats),
+        learning_rate_factor=draw(st.none() | floats),
         ceiling=draw(
             st.builds(
                 Ceiling,
@@ -161,6 +221,15 @@ def recommendations(
         check=draw(st.none() | checks(texts)),
         why=draw(texts),
         warnings=tuple(draw(st.lists(texts, max_size=3))),
+        present=draw(st.none() | comparisons()),
+        runner_up=draw(st.none() | comparisons()),
+        regret_bound=draw(st.none() | floats),
+        limited_by=draw(st.none() | st.sampled_from(AnswerLimit)),
+        step_time=draw(
+            st.none()
+            | st.builds(StepTime, fixed_seconds=floats, sample_seconds=floats, relative_error=floats)
+        ),
+        schedule=draw(schedules(texts)),
         workload=draw(workloads(texts)),
         device=draw(devices(texts)),
         limits=draw(limits()),

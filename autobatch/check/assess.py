@@ -2,52 +2,221 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf, isfinite
 
-from autobatch import noise, search
+from autobatch import contest, noise, search
+from autobatch.comparison import step_time_law
 from autobatch.errors import AutobatchError
 from autobatch.probe import wire
 from autobatch.probe.runner import Engine
-from autobatch.records import Check, Curve, Limits, Trial
+from autobatch.recommender import learning_rate_power
+from autobatch.records import Check, CheckStatus, Curve, Limits, Outcome, Training, Trial
+from autobatch.timing import timed
 
-NOISE_ONLY = "from the gradient's noise scale alone, without trial trainings"
-_TOO_LITTLE = "not run: too little of the budget was left"
 _DEFAULT_BATCH_SIZE = 32
 # Of the budget, for the probe; the rest is the check's.
-PROBE_SHARE = 0.75
+PROBE_SHARE = 0.65
 # Shares of the time that is left: for training, and for the samples of three measurements, which double.
-_BURN_IN_SHARE = 0.4
-_SAMPLES_SHARE = 0.1
+_BURN_IN_SHARE = 0.25
+_SAMPLES_SHARE = 0.07
 _MOST_BURN_IN_SECONDS = 10.0
 _FEWEST_SAMPLES = 64
 # Models with BatchNorm need chunks of that many samples.
 _LEAST_CHUNK = 8
+# A short training ends after that many epochs at the base size.
+_EPOCHS = 10
+# It needs that many steps to be judged, and the contest that many trainings to begin.
+_FEWEST_STEPS = 12
+_FEWEST_TRAININGS = 2
+# One evaluation takes this share of a training at most: there are about thirty of them.
+_EVALUATION_SHARE = 0.01
+# A sample's forward pass is at most this part of its training step.
+_FORWARD_SHARE = 0.5
+_MOST_HELD_OUT, _FEWEST_HELD_OUT = 1024, 64
+# Parts of the samples held out, whose spread is the comparison's error.
+_PARTS = 8
 
 
-def assess(engine: Engine, curve: Curve, limits: Limits) -> Check:
-    """The check of a curve, as far as the rest of the budget goes; its status says how far that was."""
-    if curve.workload.synthetic:
-        return Check(status="not run: the inputs are random")
-    left = limits.budget_seconds - engine.busy_seconds
-    passed = [t for t in search.latest(curve.trials).values() if t.ok and t.samples_per_second]
-    if not passed:
-        return Check(status=_TOO_LITTLE)
-    own = _nearest(passed, curve.workload.batch_size or _DEFAULT_BATCH_SIZE)
-    samples = int(_SAMPLES_SHARE * left * (own.samples_per_second or 0.0))
-    if samples < _FEWEST_SAMPLES:
-        return Check(status=_TOO_LITTLE)
-    command = wire.MeasureNoise(
-        batch_size=own.batch_size,
-        seconds=left,
-        burn_in_seconds=min(_MOST_BURN_IN_SECONDS, _BURN_IN_SHARE * left),
-        most_samples=samples,
-        largest_chunk=max(own.batch_size, _nearest(passed, _LEAST_CHUNK).batch_size),
-    )
-    try:
-        return _result(engine.measure_noise(command))
-    except AutobatchError as error:
-        return Check(status=f"not run: {error.message}")
+class Assessment:
+    """One check of one curve. `check` says at any time what it has come to."""
+
+    def __init__(
+        self, engine: Engine, curve: Curve, limits: Limits, tell: Callable[[str], None] = lambda what: None
+    ) -> None:
+        """`tell` hears what is about to be done."""
+        self._engine = engine
+        self._curve = curve
+        self._limits = limits
+        self._tell = tell
+        self._passed = _passed(curve)
+        self._trainings: list[Training] = []
+        self._held_out = ""
+        self.check = Check(status=CheckStatus.NOT_RUN, detail="interrupted")
+
+    def run(self) -> Check:
+        """The check, as far as the rest of the budget goes; its detail says how far that was."""
+        try:
+            self._run()
+        except AutobatchError as error:
+            self._give_up(error.message)
+        return self.check
+
+    def _run(self) -> None:
+        if self._curve.workload.synthetic:
+            return self._not_run("the inputs are random")
+        command = self._noise_command()
+        if command is None:
+            return self._not_run("too little of the budget was left")
+        self._tell("measuring the noise of the gradient")
+        found = self._engine.measure_noise(command)
+        scales = [
+            noise.noise_scale(one.chunk_size, one.squared_norms, one.inner_products, one.sum_squared_norm)
+            for one in found.measured
+        ]
+        if not scales:
+            return self._not_run(found.error or "the data set is too small")
+        prior = noise.critical_batch_size(scales)
+        self._keep_noise(command.batch_size, scales, prior)
+        if prior.low > 0:
+            self._hold(self._contest(command.batch_size, prior))
+        return None
+
+    def _noise_command(self) -> wire.MeasureNoise | None:
+        """What to measure in the time that is left; None where that is too short."""
+        if not self._passed:
+            return None
+        own = _nearest(self._passed, self._curve.workload.batch_size or _DEFAULT_BATCH_SIZE)
+        samples = int(_SAMPLES_SHARE * self._left * (own.samples_per_second or 0.0))
+        if samples < _FEWEST_SAMPLES:
+            return None
+        return wire.MeasureNoise(
+            batch_size=own.batch_size,
+            seconds=self._left,
+            burn_in_seconds=min(_MOST_BURN_IN_SECONDS, _BURN_IN_SHARE * self._left),
+            most_samples=samples,
+            largest_chunk=max(own.batch_size, _nearest(self._passed, _LEAST_CHUNK).batch_size),
+        )
+
+    def _keep_noise(
+        self, batch_size: int, scales: Sequence[noise.NoiseScale], prior: noise.CriticalBatchSize
+    ) -> None:
+        if not isfinite(prior.batch_size):
+            self.check = Check(
+                status=CheckStatus.NOT_RUN,
+                batch_size=batch_size,
+                detail="the gradient's noise hides its mean",
+            )
+            return
+        self.check = Check(
+            status=CheckStatus.NOISE_ONLY,
+            batch_size=batch_size,
+            noise_scale=next(one.batch_size for one in reversed(scales) if one.valid),
+            critical_batch_size=prior.batch_size,
+            interval=(prior.low, None if prior.high == inf else prior.high),
+            log_sd=prior.log_sd,
+        )
+
+    def _contest(self, base_size: int, prior: noise.CriticalBatchSize) -> contest.Contest:
+        workload = self._curve.workload
+        trials = timed(self._passed)
+        return contest.Contest(
+            sizes=tuple(sorted({base_size, *(trial.batch_size for trial in trials)})),
+            law=step_time_law(trials),
+            prior=prior,
+            base_size=base_size,
+            own_size=workload.batch_size,
+            power=learning_rate_power(workload),
+        )
+
+    def _hold(self, about: contest.Contest) -> None:
+        """Runs trainings of equal time, as long as one is worth it and there is time."""
+        seconds = self._training_seconds(about)
+        if contest.next_entry(about, ()) is None:
+            return self._give_up("no other size can be expected to be quicker")
+        if seconds is None:
+            return self._give_up("too little of the budget was left for trainings")
+        while (entry := contest.next_entry(about, self._trainings)) is not None and self._left >= seconds:
+            self._tell(f"training at batch size {entry.batch_size:,}, to compare")
+            reply = self._engine.train(self._train_command(about, entry, seconds))
+            if reply.training is None:
+                return self._give_up(reply.held_out)
+            self._trainings.append(reply.training)
+            self._held_out = reply.held_out or self._held_out
+            self._keep_trainings(about)
+        return None
+
+    def _training_seconds(self, about: contest.Contest) -> float | None:
+        """Seconds of each training; None where the time that is left can't tell any two sizes apart."""
+        slowest = about.law.step_seconds_at(max(contest.standing(about, ()).choice, about.base_size))
+        least = _FEWEST_STEPS * slowest
+        useful = _EPOCHS * self._epoch_seconds(about)
+        for trainings in (contest.MOST_SIZES, _FEWEST_TRAININGS):
+            if self._left / trainings >= least:
+                return min(self._left / trainings, max(useful, least))
+        return None
+
+    def _epoch_seconds(self, about: contest.Contest) -> float:
+        size = self._curve.workload.dataset_size
+        return inf if size is None else size / about.base_size * about.law.step_seconds_at(about.base_size)
+
+    def _train_command(self, about: contest.Contest, entry: contest.Entry, seconds: float) -> wire.Train:
+        rate = about.base_size / about.law.step_seconds_at(about.base_size)
+        samples = int(_EVALUATION_SHARE * seconds * rate / _FORWARD_SHARE)
+        samples = max(_FEWEST_HELD_OUT, min(samples, _MOST_HELD_OUT))
+        largest = _nearest(self._passed, max(about.base_size, _LEAST_CHUNK)).batch_size
+        return wire.Train(
+            batch_size=entry.batch_size,
+            learning_rate_factor=entry.learning_rate_factor,
+            seconds=seconds,
+            samples=samples,
+            part_size=max(1, min(samples // _PARTS, largest)),
+            seed=self._limits.seed,
+        )
+
+    def _keep_trainings(self, about: contest.Contest) -> None:
+        """The check with what the trainings so far say."""
+        trained = {one.batch_size for one in self._trainings}
+        kept = replace(self.check, trainings=tuple(self._trainings), held_out=self._held_out)
+        own = next(one for one in self._trainings if one.batch_size == about.base_size)
+        if own.outcome is not Outcome.OK:
+            self.check = replace(kept, detail=f"at batch size {own.batch_size:,}: {own.detail}")
+            return
+        if len(trained) < _FEWEST_TRAININGS:
+            self.check = replace(kept, detail="only one size was trained")
+            return
+        now = contest.standing(about, self._trainings)
+        kept = replace(kept, vetoed=now.vetoed, detail="")
+        if now.matched is not None:
+            kept = replace(
+                kept,
+                matched_loss=now.matched.loss,
+                critical_batch_size=now.belief.batch_size,
+                interval=now.belief.interval,
+                log_sd=now.belief.log_sd,
+            )
+        elif kept.critical_batch_size is None:
+            self.check = replace(kept, detail="neither the gradient's noise nor the trainings tell enough")
+            return
+        self.check = replace(kept, status=CheckStatus.VETOED if now.vetoed else CheckStatus.PASSED)
+
+    def _not_run(self, why: str) -> None:
+        self.check = Check(status=CheckStatus.NOT_RUN, detail=why)
+
+    def _give_up(self, why: str) -> None:
+        """What has been found so far stays; why there is no more is its detail."""
+        if not self.check.detail or self.check.status is CheckStatus.NOT_RUN:
+            self.check = replace(self.check, detail=why)
+
+    @property
+    def _left(self) -> float:
+        return self._limits.budget_seconds - self._engine.busy_seconds
+
+
+def _passed(curve: Curve) -> list[Trial]:
+    """The sizes that fit, with their throughput."""
+    return [t for t in search.latest(curve.trials).values() if t.ok and t.samples_per_second]
 
 
 def _nearest(passed: Sequence[Trial], size: int) -> Trial:
@@ -56,23 +225,3 @@ def _nearest(passed: Sequence[Trial], size: int) -> Trial:
     if below:
         return max(below, key=lambda trial: trial.batch_size)
     return min(passed, key=lambda trial: trial.batch_size)
-
-
-def _result(found: wire.Noise) -> Check:
-    scales = [
-        noise.noise_scale(one.chunk_size, one.squared_norms, one.inner_products, one.sum_squared_norm)
-        for one in found.measured
-    ]
-    if not scales:
-        return Check(status=f"not run: {found.error or 'the data set is too small'}")
-    critical = noise.critical_batch_size(scales)
-    if not isfinite(critical.batch_size):
-        return Check(status="no answer: the gradient's noise hides its mean")
-    low, high = critical.low, critical.high
-    return Check(
-        status=NOISE_ONLY,
-        noise_scale=next(one.batch_size for one in reversed(scales) if one.valid),
-        critical_batch_size=critical.batch_size,
-        interval=(low, None if high == inf else high),
-        log_sd=critical.log_sd,
-    )

@@ -11,7 +11,7 @@ from autobatch.probe import trials, verdicts, wire
 from autobatch.probe.oom import Cause
 from autobatch.probe.runner import Engine, Opened
 from autobatch.probe.wire import FULL_STEPS
-from autobatch.records import Ceiling, Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
+from autobatch.records import Ceiling, Check, Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
 
 # Steps of a verification, in a fresh process: the heap still grows after the first three.
 _VERIFY_STEPS = 10
@@ -37,16 +37,17 @@ class Observer:
     def tried(self, trial: Trial) -> None:
         """A size was tried; the same size may come again with more rounds or a changed outcome."""
 
-    def checking(self) -> None:
-        """The climb is over, and the generalization check begins."""
+    def checking(self, what: str) -> None:
+        """The climb is over; `what` the generalization check is about to do."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of a climb, with what was measured; None where nothing was."""
+    """Ctrl-C in the middle of a search, with what was measured; None where nothing was."""
 
-    def __init__(self, curve: Curve | None) -> None:
+    def __init__(self, curve: Curve | None, check: Check | None = None) -> None:
         super().__init__()
         self.curve = curve
+        self.check = check
         self.recommendation: Recommendation | None = None
 
 

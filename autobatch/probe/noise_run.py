@@ -7,7 +7,8 @@ from math import isfinite
 
 from autobatch import noise
 from autobatch.errors import AutobatchError
-from autobatch.gradients import Chunks, has_batch_norm, measure_chunks
+from autobatch.gradients import has_batch_norm, measure_chunks
+from autobatch.noise import Chunks
 from autobatch.probe import wire
 from autobatch.targets import told
 from autobatch.workload import Trainer
@@ -30,8 +31,8 @@ def run(trainer: Trainer, command: wire.MeasureNoise) -> wire.Noise:
     measured: list[Chunks] = []
     steps, spent = 0, 0.0
     deadline = time.perf_counter() + command.seconds
-    if trainer.why_no_noise:
-        return wire.Noise(measured=(), burn_in_steps=0, error=trainer.why_no_noise)
+    if trainer.why_no_check:
+        return wire.Noise(measured=(), burn_in_steps=0, error=trainer.why_no_check)
     dataset_size = trainer.dataset_size or noise.MOST_SAMPLES
     most_samples = min(dataset_size, command.most_samples, _MOST_CHUNKS * command.largest_chunk)
     most_steps = max(1, _BURN_IN_EPOCHS * dataset_size // command.batch_size)
@@ -48,13 +49,13 @@ def run(trainer: Trainer, command: wire.MeasureNoise) -> wire.Noise:
             chunks = _measure(trainer, most_samples, command.largest_chunk, deadline)
             if chunks is not None and not _is_finite(chunks):
                 error = "the gradient became infinite or not a number"
-                return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=error)
+                return wire.Noise(measured=tuple(measured), burn_in_steps=steps, error=error)
             measured += [chunks] if chunks is not None else []
     except AutobatchError as error:
-        return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=error.message)
+        return wire.Noise(measured=tuple(measured), burn_in_steps=steps, error=error.message)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        return wire.Noise(measured=_sent(measured), burn_in_steps=steps, error=told(error))
-    return wire.Noise(measured=_sent(measured), burn_in_steps=steps)
+        return wire.Noise(measured=tuple(measured), burn_in_steps=steps, error=told(error))
+    return wire.Noise(measured=tuple(measured), burn_in_steps=steps)
 
 
 def _measure(trainer: Trainer, most_samples: int, largest_chunk: int, deadline: float) -> Chunks | None:
@@ -76,15 +77,3 @@ def _measure(trainer: Trainer, most_samples: int, largest_chunk: int, deadline: 
 
 def _is_finite(chunks: Chunks) -> bool:
     return all(map(isfinite, (*chunks.squared_norms, *chunks.inner_products, chunks.sum_squared_norm)))
-
-
-def _sent(measured: list[Chunks]) -> tuple[wire.NoiseChunks, ...]:
-    return tuple(
-        wire.NoiseChunks(
-            chunk_size=one.chunk_size,
-            squared_norms=one.squared_norms,
-            inner_products=one.inner_products,
-            sum_squared_norm=one.sum_squared_norm,
-        )
-        for one in measured
-    )

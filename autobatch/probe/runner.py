@@ -19,7 +19,7 @@ from autobatch.probe.process import (
     interrupts_held,
     signal_name,
 )
-from autobatch.records import Device, Limits, Outcome, Workload
+from autobatch.records import Device, Limits, Outcome, Training, Workload
 
 _OUT_OF_HOST_MEMORY = -9
 
@@ -45,6 +45,7 @@ class Engine(Protocol):
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
+    def train(self, command: wire.Train) -> wire.Trained: ...
     @property
     def fresh(self) -> bool: ...
     def renew(self, *, worker: bool = False) -> None: ...
@@ -150,18 +151,34 @@ class WorkerEngine:
         return WorkerProcess(self._environment, self._on_output)
 
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise:
-        """The gradient's noise, in a fresh session; what happened instead is in its `error`."""
+        """The gradient's noise, in a fresh session. Raises AutobatchError where the worker died."""
         self.renew()
-        self.open()
+        reply = self._ask_in_time(command)
+        assert isinstance(reply, wire.Noise)
+        return reply
+
+    def train(self, command: wire.Train) -> wire.Trained:
+        """A short training in the present session, or a fresh one; its failure is its outcome."""
+        try:
+            reply = self._ask_in_time(command)
+        except AutobatchError as error:
+            return crashed(command, error.message)
+        assert isinstance(reply, wire.Trained)
+        return reply
+
+    def _ask_in_time(self, command: wire.MeasureNoise | wire.Train) -> wire.Reply:
+        if self._worker is None or not self._worker.has_session:
+            self.open()
         assert self._worker is not None
         begin = time.monotonic()
         try:
-            reply = self._worker.ask(command, self._timeout_seconds)
+            reply = self._worker.ask(command, command.seconds + self._timeout_seconds)
         except (WorkerDiedError, WorkerHungError, WorkerTookTooMuchError) as end:
-            return wire.Noise(measured=(), burn_in_steps=0, error=str(end))
+            raise AutobatchError(str(end), code="worker_died") from None
         finally:
             self.busy_seconds += time.monotonic() - begin
-        assert isinstance(reply, wire.Noise)
+        if isinstance(reply, wire.Refused):
+            raise reply.rebuilt()
         return reply
 
     def _measure(self, command: wire.TryOut | wire.TimeRound) -> wire.Tried | wire.Timed:
@@ -183,6 +200,19 @@ class WorkerEngine:
             # A process that ran out of memory keeps a fragmented heap and would understate the next size.
             self._worker.end_session()
         return reply
+
+
+def crashed(command: wire.Train, detail: str) -> wire.Trained:
+    """The outcome of a training whose process did not survive it."""
+    ended = Training(
+        batch_size=command.batch_size,
+        learning_rate_factor=command.learning_rate_factor,
+        outcome=Outcome.CRASHED,
+        steps=0,
+        seconds=0.0,
+        detail=detail,
+    )
+    return wire.Trained(training=ended, held_out="")
 
 
 def _death(

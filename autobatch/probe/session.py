@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -13,11 +14,12 @@ import torch
 from autobatch import shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError
-from autobatch.probe import noise_run, wire
+from autobatch.probe import noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
 from autobatch.samples import SyntheticSamples, open_samples
-from autobatch.targets import Parts, at, load_parts, told
+from autobatch.snapshot import Snapshot
+from autobatch.targets import Parts, at, exits, load_parts, told
 from autobatch.workload import Trainer, model_bytes
 
 _DURING = {
@@ -36,6 +38,7 @@ class Session:
     def __init__(self, tell: Callable[[wire.Reply], None]) -> None:
         self._tell = tell
         self._in_round = False
+        self._start: Snapshot | None = None
 
     def answer(self, command: wire.Command) -> wire.Reply:
         """The reply to one command. Whatever goes wrong is a reply too."""
@@ -49,12 +52,21 @@ class Session:
             return self._open(command)
         if isinstance(command, wire.ListDevices):
             return wire.Devices(devices=tuple(backend.describe() for backend in open_all()))
-        self._in_round = isinstance(command, (wire.TimeRound, wire.MeasureNoise))
+        self._in_round = isinstance(command, (wire.TimeRound, wire.MeasureNoise, wire.Train))
         if isinstance(command, wire.TryOut):
             return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
         if isinstance(command, wire.MeasureNoise):
+            self._at_start()
             return noise_run.run(self._trainer, command)
+        if isinstance(command, wire.Train):
+            return training_run.run(self._trainer, self._at_start(), command)
         return self._measurer.time_round(command.batch_size, command.seconds)
+
+    def _at_start(self) -> Snapshot:
+        """What the trainer was like before the session's first training."""
+        if self._start is None:
+            self._start = Snapshot(self._trainer)
+        return self._start
 
     def _open(self, command: wire.Start) -> wire.Opened:
         _seed_everything(command.seed)
@@ -93,12 +105,7 @@ class Session:
         except AutobatchError:
             raise
         except SystemExit as stopped:
-            raise TargetError(
-                f"{name} called `sys.exit` while {_DURING[phase]}",
-                code="target_exits",
-                facts=(f"exit status: {stopped.code}", *at(stopped)),
-                hint='put what should run only as a script under `if __name__ == "__main__":`',
-            ) from None
+            raise exits(name, _DURING[phase], stopped) from None
         # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
         except BaseException as error:
             if classify(error) is Cause.OUT_OF_MEMORY:
@@ -117,7 +124,8 @@ class Session:
 
 def _load_parts(recipe: wire.Recipe) -> Parts:
     sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
-    return shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
+    parts = shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
+    return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
 
 
 def _open_samples(parts: Parts, recipe: wire.Recipe) -> tuple[Any, Any]:

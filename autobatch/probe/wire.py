@@ -10,8 +10,9 @@ from typing import BinaryIO
 import msgspec
 
 from autobatch.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
+from autobatch.noise import Chunks
 from autobatch.probe.oom import Cause
-from autobatch.records import Device, Outcome, Workload
+from autobatch.records import Device, Outcome, Training, Workload
 
 # Lazily made optimizer state and what the allocator keeps show from the second and third step on.
 FULL_STEPS = 3
@@ -32,6 +33,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     sys_path: tuple[str, ...] = ()
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
+    epochs: float | None = None
 
 
 class Start(_Message, frozen=True):
@@ -71,21 +73,33 @@ class MeasureNoise(_Message, frozen=True):
     largest_chunk: int
 
 
-class NoiseChunks(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement: the sums that autobatch.noise.noise_scale takes."""
-
-    chunk_size: int
-    squared_norms: tuple[float, ...]
-    inner_products: tuple[float, ...]
-    sum_squared_norm: float
-
-
 class Noise(_Message, frozen=True):
     """What was measured, in order; `error` where the user's code failed."""
 
-    measured: tuple[NoiseChunks, ...]
+    measured: tuple[Chunks, ...]
     burn_in_steps: int
     error: str = ""
+
+
+class Train(_Message, frozen=True):
+    """Train from the first weights for `seconds`, all learning rates multiplied. Answered by Trained.
+
+    `samples` of those held out are evaluated, in parts of `part_size`.
+    """
+
+    batch_size: int
+    learning_rate_factor: float
+    seconds: float
+    samples: int
+    part_size: int
+    seed: int
+
+
+class Trained(_Message, frozen=True):
+    """How a training went; `held_out` says which samples it was judged on, or why there was none."""
+
+    training: Training | None
+    held_out: str
 
 
 class ListDevices(_Message, frozen=True):
@@ -172,8 +186,8 @@ class Exited(_Message, frozen=True):
     status: int
 
 
-Command = Start | TryOut | TimeRound | MeasureNoise | ListDevices
-Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Noise | Exited
+Command = Start | TryOut | TimeRound | MeasureNoise | Train | ListDevices
+Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Noise | Trained | Exited
 
 _encoder = msgspec.json.Encoder()
 decode_command = msgspec.json.Decoder(Command).decode

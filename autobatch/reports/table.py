@@ -82,7 +82,7 @@ def trial_row(trial: Trial, plan: Layout, *, best: float | None = None, mark: st
     """
     # Without separators: a batch size is there to be copied.
     size = str(trial.batch_size)
-    size = size.rjust(_BATCH) if len(size) <= _BATCH else _fit(f"{Decimal(size):.1e}", _BATCH)
+    size = size.rjust(_BATCH) if len(size) <= _BATCH else fit(f"{Decimal(size):.1e}", _BATCH)
     if not trial.ok:
         return _failed_row(size, trial, plan)
     texts = {
@@ -93,7 +93,7 @@ def trial_row(trial: Trial, plan: Layout, *, best: float | None = None, mark: st
         "memory": format_bytes(trial.peak_bytes),
         "util": format_percent(trial.utilisation),
     }
-    figures = "".join(_fit(texts[name], _WIDTHS[name]).rjust(span) for name, span in plan.columns.items())
+    figures = "".join(fit(texts[name], _WIDTHS[name]).rjust(span) for name, span in plan.columns.items())
     style = "bold green" if mark == USE else ""
     drawn = bar(trial.samples_per_second, best, plan.bar)
     tail = f" {mark}" if mark else ""
@@ -193,6 +193,6 @@ def _rate(trial: Trial) -> float:
     return rate if rate is not None and isfinite(rate) else 0.0
 
 
-def _fit(text: str, width: int) -> str:
+def fit(text: str, width: int) -> str:
     """`text` to the right of its column; a figure that doesn't fit is left out whole, never cut."""
     return (text if cells(text) <= width else "…").rjust(width)

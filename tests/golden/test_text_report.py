@@ -14,17 +14,25 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from autobatch.errors import AutobatchError, DeviceError, TargetError
+from autobatch.recommender import recommend
 from autobatch.records import (
     Ceiling,
     Check,
+    CheckStatus,
+    Curve,
+    Decay,
     Device,
     Environment,
+    Evaluation,
     Holder,
     LimitedBy,
     Limits,
     Outcome,
     Recommendation,
+    StepCount,
+    Training,
     Trial,
+    Veto,
     Workload,
 )
 from autobatch.reports import text
@@ -186,13 +194,81 @@ def ranks() -> Recommendation:
         global_batch_size=4096,
         limits=Limits(global_batch=4096),
         check=Check(
-            status="from the gradient's noise scale alone, without trial trainings",
+            status=CheckStatus.NOISE_ONLY,
+            detail="too little of the budget was left for trainings",
+            batch_size=64,
             noise_scale=95.0,
             critical_batch_size=190.0,
             interval=(48.0, None),
             log_sd=0.83,
         ),
     )
+
+
+def training(size: int, factor: float, steps: int, loss: float, outcome: Outcome = Outcome.OK) -> Training:
+    """A training whose loss falls from three times `loss` as steps go on."""
+    evaluations = tuple(
+        Evaluation(steps=at, seconds=at * size / 900, losses=(loss * (steps / at) ** 0.5,) * 4)
+        for at in range(steps // 9, steps + 1, max(1, steps // 12))
+    )
+    return Training(
+        batch_size=size,
+        learning_rate_factor=factor,
+        outcome=outcome,
+        steps=steps,
+        seconds=8.1,
+        evaluations=evaluations,
+        detail="the loss became infinite or not a number" if outcome is Outcome.DIVERGED else "",
+    )
+
+
+def checked() -> Recommendation:
+    """A check with trainings and a veto, on a workload with all that has to change with the batch size."""
+    trainings = (
+        training(32, 1.0, 240, 2.31),
+        training(128, 1.39, 70, 2.2),
+        training(256, 1.55, 35, 2.4, Outcome.DIVERGED),
+        training(256, 0.775, 37, 2.9),
+    )
+    check = Check(
+        status=CheckStatus.VETOED,
+        batch_size=32,
+        noise_scale=95.0,
+        critical_batch_size=173.0,
+        interval=(66.0, 450.0),
+        log_sd=0.6,
+        held_out="1,024 validation samples",
+        trainings=trainings,
+        matched_loss=2.4,
+        vetoed=(Veto(batch_size=256, reason="loss 2.91 against 2.42 at 32 after 35 steps each"),),
+    )
+    workload = replace(
+        IMAGES,
+        batch_size=32,
+        learning_rate=0.001,
+        epochs=1.0,
+        decays=(Decay(name="beta2", value=0.999),),
+        schedule=(StepCount(name="warmup_steps", steps=500), StepCount(name="max_steps", steps=140_000)),
+    )
+    curve = Curve(trials=GPU_TRIALS, ceiling=GPU_ANSWER.ceiling, workload=workload, device=GPU)
+    return replace(recommend(curve, check), environment=ENVIRONMENT)
+
+
+def too_small_a_device() -> Recommendation:
+    """Memory ends far below the best size: accumulation is shown with its cost."""
+    trials = (*GPU_TRIALS[:2], failed(128, detail="asked for 23.4 GiB, 16.0 GiB free"))
+    check = replace(
+        checked().check or Check(status=CheckStatus.NOT_RUN),
+        status=CheckStatus.PASSED,
+        critical_batch_size=1730.0,
+        interval=(660.0, 4500.0),
+        trainings=(training(32, 1.0, 240, 2.31), training(64, 1.4, 122, 2.2)),
+        vetoed=(),
+    )
+    ceiling = Ceiling(batch_size=64, limited_by=LimitedBy.MEMORY, verified=True)
+    workload = replace(IMAGES, batch_size=32, learning_rate=0.1, optimizer="SGD")
+    curve = Curve(trials=trials, ceiling=ceiling, workload=workload, device=GPU)
+    return replace(recommend(curve, check), environment=ENVIRONMENT)
 
 
 def synthetic() -> Recommendation:
@@ -306,6 +382,8 @@ CASES: dict[str, Callable[[], Recommendation]] = {
     "plateau": plateau,
     "accumulation": accumulation,
     "ranks": ranks,
+    "checked": checked,
+    "too_small_a_device": too_small_a_device,
     "synthetic": synthetic,
     "one_size": one_size,
     "refinements": refinements,

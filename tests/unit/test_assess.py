@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from autobatch.check.assess import NOISE_ONLY, assess
+from autobatch.check.assess import Assessment
 from autobatch.errors import TargetError
 from autobatch.probe import wire
-from autobatch.records import Ceiling, Check, Curve, Device, LimitedBy, Limits, Outcome, Trial, Workload
+from autobatch.recommender import recommend
+from autobatch.records import (
+    AnswerLimit,
+    Ceiling,
+    Check,
+    CheckStatus,
+    Curve,
+    Device,
+    LimitedBy,
+    Limits,
+    Outcome,
+    Trial,
+    Workload,
+)
 from tests.simulated import Machine, SimulatedEngine, noise_chunks
 
 LIMITS = Limits(budget_seconds=100.0)
 
 
+def assess(engine: SimulatedEngine, found: Curve, limits: Limits) -> Check:
+    return Assessment(engine, found, limits).run()
+
+
+def not_run(why: str) -> Check:
+    return Check(status=CheckStatus.NOT_RUN, detail=why)
+
+
 def passed(size: int, rate: float = 10_000.0) -> Trial:
-    return Trial(batch_size=size, outcome=Outcome.OK, samples_per_second=rate)
+    seconds = (size / rate,) * 3
+    return Trial(batch_size=size, outcome=Outcome.OK, step_seconds=seconds, samples_per_second=rate)
 
 
 def failed(size: int) -> Trial:
@@ -53,11 +77,18 @@ def asked(found: Curve, limits: Limits = LIMITS) -> wire.MeasureNoise:
     return command
 
 
+def alone() -> Curve:
+    """A curve of one size: there is nothing to train against."""
+    return curve([passed(32)])
+
+
 @pytest.mark.parametrize("scale", [3.0, 100.0, 5000.0])
 def test_the_critical_batch_size_is_twice_the_noise_scale(scale: float) -> None:
     engine = SimulatedEngine(Machine(noise_scale=scale))
-    found = assess(engine, curve(), LIMITS)
-    assert found.status == NOISE_ONLY
+    found = assess(engine, alone(), LIMITS)
+    assert found.status is CheckStatus.NOISE_ONLY
+    assert found.detail == "no other size can be expected to be quicker"
+    assert engine.train_commands == []
     assert found.noise_scale == pytest.approx(scale)
     assert found.critical_batch_size == pytest.approx(2 * scale)
     assert found.interval is not None
@@ -71,17 +102,17 @@ def test_the_critical_batch_size_is_twice_the_noise_scale(scale: float) -> None:
 def test_the_time_is_the_engines() -> None:
     engine = SimulatedEngine(Machine())
     engine.busy_seconds = 90.0
-    assess(engine, curve(), LIMITS)
+    assess(engine, alone(), LIMITS)
     (command,) = engine.noise_commands
-    assert command.burn_in_seconds == pytest.approx(4.0)
-    assert command.most_samples == 10_000
-    assert engine.busy_seconds == pytest.approx(94.0)
+    assert command.burn_in_seconds == pytest.approx(2.5)
+    assert command.most_samples == 7_000
+    assert engine.busy_seconds == pytest.approx(92.5)
     assert asked(curve()).burn_in_seconds == 10.0
 
 
 def test_random_inputs_are_not_checked() -> None:
     engine = SimulatedEngine(Machine())
-    assert assess(engine, curve(synthetic=True), LIMITS) == Check(status="not run: the inputs are random")
+    assert assess(engine, curve(synthetic=True), LIMITS) == not_run("the inputs are random")
     assert engine.noise_commands == []
 
 
@@ -90,19 +121,19 @@ def test_too_little_of_the_budget(busy: float) -> None:
     engine = SimulatedEngine(Machine())
     engine.busy_seconds = busy
     found = assess(engine, curve(), LIMITS)
-    assert found == Check(status="not run: too little of the budget was left")
+    assert found == not_run("too little of the budget was left")
     assert engine.noise_commands == []
 
 
 def test_a_curve_without_any_throughput() -> None:
     untimed = [Trial(batch_size=8, outcome=Outcome.OK)]
     found = assess(SimulatedEngine(Machine()), curve(untimed), LIMITS)
-    assert found == Check(status="not run: too little of the budget was left")
+    assert found == not_run("too little of the budget was left")
 
 
 def test_a_failure_is_told() -> None:
     found = assess(SimulatedEngine(Machine(noise_error="RuntimeError: boom")), curve(), LIMITS)
-    assert found == Check(status="not run: RuntimeError: boom")
+    assert found == not_run("RuntimeError: boom")
 
 
 class Replying(SimulatedEngine):
@@ -120,24 +151,24 @@ class Replying(SimulatedEngine):
 
 def test_a_session_that_does_not_open_is_told() -> None:
     found = assess(Replying(TargetError("it is gone", code="gone")), curve(), LIMITS)
-    assert found == Check(status="not run: it is gone")
+    assert found == not_run("it is gone")
 
 
 def test_too_few_samples_are_told() -> None:
     found = assess(Replying(wire.Noise(measured=(), burn_in_steps=3)), curve(), LIMITS)
-    assert found == Check(status="not run: the data set is too small")
+    assert found == not_run("the data set is too small")
 
 
 def test_what_was_measured_before_a_failure_counts() -> None:
     reply = wire.Noise(measured=(noise_chunks(50, 8),), burn_in_steps=3, error="RuntimeError: boom")
-    found = assess(Replying(reply), curve(), LIMITS)
+    found = assess(Replying(reply), alone(), LIMITS)
     assert found.critical_batch_size == pytest.approx(100)
 
 
 def test_the_interval_is_open_where_a_measurement_has_no_signal() -> None:
     reply = wire.Noise(measured=(noise_chunks(50, 8), noise_chunks(math.inf, 8)), burn_in_steps=3)
-    found = assess(Replying(reply), curve(), LIMITS)
-    assert found.status == NOISE_ONLY
+    found = assess(Replying(reply), alone(), LIMITS)
+    assert found.status is CheckStatus.NOISE_ONLY
     assert found.noise_scale == pytest.approx(50)
     assert found.critical_batch_size == pytest.approx(100)
     assert found.interval is not None
@@ -146,8 +177,10 @@ def test_the_interval_is_open_where_a_measurement_has_no_signal() -> None:
 
 
 def test_without_any_signal_there_is_no_answer() -> None:
-    found = assess(SimulatedEngine(Machine(noise_scale=math.inf)), curve(), LIMITS)
-    assert found == Check(status="no answer: the gradient's noise hides its mean")
+    found = assess(SimulatedEngine(Machine(noise_scale=math.inf)), alone(), LIMITS)
+    assert found.critical_batch_size is None
+    assert found.status is CheckStatus.NOT_RUN
+    assert found.detail == "the gradient's noise hides its mean"
 
 
 @pytest.mark.parametrize(
@@ -176,3 +209,127 @@ def test_no_chunk_is_larger_than_what_passed(largest: int, present: int | None) 
     command = asked(curve(trials, present=present))
     assert command.batch_size <= command.largest_chunk <= largest
     assert command.largest_chunk >= min(8, largest)
+
+
+def timed_curve(present: int | None = 32, samples: int = 20_000, **workload: Any) -> Curve:
+    """t(B) = 2 ms + 20 us B: the best size is 10 times the root of the critical batch size."""
+    trials = []
+    for size in (1 << k for k in range(12)):
+        seconds = MACHINE.step_seconds(size)
+        trials.append(replace(passed(size, size / seconds), step_seconds=(seconds,) * 5))
+    found = curve(trials, present=present)
+    return replace(
+        found,
+        workload=replace(
+            found.workload, optimizer="SGD", learning_rate=0.1, dataset_size=samples, **workload
+        ),
+    )
+
+
+MACHINE = Machine(step_seconds=lambda size: 2e-3 + 2e-5 * size)
+BUDGET = Limits(budget_seconds=20.0)
+
+
+def machine(**given: Any) -> Machine:
+    return replace(MACHINE, crashes={}, noise_scale=200.0, critical_batch_size=400.0, **given)
+
+
+def test_the_present_size_trains_first_and_the_choice_second() -> None:
+    engine = SimulatedEngine(machine())
+    found = assess(engine, timed_curve(), BUDGET)
+    assert found.status is CheckStatus.PASSED
+    first, second, *_ = engine.train_commands
+    assert (first.batch_size, first.learning_rate_factor) == (32, 1.0)
+    assert second.batch_size == 256
+    assert second.learning_rate_factor > 2.0
+    assert {one.seconds for one in engine.train_commands} == {first.seconds}
+    assert [one.batch_size for one in found.trainings] == [one.batch_size for one in engine.train_commands]
+    assert found.held_out.endswith("validation samples")
+    assert found.matched_loss is not None
+
+
+def test_trainings_move_the_belief_towards_what_they_show() -> None:
+    engine = SimulatedEngine(replace(machine(), critical_batch_size=1600.0))
+    before = assess(SimulatedEngine(machine()), timed_curve(), BUDGET)
+    after = assess(engine, timed_curve(), BUDGET)
+    assert before.critical_batch_size is not None
+    assert after.critical_batch_size is not None
+    assert before.critical_batch_size < 500 < after.critical_batch_size
+    assert after.log_sd is not None
+    assert after.log_sd < math.log(2.3)
+
+
+@pytest.mark.parametrize("budget", [0.5, 1.0, 3.0, 10.0, 60.0])
+@pytest.mark.parametrize("critical", [2.0, 400.0, 20_000.0])
+def test_the_budget_is_kept(budget: float, critical: float) -> None:
+    engine = SimulatedEngine(replace(machine(), noise_scale=critical / 2, critical_batch_size=critical))
+    assess(engine, timed_curve(), Limits(budget_seconds=budget))
+    longest_step = MACHINE.step_seconds(2048)
+    assert engine.busy_seconds <= 1.1 * budget + longest_step
+
+
+def test_a_size_that_diverges_is_tried_once_more_at_half_its_learning_rate() -> None:
+    engine = SimulatedEngine(replace(machine(), highest_learning_rate_factor=3.0))
+    found = assess(engine, timed_curve(), BUDGET)
+    assert found.status is CheckStatus.PASSED
+    _, first, second, *_ = engine.train_commands
+    assert first.batch_size == second.batch_size == 256
+    assert second.learning_rate_factor == pytest.approx(first.learning_rate_factor / 2)
+    answer = recommend(timed_curve(), found, BUDGET)
+    assert answer.batch_size == 256
+    assert answer.learning_rate_factor == second.learning_rate_factor
+
+
+def test_a_size_that_trains_worse_is_vetoed_and_so_is_everything_larger() -> None:
+    engine = SimulatedEngine(replace(machine(), handicaps=dict.fromkeys((256, 512, 1024), 5.0)))
+    found = assess(engine, timed_curve(), BUDGET)
+    assert found.status is CheckStatus.VETOED
+    assert found.vetoed[0].batch_size == 256
+    assert found.vetoed[0].reason.startswith("loss ")
+    answer = recommend(timed_curve(), found, BUDGET)
+    assert answer.batch_size < 256
+    assert answer.limited_by is AnswerLimit.VETO
+
+
+def test_a_training_that_kills_its_process_is_a_veto_and_no_crash() -> None:
+    engine = SimulatedEngine(replace(machine(), training_deaths={256}))
+    found = assess(engine, timed_curve(), BUDGET)
+    assert found.vetoed[0].batch_size == 256
+    assert "the worker ended" in found.vetoed[0].reason
+
+
+def test_a_present_size_that_can_not_train_ends_the_trainings() -> None:
+    engine = SimulatedEngine(replace(machine(), training_deaths={32}))
+    found = assess(engine, timed_curve(), BUDGET)
+    assert found.status is CheckStatus.NOISE_ONLY
+    assert found.detail.startswith("at batch size 32: ")
+    assert len(engine.train_commands) == 1
+
+
+def test_no_signal_in_the_noise_leaves_it_to_the_trainings() -> None:
+    engine = SimulatedEngine(replace(machine(), noise_scale=math.inf))
+    found = assess(engine, timed_curve(), Limits(budget_seconds=60.0))
+    assert found.status in (CheckStatus.PASSED, CheckStatus.NOT_RUN)
+    assert (found.critical_batch_size is None) == (found.status is CheckStatus.NOT_RUN)
+
+
+def test_a_tiny_budget_leaves_the_noise_alone() -> None:
+    found = assess(SimulatedEngine(machine()), timed_curve(), Limits(budget_seconds=0.2))
+    assert found.status is CheckStatus.NOISE_ONLY
+    assert found.detail == "too little of the budget was left for trainings"
+    assert found.critical_batch_size == pytest.approx(400.0)
+
+
+def test_what_the_trainings_had_come_to_survives_an_interrupt() -> None:
+    class Interrupting(SimulatedEngine):
+        def train(self, command: wire.Train) -> wire.Trained:
+            if self.train_commands:
+                raise KeyboardInterrupt
+            return super().train(command)
+
+    assessment = Assessment(Interrupting(machine()), timed_curve(), BUDGET)
+    with pytest.raises(KeyboardInterrupt):
+        assessment.run()
+    assert len(assessment.check.trainings) == 1
+    assert assessment.check.status is CheckStatus.NOISE_ONLY
+    assert assessment.check.detail == "only one size was trained"

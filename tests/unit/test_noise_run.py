@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset
 
-from autobatch.noise import FEWEST_CHUNKS, noise_scale
+from autobatch.noise import FEWEST_CHUNKS, Chunks, noise_scale
 from autobatch.probe import noise_run, wire
 from autobatch.samples import open_samples
 from autobatch.targets import parts_from_objects
@@ -41,7 +41,7 @@ def with_batch_norm() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
 
 
-def samples_in(one: wire.NoiseChunks) -> int:
+def samples_in(one: Chunks) -> int:
     return one.chunk_size * len(one.squared_norms)
 
 

@@ -13,6 +13,7 @@ from autobatch.recommender import recommend
 from autobatch.records import (
     Ceiling,
     Check,
+    CheckStatus,
     Curve,
     Device,
     LimitedBy,
@@ -53,7 +54,8 @@ def curve(fixed_seconds: float, sample_seconds: float, ceiling: int = 4096, **wo
 
 def found(critical: float, log_sd: float = 0.01) -> Check:
     return Check(
-        status="tested",
+        status=CheckStatus.NOISE_ONLY,
+        batch_size=32,
         noise_scale=critical / 2,
         critical_batch_size=critical,
         interval=(critical / 2, critical * 2),
@@ -94,7 +96,9 @@ def test_without_a_check_the_knee_is_taken() -> None:
 
 
 def test_a_check_without_an_answer_falls_back_to_the_knee() -> None:
-    answer = recommend(curve(64e-5, 1e-5), Check(status="not run: too little of the budget was left"))
+    answer = recommend(
+        curve(64e-5, 1e-5), Check(status=CheckStatus.NOT_RUN, detail="too little of the budget was left")
+    )
     assert answer.batch_size == 1024
     assert answer.check is not None
 

@@ -21,7 +21,7 @@ from tests.unit.test_json_report import SMALL
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recommendations())
 def test_what_is_saved_loads(tmp_path: Path, recommendation: Recommendation) -> None:
     saved.save(recommendation, tmp_path / "r.json")

@@ -1,0 +1,88 @@
+"""Pure: what else has to change with the batch size, and what speaks against the answer."""
+
+from __future__ import annotations
+
+from autobatch import law as law_of_time
+from autobatch.comparison import matched_in
+from autobatch.records import Recommendation, StepCount, Trial, Workload
+
+# A decay that averages over that many times more or fewer samples than before is worth a word.
+_MUCH = 8.0
+_FEWEST_STEPS_AN_EPOCH = 10
+_UNSTEADY = 1.5
+
+
+def restated(workload: Workload, global_batch: int) -> tuple[StepCount, ...]:
+    """The schedule's steps for the new batch size: as many samples as before."""
+    if workload.batch_size is None or workload.batch_size == global_batch:
+        return ()
+    share = workload.batch_size / global_batch
+    return tuple(
+        StepCount(name=one.name, steps=max(1, round(one.steps * share))) for one in workload.schedule
+    )
+
+
+def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
+    """What speaks against an answer, and what it leaves to do."""
+    found = [*_few_steps(answer), *_changed_decays(answer), *_learning_rate(answer)]
+    if answer.workload.synthetic:
+        found.append(
+            "memory and speed only: the inputs are random numbers, so nothing is known about learning"
+        )
+    interval = chosen.samples_per_second_interval
+    if interval is not None and interval[1] > _UNSTEADY * interval[0]:
+        found.append(f"the step time at {chosen.batch_size:,} varied a lot; measure again on a quiet machine")
+    return found
+
+
+def _few_steps(answer: Recommendation) -> list[str]:
+    """Fixed epochs of a larger batch hold fewer steps: too few for the loss that was seen, or just few."""
+    size, batch = answer.workload.dataset_size, answer.global_batch_size
+    if size is None:
+        return []
+    epochs, matched = answer.workload.epochs, None
+    if answer.check is not None:
+        matched = matched_in(answer.check)
+    if epochs and matched and answer.check and answer.check.critical_batch_size:
+        minimum = law_of_time.minimum_steps(matched.steps, answer.check.critical_batch_size)
+        if law_of_time.leaves_few_steps(epochs, size, batch, minimum):
+            return [
+                f"{epochs:g} epochs at {batch:,} are only {epochs * size / batch:,.0f} steps, and the loss "
+                f"{matched.loss:.3g} alone takes {minimum:,.0f} at any batch size: train for at least "
+                f"{law_of_time.FEW_STEPS * minimum * batch / size:,.0f} epochs, or use a smaller size"
+            ]
+    if batch * _FEWEST_STEPS_AN_EPOCH <= size:
+        return []
+    return [f"only {-(-size // batch):,} steps an epoch: train for more epochs, or use a smaller size"]
+
+
+def _changed_decays(answer: Recommendation) -> list[str]:
+    own, batch = answer.workload.batch_size, answer.global_batch_size
+    if own is None or max(own, batch) < _MUCH * min(own, batch):
+        return []
+    times = f"{batch / own:g} times as many" if batch > own else f"1/{own / batch:g} of the"
+    return [
+        f"{one.name} {one.value:g} averages over {times} samples at {batch:,} as at {own:,}; "
+        f"{law_of_time.kept_half_life(one.value, own, batch):.3g} would keep its half-life in samples"
+        for one in answer.workload.decays
+    ]
+
+
+def _learning_rate(answer: Recommendation) -> list[str]:
+    """Where the learning rate is a guess, or could not be told."""
+    check, workload = answer.check, answer.workload
+    if check is None or check.critical_batch_size is None or check.batch_size is None:
+        return []
+    if answer.global_batch_size == check.batch_size:
+        return []
+    if answer.learning_rate_factor is None or (check.trainings and answer.learning_rate_factor == 1.0):
+        return [
+            f"no rule is known for how {workload.optimizer}'s learning rate follows the batch size: "
+            "tune it for the new one"
+        ]
+    if workload.batch_size is None:
+        return [
+            f"no present batch size is known: the learning rate is taken as meant for {check.batch_size:,}; "
+            "name yours with `batch_size`"
+        ]
+    return []

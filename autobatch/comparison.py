@@ -1,0 +1,236 @@
+"""Pure: expected times to the same loss, the recommended size beside all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, inf
+from statistics import fmean
+
+from autobatch import law as law_of_time
+from autobatch import trainings as evidence
+from autobatch.noise import CriticalBatchSize
+from autobatch.records import (
+    AnswerLimit,
+    Candidate,
+    Ceiling,
+    Check,
+    Comparison,
+    LimitedBy,
+    Outcome,
+    StepTime,
+    Training,
+    Trial,
+)
+from autobatch.steptime import StepTimeLaw, fit_step_time
+from autobatch.timing import timed
+
+# A larger size that brings less throughput than this is held back by throughput, else by generalization.
+_RISE = 0.05
+_BY_CEILING = {
+    LimitedBy.MEMORY: AnswerLimit.MEMORY,
+    LimitedBy.SIZE_LIMIT: AnswerLimit.MEMORY,
+    LimitedBy.PLATEAU: AnswerLimit.THROUGHPUT,
+    LimitedBy.DATASET: AnswerLimit.DATASET,
+    LimitedBy.BUDGET: AnswerLimit.OPTIONS,
+    LimitedBy.MAX_BATCH: AnswerLimit.OPTIONS,
+}
+# Batch sizes beyond the ceiling are looked at up to that many times as large.
+_BEYOND = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What is expected of each size that may be chosen: `times` in units of S_min seconds, by size."""
+
+    times: dict[int, float]
+    choice: law_of_time.Choice
+    law: StepTimeLaw
+    critical: float
+    interval: tuple[float, float]
+    own_size: int | None
+
+    def against(self, size: int | None, chosen: int) -> Comparison | None:
+        """`size` beside the chosen one; None for the chosen one itself."""
+        if size is None or size == chosen:
+            return None
+        ends = [law_of_time.time_ratio(size, chosen, critical, self.law) for critical in self.interval]
+        return Comparison(
+            batch_size=size,
+            relative_time=self.times[size] / self.times[chosen],
+            low=min(ends),
+            high=max(ends),
+            epochs_ratio=law_of_time.epochs_ratio(size, chosen, self.critical),
+        )
+
+    def runner_up(self, chosen: int) -> Comparison | None:
+        """The best of the other sizes; None where there is no other."""
+        others = [size for size in self.times if size != chosen]
+        return self.against(min(others, key=self.times.__getitem__), chosen) if others else None
+
+    def regret_bound(self, chosen: int) -> float:
+        """Time at the chosen size over that at the best one, at worst over the interval of B_crit."""
+        return law_of_time.regret_bound(chosen, tuple(self.times), self.interval, self.law)
+
+
+def outlook(
+    passed: Sequence[Trial], allowed: Sequence[Trial], check: Check | None, own_size: int | None
+) -> Outlook | None:
+    """What to expect of the sizes that are allowed; None without a critical batch size."""
+    if check is None or check.critical_batch_size is None or check.interval is None:
+        return None
+    law, belief = step_time_law(passed), _belief(check)
+    sizes = _between_trained([trial.batch_size for trial in timed(allowed)], check)
+    low, high = check.interval
+    return Outlook(
+        times={size: exp(law_of_time.expected_log_time(size, belief, law)) for size in sizes},
+        choice=law_of_time.pick(
+            sizes, belief, law, own_size=own_size, trialled=_trained_sizes(check) is not None
+        ),
+        law=law,
+        critical=check.critical_batch_size,
+        interval=(low, inf if high is None else high),
+        own_size=own_size,
+    )
+
+
+def step_time_law(passed: Sequence[Trial]) -> StepTimeLaw:
+    """The law of the step's time over the sizes that were timed."""
+    steps = {trial.batch_size: trial.step_seconds for trial in timed(passed)}
+    return fit_step_time(list(steps), list(steps.values()))
+
+
+def step_time(passed: Sequence[Trial]) -> StepTime | None:
+    """That law as a record; None where one size alone was timed."""
+    if len(timed(passed)) < 2:
+        return None
+    law = step_time_law(passed)
+    return StepTime(
+        fixed_seconds=law.a_seconds,
+        sample_seconds=law.b_seconds_per_sample,
+        relative_error=law.relative_error,
+    )
+
+
+def learning_rate_factor(check: Check, global_batch: int, power: float) -> float:
+    """What the noise rule multiplies learning rates by, from the check's batch size to a global one."""
+    assert check.batch_size is not None
+    assert check.critical_batch_size is not None
+    return law_of_time.scaled_learning_rate(
+        1.0, check.batch_size, global_batch, check.critical_batch_size, power
+    )
+
+
+def with_candidates(
+    check: Check | None, passed: Sequence[Trial], chosen: Trial, ceiling: Ceiling
+) -> Check | None:
+    """The check with the expected time at every size that was timed, in units of that at the chosen one.
+
+    Where more memory would allow for a better size, that size made up by accumulation is a row too.
+    """
+    if check is None or check.critical_batch_size is None:
+        return check
+    law, belief = step_time_law(passed), _belief(check)
+    sizes = sorted({trial.batch_size for trial in [*timed(passed), chosen]})
+    times = {size: exp(law_of_time.expected_log_time(size, belief, law)) for size in sizes}
+    matched = matched_in(check)
+    trained = evidence.latest(check.trainings)
+    found = [
+        _trained_candidate(size, times[size] / times[chosen.batch_size], trained.get(size), matched)
+        for size in sizes
+    ]
+    return replace(check, candidates=(*found, *_accumulated(check, law, chosen.batch_size, sizes, ceiling)))
+
+
+def matched_in(check: Check) -> evidence.Matched | None:
+    """Steps to one loss in the check's trainings; None where they don't compare."""
+    if check.batch_size is None:
+        return None
+    return evidence.match(evidence.sound(check.batch_size, check.trainings))
+
+
+def limit(
+    passed: Sequence[Trial], chosen: Trial, ceiling: Ceiling, check: Check | None
+) -> AnswerLimit | None:
+    """What keeps the answer from being larger; None where nothing is known of larger sizes."""
+    larger = sorted(
+        (t for t in timed(passed) if t.batch_size > chosen.batch_size), key=lambda t: t.batch_size
+    )
+    if not larger:
+        return _BY_CEILING[ceiling.limited_by]
+    following = larger[0]
+    if check is not None and any(veto.batch_size <= following.batch_size for veto in check.vetoed):
+        return AnswerLimit.VETO
+    if not following.samples_per_second or not chosen.samples_per_second:
+        return None
+    rises = following.samples_per_second > (1 + _RISE) * chosen.samples_per_second
+    return AnswerLimit.GENERALIZATION if rises else AnswerLimit.THROUGHPUT
+
+
+def _trained_candidate(
+    size: int, relative_time: float, training: Training | None, matched: evidence.Matched | None
+) -> Candidate:
+    row = Candidate(batch_size=size, relative_time=relative_time)
+    if training is None:
+        return row
+    last = training.evaluations[-1] if training.evaluations else None
+    return replace(
+        row,
+        learning_rate_factor=training.learning_rate_factor,
+        loss=None if last is None else fmean(last.losses),
+        steps=training.steps,
+        steps_to_loss=dict(matched.steps).get(size) if matched else None,
+        seconds_to_loss=dict(matched.seconds).get(size) if matched else None,
+    )
+
+
+def _accumulated(
+    check: Check, law: StepTimeLaw, chosen: int, sizes: Sequence[int], ceiling: Ceiling
+) -> list[Candidate]:
+    """The best size there would be with more memory, by accumulation: it never saves time on one device."""
+    largest = sizes[-1]
+    if ceiling.limited_by is not LimitedBy.MEMORY or chosen != largest or check.critical_batch_size is None:
+        return []
+    steps = [1 << k for k in range(_BEYOND.bit_length())]
+    best = law_of_time.best_size([largest * count for count in steps], check.critical_batch_size, law)
+    if best == largest:
+        return []
+    count = best // largest
+    alone = law_of_time.relative_time(chosen, check.critical_batch_size, law)
+    together = law_of_time.accumulated_time(largest, count, check.critical_batch_size, law)
+    return [Candidate(batch_size=largest, accumulation_steps=count, relative_time=together / alone)]
+
+
+def _between_trained(sizes: Sequence[int], check: Check) -> list[int]:
+    """The sizes from the smallest to the largest that trained well: beyond them, nothing has been seen."""
+    trained = _trained_sizes(check)
+    if trained is None:
+        return list(sizes)
+    inside = [size for size in sizes if trained[0] <= size <= trained[-1]]
+    return inside or list(sizes)
+
+
+def _trained_sizes(check: Check) -> list[int] | None:
+    """Ascending, the sizes that trained well; None for fewer than two."""
+    out = {veto.batch_size for veto in check.vetoed}
+    well = sorted(
+        size
+        for size, training in evidence.latest(check.trainings).items()
+        if training.outcome is Outcome.OK and size not in out
+    )
+    return well if well and len(evidence.latest(check.trainings)) > 1 else None
+
+
+def _belief(check: Check) -> law_of_time.Belief:
+    assert check.critical_batch_size is not None
+    assert check.interval is not None
+    assert check.log_sd is not None
+    low, high = check.interval
+    return law_of_time.posterior(
+        CriticalBatchSize(
+            batch_size=check.critical_batch_size,
+            low=low,
+            high=inf if high is None else high,
+            log_sd=check.log_sd,
+        )
+    )

@@ -1,0 +1,150 @@
+"""Pure: which sizes the check trains for a while, and what it believes after each of these trainings.
+
+The user's own size comes first, since the others are judged against it, then whichever size would be
+chosen if it ended here. From then on only trainings that can change the answer are worth their time: those of
+sizes that, as far as is known, may still turn out quicker than the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from autobatch import law as law_of_time
+from autobatch import trainings as evidence
+from autobatch.law import Belief
+from autobatch.noise import CriticalBatchSize
+from autobatch.records import Training, Veto
+from autobatch.steptime import StepTimeLaw
+
+MOST_SIZES = 4
+# If trying a size could save less than this share of the training time, on expectation and at best, it
+# isn't tried.
+WORTH_TRYING = 0.02
+_RETRY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """What is known before any training: the sizes that were timed, the law of their steps, the noise.
+
+    `base_size` is where the learning rates are scaled from, by `power`; None where no rule is known for the
+    optimizer: then they stay. `own_size` wins ties; None where the user has named none.
+    """
+
+    sizes: tuple[int, ...]
+    law: StepTimeLaw
+    prior: CriticalBatchSize
+    base_size: int
+    own_size: int | None
+    power: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where the contest stands: the belief in B_crit, the sizes still allowed, and the one to choose."""
+
+    belief: Belief
+    matched: evidence.Matched | None
+    vetoed: tuple[Veto, ...]
+    allowed: tuple[int, ...]
+    choice: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A training to run."""
+
+    batch_size: int
+    learning_rate_factor: float
+
+
+def standing(contest: Contest, trainings: Sequence[Training]) -> Standing:
+    """What all trainings so far come to."""
+    matched = evidence.match(evidence.sound(contest.base_size, trainings))
+    belief = law_of_time.posterior(contest.prior, matched.steps if matched else ())
+    vetoed = vetoes(contest.base_size, trainings)
+    allowed = without_vetoed(contest.sizes, contest.base_size, vetoed)
+    choice = law_of_time.pick(
+        allowed, belief, contest.law, own_size=contest.own_size, trialled=len(trainings) > 1
+    )
+    return Standing(belief=belief, matched=matched, vetoed=vetoed, allowed=allowed, choice=choice.batch_size)
+
+
+def next_entry(contest: Contest, trainings: Sequence[Training]) -> Entry | None:
+    """The training to run next; None where no further one can change the answer much."""
+    now = standing(contest, trainings)
+    trained = evidence.latest(trainings)
+    if contest.base_size not in trained:
+        return (
+            Entry(batch_size=contest.base_size, learning_rate_factor=1.0)
+            if _contested(contest, now)
+            else None
+        )
+    own = trained[contest.base_size]
+    if evidence.why_worse(own, own):
+        return None
+    if (again := _retry(own, trainings)) is not None:
+        return again
+    size = _most_worthwhile(contest, now, trained)
+    if size is None:
+        return None
+    return Entry(batch_size=size, learning_rate_factor=learning_rate_factor(contest, now.belief, size))
+
+
+def vetoes(base_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
+    """The sizes that trained worse than the base size, with half the learning rate too."""
+    trained = evidence.latest(trainings)
+    own = trained.get(base_size)
+    if own is None:
+        return ()
+    reasons = {size: evidence.why_worse(own, one) for size, one in trained.items() if size != base_size}
+    return tuple(
+        Veto(batch_size=size, reason=reason)
+        for size, reason in sorted(reasons.items())
+        if reason and sum(one.batch_size == size for one in trainings) > 1
+    )
+
+
+def without_vetoed(sizes: Sequence[int], base_size: int, vetoed: Sequence[Veto]) -> tuple[int, ...]:
+    """The sizes that may be chosen: a veto above the base size holds for everything larger too."""
+    out = {veto.batch_size for veto in vetoed}
+    below = min((size for size in out if size > base_size), default=inf)
+    return tuple(size for size in sizes if size < below and size not in out)
+
+
+def learning_rate_factor(contest: Contest, belief: Belief, size: int) -> float:
+    """What the learning rates are multiplied by at `size`; 1 where no rule is known."""
+    if contest.power is None:
+        return 1.0
+    return law_of_time.scaled_learning_rate(1.0, contest.base_size, size, belief.batch_size, contest.power)
+
+
+def _contested(contest: Contest, now: Standing) -> bool:
+    """Whether another size is chosen than the base size, or could still turn out to be the better one."""
+    return now.choice != contest.base_size or _most_worthwhile(contest, now, {}) is not None
+
+
+def _retry(own: Training, trainings: Sequence[Training]) -> Entry | None:
+    """The last training again with half the learning rate, if it was rejected at its first go."""
+    last = trainings[-1]
+    tries = sum(one.batch_size == last.batch_size for one in trainings)
+    if last is own or tries > 1 or not evidence.why_worse(own, last):
+        return None
+    return Entry(batch_size=last.batch_size, learning_rate_factor=_RETRY * last.learning_rate_factor)
+
+
+def _most_worthwhile(contest: Contest, now: Standing, trained: dict[int, Training]) -> int | None:
+    """The size to train: the choice itself, else the candidate that may save the most time beyond it."""
+    if now.choice not in trained and now.choice != contest.base_size:
+        return now.choice
+    if len(trained) >= MOST_SIZES:
+        return None
+    gains = {
+        size: law_of_time.possible_gain(size, now.choice, now.belief, contest.law)
+        for size in law_of_time.candidates(now.allowed, now.belief, contest.law, contest.own_size)
+        if size not in trained and size != contest.base_size
+    }
+    best = max(gains, key=gains.__getitem__, default=None)
+    return best if best is not None and gains[best] >= WORTH_TRYING else None

@@ -1,0 +1,119 @@
+"""One short training of the check, inside the worker: steps, and the loss on samples held out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+
+import torch
+
+from autobatch.errors import AutobatchError
+from autobatch.probe import wire
+from autobatch.probe.oom import Cause, classify
+from autobatch.records import Evaluation, Outcome, Training
+from autobatch.snapshot import Snapshot
+from autobatch.split import Split, split
+from autobatch.targets import told
+from autobatch.workload import Trainer
+
+# Evaluated after 4, 5, 6, 8, 10, 12 ... steps: the same in every training, so that they can be paired.
+_FIRST_EVALUATION = 4
+_GROWTH = 1.2
+
+
+class DivergedError(Exception):
+    """The loss became infinite or not a number."""
+
+
+def run(trainer: Trainer, start: Snapshot, command: wire.Train) -> wire.Trained:
+    """A training from the start for the given time; whatever goes wrong is its outcome."""
+    if trainer.why_no_check:
+        return wire.Trained(training=None, held_out=trainer.why_no_check)
+    found = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
+    if found is None or len(found.train) < command.batch_size:
+        return wire.Trained(training=None, held_out="the data set is too small to hold samples out")
+    return wire.Trained(training=_Run(trainer, found, command).training(start), held_out=found.told)
+
+
+class _Run:
+    """Counts as it goes, so that a failure loses nothing."""
+
+    def __init__(self, trainer: Trainer, found: Split, command: wire.Train) -> None:
+        self._trainer = trainer
+        self._command = command
+        self._from_validation = found.from_validation
+        self._rows = _rows(found.train, command.seed)
+        self._parts = _parts(found.held_out, command.part_size)
+        self._steps = 0
+        self._seconds = 0.0
+        self._evaluations: list[Evaluation] = []
+
+    def training(self, start: Snapshot) -> Training:
+        try:
+            start.restore()
+            self._trainer.scale_learning_rates(self._command.learning_rate_factor)
+            self._train(time.perf_counter() + self._command.seconds)
+        except DivergedError as error:
+            return self._ended(Outcome.DIVERGED, str(error))
+        except AutobatchError as error:
+            return self._ended(Outcome.FAILED, error.message)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            out_of_memory = classify(error) is Cause.OUT_OF_MEMORY
+            return self._ended(Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, told(error))
+        return self._ended(Outcome.OK)
+
+    def _train(self, deadline: float) -> None:
+        next_evaluation = _FIRST_EVALUATION
+        while True:
+            self._step()
+            ends = time.perf_counter() > deadline
+            if ends or self._steps >= next_evaluation:
+                self._evaluate()
+                next_evaluation = max(self._steps + 1, math.ceil(_GROWTH * self._steps))
+            if ends:
+                return
+
+    def _step(self) -> None:
+        begin = time.perf_counter()
+        loss = self._trainer.step(self._trainer.load_rows(list(islice(self._rows, self._command.batch_size))))
+        # Reading the loss waits for the device.
+        finite = loss is None or math.isfinite(float(loss))
+        self._seconds += time.perf_counter() - begin
+        self._steps += 1
+        if not finite:
+            raise DivergedError("the loss became infinite or not a number")
+
+    def _evaluate(self) -> None:
+        losses = tuple(
+            self._trainer.held_out_loss(part, from_validation=self._from_validation) for part in self._parts
+        )
+        if not all(map(math.isfinite, losses)):
+            raise DivergedError("the loss on the samples held out became infinite or not a number")
+        self._evaluations.append(Evaluation(steps=self._steps, seconds=self._seconds, losses=losses))
+
+    def _ended(self, outcome: Outcome, detail: str = "") -> Training:
+        return Training(
+            batch_size=self._command.batch_size,
+            learning_rate_factor=self._command.learning_rate_factor,
+            outcome=outcome,
+            steps=self._steps,
+            seconds=self._seconds,
+            evaluations=tuple(self._evaluations),
+            detail=detail,
+        )
+
+
+def _rows(train: Sequence[int], seed: int) -> Iterator[int]:
+    """Indices of one shuffled epoch after the other, the same for the same seed."""
+    for epoch in count():
+        generator = torch.Generator().manual_seed((seed + epoch) % 2**63)
+        for place in torch.randperm(len(train), generator=generator).tolist():
+            yield train[place]
+
+
+def _parts(held_out: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Parts of equal size; what is left over is left out, unless it is all there is."""
+    size = min(size, len(held_out))
+    return [held_out[start : start + size] for start in range(0, len(held_out) - size + 1, size)]

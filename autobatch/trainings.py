@@ -1,0 +1,152 @@
+"""Pure: what short trainings at several batch sizes say, compared at one loss and at equal steps.
+
+Steps to one and the same loss tell what a batch size costs, whatever its learning rate and its time were
+(Shallue et al. 2018). At equal steps a larger batch sees more samples, so it has no excuse for a worse loss:
+where it has one, its learning rate or its size is at fault (Godbole et al. 2023, "Deep Learning Tuning
+Playbook": the steps needed never increase with the batch size).
+
+Losses are those on samples held out, steps are optimizer steps, gaps are differences of ln(loss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log, sqrt
+from statistics import fmean, stdev
+
+from autobatch.records import Evaluation, Outcome, Training
+
+# A larger batch may be this much worse in ln(loss) at equal steps, or two standard errors.
+WORST_GAP = 0.10
+_ERRORS = 2.0
+# Evaluations that are pooled into one comparison at equal steps, and the least steps that can be judged.
+_POOLED = 3
+_FEWEST_STEPS = 8
+# Steps are matched at several losses, from where half of the steps have been made to the lowest common one.
+_LEVELS = 5
+# A loss that many trainings reach is low enough to compare at; one that can't keep up is left out.
+_ENOUGH = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """Steps to one loss. `steps` and `seconds`: (batch size, steps or seconds) where the loss was reached."""
+
+    loss: float
+    steps: tuple[tuple[int, float], ...]
+    seconds: tuple[tuple[int, float], ...]
+
+
+def latest(trainings: Sequence[Training]) -> dict[int, Training]:
+    """The last training at each size: a repeated one counts instead of the first."""
+    return {training.batch_size: training for training in trainings}
+
+
+def sound(base_size: int, trainings: Sequence[Training]) -> list[Training]:
+    """The last training at each size, without those that are to be rejected beside that of the base size."""
+    found = latest(trainings)
+    own = found.get(base_size)
+    return [one for one in found.values() if own is None or not why_worse(own, one)]
+
+
+def match(trainings: Sequence[Training]) -> Matched | None:
+    """Steps to the lowest loss that two of two, or three of more, trainings reach; None if they don't fall.
+
+    The steps are a geometric mean over losses from there up, which leaves their ratios and loses some noise:
+    the law holds at each of them, with an S_min of its own.
+    """
+    curves = {size: _smoothed(one) for size, one in latest(trainings).items() if one.outcome is Outcome.OK}
+    lowest = sorted(min((loss for _, _, loss in curve), default=0.0) for curve in curves.values() if curve)
+    if len(lowest) < 2:
+        return None
+    loss = lowest[min(len(lowest), _ENOUGH) - 1]
+    reached = {size: curve for size, curve in curves.items() if _falls_to(curve, loss)}
+    if len(reached) < 2:
+        return None
+    levels = _levels(list(reached.values()), loss)
+    crossings = {size: [_crossing(curve, level) for level in levels] for size, curve in reached.items()}
+    return Matched(
+        loss=loss,
+        steps=tuple(
+            (size, exp(fmean(log(steps) for steps, _ in found))) for size, found in crossings.items()
+        ),
+        seconds=tuple((size, found[-1][1]) for size, found in crossings.items()),
+    )
+
+
+def why_worse(own: Training, other: Training) -> str:
+    """Why a training at a larger size than the user's `own` is to be rejected; empty where it is not.
+
+    It is where it diverged or failed, or where ln(loss) at equal steps is higher by more than 0.10 and by
+    more than twice the standard error over the parts of the samples held out. Losses that aren't positive
+    and trainings of few common steps are not judged.
+    """
+    if other.outcome is Outcome.DIVERGED:
+        return f"the training diverged after {other.steps:,} steps"
+    if other.outcome is not Outcome.OK:
+        what = str(other.outcome).replace("_", " ")
+        return f"the training ended: {other.detail or what}"
+    if other.batch_size <= own.batch_size:
+        return ""
+    pairs = _at_equal_steps(own, other)
+    if not pairs or min(loss for pair in pairs for one in pair for loss in one.losses) <= 0:
+        return ""
+    gaps = [
+        fmean(log(theirs.losses[part] / mine.losses[part]) for mine, theirs in pairs)
+        for part in range(len(pairs[0][0].losses))
+    ]
+    error = stdev(gaps) / sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    if fmean(gaps) <= max(WORST_GAP, _ERRORS * error):
+        return ""
+    mine, theirs = pairs[-1]
+    return (
+        f"loss {fmean(theirs.losses):.3g} against {fmean(mine.losses):.3g} at {own.batch_size:,} "
+        f"after {theirs.steps:,} steps each"
+    )
+
+
+def _at_equal_steps(own: Training, other: Training) -> list[tuple[Evaluation, Evaluation]]:
+    """The last evaluations that both have after the same number of steps."""
+    mine = {one.steps: one for one in own.evaluations}
+    common = [(mine[one.steps], one) for one in other.evaluations if one.steps in mine]
+    common = [pair for pair in common if len(pair[0].losses) == len(pair[1].losses)]
+    return common[-_POOLED:] if common and common[-1][0].steps >= _FEWEST_STEPS else []
+
+
+def _smoothed(training: Training) -> list[tuple[int, float, float]]:
+    """(steps, seconds, loss) of each evaluation, the loss a mean over it and its neighbours."""
+    losses = [fmean(one.losses) for one in training.evaluations]
+    return [
+        (one.steps, one.seconds, fmean(losses[max(0, i - 1) : i + 2]))
+        for i, one in enumerate(training.evaluations)
+    ]
+
+
+def _falls_to(curve: Sequence[tuple[int, float, float]], loss: float) -> bool:
+    """Whether a curve falls to a loss that it has not reached from the start."""
+    return min((one for _, _, one in curve), default=loss + 1) <= loss and all(
+        one > loss for _, _, one in curve[:2]
+    )
+
+
+def _levels(curves: Sequence[Sequence[tuple[int, float, float]]], loss: float) -> list[float]:
+    """Losses between the lowest common one and what each curve is below after half of the steps to that."""
+    halfway = min(_loss_after(curve, _crossing(curve, loss)[0] / 2) for curve in curves)
+    return [loss + max(halfway - loss, 0.0) * (1 - i / (_LEVELS - 1)) for i in range(_LEVELS)]
+
+
+def _loss_after(curve: Sequence[tuple[int, float, float]], steps: float) -> float:
+    return next((loss for at, _, loss in curve if at >= steps), curve[-1][2])
+
+
+def _crossing(curve: Sequence[tuple[int, float, float]], loss: float) -> tuple[float, float]:
+    """Steps and seconds where a curve that falls to `loss` first does, interpolated over ln(steps)."""
+    above = 0
+    while curve[above][2] > loss:
+        above += 1
+    if above == 0:
+        return curve[0][0], curve[0][1]
+    (steps, seconds, high), (more_steps, more_seconds, low) = curve[above - 1], curve[above]
+    share = (high - loss) / (high - low)
+    return steps * (more_steps / steps) ** share, seconds + (more_seconds - seconds) * share
