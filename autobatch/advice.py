@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil, floor, log10
+
 from autobatch import law as law_of_time
 from autobatch.comparison import matched_in
 from autobatch.records import Recommendation, StepCount, Trial, Workload
@@ -49,7 +51,7 @@ def _few_steps(answer: Recommendation) -> list[str]:
             return [
                 f"{epochs:g} epochs at {batch:,} are only {epochs * size / batch:,.0f} steps, and the loss "
                 f"{matched.loss:.3g} alone takes {minimum:,.0f} at any batch size: train for at least "
-                f"{law_of_time.FEW_STEPS * minimum * batch / size:,.0f} epochs, or use a smaller size"
+                f"{ceil(law_of_time.FEW_STEPS * minimum * batch / size):,} epochs, or use a smaller size"
             ]
     if batch * _FEWEST_STEPS_AN_EPOCH <= size:
         return []
@@ -63,9 +65,15 @@ def _changed_decays(answer: Recommendation) -> list[str]:
     times = f"{batch / own:g} times as many" if batch > own else f"1/{own / batch:g} of the"
     return [
         f"{one.name} {one.value:g} averages over {times} samples at {batch:,} as at {own:,}; "
-        f"{law_of_time.kept_half_life(one.value, own, batch):.3g} would keep its half-life in samples"
+        f"{_decay(law_of_time.kept_half_life(one.value, own, batch))} would keep its half-life in samples"
         for one in answer.workload.decays
     ]
+
+
+def _decay(value: float) -> str:
+    """A decay with two digits of what it leaves of 1."""
+    decimals = 1 - floor(log10(1 - value)) if value < 1 else 2
+    return f"{value:.{decimals}f}".rstrip("0")
 
 
 def _learning_rate(answer: Recommendation) -> list[str]:
@@ -75,7 +83,7 @@ def _learning_rate(answer: Recommendation) -> list[str]:
         return []
     if answer.global_batch_size == check.batch_size:
         return []
-    if answer.learning_rate_factor is None or (check.trainings and answer.learning_rate_factor == 1.0):
+    if law_of_time.learning_rate_power(workload.optimizer) is None:
         return [
             f"no rule is known for how {workload.optimizer}'s learning rate follows the batch size: "
             "tune it for the new one"

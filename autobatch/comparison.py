@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf
+from math import exp, inf, isfinite
 from statistics import fmean
 
 from autobatch import law as law_of_time
@@ -17,7 +17,6 @@ from autobatch.records import (
     Check,
     Comparison,
     LimitedBy,
-    Outcome,
     StepTime,
     Training,
     Trial,
@@ -78,6 +77,8 @@ def outlook(
 ) -> Outlook | None:
     """What to expect of the sizes that are allowed; None without a critical batch size."""
     if check is None or check.critical_batch_size is None or check.interval is None:
+        return None
+    if check.log_sd is None or not isfinite(check.log_sd):
         return None
     law, belief = step_time_law(passed), _belief(check)
     sizes = _between_trained([trial.batch_size for trial in timed(allowed)], check)
@@ -159,7 +160,8 @@ def limit(
     if not larger:
         return _BY_CEILING[ceiling.limited_by]
     following = larger[0]
-    if check is not None and any(veto.batch_size <= following.batch_size for veto in check.vetoed):
+    above = range(chosen.batch_size + 1, following.batch_size + 1)
+    if check is not None and any(veto.batch_size in above for veto in check.vetoed):
         return AnswerLimit.VETO
     if not following.samples_per_second or not chosen.samples_per_second:
         return None
@@ -212,13 +214,10 @@ def _between_trained(sizes: Sequence[int], check: Check) -> list[int]:
 
 def _trained_sizes(check: Check) -> list[int] | None:
     """Ascending, the sizes that trained well; None for fewer than two."""
-    out = {veto.batch_size for veto in check.vetoed}
-    well = sorted(
-        size
-        for size, training in evidence.latest(check.trainings).items()
-        if training.outcome is Outcome.OK and size not in out
-    )
-    return well if well and len(evidence.latest(check.trainings)) > 1 else None
+    if check.batch_size is None or len(evidence.latest(check.trainings)) < 2:
+        return None
+    found = sorted(one.batch_size for one in evidence.sound(check.batch_size, check.trainings))
+    return found or None
 
 
 def _belief(check: Check) -> law_of_time.Belief:

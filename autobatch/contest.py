@@ -63,7 +63,7 @@ class Entry:
 def standing(contest: Contest, trainings: Sequence[Training]) -> Standing:
     """What all trainings so far come to."""
     matched = evidence.match(evidence.sound(contest.base_size, trainings))
-    belief = law_of_time.posterior(contest.prior, matched.steps if matched else ())
+    belief = law_of_time.posterior(contest.prior, matched.pooled if matched else ())
     vetoed = vetoes(contest.base_size, trainings)
     allowed = without_vetoed(contest.sizes, contest.base_size, vetoed)
     choice = law_of_time.pick(
@@ -137,10 +137,10 @@ def _retry(own: Training, trainings: Sequence[Training]) -> Entry | None:
 
 def _most_worthwhile(contest: Contest, now: Standing, trained: dict[int, Training]) -> int | None:
     """The size to train: the choice itself, else the candidate that may save the most time beyond it."""
-    if now.choice not in trained and now.choice != contest.base_size:
-        return now.choice
     if len(trained) >= MOST_SIZES:
         return None
+    if now.choice not in trained and now.choice != contest.base_size:
+        return now.choice
     gains = {
         size: law_of_time.possible_gain(size, now.choice, now.belief, contest.law)
         for size in law_of_time.candidates(now.allowed, now.belief, contest.law, contest.own_size)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from autobatch.noise import FEWEST_CHUNKS, SKETCH_WIDTH, Chunks
+from autobatch.snapshot import buffers_of, put_back
 from autobatch.workload import Trainer
 
 
@@ -69,11 +70,8 @@ def _trained(trainer: Trainer) -> list[torch.Tensor]:
 @contextmanager
 def _unchanged(trainer: Trainer, device: torch.device) -> Iterator[None]:
     """Without gradients at both ends; puts the buffers and the random state back, whatever happens."""
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in trainer.model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    buffers = buffers_of(trainer.model)
+    values = [None if buffer is None else buffer.clone() for _, _, buffer in buffers]
     devices: list[Any] = [] if device.type == "cpu" else [device]
     _forget_gradients(trainer)
     try:
@@ -82,10 +80,7 @@ def _unchanged(trainer: Trainer, device: torch.device) -> Iterator[None]:
     finally:
         _forget_gradients(trainer)
         with torch.no_grad():
-            for module, name, buffer, value in buffers:
-                # A forward pass may fill a buffer, or put another one in its place.
-                buffer.copy_(value)
-                setattr(module, name, buffer)
+            put_back(buffers, values)
 
 
 def _forget_gradients(trainer: Trainer) -> None:

@@ -36,6 +36,11 @@ OPEN_SPAN = 100.0
 # The grid of the belief: this many points over so many standard deviations each way.
 GRID_POINTS = 201
 GRID_REACH = 4.0
+# How the learning rate follows a batch size's gain, by optimizer; for others there is no rule.
+_LEARNING_RATE_POWERS = {
+    "SGD": 1.0,
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam"), 0.5),
+}
 # Fewer steps than this many times S_min leave the loss far from where more of them would take it.
 FEW_STEPS = 3.0
 
@@ -185,6 +190,11 @@ def pick(
     tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + tie))
     chosen = own_size if own_size is not None and own_size in tied else best
     return Choice(batch_size=chosen, best=best, tied=tied, tie=tie)
+
+
+def learning_rate_power(optimizer: str) -> float | None:
+    """The power of the noise rule for an optimizer's class name; None where no rule is known."""
+    return _LEARNING_RATE_POWERS.get(optimizer)
 
 
 def scaled_learning_rate(

@@ -21,6 +21,13 @@ def as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.
     Raises TargetError for what is none, and for one that trains nothing of the model.
     """
     found: Sequence[Any] = list(made.values()) if isinstance(made, Mapping) else _listed(made)
+    if not found:
+        raise TargetError(
+            "there is no optimizer",
+            code="bad_optimizer",
+            facts=(f"it is {made!r}",),
+            hint="return one, or several",
+        )
     own = {id(p) for p in model.parameters()}
     for optimizer in found:
         if not isinstance(optimizer, torch.optim.Optimizer):

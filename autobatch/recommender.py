@@ -7,6 +7,7 @@ from dataclasses import replace
 from statistics import median
 
 from autobatch import advice, comparison, contest, search
+from autobatch import law as law_of_time
 from autobatch import trainings as evidence
 from autobatch.comparison import Outlook
 from autobatch.records import (
@@ -78,20 +79,6 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     return replace(answer, warnings=(*warnings, *advice.doubts(answer, chosen)))
 
 
-def learning_rate_power(workload: Workload) -> float | None:
-    """How the learning rate follows the gain of a batch size, by the optimizer; None where no rule is known.
-
-    1 for SGD, 1/2 for the Adam family: see `law.scaled_learning_rate`.
-    """
-    return _LEARNING_RATE_POWERS.get(workload.optimizer)
-
-
-_LEARNING_RATE_POWERS = {
-    "SGD": 1.0,
-    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam"), 0.5),
-}
-
-
 def _passed(curve: Curve) -> list[Trial]:
     latest = search.latest(curve.trials).values()
     return [trial for trial in latest if trial.ok and trial.batch_size <= curve.ceiling.batch_size]
@@ -151,7 +138,7 @@ def _learning_rate_factor(workload: Workload, check: Check | None, global_batch:
     trained = evidence.latest(check.trainings).get(global_batch)
     if trained is not None and trained.outcome is Outcome.OK:
         return trained.learning_rate_factor
-    power = learning_rate_power(workload)
+    power = law_of_time.learning_rate_power(workload.optimizer)
     if power is None:
         return None
     return comparison.learning_rate_factor(check, global_batch, power)

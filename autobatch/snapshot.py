@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -12,13 +13,15 @@ from torch import nn
 
 from autobatch.workload import Trainer
 
+Buffer = tuple[nn.Module, str, torch.Tensor | None]
+
 
 class Snapshot:
     """What training changes, kept in a file that has no name, so that it takes no memory meanwhile."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._buffers = list(_buffers(trainer.model))
+        self._buffers = buffers_of(trainer.model)
         self._file = tempfile.TemporaryFile(prefix="autobatch-")  # noqa: SIM115, it ends with the session
         torch.save(
             {
@@ -40,10 +43,7 @@ class Snapshot:
             for parameter, value in zip(self._trainer.model.parameters(), kept["parameters"], strict=True):
                 parameter.copy_(value)
                 parameter.grad = None
-            for (module, name, buffer), value in zip(self._buffers, kept["buffers"], strict=True):
-                # A forward pass may have put another tensor in its place.
-                buffer.copy_(value)
-                setattr(module, name, buffer)
+            put_back(self._buffers, kept["buffers"])
         for optimizer, state in zip(self._trainer.optimizers, kept["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         python, numbers, torch_state = self._random
@@ -54,12 +54,22 @@ class Snapshot:
             torch.get_device_module(self._device).set_rng_state(self._device_random)
 
 
-def _buffers(model: nn.Module) -> list[tuple[nn.Module, str, torch.Tensor]]:
-    return [
-        (module, name, buffer)
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+def buffers_of(model: nn.Module) -> list[Buffer]:
+    """Every buffer that the modules have a name for, also those that are None as yet."""
+    return [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+
+
+def put_back(buffers: Sequence[Buffer], values: Sequence[torch.Tensor | None]) -> None:
+    """Gives the buffers these values. A forward pass may have filled one, or put another in its place."""
+    for (module, name, buffer), value in zip(buffers, values, strict=True):
+        if buffer is None or value is None:
+            module._buffers[name] = None
+        elif 0 in buffer.stride():
+            # Entries that share memory can't be written to.
+            module._buffers[name] = value.to(buffer.device)
+        else:
+            buffer.copy_(value)
+            module._buffers[name] = buffer
 
 
 def _device_of(model: nn.Module) -> torch.device:

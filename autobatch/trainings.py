@@ -31,11 +31,16 @@ _ENOUGH = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """Steps to one loss. `steps` and `seconds`: (batch size, steps or seconds) where the loss was reached."""
+    """What it took to one loss: pairs of a batch size that reached it, and its `steps` or `seconds`.
+
+    `pooled`: a geometric mean of the steps to this and to higher losses. The law holds at each of them, with
+    an S_min of its own, so the ratios between sizes are the same, with less noise.
+    """
 
     loss: float
     steps: tuple[tuple[int, float], ...]
     seconds: tuple[tuple[int, float], ...]
+    pooled: tuple[tuple[int, float], ...]
 
 
 def latest(trainings: Sequence[Training]) -> dict[int, Training]:
@@ -51,11 +56,7 @@ def sound(base_size: int, trainings: Sequence[Training]) -> list[Training]:
 
 
 def match(trainings: Sequence[Training]) -> Matched | None:
-    """Steps to the lowest loss that two of two, or three of more, trainings reach; None if they don't fall.
-
-    The steps are a geometric mean over losses from there up, which leaves their ratios and loses some noise:
-    the law holds at each of them, with an S_min of its own.
-    """
+    """Steps to the lowest loss that two of two, or three of more, trainings fall to; None if they don't."""
     curves = {size: _smoothed(one) for size, one in latest(trainings).items() if one.outcome is Outcome.OK}
     lowest = sorted(min((loss for _, _, loss in curve), default=0.0) for curve in curves.values() if curve)
     if len(lowest) < 2:
@@ -68,10 +69,9 @@ def match(trainings: Sequence[Training]) -> Matched | None:
     crossings = {size: [_crossing(curve, level) for level in levels] for size, curve in reached.items()}
     return Matched(
         loss=loss,
-        steps=tuple(
-            (size, exp(fmean(log(steps) for steps, _ in found))) for size, found in crossings.items()
-        ),
+        steps=tuple((size, found[-1][0]) for size, found in crossings.items()),
         seconds=tuple((size, found[-1][1]) for size, found in crossings.items()),
+        pooled=tuple((size, exp(fmean(log(steps) for steps, _ in one))) for size, one in crossings.items()),
     )
 
 
@@ -115,11 +115,12 @@ def _at_equal_steps(own: Training, other: Training) -> list[tuple[Evaluation, Ev
 
 
 def _smoothed(training: Training) -> list[tuple[int, float, float]]:
-    """(steps, seconds, loss) of each evaluation, the loss a mean over it and its neighbours."""
+    """(steps, seconds, loss) of each evaluation between two others, the loss a mean over the three."""
     losses = [fmean(one.losses) for one in training.evaluations]
     return [
-        (one.steps, one.seconds, fmean(losses[max(0, i - 1) : i + 2]))
+        (one.steps, one.seconds, fmean(losses[i - 1 : i + 2]))
         for i, one in enumerate(training.evaluations)
+        if 0 < i < len(losses) - 1
     ]
 
 

@@ -74,6 +74,11 @@ class Trainer:
             return "the data set is a stream, which gives its samples once"
         return ""
 
+    def materialize(self) -> None:
+        """Gives lazy modules their weights, which they get from a first batch."""
+        if any(_is_lazy(p) for p in self.model.parameters()):
+            self.evaluate(self.load(1, 0))
+
     def describe(self) -> Workload:
         """What was found and what was filled in."""
         return Workload(

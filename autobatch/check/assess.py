@@ -9,9 +9,9 @@ from math import inf, isfinite
 from autobatch import contest, noise, search
 from autobatch.comparison import step_time_law
 from autobatch.errors import AutobatchError
+from autobatch.law import learning_rate_power
 from autobatch.probe import wire
 from autobatch.probe.runner import Engine
-from autobatch.recommender import learning_rate_power
 from autobatch.records import Check, CheckStatus, Curve, Limits, Outcome, Training, Trial
 from autobatch.timing import timed
 
@@ -102,7 +102,7 @@ class Assessment:
     def _keep_noise(
         self, batch_size: int, scales: Sequence[noise.NoiseScale], prior: noise.CriticalBatchSize
     ) -> None:
-        if not isfinite(prior.batch_size):
+        if not (isfinite(prior.batch_size) and isfinite(prior.log_sd)):
             self.check = Check(
                 status=CheckStatus.NOT_RUN,
                 batch_size=batch_size,
@@ -127,7 +127,7 @@ class Assessment:
             prior=prior,
             base_size=base_size,
             own_size=workload.batch_size,
-            power=learning_rate_power(workload),
+            power=learning_rate_power(workload.optimizer),
         )
 
     def _hold(self, about: contest.Contest) -> None:

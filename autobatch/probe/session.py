@@ -65,7 +65,13 @@ class Session:
     def _at_start(self) -> Snapshot:
         """What the trainer was like before the session's first training."""
         if self._start is None:
-            self._start = Snapshot(self._trainer)
+            try:
+                self._trainer.materialize()
+                self._start = Snapshot(self._trainer)
+            except Exception as error:
+                raise TargetError(
+                    f"the model can't be kept to start again from: {told(error)}", code="no_snapshot"
+                ) from None
         return self._start
 
     def _open(self, command: wire.Start) -> wire.Opened:
