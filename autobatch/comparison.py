@@ -163,9 +163,10 @@ def limit(
     above = range(chosen.batch_size + 1, following.batch_size + 1)
     if check is not None and any(veto.batch_size in above for veto in check.vetoed):
         return AnswerLimit.VETO
-    if not following.samples_per_second or not chosen.samples_per_second:
+    highest = max(trial.samples_per_second or 0.0 for trial in larger)
+    if not highest or not chosen.samples_per_second:
         return None
-    rises = following.samples_per_second > (1 + _RISE) * chosen.samples_per_second
+    rises = highest > (1 + _RISE) * chosen.samples_per_second
     return AnswerLimit.GENERALIZATION if rises else AnswerLimit.THROUGHPUT
 
 

@@ -78,9 +78,10 @@ def match(trainings: Sequence[Training]) -> Matched | None:
 def why_worse(own: Training, other: Training) -> str:
     """Why a training at a larger size than the user's `own` is to be rejected; empty where it is not.
 
-    It is where it diverged or failed, or where ln(loss) at equal steps is higher by more than 0.10 and by
-    more than twice the standard error over the parts of the samples held out. Losses that aren't positive
-    and trainings of few common steps are not judged.
+    It is where it diverged or failed; where ln(loss) at equal steps is higher by more than 0.10 and by
+    more than twice the standard error over the parts of the samples held out; and where it did not fall by
+    0.10 in the time in which the own one did. Losses that aren't positive and trainings of few common steps
+    are not judged.
     """
     if other.outcome is Outcome.DIVERGED:
         return f"the training diverged after {other.steps:,} steps"
@@ -89,6 +90,9 @@ def why_worse(own: Training, other: Training) -> str:
         return f"the training ended: {other.detail or what}"
     if other.batch_size <= own.batch_size:
         return ""
+    fall, theirs = _fall(own), _fall(other)
+    if fall is not None and theirs is not None and fall > WORST_GAP >= theirs:
+        return f"its loss did not fall in {other.steps:,} steps: {fmean(other.evaluations[-1].losses):.3g}"
     pairs = _at_equal_steps(own, other)
     if not pairs or min(loss for pair in pairs for one in pair for loss in one.losses) <= 0:
         return ""
@@ -104,6 +108,14 @@ def why_worse(own: Training, other: Training) -> str:
         f"loss {fmean(theirs.losses):.3g} against {fmean(mine.losses):.3g} at {own.batch_size:,} "
         f"after {theirs.steps:,} steps each"
     )
+
+
+def _fall(training: Training) -> float | None:
+    """By how much ln(loss) fell from the first evaluation to the last; None where that can't be told."""
+    if len(training.evaluations) < 2 or training.steps < _FEWEST_STEPS:
+        return None
+    first, last = (fmean(training.evaluations[place].losses) for place in (0, -1))
+    return log(first / last) if min(first, last) > 0 else None
 
 
 def _at_equal_steps(own: Training, other: Training) -> list[tuple[Evaluation, Evaluation]]:

@@ -387,6 +387,14 @@ def test_where_memory_is_not_the_limit_accumulation_is_not_shown(limited_by: Lim
     assert accumulated(check(1e6), 1024, limited_by=limited_by) == []
 
 
+def test_where_the_largest_is_the_best_in_any_case_accumulation_is_not_shown() -> None:
+    """No row of one step beside the plain one, either."""
+    passed = affine(64)
+    made = with_candidates(check(500.0), passed, at(passed, 1024), ceiling())
+    assert made is not None
+    assert [one.batch_size for one in made.candidates] == list(SIZES)
+
+
 def test_where_a_smaller_size_is_the_answer_accumulation_is_not_shown() -> None:
     assert accumulated(check(1e6), 512) == []
     assert accumulated(check(10.0), 1024) == []
@@ -437,9 +445,9 @@ def test_five_percent_more_throughput_is_the_border(rise: float, expected: Answe
     assert limit(trials, trials[0], ceiling(), None) is expected
 
 
-def test_the_next_larger_size_counts_and_no_other() -> None:
+def test_any_larger_size_that_is_quicker_means_that_throughput_is_not_the_limit() -> None:
     trials = [trial(32, 0.1), trial(128, 0.2), trial(64, 0.2)]
-    assert limit(trials, trials[0], ceiling(), None) is AnswerLimit.THROUGHPUT
+    assert limit(trials, trials[0], ceiling(), None) is AnswerLimit.GENERALIZATION
 
 
 @pytest.mark.parametrize("hardware_batch_size", [1, 1000])

@@ -206,6 +206,21 @@ def test_a_size_that_is_as_good_as_known_is_not_trained_for() -> None:
     assert sizes_of(found)[1] == standing(about, found).choice
 
 
+def test_a_wide_belief_is_worth_a_third_size() -> None:
+    """Another size may turn out 2% quicker, which is worth the time to see whether it trains well."""
+    wide = contest(prior=prior(2000.0, 1.4))
+    found = held(wide, by_the_law(wide, 2000.0))
+    assert len(found) > 2
+    assert next_entry(replace(wide, prior=prior(2000.0, 0.05)), found[:2]) is None
+
+
+def test_four_sizes_are_room_for_all_that_may_be_the_best() -> None:
+    """The base size, and the best ones in the middle and at both ends of a wide belief."""
+    wide = contest(prior=prior(200.0, 1.5), base_size=1, own_size=1, hardware=30.0)
+    found = held(wide, by_the_law(wide, 200.0))
+    assert len(set(sizes_of(found))) == len(found) == 4
+
+
 # Sizes that train worse
 
 
@@ -383,7 +398,7 @@ def test_what_a_vetoed_size_took_says_nothing_of_others() -> None:
     """It is its learning rate that was at fault, or its size: neither is told by the law of steps."""
     about = contest()
     own, other = (Entry(batch_size=size, learning_rate_factor=1.0) for size in (32, 1024))
-    good, bad = trained(about, own, 2000.0), trained(about, other, 2000.0, worse=8.0)
+    good, bad = trained(about, own, 2000.0), trained(about, other, 2000.0, worse=6.0)
     assert [veto.batch_size for veto in standing(about, [good, bad, bad]).vetoed] == [1024]
     for trainings in ([good, bad], [good, bad, bad]):
         assert standing(about, trainings).belief == standing(about, [good]).belief

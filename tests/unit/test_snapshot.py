@@ -332,10 +332,15 @@ def test_frozen_parameters_stay_frozen() -> None:
 
 
 def test_a_buffer_whose_entries_share_memory() -> None:
-    made = trainer(ExpandedBuffer())
+    model = ExpandedBuffer()
+    made = trainer(model)
     start = Snapshot(made)
     train(made, 2)
-    start.restore()
+    model.mask = torch.zeros(4)
+    for _ in range(2):
+        start.restore()
+        assert torch.equal(model.mask, torch.ones(4))
+        train(made, 1)
 
 
 def test_a_lazy_model_before_its_first_batch() -> None:

@@ -426,6 +426,22 @@ def test_a_huge_learning_rate_diverges(clock: Clock) -> None:
     assert all(math.isfinite(loss) for one in found.evaluations for loss in one.losses)
 
 
+def test_a_loss_that_is_no_number_on_what_it_trains_on_ends_it_at_once(clock: Clock) -> None:
+    """Here the 7th step's; what is held out would show it after the 8th only."""
+
+    def training_step(model: nn.Module, batch: Any) -> torch.Tensor:
+        clock.now += 1
+        loss = (model(batch[0][:, 1:]) - batch[1]).square().mean()
+        return loss * math.nan if model.training and made.optimizer_steps == 6 else loss
+
+    made = trainer(linear(), rows(400), training_step=training_step)
+    found = training(made)
+    assert found.outcome is Outcome.DIVERGED
+    assert "held out" not in found.detail
+    assert found.steps == 7
+    assert steps_of(found) == [4, 5, 6]
+
+
 def test_a_loss_that_is_no_number_on_what_is_held_out_alone_diverged(clock: Clock) -> None:
     made = trainer(Watched(NoNumberInEvaluation(), clock), rows(400))
     found = training(made)

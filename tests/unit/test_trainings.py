@@ -161,13 +161,26 @@ def test_neither_the_order_nor_the_unit_of_the_loss_matters(sizes: list[int], un
     assert dict(other.seconds) == pytest.approx(dict(one.seconds))
 
 
+def test_one_lucky_evaluation_is_not_where_a_loss_was_reached() -> None:
+    """It counts as a third of itself, beside its neighbours."""
+
+    def lucky(at: int) -> float:
+        return by_the_law(64, 100.0)(at) * (0.7 if at == 58 else 1.0)
+
+    own, other = along_the_law(32, 100.0, 300), trained(64, 300, lucky)
+    assert 58 in [one.steps for one in other.evaluations]
+    found = match([own, other])
+    assert found is not None
+    assert abs(log_ratio_error(found, 32, 64, 100.0)) < 0.05
+
+
 def test_seconds_are_those_to_the_lowest_common_loss() -> None:
     one, other = along_the_law(32, 300.0, 300), along_the_law(256, 300.0, 300)
     found = match([one, other])
     assert found is not None
     assert found.loss == pytest.approx(fmean(one.evaluations[-1].losses), rel=0.1)
     seconds = dict(found.seconds)
-    assert seconds[32] == pytest.approx(2 * 300)
+    assert seconds[32] == pytest.approx(2 * 300, rel=0.2)
     assert seconds[32] / seconds[256] == pytest.approx((1 + 300 / 32) / (1 + 300 / 256), rel=0.1)
 
 
@@ -303,6 +316,7 @@ def test_losses_that_are_not_positive_are_not_judged(loss: float) -> None:
 def test_fewer_than_eight_common_steps_are_not_judged() -> None:
     assert why_worse(flat(1.0, 32, 300), flat(9.0, 64, 7)) == ""
     assert why_worse(flat(1.0, 32, 7), flat(9.0, 64, 300)) == ""
+    assert why_worse(flat(1.0, 32, 7), flat(9.0, 64, 7)) == ""
     assert why_worse(flat(1.0, 32, 300), flat(9.0, 64, 8))
 
 
@@ -311,6 +325,15 @@ def test_only_what_both_did_counts() -> None:
     falling = trained(32, 1000, lambda at: 1 / at)
     assert why_worse(falling, trained(512, 40, lambda at: 1 / at)) == ""
     assert why_worse(falling, trained(512, 40, lambda at: 1.2 / at))
+
+
+def test_it_is_the_end_that_counts() -> None:
+    """A larger learning rate may begin badly, and one that is too large may begin well."""
+    own = trained(32, 100, lambda at: at**-0.5)
+    begins_badly = trained(64, 100, lambda at: (5.0 if at < 50 else 0.9) * at**-0.5)
+    begins_well = trained(64, 100, lambda at: (0.5 if at < 50 else 1.3) * at**-0.5)
+    assert why_worse(own, begins_badly) == ""
+    assert why_worse(own, begins_well)
 
 
 def test_trainings_with_other_parts_are_not_judged() -> None:
@@ -390,3 +413,36 @@ def test_a_learning_rate_far_too_high_is_always_found(spread: float) -> None:
         own, other = pair_with_too_high_a_rate(draw, spread)
         assert why_worse(own, other)
         assert why_worse(own, replace(other, outcome=Outcome.DIVERGED, evaluations=other.evaluations[:2]))
+
+
+def test_a_size_that_learns_nothing_where_the_own_one_does_is_rejected() -> None:
+    """Also where the own one had learned nothing either by then: it is the time that counts."""
+    own = trained(32, 600, lambda at: 2.3 if at < 150 else 2.3 * (150 / at) ** 0.5)
+    stuck = trained(256, 100, lambda at: 2.31)
+    assert "did not fall in 100 steps" in why_worse(own, stuck)
+    assert why_worse(stuck, trained(512, 60, lambda at: 2.31)) == ""
+    assert why_worse(own, trained(256, 6, lambda at: 2.31)) == "", "too few steps to tell"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a fall by 0.10 from the fourth step on is asked for, wherever that begins and ends"
+)
+def test_a_size_that_ends_lower_in_the_same_time_is_not_rejected() -> None:
+    """Its loss was lower at the first evaluation already, so it fell by less from there on."""
+    own = along_the_law(32, 320.0, 130, early=50.0)
+    other = along_the_law(128, 320.0, 43, early=50.0)
+    assert fmean(other.evaluations[-1].losses) < fmean(own.evaluations[-1].losses)
+    assert why_worse(own, other) == ""
+
+
+@pytest.mark.xfail(strict=True, reason="the same: a third of them is vetoed at a third of the steps")
+def test_no_more_are_vetoed_where_the_loss_falls_slowly() -> None:
+    """By the law without noise: at equal steps, no larger size is worse than the own one."""
+    draw = random.Random(6)
+    vetoed = 0
+    for _ in range(400):
+        size, steps = draw.choice([16, 32, 64]), draw.randint(40, 400)
+        larger, critical = size * draw.choice([2, 4, 8]), size * draw.uniform(0.5, 10.0)
+        own = along_the_law(size, critical, steps, early=100.0)
+        vetoed += bool(why_worse(own, along_the_law(larger, critical, max(12, steps // 3), early=100.0)))
+    assert vetoed <= 20
