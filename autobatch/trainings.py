@@ -90,8 +90,8 @@ def why_worse(own: Training, other: Training) -> str:
         return f"the training ended: {other.detail or what}"
     if other.batch_size <= own.batch_size:
         return ""
-    fall, theirs = _fall(own), _fall(other)
-    if fall is not None and theirs is not None and fall > WORST_GAP >= theirs:
+    own_fall, fall = _fall(own), _fall(other)
+    if own_fall is not None and fall is not None and own_fall > WORST_GAP >= fall:
         return f"its loss did not fall in {other.steps:,} steps: {fmean(other.evaluations[-1].losses):.3g}"
     pairs = _at_equal_steps(own, other)
     if not pairs or min(loss for pair in pairs for one in pair for loss in one.losses) <= 0:

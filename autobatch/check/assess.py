@@ -12,7 +12,7 @@ from autobatch.errors import AutobatchError
 from autobatch.law import learning_rate_power
 from autobatch.probe import wire
 from autobatch.probe.runner import Engine
-from autobatch.records import Check, CheckStatus, Curve, Limits, Outcome, Training, Trial
+from autobatch.records import Check, CheckStatus, Curve, Limits, Objective, Outcome, Training, Trial
 from autobatch.timing import timed
 
 _DEFAULT_BATCH_SIZE = 32
@@ -132,6 +132,8 @@ class Assessment:
 
     def _hold(self, about: contest.Contest) -> None:
         """Runs trainings of equal time, as long as one is worth it and there is time."""
+        if self._limits.objective is not Objective.TIME or self._limits.global_batch is not None:
+            return self._give_up("the size was asked for")
         seconds = self._training_seconds(about)
         if contest.next_entry(about, ()) is None:
             return self._give_up("no other size can be expected to be quicker")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
-from autobatch.formatting import printable
+from autobatch.formatting import format_count, printable
 
 # A span is a text and a rich style ("" for none); a line is its spans from left to right.
 Span = tuple[str, str]
@@ -28,6 +28,11 @@ def cells(text: str) -> int:
 def clean(text: str) -> str:
     """`text` on one line and harmless to a terminal."""
     return printable(" ".join(text.split()))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 sample`, `1,437 samples`."""
+    return f"{format_count(count)} {noun}" + ("" if count == 1 else "s")
 
 
 def shorten(text: str, width: int) -> str:

@@ -9,36 +9,13 @@ from collections.abc import Sequence
 
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError
-from autobatch.formatting import (
-    format_bytes,
-    format_count,
-    format_percent,
-    format_short_duration,
-    printable,
-)
-from autobatch.records import (
-    AnswerLimit,
-    Ceiling,
-    Check,
-    CheckStatus,
-    Comparison,
-    Device,
-    LimitedBy,
-    Recommendation,
-    StepTime,
-    Trial,
-    Workload,
-)
-from autobatch.reports import contest_table, table
+from autobatch.formatting import format_bytes, format_percent, printable
+from autobatch.records import Device, Recommendation, Trial, Workload
+from autobatch.reports import answer, table
 from autobatch.reports.commands import next_commands
-from autobatch.reports.lines import Line, cells, clean, hang, join, paint, shorten, wrap
-
-SYNTHETIC = "memory and speed only: inputs are random"
-UNCHECKED = "quality check: not run; the choice comes from throughput alone"
+from autobatch.reports.lines import Line, cells, clean, counted, hang, join, paint, shorten, wrap
 
 _NAME_CELLS = 44
-# A bound this close to 1 says nothing.
-_WORTH_TELLING = 1.02
 
 
 def render(
@@ -61,8 +38,7 @@ def render(
         table.titles(plan),
         *table.rows(recommendation, plan),
         (),
-        *_contest(recommendation, width),
-        *_answer(recommendation, width),
+        *answer.lines(recommendation, width),
         *_next(next_commands(recommendation) if next_steps is None else next_steps, width),
     ]
     return paint(lines, colour=colour)
@@ -129,7 +105,7 @@ def render_devices(devices: Sequence[Device], *, width: int = 80, colour: bool =
 def _header(device: Device, workload: Workload, version: str, width: int) -> list[Line]:
     parts = [f"autobatch {clean(version)}", f"{shorten(clean(device.name), _NAME_CELLS)} ({_label(device)})"]
     if device.threads is not None:
-        parts.append(_counted(device.threads, "thread"))
+        parts.append(counted(device.threads, "thread"))
     parts += [_memory(device)] if _memory(device) else []
     if device.limit_bytes is not None:
         source = f" ({clean(device.limit_source)})" if device.limit_source else ""
@@ -142,9 +118,9 @@ def _header(device: Device, workload: Workload, version: str, width: int) -> lis
 
 
 def _workload_facts(workload: Workload) -> list[str]:
-    parameters = _counted(workload.parameters, "parameter")
+    parameters = counted(workload.parameters, "parameter")
     facts = [f"{shorten(clean(workload.model), _NAME_CELLS)}, {parameters}"]
-    samples = "" if workload.dataset_size is None else _counted(workload.dataset_size, "sample")
+    samples = "" if workload.dataset_size is None else counted(workload.dataset_size, "sample")
     if workload.synthetic:
         facts.append("random inputs")
     elif workload.dataset:
@@ -153,31 +129,6 @@ def _workload_facts(workload: Workload) -> list[str]:
     elif samples:
         facts.append(samples)
     return facts + [shorten(clean(name), _NAME_CELLS) for name in (workload.loss, workload.optimizer) if name]
-
-
-def _contest(recommendation: Recommendation, width: int) -> list[Line]:
-    found = contest_table.lines(recommendation, width)
-    return [*found, ()] if found else []
-
-
-def _answer(recommendation: Recommendation, width: int) -> list[Line]:
-    check = recommendation.check
-    verdict = UNCHECKED if check is None else _check_text(check)
-    lines = _said("fits", _ceiling_text(recommendation.ceiling, recommendation.workload), width)
-    if recommendation.workload.synthetic:
-        lines += _said("data", SYNTHETIC, width, label_style="bold yellow")
-    if recommendation.step_time is not None:
-        lines += _said("speed", _speed_text(recommendation.step_time), width)
-    lines += _said("check", verdict, width)
-    lines += _said("use", _use_text(recommendation), width, style="bold green", label_style="bold green")
-    lines += _said("why", clean(_why_text(recommendation)), width)
-    if recommendation.present is not None:
-        lines += _said("gain", _gain_text(recommendation.present), width)
-    if recommendation.schedule:
-        lines += _said("steps", _schedule_text(recommendation), width)
-    for warning in recommendation.warnings:
-        lines += _said("warn", clean(warning), width, label_style="bold yellow")
-    return lines
 
 
 def _next(commands: Sequence[str], width: int) -> list[Line]:
@@ -191,108 +142,12 @@ def _next(commands: Sequence[str], width: int) -> list[Line]:
     return lines
 
 
-def _said(label: str, text: str, width: int, *, style: str = "", label_style: str = "bold") -> list[Line]:
-    return hang(label.ljust(7), text, width, style=style, label_style=label_style)
-
-
-def _check_text(check: Check) -> str:
-    if check.critical_batch_size is None or check.interval is None:
-        return f"quality check: not run: {clean(check.detail)}; the choice comes from throughput alone"
-    low, high = check.interval
-    upper = "open" if high is None else f"{high:,.0f}"
-    found = f"critical batch size {check.critical_batch_size:,.0f} (90%: {low:,.0f} to {upper})"
-    return f"{found}, {clean(_evidence(check))}"
-
-
-def _evidence(check: Check) -> str:
-    """What the critical batch size was found from."""
-    noise = "from the gradient's noise"
-    if check.status is CheckStatus.NOISE_ONLY or not check.trainings:
-        return f"{noise} alone" + (f": {check.detail}" if check.detail else "")
-    longest = format_short_duration(max(one.seconds for one in check.trainings))
-    found = f"{noise} and {len(check.trainings)} trainings of {longest}, judged on {check.held_out}"
-    if check.vetoed:
-        sizes = ", ".join(f"{veto.batch_size:,}" for veto in check.vetoed)
-        found += f"; vetoed: {sizes}"
-    return found
-
-
-def _why_text(recommendation: Recommendation) -> str:
-    limits = {
-        AnswerLimit.MEMORY: "larger sizes don't fit",
-        AnswerLimit.THROUGHPUT: "larger sizes hardly raise the throughput",
-        AnswerLimit.GENERALIZATION: "larger sizes need more samples than their throughput makes up for",
-        AnswerLimit.VETO: "the next larger size trained worse",
-        AnswerLimit.DATASET: "the data set is no larger",
-        AnswerLimit.OPTIONS: "larger sizes were not measured",
-    }
-    by = recommendation.limited_by
-    text = recommendation.why + (f"; {limits[by]}" if by is not None else "")
-    bound = recommendation.regret_bound
-    if bound is not None and bound >= _WORTH_TELLING:
-        text += f"; at worst {bound:.2f} times as long as at the best size, by the interval"
-    return text
-
-
-def _speed_text(law: StepTime) -> str:
-    fixed, each = format_short_duration(law.fixed_seconds), format_short_duration(law.sample_seconds)
-    return f"a step takes {fixed} and {each} a sample, ± {format_percent(law.relative_error)}"
-
-
-def _gain_text(present: Comparison) -> str:
-    """How much sooner than at the present size, and what that asks for."""
-    text = f"{present.relative_time:.2f} times as quick to the same loss as {present.batch_size:,}"
-    text += f" (90%: {present.low:.2f} to {present.high:.2f})"
-    return f"{text}, in {present.epochs_ratio:.2f} times as many epochs"
-
-
-def _schedule_text(recommendation: Recommendation) -> str:
-    before = {one.name: one.steps for one in recommendation.workload.schedule}
-    parts = [
-        f"{clean(one.name)} {one.steps:,}"
-        + (f" instead of {before[one.name]:,}" if one.name in before else "")
-        for one in recommendation.schedule
-    ]
-    return f"{', '.join(parts)}: as many samples as before"
-
-
-def _use_text(recommendation: Recommendation) -> str:
-    factors = [f"batch size {recommendation.batch_size}"]
-    if recommendation.accumulation_steps != 1:
-        factors.append(f"{recommendation.accumulation_steps} accumulation steps")
-    if recommendation.world_size != 1:
-        factors.append(f"{recommendation.world_size} ranks")
-    text = " x ".join(factors)
-    if len(factors) > 1:
-        text += f" = {recommendation.global_batch_size}"
-    if recommendation.learning_rate is not None:
-        text += f", learning rate {recommendation.learning_rate:.2g}"
-    elif recommendation.learning_rate_factor is not None:
-        text += f", learning rates × {recommendation.learning_rate_factor:.3g}"
-    return text
-
-
-def _ceiling_text(ceiling: Ceiling, workload: Workload) -> str:
-    samples = "" if workload.dataset_size is None else f" of {_counted(workload.dataset_size, 'sample')}"
-    reasons = {
-        LimitedBy.MEMORY: "memory is the limit",
-        LimitedBy.PLATEAU: "larger ones were not tried: throughput no longer rises",
-        LimitedBy.DATASET: f"larger ones were not tried: the data set{samples} ends",
-        LimitedBy.BUDGET: "larger ones would take more than the time allowed",
-        LimitedBy.MAX_BATCH: "larger ones were not allowed",
-        LimitedBy.SIZE_LIMIT: "larger ones fail for a reason other than memory",
-    }
-    reach = "up to" if ceiling.limited_by in (LimitedBy.MEMORY, LimitedBy.SIZE_LIMIT) else "at least"
-    again = "; it passed again in a fresh process" if ceiling.verified else ""
-    return f"{reach} {ceiling.batch_size}; {reasons[ceiling.limited_by]}{again}"
-
-
 def _device_facts(device: Device) -> list[str]:
     limit = "no limit set" if device.limit_bytes is None else f"limit {format_bytes(device.limit_bytes)}"
     source = f": {clean(device.limit_source)}" if device.limit_source else ""
     facts = [_memory(device) or "memory unknown"]
     if device.threads is not None:
-        facts.insert(0, _counted(device.threads, "thread"))
+        facts.insert(0, counted(device.threads, "thread"))
     if device.utilisation is not None:
         facts.append(f"{format_percent(device.utilisation)} busy")
     if device.driver:
@@ -313,7 +168,3 @@ def _memory(device: Device) -> str:
 
 def _label(device: Device) -> str:
     return clean(device.label)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{format_count(count)} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,146 @@
+"""The answer under the tables: what fits, what the check says, what to use and why, and what to mind."""
+
+from __future__ import annotations
+
+from autobatch.formatting import format_percent, format_short_duration
+from autobatch.records import (
+    AnswerLimit,
+    Ceiling,
+    Check,
+    CheckStatus,
+    Comparison,
+    LimitedBy,
+    Recommendation,
+    StepTime,
+    Workload,
+)
+from autobatch.reports import contest_table
+from autobatch.reports.lines import Line, clean, counted, hang
+
+SYNTHETIC = "memory and speed only: inputs are random"
+UNCHECKED = "quality check: not run; the choice comes from throughput alone"
+# A bound this close to 1 says nothing.
+_WORTH_TELLING = 1.02
+
+
+def _contest(recommendation: Recommendation, width: int) -> list[Line]:
+    found = contest_table.lines(recommendation, width)
+    return [*found, ()] if found else []
+
+
+def lines(recommendation: Recommendation, width: int) -> list[Line]:
+    """The table of the check, where there is one, and a labelled line or more for each thing to say."""
+    check = recommendation.check
+    verdict = UNCHECKED if check is None else _check_text(check)
+    found = _contest(recommendation, width)
+    found += _said("fits", _ceiling_text(recommendation.ceiling, recommendation.workload), width)
+    if recommendation.workload.synthetic:
+        found += _said("data", SYNTHETIC, width, label_style="bold yellow")
+    if recommendation.step_time is not None:
+        found += _said("speed", _speed_text(recommendation.step_time), width)
+    found += _said("check", verdict, width)
+    found += _said("use", _use_text(recommendation), width, style="bold green", label_style="bold green")
+    found += _said("why", clean(_why_text(recommendation)), width)
+    if recommendation.present is not None:
+        found += _said("gain", _gain_text(recommendation.present), width)
+    if recommendation.schedule:
+        found += _said("steps", _schedule_text(recommendation), width)
+    for warning in recommendation.warnings:
+        found += _said("warn", clean(warning), width, label_style="bold yellow")
+    return found
+
+
+def _said(label: str, text: str, width: int, *, style: str = "", label_style: str = "bold") -> list[Line]:
+    return hang(label.ljust(7), text, width, style=style, label_style=label_style)
+
+
+def _check_text(check: Check) -> str:
+    if check.critical_batch_size is None or check.interval is None:
+        return f"quality check: not run: {clean(check.detail)}; the choice comes from throughput alone"
+    low, high = check.interval
+    upper = "open" if high is None else f"{high:,.0f}"
+    found = f"critical batch size {check.critical_batch_size:,.0f} (90%: {low:,.0f} to {upper})"
+    return f"{found}, {clean(_evidence(check))}"
+
+
+def _evidence(check: Check) -> str:
+    """What the critical batch size was found from."""
+    noise = "from the gradient's noise"
+    if check.status is CheckStatus.NOISE_ONLY or not check.trainings:
+        return f"{noise} alone" + (f": {check.detail}" if check.detail else "")
+    longest = format_short_duration(max(one.seconds for one in check.trainings))
+    found = f"{noise} and {len(check.trainings)} trainings of {longest}, judged on {check.held_out}"
+    if check.vetoed:
+        sizes = ", ".join(f"{veto.batch_size:,}" for veto in check.vetoed)
+        found += f"; vetoed: {sizes}"
+    return found
+
+
+def _why_text(recommendation: Recommendation) -> str:
+    limits = {
+        AnswerLimit.MEMORY: "larger sizes don't fit",
+        AnswerLimit.THROUGHPUT: "larger sizes hardly raise the throughput",
+        AnswerLimit.GENERALIZATION: "larger sizes need more samples than their throughput makes up for",
+        AnswerLimit.VETO: "the next larger size trained worse",
+        AnswerLimit.DATASET: "the data set is no larger",
+        AnswerLimit.OPTIONS: "larger sizes were not measured",
+    }
+    by = recommendation.limited_by
+    text = recommendation.why + (f"; {limits[by]}" if by is not None else "")
+    bound = recommendation.regret_bound
+    if bound is not None and bound >= _WORTH_TELLING:
+        text += f"; at worst {bound:.2f} times as long as at the best size, by the interval"
+    return text
+
+
+def _speed_text(law: StepTime) -> str:
+    fixed, each = format_short_duration(law.fixed_seconds), format_short_duration(law.sample_seconds)
+    return f"a step takes {fixed} and {each} a sample, ± {format_percent(law.relative_error)}"
+
+
+def _gain_text(present: Comparison) -> str:
+    """How much sooner than at the present size, and what that asks for."""
+    text = f"{present.relative_time:.2f} times as quick to the same loss as {present.batch_size:,}"
+    text += f" (90%: {present.low:.2f} to {present.high:.2f})"
+    return f"{text}, in {present.epochs_ratio:.2f} times as many epochs"
+
+
+def _schedule_text(recommendation: Recommendation) -> str:
+    before = {one.name: one.steps for one in recommendation.workload.schedule}
+    parts = [
+        f"{clean(one.name)} {one.steps:,}"
+        + (f" instead of {before[one.name]:,}" if one.name in before else "")
+        for one in recommendation.schedule
+    ]
+    return f"{', '.join(parts)}: as many samples as before"
+
+
+def _use_text(recommendation: Recommendation) -> str:
+    factors = [f"batch size {recommendation.batch_size}"]
+    if recommendation.accumulation_steps != 1:
+        factors.append(f"{recommendation.accumulation_steps} accumulation steps")
+    if recommendation.world_size != 1:
+        factors.append(f"{recommendation.world_size} ranks")
+    text = " x ".join(factors)
+    if len(factors) > 1:
+        text += f" = {recommendation.global_batch_size}"
+    if recommendation.learning_rate is not None:
+        text += f", learning rate {recommendation.learning_rate:.2g}"
+    elif recommendation.learning_rate_factor is not None:
+        text += f", learning rates × {recommendation.learning_rate_factor:.3g}"
+    return text
+
+
+def _ceiling_text(ceiling: Ceiling, workload: Workload) -> str:
+    samples = "" if workload.dataset_size is None else f" of {counted(workload.dataset_size, 'sample')}"
+    reasons = {
+        LimitedBy.MEMORY: "memory is the limit",
+        LimitedBy.PLATEAU: "larger ones were not tried: throughput no longer rises",
+        LimitedBy.DATASET: f"larger ones were not tried: the data set{samples} ends",
+        LimitedBy.BUDGET: "larger ones would take more than the time allowed",
+        LimitedBy.MAX_BATCH: "larger ones were not allowed",
+        LimitedBy.SIZE_LIMIT: "larger ones fail for a reason other than memory",
+    }
+    reach = "up to" if ceiling.limited_by in (LimitedBy.MEMORY, LimitedBy.SIZE_LIMIT) else "at least"
+    again = "; it passed again in a fresh process" if ceiling.verified else ""
+    return f"{reach} {ceiling.batch_size}; {reasons[ceiling.limited_by]}{again}"
