@@ -71,7 +71,9 @@ def _changed_decays(answer: Recommendation) -> list[str]:
 
 
 def _decay(value: float) -> str:
-    """A decay with two digits of what it leaves of 1."""
+    """A decay with two digits, of what it leaves of 1 where that is less."""
+    if value < 0.5:
+        return f"{value:.2g}"
     decimals = 1 - floor(log10(1 - value)) if value < 1 else 2
     return f"{value:.{decimals}f}".rstrip("0")
 
@@ -81,7 +83,7 @@ def _learning_rate(answer: Recommendation) -> list[str]:
     check, workload = answer.check, answer.workload
     if check is None or check.critical_batch_size is None or check.batch_size is None:
         return []
-    if answer.global_batch_size == check.batch_size:
+    if answer.global_batch_size == (workload.batch_size or check.batch_size):
         return []
     if law_of_time.learning_rate_power(workload.optimizer) is None:
         return [

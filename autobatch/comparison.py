@@ -78,9 +78,10 @@ def outlook(
     """What to expect of the sizes that are allowed; None without a critical batch size."""
     if check is None or check.critical_batch_size is None or check.interval is None:
         return None
-    if check.log_sd is None or not isfinite(check.log_sd):
+    belief = _belief(check)
+    if belief is None:
         return None
-    law, belief = step_time_law(passed), _belief(check)
+    law = step_time_law(passed)
     sizes = _between_trained([trial.batch_size for trial in timed(allowed)], check)
     low, high = check.interval
     return Outlook(
@@ -113,13 +114,10 @@ def step_time(passed: Sequence[Trial]) -> StepTime | None:
     )
 
 
-def learning_rate_factor(check: Check, global_batch: int, power: float) -> float:
-    """What the noise rule multiplies learning rates by, from the check's batch size to a global one."""
-    assert check.batch_size is not None
+def learning_rate_factor(check: Check, own_size: int, global_batch: int, power: float) -> float:
+    """What the noise rule multiplies learning rates by, from the size they are meant for to a global one."""
     assert check.critical_batch_size is not None
-    return law_of_time.scaled_learning_rate(
-        1.0, check.batch_size, global_batch, check.critical_batch_size, power
-    )
+    return law_of_time.scaled_learning_rate(1.0, own_size, global_batch, check.critical_batch_size, power)
 
 
 def with_candidates(
@@ -129,13 +127,13 @@ def with_candidates(
 
     Where more memory would allow for a better size, that size made up by accumulation is a row too.
     """
-    if check is None or check.critical_batch_size is None:
+    belief = None if check is None else _belief(check)
+    if check is None or belief is None:
         return check
-    law, belief = step_time_law(passed), _belief(check)
-    sizes = sorted({trial.batch_size for trial in [*timed(passed), chosen]})
+    law, trained = step_time_law(passed), evidence.latest(check.trainings)
+    sizes = sorted({*trained, *(trial.batch_size for trial in [*timed(passed), chosen])})
     times = {size: exp(law_of_time.expected_log_time(size, belief, law)) for size in sizes}
     matched = matched_in(check)
-    trained = evidence.latest(check.trainings)
     found = [
         _trained_candidate(size, times[size] / times[chosen.batch_size], trained.get(size), matched)
         for size in sizes
@@ -214,17 +212,19 @@ def _between_trained(sizes: Sequence[int], check: Check) -> list[int]:
 
 
 def _trained_sizes(check: Check) -> list[int] | None:
-    """Ascending, the sizes that trained well; None for fewer than two."""
+    """Ascending, the sizes that trained well; None where fewer than two were trained."""
     if check.batch_size is None or len(evidence.latest(check.trainings)) < 2:
         return None
     found = sorted(one.batch_size for one in evidence.sound(check.batch_size, check.trainings))
     return found or None
 
 
-def _belief(check: Check) -> law_of_time.Belief:
-    assert check.critical_batch_size is not None
-    assert check.interval is not None
-    assert check.log_sd is not None
+def _belief(check: Check) -> law_of_time.Belief | None:
+    """What the check came to; None where that is nothing."""
+    if check.critical_batch_size is None or check.interval is None or check.log_sd is None:
+        return None
+    if not isfinite(check.log_sd):
+        return None
     low, high = check.interval
     return law_of_time.posterior(
         CriticalBatchSize(

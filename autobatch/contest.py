@@ -15,22 +15,25 @@ from autobatch import law as law_of_time
 from autobatch import trainings as evidence
 from autobatch.law import Belief
 from autobatch.noise import CriticalBatchSize
-from autobatch.records import Training, Veto
+from autobatch.records import Outcome, Training, Veto
 from autobatch.steptime import StepTimeLaw
 
 MOST_SIZES = 4
 # If trying a size could save less than this share of the training time, on expectation and at best, it
 # isn't tried.
 WORTH_TRYING = 0.02
+# What a rejected training is tried again with, where that can help.
 _RETRY = 0.5
+_REPAIRABLE = (Outcome.OK, Outcome.DIVERGED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
     """What is known before any training: the sizes that were timed, the law of their steps, the noise.
 
-    `base_size` is where the learning rates are scaled from, by `power`; None where no rule is known for the
-    optimizer: then they stay. `own_size` wins ties; None where the user has named none.
+    `base_size` is what the others are judged against. `own_size`, the user's, wins ties and is what the
+    learning rates are meant for; None where none was named: they are then taken as meant for the base size.
+    They are scaled by `power`; None where no rule is known for the optimizer: then they stay.
     """
 
     sizes: tuple[int, ...]
@@ -77,24 +80,22 @@ def next_entry(contest: Contest, trainings: Sequence[Training]) -> Entry | None:
     now = standing(contest, trainings)
     trained = evidence.latest(trainings)
     if contest.base_size not in trained:
-        return (
-            Entry(batch_size=contest.base_size, learning_rate_factor=1.0)
-            if _contested(contest, now)
-            else None
-        )
+        return _entry(contest, now, contest.base_size) if _contested(contest, now) else None
     own = trained[contest.base_size]
     if evidence.why_worse(own, own):
         return None
     if (again := _retry(own, trainings)) is not None:
         return again
     size = _most_worthwhile(contest, now, trained)
-    if size is None:
-        return None
+    return None if size is None else _entry(contest, now, size)
+
+
+def _entry(contest: Contest, now: Standing, size: int) -> Entry:
     return Entry(batch_size=size, learning_rate_factor=learning_rate_factor(contest, now.belief, size))
 
 
 def vetoes(base_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
-    """The sizes that trained worse than the base size, with half the learning rate too."""
+    """The sizes that trained worse than the base size, with half the learning rate too, or not at all."""
     trained = evidence.latest(trainings)
     own = trained.get(base_size)
     if own is None:
@@ -103,7 +104,8 @@ def vetoes(base_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
     return tuple(
         Veto(batch_size=size, reason=reason)
         for size, reason in sorted(reasons.items())
-        if reason and sum(one.batch_size == size for one in trainings) > 1
+        if reason
+        and (sum(one.batch_size == size for one in trainings) > 1 or trained[size].outcome not in _REPAIRABLE)
     )
 
 
@@ -118,7 +120,8 @@ def learning_rate_factor(contest: Contest, belief: Belief, size: int) -> float:
     """What the learning rates are multiplied by at `size`; 1 where no rule is known."""
     if contest.power is None:
         return 1.0
-    return law_of_time.scaled_learning_rate(1.0, contest.base_size, size, belief.batch_size, contest.power)
+    own = contest.own_size or contest.base_size
+    return law_of_time.scaled_learning_rate(1.0, own, size, belief.batch_size, contest.power)
 
 
 def _contested(contest: Contest, now: Standing) -> bool:
@@ -130,7 +133,7 @@ def _retry(own: Training, trainings: Sequence[Training]) -> Entry | None:
     """The last training again with half the learning rate, if it was rejected at its first go."""
     last = trainings[-1]
     tries = sum(one.batch_size == last.batch_size for one in trainings)
-    if last is own or tries > 1 or not evidence.why_worse(own, last):
+    if last is own or tries > 1 or last.outcome not in _REPAIRABLE or not evidence.why_worse(own, last):
         return None
     return Entry(batch_size=last.batch_size, learning_rate_factor=_RETRY * last.learning_rate_factor)
 

@@ -141,7 +141,8 @@ def _learning_rate_factor(workload: Workload, check: Check | None, global_batch:
     power = law_of_time.learning_rate_power(workload.optimizer)
     if power is None:
         return None
-    return comparison.learning_rate_factor(check, global_batch, power)
+    own = workload.batch_size or check.batch_size
+    return comparison.learning_rate_factor(check, own, global_batch, power)
 
 
 def _knee(passed: Sequence[Trial]) -> tuple[Trial, str]:

@@ -317,7 +317,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Veto:
-    """A size that trained worse than the present one, at both learning rates that were tried."""
+    """A size that trained worse than the present one, with half its learning rate too, or not at all."""
 
     batch_size: int
     reason: str
@@ -348,8 +348,9 @@ class Check:
     `detail` says what was done, or why not. `noise_scale` (the last one measured) and
     `critical_batch_size` are in samples; `interval` is the latter's, at 90%, its upper end None where it
     is open; `log_sd` is the standard deviation of its logarithm; the trainings have their say in all three.
-    All are None where nothing was found. `batch_size` is where the learning rates are scaled from: the
-    present size, or what stands for it. `held_out` says which samples the trainings were judged on.
+    All are None where nothing was found. `batch_size` is what the trainings are judged against: the present
+    size, or what stands for it where that is unknown or does not fit. `held_out` says which samples the
+    trainings were judged on.
     """
 
     status: CheckStatus

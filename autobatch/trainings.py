@@ -20,6 +20,8 @@ from autobatch.records import Evaluation, Outcome, Training
 # A larger batch may be this much worse in ln(loss) at equal steps, or two standard errors.
 WORST_GAP = 0.10
 _ERRORS = 2.0
+# A loss that falls by less than this in ln(loss) has not fallen.
+_NO_FALL = 0.02
 # Evaluations that are pooled into one comparison at equal steps, and the least steps that can be judged.
 _POOLED = 3
 _FEWEST_STEPS = 8
@@ -79,9 +81,9 @@ def why_worse(own: Training, other: Training) -> str:
     """Why a training at a larger size than the user's `own` is to be rejected; empty where it is not.
 
     It is where it diverged or failed; where ln(loss) at equal steps is higher by more than 0.10 and by
-    more than twice the standard error over the parts of the samples held out; and where it did not fall by
-    0.10 in the time in which the own one did. Losses that aren't positive and trainings of few common steps
-    are not judged.
+    more than twice the standard error over the parts of the samples held out; and where it did not
+    fall at all in the time in which the own one fell by 0.10. Losses that aren't positive and trainings of
+    few common steps are not judged.
     """
     if other.outcome is Outcome.DIVERGED:
         return f"the training diverged after {other.steps:,} steps"
@@ -91,7 +93,7 @@ def why_worse(own: Training, other: Training) -> str:
     if other.batch_size <= own.batch_size:
         return ""
     own_fall, fall = _fall(own), _fall(other)
-    if own_fall is not None and fall is not None and own_fall > WORST_GAP >= fall:
+    if own_fall is not None and fall is not None and own_fall > WORST_GAP and fall < _NO_FALL:
         return f"its loss did not fall in {other.steps:,} steps: {fmean(other.evaluations[-1].losses):.3g}"
     pairs = _at_equal_steps(own, other)
     if not pairs or min(loss for pair in pairs for one in pair for loss in one.losses) <= 0:

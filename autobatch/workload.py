@@ -150,12 +150,16 @@ class Trainer:
         if self._parts.step is not None:
             return None
         self._enter("evaluation")
+        modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
             with torch.no_grad():
                 return self._loss(to_device(batch, self._device))
         finally:
             self.model.train()
+            # Parts that a model keeps out of training stay out.
+            for module, mode in modes:
+                module.training = mode
 
     def held_out_loss(self, rows: Sequence[int], *, from_validation: bool) -> float:
         """The loss of rows of the validation set, or of the training set."""

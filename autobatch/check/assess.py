@@ -9,7 +9,7 @@ from math import inf, isfinite
 from autobatch import contest, noise, search
 from autobatch.comparison import step_time_law
 from autobatch.errors import AutobatchError
-from autobatch.law import learning_rate_power
+from autobatch.law import learning_rate_power, scaled_learning_rate
 from autobatch.probe import wire
 from autobatch.probe.runner import Engine
 from autobatch.records import Check, CheckStatus, Curve, Limits, Objective, Outcome, Training, Trial
@@ -93,11 +93,19 @@ class Assessment:
             return None
         return wire.MeasureNoise(
             batch_size=own.batch_size,
+            learning_rate_factor=self._first_factor(own.batch_size),
             seconds=self._left,
             burn_in_seconds=min(_MOST_BURN_IN_SECONDS, _BURN_IN_SHARE * self._left),
             most_samples=samples,
             largest_chunk=max(own.batch_size, _nearest(self._passed, _LEAST_CHUNK).batch_size),
         )
+
+    def _first_factor(self, size: int) -> float:
+        """Below a present size that doesn't fit, the learning rate by the linear rule: the lowest one."""
+        present, power = self._curve.workload.batch_size, learning_rate_power(self._curve.workload.optimizer)
+        if present is None or power is None:
+            return 1.0
+        return scaled_learning_rate(1.0, present, size, inf, power)
 
     def _keep_noise(
         self, batch_size: int, scales: Sequence[noise.NoiseScale], prior: noise.CriticalBatchSize

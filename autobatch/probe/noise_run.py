@@ -37,6 +37,7 @@ def run(trainer: Trainer, command: wire.MeasureNoise) -> wire.Noise:
     most_samples = min(dataset_size, command.most_samples, _MOST_CHUNKS * command.largest_chunk)
     most_steps = max(1, _BURN_IN_EPOCHS * dataset_size // command.batch_size)
     try:
+        trainer.scale_learning_rates(command.learning_rate_factor)
         for share in _MEASURE_AT:
             begin = time.perf_counter()
             while steps < share * most_steps and spent < share * command.burn_in_seconds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from itertools import islice
 
 import torch
 
@@ -107,8 +107,8 @@ class _Run:
 
 def _rows(train: Sequence[int], seed: int) -> Iterator[int]:
     """Indices of one shuffled epoch after the other, the same for the same seed."""
-    for epoch in count():
-        generator = torch.Generator().manual_seed((seed + epoch) % 2**63)
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    while True:
         for place in torch.randperm(len(train), generator=generator).tolist():
             yield train[place]
 

@@ -63,10 +63,12 @@ class TimeRound(_Message, frozen=True):
 class MeasureNoise(_Message, frozen=True):
     """Train for a while at `batch_size`, and measure the gradient's noise. Answered by Noise.
 
-    `most_samples` of each measurement, in chunks of `largest_chunk` at most; none begins after `seconds`.
+    All learning rates are multiplied by `learning_rate_factor`. `most_samples` of each measurement, in
+    chunks of `largest_chunk` at most; none begins after `seconds`.
     """
 
     batch_size: int
+    learning_rate_factor: float
     seconds: float
     burn_in_seconds: float
     most_samples: int

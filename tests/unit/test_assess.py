@@ -333,3 +333,17 @@ def test_what_the_trainings_had_come_to_survives_an_interrupt() -> None:
     assert len(assessment.check.trainings) == 1
     assert assessment.check.status is CheckStatus.NOISE_ONLY
     assert assessment.check.detail == "only one size was trained"
+
+
+def test_a_rate_meant_for_a_size_that_does_not_fit_is_scaled_down_to_one_that_does() -> None:
+    engine = SimulatedEngine(machine())
+    about = timed_curve(present=4 * 2048)
+    found = assess(engine, about, BUDGET)
+    (noise,) = engine.noise_commands
+    assert (noise.batch_size, noise.learning_rate_factor) == (2048, pytest.approx(1 / 4))
+    base = engine.train_commands[0]
+    assert base.batch_size == 2048
+    assert 1 / 4 < base.learning_rate_factor < 1.0
+    answer = recommend(about, found, BUDGET)
+    assert answer.learning_rate_factor is not None
+    assert answer.learning_rate_factor < base.learning_rate_factor

@@ -284,11 +284,11 @@ def test_a_critical_batch_size_without_any_bound_is_no_error() -> None:
     outlook(trials, trials, check(2.0, interval=(0.0, None), log_sd=math.inf), 32)
 
 
-def test_the_learning_rate_follows_the_gain_from_the_checks_size() -> None:
+def test_the_learning_rate_follows_the_gain_from_the_size_it_is_meant_for() -> None:
     found = check(64.0)
-    assert learning_rate_factor(found, 32, 1.0) == 1.0
-    assert learning_rate_factor(found, 64, 1.0) == pytest.approx((1 + 64 / 32) / (1 + 64 / 64))
-    assert learning_rate_factor(found, 64, 0.5) == pytest.approx(math.sqrt(1.5))
+    assert learning_rate_factor(found, 32, 32, 1.0) == 1.0
+    assert learning_rate_factor(found, 32, 64, 1.0) == pytest.approx((1 + 64 / 32) / (1 + 64 / 64))
+    assert learning_rate_factor(found, 32, 64, 0.5) == pytest.approx(math.sqrt(1.5))
 
 
 # The table of candidates

@@ -29,6 +29,7 @@ def trainer(model: nn.Module, samples: int, **parts: Any) -> Trainer:
 def command(**given: Any) -> wire.MeasureNoise:
     usual: dict[str, Any] = {
         "batch_size": 16,
+        "learning_rate_factor": 1.0,
         "seconds": 2000.0,
         "burn_in_seconds": 1000.0,
         "most_samples": 512,

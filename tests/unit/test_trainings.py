@@ -424,9 +424,6 @@ def test_a_size_that_learns_nothing_where_the_own_one_does_is_rejected() -> None
     assert why_worse(own, trained(256, 6, lambda at: 2.31)) == "", "too few steps to tell"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a fall by 0.10 from the fourth step on is asked for, wherever that begins and ends"
-)
 def test_a_size_that_ends_lower_in_the_same_time_is_not_rejected() -> None:
     """Its loss was lower at the first evaluation already, so it fell by less from there on."""
     own = along_the_law(32, 320.0, 130, early=50.0)
@@ -435,7 +432,6 @@ def test_a_size_that_ends_lower_in_the_same_time_is_not_rejected() -> None:
     assert why_worse(own, other) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="the same: a third of them is vetoed at a third of the steps")
 def test_no_more_are_vetoed_where_the_loss_falls_slowly() -> None:
     """By the law without noise: at equal steps, no larger size is worse than the own one."""
     draw = random.Random(6)
