@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf, isfinite
+from math import exp, inf, isfinite, log
 from statistics import fmean
 
 from autobatch import law as law_of_time
@@ -115,9 +115,18 @@ def step_time(passed: Sequence[Trial]) -> StepTime | None:
 
 
 def learning_rate_factor(check: Check, own_size: int, global_batch: int, power: float) -> float:
-    """What the noise rule multiplies learning rates by, from the size they are meant for to a global one."""
+    """What the noise rule multiplies learning rates by, from the size they are meant for to a global one.
+
+    Where the training nearest to that did better with half of what the rule gave it, so does this.
+    """
     assert check.critical_batch_size is not None
-    return law_of_time.scaled_learning_rate(1.0, own_size, global_batch, check.critical_batch_size, power)
+    rule = law_of_time.scaled_learning_rate(1.0, own_size, global_batch, check.critical_batch_size, power)
+    best = evidence.best_of_each(check.trainings)
+    if not best:
+        return rule
+    nearest = min(best, key=lambda size: abs(log(size / global_batch)))
+    first = next(one for one in check.trainings if one.batch_size == nearest)
+    return rule * best[nearest].learning_rate_factor / first.learning_rate_factor
 
 
 def with_candidates(
@@ -130,7 +139,7 @@ def with_candidates(
     belief = None if check is None else _belief(check)
     if check is None or belief is None:
         return check
-    law, trained = step_time_law(passed), evidence.latest(check.trainings)
+    law, trained = step_time_law(passed), evidence.best_of_each(check.trainings)
     sizes = sorted({*trained, *(trial.batch_size for trial in [*timed(passed), chosen])})
     times = {size: exp(law_of_time.expected_log_time(size, belief, law)) for size in sizes}
     matched = matched_in(check)
@@ -213,7 +222,7 @@ def _between_trained(sizes: Sequence[int], check: Check) -> list[int]:
 
 def _trained_sizes(check: Check) -> list[int] | None:
     """Ascending, the sizes that trained well; None where fewer than two were trained."""
-    if check.batch_size is None or len(evidence.latest(check.trainings)) < 2:
+    if check.batch_size is None or len(evidence.best_of_each(check.trainings)) < 2:
         return None
     found = sorted(one.batch_size for one in evidence.sound(check.batch_size, check.trainings))
     return found or None

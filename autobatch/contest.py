@@ -1,8 +1,9 @@
 """Pure: which sizes the check trains for a while, and what it believes after each of these trainings.
 
 The user's own size comes first, since the others are judged against it, then whichever size would be
-chosen if it ended here. From then on only trainings that can change the answer are worth their time: those of
-sizes that, as far as is known, may still turn out quicker than the choice.
+chosen if it ended here, with the learning rate of the rule and with half of that. From then on only
+trainings that can change the answer are worth their time: those of sizes that, as far as is known, may still
+turn out quicker than the choice.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MOST_SIZES = 4
 WORTH_TRYING = 0.02
 # What a rejected training is tried again with, where that can help.
 _RETRY = 0.5
+# A learning rate raised by this much is compared with half of it.
+_RAISED = 1.5
 _REPAIRABLE = (Outcome.OK, Outcome.DIVERGED)
 
 
@@ -78,13 +81,13 @@ def standing(contest: Contest, trainings: Sequence[Training]) -> Standing:
 def next_entry(contest: Contest, trainings: Sequence[Training]) -> Entry | None:
     """The training to run next; None where no further one can change the answer much."""
     now = standing(contest, trainings)
-    trained = evidence.latest(trainings)
+    trained = evidence.best_of_each(trainings)
     if contest.base_size not in trained:
         return _entry(contest, now, contest.base_size) if _contested(contest, now) else None
     own = trained[contest.base_size]
     if evidence.why_worse(own, own):
         return None
-    if (again := _retry(own, trainings)) is not None:
+    if (again := _retry(own, trainings) or _gentler(contest, now, trainings)) is not None:
         return again
     size = _most_worthwhile(contest, now, trained)
     return None if size is None else _entry(contest, now, size)
@@ -96,7 +99,7 @@ def _entry(contest: Contest, now: Standing, size: int) -> Entry:
 
 def vetoes(base_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
     """The sizes that trained worse than the base size, with half the learning rate too, or not at all."""
-    trained = evidence.latest(trainings)
+    trained = evidence.best_of_each(trainings)
     own = trained.get(base_size)
     if own is None:
         return ()
@@ -136,6 +139,17 @@ def _retry(own: Training, trainings: Sequence[Training]) -> Entry | None:
     if last is own or tries > 1 or last.outcome not in _REPAIRABLE or not evidence.why_worse(own, last):
         return None
     return Entry(batch_size=last.batch_size, learning_rate_factor=_RETRY * last.learning_rate_factor)
+
+
+def _gentler(contest: Contest, now: Standing, trainings: Sequence[Training]) -> Entry | None:
+    """The choice again with half the learning rate, where that was raised: the rule may have gone too far.
+
+    The present rate may be close to the largest that this model bears at any batch size.
+    """
+    tries = [one for one in trainings if one.batch_size == now.choice]
+    if now.choice == contest.base_size or len(tries) != 1 or tries[0].learning_rate_factor < _RAISED:
+        return None
+    return Entry(batch_size=now.choice, learning_rate_factor=_RETRY * tries[0].learning_rate_factor)
 
 
 def _most_worthwhile(contest: Contest, now: Standing, trained: dict[int, Training]) -> int | None:

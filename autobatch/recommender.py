@@ -135,7 +135,7 @@ def _learning_rate_factor(workload: Workload, check: Check | None, global_batch:
     """What the learning rates are multiplied by: as it was trained with, else by the noise rule."""
     if check is None or check.batch_size is None or check.critical_batch_size is None:
         return None
-    trained = evidence.latest(check.trainings).get(global_batch)
+    trained = evidence.best_of_each(check.trainings).get(global_batch)
     if trained is not None and trained.outcome is Outcome.OK:
         return trained.learning_rate_factor
     power = law_of_time.learning_rate_power(workload.optimizer)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 from statistics import fmean, stdev
 
 from autobatch.records import Evaluation, Outcome, Training
@@ -45,21 +45,28 @@ class Matched:
     pooled: tuple[tuple[int, float], ...]
 
 
-def latest(trainings: Sequence[Training]) -> dict[int, Training]:
-    """The last training at each size: a repeated one counts instead of the first."""
-    return {training.batch_size: training for training in trainings}
+def best_of_each(trainings: Sequence[Training]) -> dict[int, Training]:
+    """The training at each size that ended at the lowest loss; the last one, if all of them failed."""
+    found: dict[int, Training] = {}
+    for training in trainings:
+        other = found.get(training.batch_size)
+        if other is None or _end(training) <= _end(other):
+            found[training.batch_size] = training
+    return found
 
 
 def sound(base_size: int, trainings: Sequence[Training]) -> list[Training]:
-    """The last training at each size, without those that are to be rejected beside that of the base size."""
-    found = latest(trainings)
+    """The best training at each size, without those that are to be rejected beside that of the base size."""
+    found = best_of_each(trainings)
     own = found.get(base_size)
     return [one for one in found.values() if own is None or not why_worse(own, one)]
 
 
 def match(trainings: Sequence[Training]) -> Matched | None:
     """Steps to the lowest loss that two of two, or three of more, trainings fall to; None if they don't."""
-    curves = {size: _smoothed(one) for size, one in latest(trainings).items() if one.outcome is Outcome.OK}
+    curves = {
+        size: _smoothed(one) for size, one in best_of_each(trainings).items() if one.outcome is Outcome.OK
+    }
     lowest = sorted(min((loss for _, _, loss in curve), default=0.0) for curve in curves.values() if curve)
     if len(lowest) < 2:
         return None
@@ -110,6 +117,13 @@ def why_worse(own: Training, other: Training) -> str:
         f"loss {fmean(theirs.losses):.3g} against {fmean(mine.losses):.3g} at {own.batch_size:,} "
         f"after {theirs.steps:,} steps each"
     )
+
+
+def _end(training: Training) -> float:
+    """The mean loss of the last evaluations; infinite for a training that failed."""
+    if training.outcome is not Outcome.OK or not training.evaluations:
+        return inf
+    return fmean(fmean(one.losses) for one in training.evaluations[-_POOLED:])
 
 
 def _fall(training: Training) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, log
 
 from autobatch.devices.base import Backend, Peak
 from autobatch.errors import DeviceError
@@ -39,8 +39,9 @@ class Machine:
     a stream really has (`stream_size`). `noise_scale`: of the gradient, in samples, infinite where it has no
     mean. `noise_error`: what a measurement of it ends with, without any result. A training takes
     S_min (1 + critical_batch_size / B) steps to a loss, with `loss_noise` (of its logarithm) in what is
-    evaluated; it diverges above `highest_learning_rate_factor`, its loss is `handicaps` times as high at
-    a size, and its process dies at those of `training_deaths`.
+    evaluated; it diverges above `highest_learning_rate_factor`, its loss is higher the further the learning
+    rate is from `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at
+    those of `training_deaths`.
     """
 
     total_bytes: int = 1024 * MIB
@@ -57,6 +58,7 @@ class Machine:
     noise_error: str = ""
     critical_batch_size: float = 200.0
     highest_learning_rate_factor: float = float("inf")
+    best_learning_rate_factor: float | None = None
     handicaps: dict[int, float] = field(default_factory=dict)
     training_deaths: set[int] = field(default_factory=set)
     loss_noise: float = 0.0
@@ -281,6 +283,9 @@ class SimulatedEngine:
         while at <= steps:
             progress = at / (1 + self.machine.critical_batch_size / size)
             loss = self.machine.handicaps.get(size, 1.0) * (1 + progress / 5) ** -0.5
+            if self.machine.best_learning_rate_factor is not None:
+                distance = log(command.learning_rate_factor / self.machine.best_learning_rate_factor)
+                loss *= 1 + 0.05 * distance**2
             losses = tuple(
                 loss * self._random.lognormvariate(0.0, self.machine.loss_noise)
                 for _ in range(max(1, command.samples // command.part_size))

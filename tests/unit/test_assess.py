@@ -347,3 +347,15 @@ def test_a_rate_meant_for_a_size_that_does_not_fit_is_scaled_down_to_one_that_do
     answer = recommend(about, found, BUDGET)
     assert answer.learning_rate_factor is not None
     assert answer.learning_rate_factor < base.learning_rate_factor
+
+
+def test_a_raised_learning_rate_is_compared_with_half_of_it_and_the_better_one_recommended() -> None:
+    engine = SimulatedEngine(machine(best_learning_rate_factor=2.0))
+    found = assess(engine, timed_curve(), Limits(budget_seconds=60.0))
+    at_choice = [one for one in found.trainings if one.batch_size == 256]
+    raised, halved = (one.learning_rate_factor for one in at_choice)
+    assert halved == raised / 2
+    answer = recommend(timed_curve(), found, Limits(budget_seconds=60.0))
+    assert answer.batch_size == 256
+    assert answer.learning_rate_factor == halved
+    assert answer.learning_rate == pytest.approx(0.1 * halved)

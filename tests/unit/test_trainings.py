@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch.records import Evaluation, Outcome, Training
-from autobatch.trainings import Matched, latest, match, sound, why_worse
+from autobatch.trainings import Matched, best_of_each, match, sound, why_worse
 
 SIZES = tuple(2**k for k in range(1, 12))
 PARTS = 8
@@ -236,12 +236,15 @@ def test_trainings_that_failed_are_ignored(outcome: Outcome) -> None:
     assert match([good[0], failed]) is None
 
 
-def test_a_repeated_training_counts_instead_of_the_first() -> None:
+def test_the_training_that_ends_lowest_counts() -> None:
     own, bad, good = (along_the_law(size, 100.0, 200) for size in (32, 64, 64))
     bad = replace(bad, learning_rate_factor=2.0, outcome=Outcome.DIVERGED)
-    assert latest([own, bad, good]) == {32: own, 64: good}
-    assert match([own, bad, good]) == match([own, good])
-    assert match([own, good, bad]) is None
+    assert best_of_each([own, bad, good]) == {32: own, 64: good}
+    assert match([own, bad, good]) == match([own, good, bad]) == match([own, good])
+    high, low = flat(1.0, 64), flat(0.9, 64)
+    assert best_of_each([high, low]) == best_of_each([low, high]) == {64: low}
+    gentler = replace(low, learning_rate_factor=0.5)
+    assert best_of_each([low, gentler]) == {64: gentler}, "as good with a lower learning rate"
 
 
 def test_a_training_without_evaluations_is_ignored() -> None:
@@ -345,12 +348,12 @@ def test_trainings_without_evaluations_are_not_judged() -> None:
     assert why_worse(flat(1.0), replace(flat(9.0, 64), evaluations=())) == ""
 
 
-def test_what_is_sound_is_the_last_of_each_size_without_those_that_are_worse() -> None:
+def test_what_is_sound_is_the_best_of_each_size_without_those_that_are_worse() -> None:
     own, small, large = flat(1.0), flat(5.0, 8), flat(0.9, 64)
     bad, diverged = flat(1.5, 128), ended(Outcome.DIVERGED, 256)
     assert sound(32, [own, small, large, bad, diverged]) == [own, small, large]
     assert sound(32, [own, replace(large, outcome=Outcome.FAILED), large]) == [own, large]
-    assert sound(32, [own, large, replace(large, outcome=Outcome.FAILED)]) == [own]
+    assert sound(32, [own, large, replace(large, outcome=Outcome.FAILED)]) == [own, large]
     assert sound(32, []) == []
 
 

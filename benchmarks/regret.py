@@ -1,0 +1,308 @@
+"""Runs the whole tool on real trainings: how much longer than the best batch size its answer takes.
+
+    python benchmarks/regret.py [--tasks NAME ...] [--seeds COUNT]
+
+Needs a quiet machine and results/oracle.jsonl (see oracle.py); writes results/regret.json. For each task the
+step time t(B) is measured first. For each seed, one that the oracle has not seen, `autobatch.find` gives an
+answer, and the task is trained to its target with that answer and with its own batch size and learning rate.
+
+regret        steps(B) t(B) over the least of the oracle's sizes, steps(B) with the oracle's learning rate
+whole regret  the same with the steps that the training with the answer's own learning rate really took
+break-even    seconds of `find` and of that training, against those of the training at the own batch size
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median
+
+import oracle
+import torch
+from oracle import Run
+from tasks import TASKS, Task
+
+import autobatch
+from autobatch.devices import host
+from autobatch.steptime import StepTimeLaw, fit_step_time
+
+RESULTS = Path(__file__).parent / "results" / "regret.json"
+FIRST_SEED = 100  # the oracle's are below
+ROUNDS = 7
+ROUND_SECONDS = 0.05
+ROUND_STEPS = 3
+# A training that takes that many times the oracle's steps has not reached its target.
+PATIENCE = 5.0
+TOOL = "autobatch"
+OWN = "always 32"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a task is judged by: the oracle's steps and the measured step time."""
+
+    task: Task
+    steps: dict[int, float]
+    law: StepTimeLaw
+
+    def seconds(self, size: int) -> float:
+        """Time to the target at a batch size, with the oracle's learning rate."""
+        return steps_at(self.steps, size) * self.law.step_seconds_at(size)
+
+    @property
+    def best(self) -> int:
+        return min(self.steps, key=self.seconds)
+
+    def regret(self, size: int) -> float:
+        return self.seconds(size) / self.seconds(self.best)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer and what became of it. Trainings that did not reach the target count what they ran."""
+
+    task: str
+    seed: int
+    batch_size: int
+    learning_rate: float | None
+    critical_batch_size: float | None
+    interval: Sequence[float | None] | None
+    status: str
+    find_seconds: float
+    regret: float
+    whole_regret: float
+    own_whole_regret: float
+    train_seconds: float
+    own_train_seconds: float
+    reached: bool
+    own_reached: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [task.name for task in TASKS]
+    parser.add_argument("--tasks", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument("--seeds", type=int, default=5, help="how many answers for each task")
+    options = parser.parse_args()
+    begun = datetime.now(UTC)
+    grounds: list[Ground] = []
+    rows: list[Row] = []
+    for task in (task for task in TASKS if task.name in options.tasks):
+        grounds.append(prepare(task))
+        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
+            rows.append(judge(grounds[-1], seed))
+            print(json.dumps(asdict(rows[-1])), flush=True)
+            RESULTS.write_text(json.dumps(document(begun, grounds, rows), indent=1) + "\n")
+    print(table(grounds, rows))
+
+
+def prepare(task: Task) -> Ground:
+    """The oracle's steps and the step time, measured now."""
+    known = oracle.values(task)
+    if missing := [size for size in task.sizes if size not in known]:
+        raise SystemExit(f"{task.name}: the oracle has no value at {missing}; run benchmarks/oracle.py first")
+    rounds = step_seconds(task)
+    law = fit_step_time(list(rounds), list(rounds.values()))
+    return Ground(task, {size: best.steps for size, best in known.items()}, law)
+
+
+def step_seconds(task: Task) -> dict[int, list[float]]:
+    """The median step of each round by size; the sizes take turns, so that a drift meets all of them."""
+    steppers = {size: _stepper(task, size) for size in task.sizes}
+    found: dict[int, list[float]] = {size: [] for size in task.sizes}
+    for _ in range(ROUNDS):
+        for size, step in steppers.items():
+            step()
+            times: list[float] = []
+            while len(times) < ROUND_STEPS or sum(times) < ROUND_SECONDS:
+                begin = time.perf_counter()
+                step()
+                times.append(time.perf_counter() - begin)
+            found[size].append(median(times))
+    return found
+
+
+def _stepper(task: Task, size: int) -> Callable[[], None]:
+    """A function that does one training step as oracle.train does."""
+    model = task.build_model()
+    optimizer = task.make_optimizer(model.parameters(), task.learning_rate)
+    data = task.build_data()[0]
+    stream = oracle.batches(len(data), size, seed=0)
+    return lambda: oracle.take_step(task, model, optimizer, data[next(stream)])
+
+
+def judge(ground: Ground, seed: int) -> Row:
+    """An answer of the tool, and trainings with it and without it."""
+    task = ground.task
+    data, held_out = task.build_data()
+    found = autobatch.find(
+        task.build_model,
+        data,
+        loss_fn=task.loss_fn,
+        optimizer=partial(task.make_optimizer, lr=task.learning_rate),
+        val_dataset=held_out,
+        batch_size=task.batch_size,
+        limits=autobatch.Limits(seed=seed),
+    )
+    rate = found.learning_rate or task.learning_rate
+    trained = _train(ground, found.batch_size, rate, seed)
+    own = _train(ground, task.batch_size, task.learning_rate, seed)
+    check = found.check
+    return Row(
+        task=task.name,
+        seed=seed,
+        batch_size=found.batch_size,
+        learning_rate=found.learning_rate,
+        critical_batch_size=check.critical_batch_size if check else None,
+        interval=check.interval if check else None,
+        status=str(check.status) if check else "",
+        find_seconds=found.environment.elapsed_seconds if found.environment else math.nan,
+        regret=ground.regret(found.batch_size),
+        whole_regret=_whole_regret(ground, found.batch_size, trained),
+        own_whole_regret=_whole_regret(ground, task.batch_size, own),
+        train_seconds=trained.train_seconds,
+        own_train_seconds=own.train_seconds,
+        reached=trained.steps is not None,
+        own_reached=own.steps is not None,
+    )
+
+
+def _train(ground: Ground, size: int, rate: float, seed: int) -> Run:
+    return oracle.train(ground.task, size, rate, seed, PATIENCE * steps_at(ground.steps, size))
+
+
+def _whole_regret(ground: Ground, size: int, run: Run) -> float:
+    return (run.steps or run.ran) * ground.law.step_seconds_at(size) / ground.seconds(ground.best)
+
+
+def steps_at(steps: Mapping[int, float], size: int) -> float:
+    """Interpolated in logarithms; above the sizes the same steps as at the last, below the same samples."""
+    sizes = sorted(steps)
+    if size >= sizes[-1]:
+        return steps[sizes[-1]]
+    if size <= sizes[0]:
+        return steps[sizes[0]] * sizes[0] / size
+    above = next(i for i, known in enumerate(sizes) if known > size)
+    low, high = sizes[above - 1], sizes[above]
+    return steps[low] * (steps[high] / steps[low]) ** (math.log(size / low) / math.log(high / low))
+
+
+def rules(ground: Ground) -> dict[str, int]:
+    """The sizes that other rules choose. All of the oracle's sizes fit, so the largest one fits."""
+    rates = {size: size / ground.law.step_seconds_at(size) for size in ground.steps}
+    return {
+        OWN: ground.task.batch_size,
+        "fastest throughput": max(rates, key=rates.__getitem__),
+        "90% of the throughput": min(s for s, rate in rates.items() if rate >= 0.9 * max(rates.values())),
+        "largest that fits": max(rates),
+    }
+
+
+def regrets(grounds: Iterable[Ground], rows: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
+    """Regret by rule and task, one for each seed; the whole answer's too."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for ground in grounds:
+        own = [row for row in rows if row.task == ground.task.name]
+        scored = {TOOL: [row.regret for row in own]}
+        scored |= {rule: [ground.regret(size)] * len(own) for rule, size in rules(ground).items()}
+        scored[f"{TOOL}, whole"] = [row.whole_regret for row in own]
+        scored[f"{OWN}, whole"] = [row.own_whole_regret for row in own]
+        for rule, values in scored.items():
+            found.setdefault(rule, {})[ground.task.name] = values
+    return found
+
+
+def summary(cells: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Mean, 90th percentile (nearest rank) and maximum over tasks and seeds, and the mean of each task."""
+    values = sorted(one for cell in cells.values() for one in cell)
+    p90 = values[math.ceil(0.9 * len(values)) - 1]
+    per_task = {task: fmean(cell) for task, cell in cells.items()}
+    return {"mean": fmean(values), "p90": p90, "max": values[-1], **per_task}
+
+
+def break_even(rows: Iterable[Row]) -> dict[str, float]:
+    """Mean seconds of a task: `find`, the training with its answer, the training with the own size."""
+    rows = list(rows)
+    find, with_answer = fmean(r.find_seconds for r in rows), fmean(r.train_seconds for r in rows)
+    own = fmean(r.own_train_seconds for r in rows)
+    return {"find": find, "with_answer": with_answer, "own": own, "saved": own - find - with_answer}
+
+
+def table(grounds: Sequence[Ground], rows: Sequence[Row]) -> str:
+    """What regret.json sums up, to read."""
+    names = [ground.task.name for ground in grounds]
+    lines = ["regret".ljust(24) + "".join(f"{one:>18}" for one in ("mean", "p90", "max", *names))]
+    for rule, cells in regrets(grounds, rows).items():
+        lines.append(rule.ljust(24) + "".join(f"{value:18.2f}" for value in summary(cells).values()))
+    lines += [
+        "",
+        "seconds".ljust(24) + "".join(f"{one:>18}" for one in ("find", "with answer", "own", "saved")),
+    ]
+    for name in names:
+        seconds = break_even(row for row in rows if row.task == name)
+        lines.append(name.ljust(24) + "".join(f"{value:18.1f}" for value in seconds.values()))
+    for ground in grounds:
+        sizes = ", ".join(f"{size:,} {ground.seconds(size):.2f} s" for size in ground.steps)
+        lines += ["", f"{ground.task.name}: best {ground.best:,}; {sizes}"]
+    missed = sum(not row.reached for row in rows)
+    return "\n".join([*lines, "", f"{missed} of {len(rows)} trainings with the answer missed the target"])
+
+
+def document(begun: datetime, grounds: Sequence[Ground], rows: Sequence[Row]) -> dict[str, object]:
+    """All answers and what they sum up to, with what they were made with."""
+    done = [ground for ground in grounds if any(row.task == ground.task.name for row in rows)]
+    return {
+        "environment": environment(begun),
+        "tasks": {ground.task.name: _described(ground) for ground in done},
+        "regret": {rule: summary(cells) for rule, cells in regrets(done, rows).items()},
+        "seconds": {g.task.name: break_even(r for r in rows if r.task == g.task.name) for g in done},
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def environment(begun: datetime) -> dict[str, object]:
+    """With what and when something was measured."""
+    return {
+        "date": begun.isoformat(timespec="seconds"),
+        "autobatch": autobatch.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": host.cpu_name(),
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _described(ground: Ground) -> dict[str, object]:
+    law = ground.law
+    return {
+        "target": ground.task.target,
+        "own": {"batch_size": ground.task.batch_size, "learning_rate": ground.task.learning_rate},
+        "best": ground.best,
+        "rules": rules(ground),
+        "step_time": {"a": law.a_seconds, "b": law.b_seconds_per_sample, "error": law.relative_error},
+        "sizes": {
+            size: {
+                "steps": steps,
+                "step_seconds": law.step_seconds_at(size),
+                "seconds": ground.seconds(size),
+            }
+            for size, steps in ground.steps.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
