@@ -13,18 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from autobatch.records import Evaluation, Outcome, Training
 
 # A larger batch may be this much worse in ln(loss) at equal steps, or two standard errors.
 WORST_GAP = 0.10
 _ERRORS = 2.0
+# Losses at the end of two trainings that differ by less are equally good.
+_AS_GOOD = 0.05
 # A loss that falls by less than this in ln(loss) has not fallen.
 _NO_FALL = 0.02
 # Evaluations that are pooled into one comparison at equal steps, and the least steps that can be judged.
-_POOLED = 3
+_POOLED = 5
 _FEWEST_STEPS = 8
+# Evaluations from which on a loss is smoothed over two neighbours on either side instead of one.
+_MANY = 12
 # Steps are matched at several losses, from where half of the steps have been made to the lowest common one.
 _LEVELS = 5
 # A loss that many trainings reach is low enough to compare at; one that can't keep up is left out.
@@ -46,11 +50,14 @@ class Matched:
 
 
 def best_of_each(trainings: Sequence[Training]) -> dict[int, Training]:
-    """The training at each size that ended at the lowest loss; the last one, if all of them failed."""
+    """The training at each size that ended at the lowest loss; the last one, if all of them failed.
+
+    A later one has the lower learning rate: being as good is enough, as a lower one gains towards the end.
+    """
     found: dict[int, Training] = {}
     for training in trainings:
         other = found.get(training.batch_size)
-        if other is None or _end(training) <= _end(other):
+        if other is None or _end(training) <= (1 + _AS_GOOD) * _end(other):
             found[training.batch_size] = training
     return found
 
@@ -105,25 +112,28 @@ def why_worse(own: Training, other: Training) -> str:
     pairs = _at_equal_steps(own, other)
     if not pairs or min(loss for pair in pairs for one in pair for loss in one.losses) <= 0:
         return ""
-    gaps = [
-        fmean(log(theirs.losses[part] / mine.losses[part]) for mine, theirs in pairs)
-        for part in range(len(pairs[0][0].losses))
-    ]
+    # A training at the edge of what its learning rate allows has spikes: the median pair is free of them.
+    mine, theirs = sorted(pairs, key=lambda pair: fmean(_gaps(*pair)))[len(pairs) // 2]
+    gaps = _gaps(mine, theirs)
     error = stdev(gaps) / sqrt(len(gaps)) if len(gaps) > 1 else 0.0
     if fmean(gaps) <= max(WORST_GAP, _ERRORS * error):
         return ""
-    mine, theirs = pairs[-1]
     return (
         f"loss {fmean(theirs.losses):.3g} against {fmean(mine.losses):.3g} at {own.batch_size:,} "
         f"after {theirs.steps:,} steps each"
     )
 
 
+def _gaps(mine: Evaluation, theirs: Evaluation) -> list[float]:
+    """Differences of ln(loss) part by part."""
+    return [log(one / other) for one, other in zip(theirs.losses, mine.losses, strict=True)]
+
+
 def _end(training: Training) -> float:
-    """The mean loss of the last evaluations; infinite for a training that failed."""
+    """The median loss of the last evaluations; infinite for a training that failed."""
     if training.outcome is not Outcome.OK or not training.evaluations:
         return inf
-    return fmean(fmean(one.losses) for one in training.evaluations[-_POOLED:])
+    return median(fmean(one.losses) for one in training.evaluations[-_POOLED:])
 
 
 def _fall(training: Training) -> float | None:
@@ -143,12 +153,16 @@ def _at_equal_steps(own: Training, other: Training) -> list[tuple[Evaluation, Ev
 
 
 def _smoothed(training: Training) -> list[tuple[int, float, float]]:
-    """(steps, seconds, loss) of each evaluation between two others, the loss a mean over the three."""
+    """(steps, seconds, loss) of the evaluations, the loss a median over neighbours on both sides.
+
+    Spikes and dips of a training at the edge of what its learning rate allows are no progress.
+    """
     losses = [fmean(one.losses) for one in training.evaluations]
+    reach = 2 if len(losses) >= _MANY else 1
     return [
-        (one.steps, one.seconds, fmean(losses[i - 1 : i + 2]))
+        (one.steps, one.seconds, median(losses[i - reach : i + reach + 1]))
         for i, one in enumerate(training.evaluations)
-        if 0 < i < len(losses) - 1
+        if reach <= i < len(losses) - reach
     ]
 
 
