@@ -1,6 +1,7 @@
 """Runs the whole tool on real trainings: how much longer than the best batch size its answer takes.
 
     python benchmarks/regret.py [--tasks NAME ...] [--seeds COUNT]
+    python benchmarks/regret.py --rescore     # results/regret.json with what the oracle knows by now
 
 Needs a quiet machine and results/oracle.jsonl (see oracle.py); writes results/regret.json. For each task the
 step time t(B) is measured first. For each seed, one that the oracle has not seen, `autobatch.find` gives an
@@ -20,11 +21,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import oracle
 import torch
@@ -94,7 +96,10 @@ def main() -> None:
     names = [task.name for task in TASKS]
     parser.add_argument("--tasks", nargs="+", choices=names, default=names, help="only these")
     parser.add_argument("--seeds", type=int, default=5, help="how many answers for each task")
+    parser.add_argument("--rescore", action="store_true", help="run nothing, judge the stored answers anew")
     options = parser.parse_args()
+    if options.rescore:
+        return rescore()
     begun = datetime.now(UTC)
     grounds: list[Ground] = []
     rows: list[Row] = []
@@ -105,6 +110,50 @@ def main() -> None:
             print(json.dumps(asdict(rows[-1])), flush=True)
             RESULTS.write_text(json.dumps(document(begun, grounds, rows), indent=1) + "\n")
     print(table(grounds, rows))
+    return None
+
+
+def rescore() -> None:
+    """Judges the stored answers by the oracle as it is now; step times and trainings stay as measured."""
+    stored = json.loads(RESULTS.read_text())
+    grounds: list[Ground] = []
+    rows: list[Row] = []
+    for task in (task for task in TASKS if task.name in stored["tasks"]):
+        before = stored["tasks"][task.name]
+        grounds.append(_stored_ground(task, before))
+        best = before["sizes"][str(before["best"])]["seconds"]
+        rows += [
+            _rescored(Row(**row), grounds[-1], best) for row in stored["rows"] if row["task"] == task.name
+        ]
+    begun = datetime.fromisoformat(stored["environment"]["date"])
+    found = document(begun, grounds, rows) | {"environment": stored["environment"]}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(grounds, rows))
+
+
+def _stored_ground(task: Task, before: Mapping[str, Any]) -> Ground:
+    law, sizes = before["step_time"], {int(size): one for size, one in before["sizes"].items()}
+    seconds = {size: one["step_seconds"] for size, one in sizes.items()}
+    corrections = (math.log(t / (law["a"] + law["b"] * size)) for size, t in seconds.items())
+    measured = StepTimeLaw(
+        a_seconds=law["a"],
+        b_seconds_per_sample=law["b"],
+        relative_error=law["error"],
+        sizes=tuple(seconds),
+        step_seconds=tuple(seconds.values()),
+        corrections=tuple(corrections),
+    )
+    return Ground(task, {size: best.steps for size, best in oracle.values(task).items()}, measured)
+
+
+def _rescored(row: Row, ground: Ground, best_before: float) -> Row:
+    share = best_before / ground.seconds(ground.best)
+    return replace(
+        row,
+        regret=ground.regret(row.batch_size),
+        whole_regret=row.whole_regret * share,
+        own_whole_regret=row.own_whole_regret * share,
+    )
 
 
 def prepare(task: Task) -> Ground:
