@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "batch-size.svg"
@@ -42,9 +42,9 @@ def draw_time(axes: Any, task: dict[str, Any], answers: list[int]) -> None:
         axes.annotate(
             f"{text}\n{seconds[size] / seconds[task['best']]:.1f} times as long as the best",
             (size, seconds[size]),
-            xytext=(0, 14),
+            xytext=(8, 10),
             textcoords="offset points",
-            ha="center" if size != sizes[-1] else "right",
+            ha="left" if size != sizes[-1] else "right",
             color=INK,
         )
     low = 0.78 * min(seconds.values())
@@ -81,7 +81,7 @@ def draw_steps(axes: Any, task: dict[str, Any]) -> None:
     axes.set_xlabel("batch size")
     axes.set_ylabel(f"times that at {sizes[0]}")
     axes.legend(frameon=False, loc="upper center")
-    axes.set_ylim(0.02, 200)
+    axes.set_ylim(0.03, 60)
     _logarithmic(axes, sizes)
 
 
@@ -90,6 +90,7 @@ def _logarithmic(axes: Any, sizes: list[int]) -> None:
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.spines[["top", "right"]].set_visible(False)
