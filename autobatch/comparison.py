@@ -76,10 +76,8 @@ def outlook(
     passed: Sequence[Trial], allowed: Sequence[Trial], check: Check | None, own_size: int | None
 ) -> Outlook | None:
     """What to expect of the sizes that are allowed; None without a critical batch size."""
-    if check is None or check.critical_batch_size is None or check.interval is None:
-        return None
-    belief = _belief(check)
-    if belief is None:
+    belief = None if check is None else _belief(check)
+    if check is None or belief is None or check.critical_batch_size is None or check.interval is None:
         return None
     law = step_time_law(passed)
     sizes = _between_trained([trial.batch_size for trial in timed(allowed)], check)

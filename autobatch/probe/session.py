@@ -56,7 +56,8 @@ class Session:
         if isinstance(command, wire.TryOut):
             return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
         if isinstance(command, wire.MeasureNoise):
-            self._at_start()
+            if not self._trainer.why_no_check:
+                self._at_start()
             return noise_run.run(self._trainer, command)
         if isinstance(command, wire.Train):
             return training_run.run(self._trainer, self._at_start(), command)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from autobatch.formatting import MISSING, format_count, format_short_duration
 from autobatch.records import Candidate, Check, Recommendation, Veto
 from autobatch.reports.lines import Line, clean, hang
@@ -28,7 +26,7 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
     found: list[Line] = [(("batch".rjust(_BATCH) + title, "dim"),)]
     for row in rows:
         chosen = row.batch_size == recommendation.batch_size and row.accumulation_steps == 1
-        found += _row(row, list(columns), columns, vetoed.get(row.batch_size), chosen, width)
+        found += _row(row, columns, vetoed.get(row.batch_size), chosen, width)
     return found
 
 
@@ -51,7 +49,6 @@ def _columns(check: Check, width: int) -> dict[str, tuple[str, int]]:
 
 def _row(
     row: Candidate,
-    names: Sequence[str],
     columns: dict[str, tuple[str, int]],
     veto: Veto | None,
     chosen: bool,
@@ -71,7 +68,7 @@ def _row(
         "time": format_short_duration(row.seconds_to_loss),
         "expected": f"{row.relative_time:.2f}",
     }
-    figures = "".join(fit(texts[name], columns[name][1]) for name in names)
+    figures = "".join(fit(texts[name], span) for name, (_, span) in columns.items())
     style = "bold green" if chosen else ""
     return [((fit(str(row.batch_size), _BATCH) + figures, style), (f" {USE}" if chosen else "", style))]
 
