@@ -65,6 +65,13 @@ def cli() -> None:
 @click.option("--device", help="cpu, mps, cuda or cuda:1; the accelerator if there is one.")
 @click.option("--memory-limit", type=_BYTES, help="What training may take, such as 600MiB or 8GiB.")
 @click.option(
+    "--memory-fraction",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="The share of that, or of what is available, to use.",
+)
+@click.option(
     "--ceiling", is_flag=True, help="Climb past a throughput plateau to the largest size that fits."
 )
 @click.option("--min-batch", type=_COUNT, default=1, show_default=True, help="The smallest size to try.")
@@ -171,6 +178,7 @@ def _hear_no_more_interrupts() -> None:
 def _limits(options: dict[str, Any]) -> Limits:
     return Limits(
         memory_bytes=options["memory_limit"],
+        memory_fraction=options["memory_fraction"],
         min_batch=options["min_batch"],
         max_batch=options["max_batch"],
         multiple_of=options["multiple_of"],

@@ -75,7 +75,8 @@ class Limits:
     """What a search may do and what it is for.
 
     `memory_bytes`: on CPU what training may take on top of the worker after imports and data set
-    loading; elsewhere what the device's allocator may hold. None takes what is available.
+    loading; elsewhere what the device's allocator may hold. None takes what is available. Of either, the
+    share `memory_fraction` is used: the rest is the margin of a training that goes on for long.
     `budget_seconds`: wall time of the measurements, start-up of the worker excepted.
     `global_batch`: samples per optimizer step over all accumulation steps and ranks.
     `ceiling`: climb past a throughput plateau, to the largest size that fits.
@@ -84,6 +85,7 @@ class Limits:
     """
 
     memory_bytes: int | None = None
+    memory_fraction: float = 1.0
     min_batch: int = 1
     max_batch: int | None = None
     multiple_of: int = 1
@@ -100,6 +102,11 @@ class Limits:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` must be at least 1, not {value}", code="bad_limit")
+        if not 0 < self.memory_fraction <= 1:
+            raise UsageError(
+                f"`memory_fraction` must be above 0 and at most 1, not {self.memory_fraction}",
+                code="bad_limit",
+            )
         for name in ("budget_seconds", "trial_timeout_seconds"):
             value = getattr(self, name)
             if not (isfinite(value) and value > 0):
@@ -205,6 +212,17 @@ class Trial:
     @property
     def ok(self) -> bool:
         return self.outcome is Outcome.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryLine:
+    """Memory as a straight line of the batch size B: fixed_bytes + sample_bytes x B."""
+
+    fixed_bytes: float
+    sample_bytes: float
+
+    def at(self, batch_size: float) -> float:
+        return self.fixed_bytes + self.sample_bytes * batch_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

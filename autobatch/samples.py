@@ -36,6 +36,9 @@ class Samples(ABC):
         Raises TargetError where a sample can't be read or the samples can't be collated.
         """
 
+    def repeated(self, batch_size: int) -> Any:
+        return self.batch(batch_size, 0)
+
     def rows(self, indices: Sequence[int]) -> Any:
         """A collated batch of these samples. Raises TargetError like `batch`, and for a stream."""
         raise TargetError(f"the samples of {self.kind} can't be picked one by one", code="no_rows")

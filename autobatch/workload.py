@@ -112,6 +112,11 @@ class Trainer:
                 return held.batch(batch_size, seed)
         return self._samples.batch(batch_size, seed)
 
+    def load_repeated(self, batch_size: int) -> Any:
+        """A batch of one sample, the largest known, `batch_size` times."""
+        self._enter("load")
+        return self._samples.repeated(batch_size)
+
     def load_rows(self, rows: Sequence[int]) -> Any:
         """A batch of the given rows of the training set. Raises TargetError for a stream."""
         self._enter("load")
@@ -169,6 +174,10 @@ class Trainer:
         loss = self.evaluate(samples.rows(rows))
         assert loss is not None
         return float(loss)
+
+    def use_device(self, device: str) -> None:
+        """Takes batches to another device from here on, one that the model is on."""
+        self._device = device
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiplies the learning rate of every parameter group."""

@@ -17,7 +17,7 @@ from autobatch.noise import Chunks
 from autobatch.probe import wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.runner import Opened, crashed
-from autobatch.records import Device, Evaluation, Outcome, Training, Workload
+from autobatch.records import Device, Evaluation, Limits, MemoryLine, Outcome, Training, Workload
 
 MIB = 1 << 20
 
@@ -41,7 +41,9 @@ class Machine:
     S_min (1 + critical_batch_size / B) steps to a loss, with `loss_noise` (of its logarithm) in what is
     evaluated; it diverges above `highest_learning_rate_factor`, its loss is higher the further the learning
     rate is from `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at
-    those of `training_deaths`.
+    those of `training_deaths`. `heap_loss`: a process loses a share of memory between blocks, up to this one,
+    another in each fresh process; the device then calls itself a CPU. `traced_share`: what a trace of a step
+    sees of its memory; None where the step can't be traced. `smallest_trained`: all sizes below fail.
     """
 
     total_bytes: int = 1024 * MIB
@@ -62,6 +64,9 @@ class Machine:
     handicaps: dict[int, float] = field(default_factory=dict)
     training_deaths: set[int] = field(default_factory=set)
     loss_noise: float = 0.0
+    heap_loss: float = 0.0
+    traced_share: float | None = 1.0
+    smallest_trained: int = 1
     seed: int = 0
 
     def bytes_at(self, size: int) -> int:
@@ -86,6 +91,13 @@ class SimulatedBackend(Backend):
         self._rest = 0
         self._peak = 0
         self._limit: int | None = None
+        self._lost_share = 0.0
+        if machine.heap_loss:
+            self.kind = "cpu"
+
+    def start_process(self) -> None:
+        """A fresh process loses memory between blocks in a way of its own."""
+        self._lost_share = self.machine.heap_loss * self._random.random()
 
     @property
     def torch_device(self) -> str:
@@ -106,10 +118,10 @@ class SimulatedBackend(Backend):
     def warm_up(self) -> None:
         self._clock += 0.1
 
-    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0) -> None:
-        if limit_bytes is not None and limit_bytes <= held_bytes:
+    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0, fraction: float = 1.0) -> None:
+        if limit_bytes is not None and fraction * limit_bytes <= held_bytes:
             raise DeviceError("the model alone does not fit into the memory limit", code="nothing_fits")
-        self._limit = limit_bytes
+        self._limit = int(fraction * (limit_bytes or self.machine.total_bytes))
         self._rest = self._allocated - held_bytes
 
     def allocate(self, size_bytes: int) -> int:
@@ -126,7 +138,7 @@ class SimulatedBackend(Backend):
 
     def run(self, size: int) -> None:
         """One training step of `size` samples."""
-        held = self.allocate(self.machine.bytes_at(size))
+        held = self.allocate(int(self.machine.bytes_at(size) / (1 - self._lost_share)))
         self._clock += self.machine.step_seconds(size) * self._random.lognormvariate(0.0, self.machine.noise)
         self.free(held)
 
@@ -203,12 +215,15 @@ class SimulatedEngine:
     `tries`, `rounds`, `noise_commands` and `train_commands` list what was asked for, in that order.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, limits: Limits | None = None) -> None:
         self.machine = machine
         self._backend = SimulatedBackend(machine)
+        if limits is not None:
+            self._backend.limit_memory(limits.memory_bytes, 0, limits.memory_fraction)
         self._measurer: Measurer | None = None
         self._crashes_left = dict(machine.crashes)
         self.sessions = 0
+        self.traces = 0
         self.tries: list[int] = []
         self.rounds: list[int] = []
         self.noise_commands: list[wire.MeasureNoise] = []
@@ -219,6 +234,7 @@ class SimulatedEngine:
 
     def open(self) -> Opened:
         self.sessions += 1
+        self._backend.start_process()
         self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
         workload = Workload(
             target="simulated",
@@ -240,6 +256,18 @@ class SimulatedEngine:
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried:
         self.rounds.append(batch_size)
         return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
+
+    def trace_memory(self) -> wire.Traced:
+        """The machine's own line, or as much of it as a trace sees."""
+        self.traces += 1
+        self.renew()
+        share = self.machine.traced_share
+        if share is None:
+            return wire.Traced(lines=(), detail="the step can't be traced")
+        line = MemoryLine(
+            fixed_bytes=share * self.machine.fixed_bytes, sample_bytes=share * self.machine.sample_bytes
+        )
+        return wire.Traced(lines=(line,))
 
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise:
         """Three equal measurements that say the machine's noise scale, after the whole burn-in."""
@@ -297,6 +325,9 @@ class SimulatedEngine:
     def fresh(self) -> bool:
         return self._measurer is None
 
+    def prepare(self) -> None:
+        """A simulated worker takes no time to start."""
+
     def renew(self, *, worker: bool = False) -> None:
         self._measurer = None
 
@@ -328,5 +359,7 @@ class SimulatedEngine:
         if self._crashes_left.get(size, 0) > 0:
             self._crashes_left[size] -= 1
             raise CrashError("killed by SIGSEGV")
+        if size < self.machine.smallest_trained:
+            raise ValueError(f"more than {size} samples are needed")
         if size in self.machine.failures:
             raise RuntimeError(self.machine.failures[size])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from autobatch.devices.base import Backend, Peak
+from autobatch.devices.base import Backend, Peak, share_of
 from autobatch.errors import DeviceError
 from autobatch.formatting import format_bytes
 from autobatch.records import Device
@@ -60,14 +60,15 @@ class AcceleratorBackend(Backend):
         (weight @ weight).sum().backward()
         self.synchronize()
 
-    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0) -> None:
+    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0, fraction: float = 1.0) -> None:
         """See Backend. What the allocator gave out by now, `held_bytes` excepted, is the worker at rest."""
         self._rest_bytes = max(0, self._allocated_bytes() - held_bytes)
         info = self._memory_info()
         room = None if info is None else self._available_bytes(info[0])
-        known = [size for size in (limit_bytes, room) if size is not None]
+        known = [int(fraction * size) for size in (limit_bytes, room) if size is not None]
         lowest = min(known, default=None)
-        source = "`--memory-limit`" if limit_bytes is not None and lowest == limit_bytes else _FREE
+        by_option = limit_bytes is not None and lowest == int(fraction * limit_bytes)
+        source = share_of(fraction, "`--memory-limit`" if by_option else _FREE)
         if lowest is not None and lowest <= held_bytes:
             raise DeviceError(
                 "the model alone does not fit into the memory limit",
@@ -78,7 +79,7 @@ class AcceleratorBackend(Backend):
                 ),
                 hint="raise the limit, or use a smaller model",
             )
-        if limit_bytes is not None and lowest is not None:
+        if lowest is not None and (limit_bytes is not None or fraction < 1):
             self._cap(lowest + self._rest_bytes, None if info is None else info[1])
         self._limit_bytes = lowest
         self._limit_source = source

@@ -40,11 +40,11 @@ class Backend(ABC):
         """Starts what every training starts once (thread pools, contexts), so that no trial pays for it."""
 
     @abstractmethod
-    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0) -> None:
+    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0, fraction: float = 1.0) -> None:
         """Enforces a limit on what training may take from here on; None takes what is available.
 
-        `held_bytes` of it are already taken (a model made before this call). Raises DeviceError where
-        the limit can't be kept.
+        Of either, the share `fraction` is used. `held_bytes` of it are already taken (a model made before
+        this call). Raises DeviceError where the limit can't be kept.
         """
 
     @abstractmethod
@@ -71,5 +71,14 @@ class Backend(ABC):
     def utilisation(self) -> float | None:
         """The share of the device in use since `start_usage`, 0 to 1; None where it can't be read."""
 
+    def strain(self) -> str:
+        """What shows, since `reset_peak`, that the memory is too small though nothing failed; or nothing."""
+        return ""
+
     def release(self) -> None:  # noqa: B027 - nothing to give back is a good default
         """Gives cached memory back."""
+
+
+def share_of(fraction: float, source: str) -> str:
+    """What a limit is set by, where only a share of it is used."""
+    return source if fraction == 1.0 else f"{fraction:.0%} of {source}"

@@ -13,13 +13,16 @@ from pathlib import Path
 import torch
 
 from autobatch.devices import host
-from autobatch.devices.base import Backend, Peak
+from autobatch.devices.base import Backend, Peak, share_of
 from autobatch.devices.sampling import PeakSampler
 from autobatch.errors import DeviceError
+from autobatch.formatting import format_bytes
 from autobatch.records import Device
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
+# A page or two of a process at rest go to swap at any time.
+_SWAP_TOLERANCE_BYTES = 16 << 20
 
 
 class CpuBackend(Backend):
@@ -32,6 +35,8 @@ class CpuBackend(Backend):
         self._limit_source = ""
         self._notes: tuple[str, ...] = ()
         self._rest_bytes = 0
+        self._rest_file_bytes = 0
+        self._swapped_bytes = 0
         self._sampler: PeakSampler | None = None
         self._usage_start = (0.0, 0.0)
 
@@ -63,10 +68,11 @@ class CpuBackend(Backend):
             model(torch.zeros(64, 3, 8, 8)).square().mean().backward()
         torch.optim.AdamW(model.parameters()).step()
 
-    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0) -> None:
+    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0, fraction: float = 1.0) -> None:
         memory = host.read_memory()
-        self._limit_source = "`--memory-limit`" if limit_bytes else _default_source(memory)
-        self._limit_bytes = limit_bytes or host.default_limit(memory)
+        source = "`--memory-limit`" if limit_bytes else _default_source(memory)
+        self._limit_source = share_of(fraction, source)
+        self._limit_bytes = int(fraction * (limit_bytes or host.default_limit(memory)))
         room = self._limit_bytes - held_bytes
         if room <= 0:
             raise DeviceError(
@@ -76,6 +82,7 @@ class CpuBackend(Backend):
                 hint="raise `--memory-limit`, or use a smaller model",
             )
         self._rest_bytes = _resident_bytes() - held_bytes
+        self._rest_file_bytes = _file_bytes()
         if not _limit_data(room):
             self._notes = ("the system does not enforce a memory limit; a watchdog does",)
 
@@ -91,6 +98,7 @@ class CpuBackend(Backend):
         return time.perf_counter()
 
     def reset_peak(self) -> None:
+        self._swapped_bytes = host.process_status().get("VmSwap", 0)
         try:
             _CLEAR_REFS.write_text(_RESET_PEAK)
         except OSError:
@@ -102,7 +110,13 @@ class CpuBackend(Backend):
             self._sampler = None
         else:
             highest = host.process_status().get("VmHWM", 0)
-        return Peak(allocated_bytes=max(0, highest - self._rest_bytes))
+        # Pages of libraries and of mapped files come in as they are used, but the limit is not on them.
+        files_bytes = max(0, _file_bytes() - self._rest_file_bytes)
+        return Peak(allocated_bytes=max(0, highest - self._rest_bytes - files_bytes))
+
+    def strain(self) -> str:
+        grown = host.process_status().get("VmSwap", 0) - self._swapped_bytes
+        return f"{format_bytes(grown)} of it was swapped out" if grown > _SWAP_TOLERANCE_BYTES else ""
 
     def start_usage(self) -> None:
         self._usage_start = (time.process_time(), time.perf_counter())
@@ -146,6 +160,10 @@ def _resident_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def _file_bytes() -> int:
+    return host.process_status().get("RssFile", 0)
 
 
 def _default_source(memory: host.Memory) -> str:

@@ -24,6 +24,7 @@ class CudaBackend(AcceleratorBackend):
     def __init__(self, index: int = 0) -> None:
         super().__init__("cuda", index)
         self._usage: nvml.UsageSampler | None = None
+        self._retries = 0
 
     def describe(self) -> Device:
         """The GPU as it stands now; `holders` are the processes other than this one.
@@ -47,12 +48,12 @@ class CudaBackend(AcceleratorBackend):
             notes=notes,
         )
 
-    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0) -> None:
+    def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0, fraction: float = 1.0) -> None:
         """See Backend. None, too, sets a cap, at what is available now.
 
         Without one, drivers on Windows go on in main memory, slowly, where others run out.
         """
-        super().limit_memory(limit_bytes, held_bytes)
+        super().limit_memory(limit_bytes, held_bytes, fraction)
         if limit_bytes is None and self._limit_bytes is not None:
             _free_bytes, total_bytes = self._memory_info()
             self._cap(self._limit_bytes + self._rest_bytes, total_bytes)
@@ -68,12 +69,16 @@ class CudaBackend(AcceleratorBackend):
         """The share of the time in which any kernel ran, 0 to 1; ends the measurement."""
         return self._stop_usage()
 
-    @property
-    def allocation_retries(self) -> int:
-        """How often, since this process began, the allocator had to free its cache to find room.
+    def reset_peak(self) -> None:
+        super().reset_peak()
+        self._retries = self._allocation_retries()
 
-        Each one waits for the GPU, so a trial in which this number rises is slower than its size need be.
-        """
+    def strain(self) -> str:
+        """How often the allocator freed its cache to find room: each time waits for the GPU."""
+        count = self._allocation_retries() - self._retries
+        return f"the allocator had to free its cache {count} times to find room" if count > 1 else ""
+
+    def _allocation_retries(self) -> int:
         return int(torch.cuda.memory_stats(self.index).get("num_alloc_retries", 0))
 
     def _properties(self) -> Any:

@@ -34,7 +34,7 @@ class MpsBackend(AcceleratorBackend):
         super().__init__("mps", 0)
         self._sampler: PeakSampler | None = None
         self._highest_bytes = 0
-        self._swap_at_start_bytes = _swap_bytes()
+        self._swap_at_start_bytes = self._swap_at_reset_bytes = _swap_bytes()
 
     @property
     def torch_device(self) -> str:
@@ -51,6 +51,7 @@ class MpsBackend(AcceleratorBackend):
 
     def reset_peak(self) -> None:
         self._stop_sampling()
+        self._swap_at_reset_bytes = _swap_bytes()
         self._sampler = PeakSampler(torch.mps.current_allocated_memory)
 
     def peak(self) -> Peak:
@@ -65,6 +66,10 @@ class MpsBackend(AcceleratorBackend):
             allocated_bytes=self._above_rest(self._highest_bytes),
             reserved_bytes=self._above_rest(reserved_bytes),
         )
+
+    def strain(self) -> str:
+        grown = _swap_bytes() - self._swap_at_reset_bytes
+        return f"the system swapped {format_bytes(grown)} out" if grown > _SWAP_TOLERANCE_BYTES else ""
 
     def release(self) -> None:
         torch.mps.empty_cache()

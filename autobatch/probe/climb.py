@@ -7,19 +7,18 @@ from math import log
 
 from autobatch import search, timing
 from autobatch.errors import AutobatchError, UsageError
+from autobatch.forecast import Memory
 from autobatch.probe import trials, verdicts, wire
 from autobatch.probe.oom import Cause
 from autobatch.probe.runner import Engine, Opened
+from autobatch.probe.verification import Verification
 from autobatch.probe.wire import FULL_STEPS
 from autobatch.records import Ceiling, Check, Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
 
-# Steps of a verification, in a fresh process: the heap still grows after the first three.
-_VERIFY_STEPS = 10
-# On CPU the heap's layout, and so what fits, differs by some percent from process to process: there a
-# ceiling is sought to 1%, and it and the next candidate above it have to survive three new workers each.
-# Other allocators are exact.
-_CPU_RESOLUTION = 0.01
-_CPU_VERIFY_RUNS = 3
+# Below this share of the best throughput, memory must have spilled to somewhere slower: no computation is.
+_COLLAPSE_RATIO = 1 / 3
+# That far below the limit nothing can have spilled.
+_COLLAPSE_SHARE = 0.5
 # Sizes within this of the best throughput are timed once more, side by side, before one is chosen.
 _CONTENDER_RATIO = 0.75
 _FINAL_ROUNDS = 7
@@ -67,6 +66,7 @@ class Climb:
         self._rounds: dict[int, list[wire.Timed]] = {}
         self._dataset_size: int | None = None
         self._first_error: AutobatchError | None = None
+        self._memory = Memory()
         self.trials: list[Trial] = []
         self.warnings: list[str] = []
 
@@ -79,9 +79,10 @@ class Climb:
             self._opened = self._engine.open()
             self._dataset_size = self._opened.workload.dataset_size
             self._check_limits()
+            device = self._opened.device
+            self._memory = Memory(limit_bytes=device.limit_bytes, heap=device.kind == "cpu")
             self._observer.opened(self._opened)
-            stop = self._climb()
-            ceiling = self._ceiling(stop)
+            ceiling = self._ceiling()
             self._measure_extras(ceiling.batch_size)
             self._time_contenders()
             return self._curve(ceiling)
@@ -97,35 +98,45 @@ class Climb:
 
     def _climb(self) -> search.Stop:
         while True:
-            move = search.next_move(self.trials, self._limits, self._dataset_size, self._resolution)
+            move = search.next_move(self.trials, self._limits, self._dataset_size, self._memory)
             if isinstance(move, search.Stop):
                 self._require_success()
                 return move
             if self.remaining_seconds <= 0:
                 self._require_success()
-                return search.Stop(LimitedBy.BUDGET, self._budget_detail(move.batch_size))
-            self._try(move)
+                return search.Stop(LimitedBy.BUDGET, self._budget_detail(move))
+            if isinstance(move, search.Trace):
+                self._trace()
+            else:
+                self._try(move)
+
+    def _trace(self) -> None:
+        traced = self._engine.trace_memory()
+        self._memory = replace(self._memory, lines=traced.lines)
 
     def _try(self, move: search.Try) -> None:
         size = move.batch_size
         self._observer.trying(size)
-        if self._is_cpu and not move.timed:
+        heap = self._memory.heap
+        if heap and not move.timed and not self._engine.fresh:
             self._engine.renew()
         fresh = self._engine.fresh
         trial = self._attempt(size, FULL_STEPS)
         if trial is None:
             return
-        if (
-            self._is_cpu
-            and trial.outcome is Outcome.OUT_OF_MEMORY
-            and not fresh
-            and self.remaining_seconds > 0
-        ):
+        failed = trial.outcome is Outcome.OUT_OF_MEMORY
+        if heap and failed and not fresh and self.remaining_seconds > 0:
             # The heap of a process that trained at other sizes is fragmented: a fresh one holds more.
             trial = self._attempt(size, FULL_STEPS) or trial
-        if trial.ok and move.timed:
-            trial = self._compare(trial)
+        best = self._best()
+        if trial.ok and (move.timed or self._looks_collapsed(trial, best)):
+            trial = self._compare(trial, best)
         self._keep(trial)
+
+    def _looks_collapsed(self, trial: Trial, best: Trial | None) -> bool:
+        """True if the rough throughput is so low that only rounds can tell whether memory spills."""
+        rate, high = trial.samples_per_second, best.samples_per_second if best else None
+        return rate is not None and high is not None and rate < _COLLAPSE_RATIO * high
 
     def _attempt(self, size: int, steps: int) -> Trial | None:
         """A try as a trial; None where a stream ended below the size, which is then the data set's."""
@@ -150,26 +161,26 @@ class Climb:
         if tried.outcome is not Outcome.FAILED:
             return tried.outcome
         passed = search.largest_passed(self.trials)
-        below = passed is not None and passed < tried.batch_size
-        if tried.cause is Cause.SUSPECTED and below:
+        error = None if tried.error is None else tried.error.rebuilt()
+        if tried.cause is Cause.SUSPECTED and passed is not None and passed < tried.batch_size:
             return Outcome.OUT_OF_MEMORY
-        if tried.cause is Cause.USER_ERROR and passed is not None and tried.error is not None:
-            raise tried.error.rebuilt()
-        if passed is None and tried.error is not None:
-            if self._first_error is not None:
-                # The smallest size failed and its double as well: no floor, but an error of the user's.
-                raise self._first_error
-            self._first_error = tried.error.rebuilt()
-            if tried.error.code != "step_fails":
-                raise self._first_error
+        if passed is None:
+            self._first_error = self._first_error or error
+        of_size = error is None or error.code == "step_fails"
+        too_high = len(search.latest(self.trials)) + 1 >= search.FLOOR_TRIES
+        if self._first_error is not None and passed is None and (too_high or not of_size):
+            # No floor is as high as that: it is an error of the user's.
+            raise self._first_error
+        no_hole = search.persists(self.trials, tried.batch_size, self._limits.multiple_of) or not of_size
+        if passed is not None and error is not None and tried.cause is Cause.USER_ERROR and no_hole:
+            raise error
         return Outcome.FAILED
 
     def _trial(self, tried: wire.Tried, outcome: Outcome) -> Trial:
         return trials.from_try(tried, outcome, self._dataset_size)
 
-    def _compare(self, trial: Trial) -> Trial:
+    def _compare(self, trial: Trial, best: Trial | None) -> Trial:
         """The trial with its throughput from rounds, paired with rounds of the best size so far."""
-        best = self._best()
         log_ratios: list[float] = []
         found = None
         for _ in range(timing.MAX_ROUNDS):
@@ -184,11 +195,20 @@ class Climb:
                 done >= timing.MIN_ROUNDS and (found is None or found.decided)
             ):
                 break
-        return replace(self._retimed(trial), gain=found)
+        return self._unless_collapsed(replace(self._retimed(trial), gain=found))
+
+    def _unless_collapsed(self, trial: Trial) -> Trial:
+        """The trial, or a failure in its place where its throughput fell as no computation makes it fall."""
+        gain, limit_bytes = trial.gain, self._memory.limit_bytes
+        roomy = limit_bytes is not None and (trial.peak_bytes or 0) < _COLLAPSE_SHARE * limit_bytes
+        if roomy or gain is None or not gain.decided or gain.high > _COLLAPSE_RATIO:
+            return trial
+        told = f"throughput collapsed to {gain.ratio:.0%} of that at {gain.over:,}: memory spills over"
+        return replace(trial, outcome=Outcome.OUT_OF_MEMORY, detail=told, phase="timing")
 
     def _failed_round(self, trial: Trial, failure: wire.Tried) -> Trial:
         outcome = self._judge(failure)
-        if self._is_cpu and outcome is Outcome.OUT_OF_MEMORY:
+        if self._memory.heap and outcome is Outcome.OUT_OF_MEMORY:
             # Rounds of two sizes in one process fragment its heap; the size itself has passed.
             return trial
         if failure.batch_size != trial.batch_size:
@@ -212,68 +232,39 @@ class Climb:
         timed = trials.from_rounds(self._tries[trial.batch_size], rounds, self._dataset_size, last)
         return replace(timed, gain=trial.gain)
 
-    def _ceiling(self, stop: search.Stop) -> Ceiling:
-        """The largest size that holds. One that memory limits has to survive in fresh processes."""
-        size = search.largest_passed(self.trials)
-        assert size is not None
-        if stop.limited_by is not LimitedBy.MEMORY:
-            return Ceiling(batch_size=size, limited_by=stop.limited_by, verified=False, detail=stop.detail)
-        verified = self._verify(size)
-        if verified is not None:
-            return Ceiling(
-                batch_size=verified, limited_by=LimitedBy.MEMORY, verified=True, detail=stop.detail
-            )
-        self._require_success()
-        size = search.largest_passed(self.trials) or size
-        return Ceiling(batch_size=size, limited_by=LimitedBy.MEMORY, verified=False, detail=stop.detail)
+    def _ceiling(self) -> Ceiling:
+        """The largest size that holds. One that memory limits has to hold in fresh processes."""
+        while True:
+            stop = self._climb()
+            size = search.largest_passed(self.trials)
+            assert size is not None
+            verified = False
+            if stop.limited_by is LimitedBy.MEMORY:
+                found = Verification(self._attempt_fresh, self._memory, self._limits).run(self.trials, size)
+                for trial in found.trials:
+                    self._keep(trial)
+                if found.failed and self.remaining_seconds > 0:
+                    continue
+                size, verified = found.batch_size or size, found.batch_size is not None
+                self._require_success()
+            return Ceiling(batch_size=size, limited_by=stop.limited_by, verified=verified, detail=stop.detail)
 
-    def _verify(self, size: int) -> int | None:
-        """The largest size from `size` down that survives; None if the time or the sizes ended before."""
-        in_a_row = 0
-        candidate: int | None = size
-        while candidate is not None:
-            survives = self._survives(candidate)
-            if survives is None:
-                return None
-            in_a_row = in_a_row + 1 if survives else 0
-            if in_a_row == (2 if self._is_cpu else 1):
-                return candidate
-            below = search.next_below(candidate, self._limits)
-            if below is None and survives:
-                return candidate
-            candidate = below
-        return None
+    def _attempt_fresh(self, size: int, steps: int, last: bool) -> Trial | None:
+        """A try in a process that has trained nothing before; None where the time is over.
 
-    def _survives(self, size: int) -> bool | None:
-        """True if a size passes in every fresh process, None if the time ended before that was known.
-
-        A failure becomes the last word on the size, a success its trial where it had none.
+        Sessions of one worker share the layout of its heap: where that counts, the worker is a new one, and
+        the next is started behind it unless this is the `last`.
         """
-        passed: Trial | None = None
-        for run in range(_CPU_VERIFY_RUNS if self._is_cpu else 1):
-            if self.remaining_seconds <= 0:
-                return None
-            self._observer.trying(size)
-            # Sessions of one worker share its memory layout, so the first is only the quickest to refuse.
-            self._engine.renew(worker=run > 0)
-            trial = self._attempt(size, _VERIFY_STEPS)
-            if trial is not None and trial.outcome is Outcome.TIMEOUT and self.remaining_seconds <= 0:
-                return None
-            if trial is not None and not trial.ok:
-                self._keep(trial)
-                return False
-            passed = trial
-        if passed is not None and size not in search.latest(self.trials):
-            self._keep(passed)
-        return True
-
-    @property
-    def _is_cpu(self) -> bool:
-        return self._opened is not None and self._opened.device.kind == "cpu"
-
-    @property
-    def _resolution(self) -> float:
-        return _CPU_RESOLUTION if self._is_cpu else 0.0
+        if self.remaining_seconds <= 0:
+            return None
+        self._observer.trying(size)
+        self._engine.renew(worker=self._memory.heap)
+        if self._memory.heap and not last:
+            self._engine.prepare()
+        trial = self._attempt(size, steps)
+        if trial is not None and trial.outcome is Outcome.TIMEOUT and self.remaining_seconds <= 0:
+            return None
+        return trial
 
     def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: the user's own, and what a target can be made of."""
@@ -344,8 +335,9 @@ class Climb:
         assert self._opened is not None
         raise verdicts.nothing_passed(self.trials, self._opened.device)
 
-    def _budget_detail(self, next_size: int) -> str:
-        return f"{self._budget_seconds:g} s were over before batch size {next_size}"
+    def _budget_detail(self, move: search.Try | search.Trace) -> str:
+        before = f"batch size {move.batch_size}" if isinstance(move, search.Try) else "the next size"
+        return f"{self._budget_seconds:g} s were over before {before}"
 
     def _curve(self, ceiling: Ceiling) -> Curve:
         assert self._opened is not None

@@ -43,6 +43,10 @@ class OutOfTimeError(Exception):
     """The time for this trial ended before it had its steps."""
 
 
+class StrainError(MemoryError):
+    """Nothing failed, but the memory is too small for this size: it swaps, or waits for room."""
+
+
 class Measurer:
     """Tries and times batch sizes on one device with one trainer."""
 
@@ -75,6 +79,8 @@ class Measurer:
             usage = backend.utilisation()
             trainer.evaluate(trainer.load_validation(batch_size, self._seed))
             backend.synchronize()
+            if strain := backend.strain():
+                raise StrainError(strain)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return failed(batch_size, error, trainer, len(step_seconds), batch)
         peak = backend.peak()
@@ -146,7 +152,7 @@ def failed(batch_size: int, error: BaseException, trainer: Trains, steps: int, b
         )
     cause = classify(error)
     if cause is Cause.OUT_OF_MEMORY:
-        detail = told_briefly(detail)
+        detail = str(error) if isinstance(error, StrainError) else told_briefly(detail)
     return Tried(
         batch_size=batch_size,
         outcome=Outcome.OUT_OF_MEMORY if cause is Cause.OUT_OF_MEMORY else Outcome.FAILED,

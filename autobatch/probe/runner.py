@@ -44,10 +44,12 @@ class Engine(Protocol):
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
+    def trace_memory(self) -> wire.Traced: ...
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
     def train(self, command: wire.Train) -> wire.Trained: ...
     @property
     def fresh(self) -> bool: ...
+    def prepare(self) -> None: ...
     def renew(self, *, worker: bool = False) -> None: ...
     def close(self) -> None: ...
 
@@ -64,7 +66,11 @@ class WorkerEngine:
         on_output: Callable[[str], None],
     ) -> None:
         self._start = wire.Start(
-            recipe=recipe, device=device, memory_bytes=limits.memory_bytes, seed=limits.seed
+            recipe=recipe,
+            device=device,
+            memory_bytes=limits.memory_bytes,
+            memory_fraction=limits.memory_fraction,
+            seed=limits.seed,
         )
         self._timeout_seconds = limits.trial_timeout_seconds
         self._environment = environment
@@ -119,11 +125,14 @@ class WorkerEngine:
         """True while no trial has run in the present session."""
         return self._worker is None or not self._worker.has_session or not self._used
 
-    def renew(self, *, worker: bool = False) -> None:
-        """Lets the next trial run in a fresh process: a new session, or a `worker` started anew.
+    def prepare(self) -> None:
+        """Starts a further worker in the background, since one started anew will be asked for."""
+        if self._spare is None:
+            with interrupts_held():
+                self._spare = self._new_worker()
 
-        A further worker starts behind it, since the next call most often asks for one too.
-        """
+    def renew(self, *, worker: bool = False) -> None:
+        """Lets the next trial run in a fresh process: a new session, or a `worker` started anew."""
         if not worker:
             if self._worker is not None:
                 self._worker.end_session()
@@ -131,7 +140,7 @@ class WorkerEngine:
         with interrupts_held():
             if self._worker is not None:
                 self._worker.close()
-            self._worker, self._spare = self._spare, self._new_worker()
+            self._worker, self._spare = self._spare, None
 
     def close(self) -> None:
         """Ends the workers. Nothing of them is left behind."""
@@ -150,29 +159,42 @@ class WorkerEngine:
     def _new_worker(self) -> WorkerProcess:
         return WorkerProcess(self._environment, self._on_output)
 
+    def trace_memory(self) -> wire.Traced:
+        """The memory of a step at any size; without lines where the step can't be traced."""
+        try:
+            reply = self._ask_in_time(wire.TraceMemory(), self._timeout_seconds)
+        except AutobatchError as error:
+            return wire.Traced(lines=(), detail=error.message)
+        finally:
+            self.renew()
+        assert isinstance(reply, wire.Traced)
+        return reply
+
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise:
         """The gradient's noise, in a fresh session. Raises AutobatchError where the worker died."""
         self.renew()
-        reply = self._ask_in_time(command)
+        reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         assert isinstance(reply, wire.Noise)
         return reply
 
     def train(self, command: wire.Train) -> wire.Trained:
         """A short training in the present session, or a fresh one; its failure is its outcome."""
         try:
-            reply = self._ask_in_time(command)
+            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         except AutobatchError as error:
             return crashed(command, error.message)
         assert isinstance(reply, wire.Trained)
         return reply
 
-    def _ask_in_time(self, command: wire.MeasureNoise | wire.Train) -> wire.Reply:
+    def _ask_in_time(
+        self, command: wire.TraceMemory | wire.MeasureNoise | wire.Train, seconds: float
+    ) -> wire.Reply:
         if self._worker is None or not self._worker.has_session:
             self.open()
         assert self._worker is not None
         begin = time.monotonic()
         try:
-            reply = self._worker.ask(command, command.seconds + self._timeout_seconds)
+            reply = self._worker.ask(command, seconds)
         except (WorkerDiedError, WorkerHungError, WorkerTookTooMuchError) as end:
             raise AutobatchError(str(end), code="worker_died") from None
         finally:

@@ -13,8 +13,9 @@ import torch
 
 from autobatch import shipping
 from autobatch.devices import open_all, open_backend
+from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError
-from autobatch.probe import noise_run, training_run, wire
+from autobatch.probe import memory_run, noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
 from autobatch.samples import SyntheticSamples, open_samples
@@ -33,6 +34,7 @@ class Session:
     """What one process of the worker holds: the device, the trainer, and the measurer over both."""
 
     _trainer: Trainer
+    _backend: Backend
     _measurer: Measurer
 
     def __init__(self, tell: Callable[[wire.Reply], None]) -> None:
@@ -52,9 +54,13 @@ class Session:
             return self._open(command)
         if isinstance(command, wire.ListDevices):
             return wire.Devices(devices=tuple(backend.describe() for backend in open_all()))
-        self._in_round = isinstance(command, (wire.TimeRound, wire.MeasureNoise, wire.Train))
+        self._in_round = isinstance(
+            command, (wire.TimeRound, wire.TraceMemory, wire.MeasureNoise, wire.Train)
+        )
         if isinstance(command, wire.TryOut):
             return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
+        if isinstance(command, wire.TraceMemory):
+            return memory_run.run(self._trainer, self._backend)
         if isinstance(command, wire.MeasureNoise):
             if not self._trainer.why_no_check:
                 self._at_start()
@@ -83,13 +89,15 @@ class Session:
         backend = open_backend(command.device)
         backend.warm_up()
         on_host = backend.torch_device == "cpu" and parts.made is not None
-        backend.limit_memory(command.memory_bytes, model_bytes(parts.made) if on_host and parts.made else 0)
+        held_bytes = model_bytes(parts.made) if on_host and parts.made else 0
+        backend.limit_memory(command.memory_bytes, held_bytes, command.memory_fraction)
         trainer = self._guard(
             "build",
             lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase),
             recipe,
         )
         self._trainer = trainer
+        self._backend = backend
         self._measurer = Measurer(backend, trainer, command.seed)
         return wire.Opened(
             device=backend.describe(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from autobatch import search
 from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
 from autobatch.formatting import format_bytes
 from autobatch.probe import wire
@@ -75,10 +76,31 @@ def not_finite(size: int) -> TargetError:
     )
 
 
+def floor_and_holes(trials: Sequence[Trial]) -> list[str]:
+    """The sizes that fail though memory is not the reason: below all that pass, and between them."""
+    last = search.latest(trials)
+    passed = sorted(size for size, trial in last.items() if trial.ok)
+    errors = sorted(size for size, trial in last.items() if trial.outcome is Outcome.FAILED)
+    below = [size for size in errors if size < passed[0]]
+    between = [size for size in errors if passed[0] < size < passed[-1]]
+    told = []
+    if below:
+        told.append(
+            f"batch sizes below {passed[0]:,} can't be trained ({last[below[-1]].detail}): "
+            "leave out a last batch as small as that"
+        )
+    told += [
+        f"batch size {size:,} can't be trained, though smaller and larger ones can: {last[size].detail}"
+        for size in between
+    ]
+    return told
+
+
 def doubts(trials: Sequence[Trial], device: Device) -> tuple[str, ...]:
     """What a reader should know before trusting the figures."""
     passed = [trial for trial in trials if trial.ok]
     found = list(device.notes)
+    found += floor_and_holes(trials)
     undecided = sorted({t.batch_size for t in passed if t.gain is not None and not t.gain.decided})
     if undecided:
         sizes = ", ".join(f"{size:,}" for size in undecided)

@@ -12,7 +12,7 @@ import msgspec
 from autobatch.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
 from autobatch.noise import Chunks
 from autobatch.probe.oom import Cause
-from autobatch.records import Device, Outcome, Training, Workload
+from autobatch.records import Device, MemoryLine, Outcome, Training, Workload
 
 # Lazily made optimizer state and what the allocator keeps show from the second and third step on.
 FULL_STEPS = 3
@@ -42,6 +42,7 @@ class Start(_Message, frozen=True):
     recipe: Recipe
     device: str | None
     memory_bytes: int | None
+    memory_fraction: float
     seed: int
 
 
@@ -51,6 +52,17 @@ class TryOut(_Message, frozen=True):
     batch_size: int
     seconds: float
     steps: int
+
+
+class TraceMemory(_Message, frozen=True):
+    """Log the storages of a step at two small sizes. Answered by Traced; the session is used up then."""
+
+
+class Traced(_Message, frozen=True):
+    """The bytes alive at the peak, as the highest of `lines`; without lines, `detail` says why."""
+
+    lines: tuple[MemoryLine, ...]
+    detail: str = ""
 
 
 class TimeRound(_Message, frozen=True):
@@ -188,8 +200,8 @@ class Exited(_Message, frozen=True):
     status: int
 
 
-Command = Start | TryOut | TimeRound | MeasureNoise | Train | ListDevices
-Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Noise | Trained | Exited
+Command = Start | TryOut | TraceMemory | TimeRound | MeasureNoise | Train | ListDevices
+Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Traced | Noise | Trained | Exited
 
 _encoder = msgspec.json.Encoder()
 decode_command = msgspec.json.Decoder(Command).decode

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "autobatch"
 LAYERS = (
     ("records", "errors", "_version"),
     ("formatting",),
-    ("search", "noise", "steptime", "law", "timing", "split"),
+    ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
     ("devices", "memory", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
     ("workload", "snapshot", "gradients"),

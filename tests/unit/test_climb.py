@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -108,13 +110,39 @@ def test_an_error_at_every_size_is_the_users() -> None:
     with pytest.raises(AutobatchError, match="fails at batch size 1") as caught:
         climb(Machine(dataset_size=64, failures=dict.fromkeys(range(65), "shapes cannot be multiplied")))
     assert caught.value.code == "step_fails"
-    assert len(caught.value.trials) == 1
+    assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 4]
 
 
 def test_an_error_above_a_success_is_shown_with_what_was_measured() -> None:
-    with pytest.raises(AutobatchError, match="fails at batch size 16") as caught:
-        climb(Machine(failures={16: "index 777 is out of bounds"}))
-    assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 4, 8]
+    with pytest.raises(AutobatchError, match="fails at batch size 17") as caught:
+        climb(Machine(failures=dict.fromkeys(range(16, 99), "index 777 is out of bounds")))
+    assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 4, 8, 16]
+
+
+def test_a_failure_between_successes_is_a_hole_and_named() -> None:
+    machine = Machine(dataset_size=64, failures={16: "the kernel has no plan for 16 rows"})
+    curve, _ = climb(machine)
+    assert curve.ceiling.batch_size == 64
+    assert "batch size 16 can't be trained, though smaller and larger ones can" in curve.warnings[0]
+    assert "the kernel has no plan for 16 rows" in curve.warnings[0]
+
+
+def test_a_hole_in_the_middle_of_the_search_for_the_ceiling_hides_nothing_above_it() -> None:
+    """Odd sizes fail, so an exact ceiling is the largest even size that fits."""
+    odd = dict.fromkeys(range(3, 4000, 2), "the batch must be even")
+    machine = Machine(total_bytes=1000 * MIB, fixed_bytes=0, sample_bytes=3 * MIB, failures=odd)
+    curve, _ = climb(machine, Limits(budget_seconds=1e6, objective=Objective.MEMORY))
+    assert machine.true_ceiling == 333
+    assert curve.ceiling.batch_size == 332
+
+
+@pytest.mark.parametrize("floor", [2, 3, 4, 5, 8])
+def test_a_floor_is_named(floor: int) -> None:
+    curve, _ = climb(Machine(dataset_size=64, smallest_trained=floor))
+    smallest = min(trial.batch_size for trial in curve.trials if trial.ok)
+    assert smallest // 2 < floor <= smallest
+    assert f"batch sizes below {smallest} can't be trained" in curve.warnings[0]
+    assert f"more than {smallest // 2} samples are needed" in curve.warnings[0]
 
 
 def test_a_size_limit_is_named() -> None:
@@ -202,6 +230,11 @@ machines = st.builds(
     dataset_size=st.none() | st.integers(1, 100_000),
     present_batch_size=st.none() | st.integers(1, 1000),
     crashes=st.dictionaries(st.integers(1, 64), st.integers(1, 3), max_size=2),
+    failures=st.dictionaries(st.integers(1, 200), st.just("no kernel for this size"), max_size=2),
+    hangs=st.sets(st.integers(65, 500), max_size=1),
+    smallest_trained=st.sampled_from([1, 1, 1, 2, 3, 6]),
+    traced_share=st.none() | st.floats(0.3, 3.0) | st.just(1.0),
+    heap_loss=st.sampled_from([0.0, 0.0, 0.1, 0.3]),
     seed=st.integers(0, 1000),
 )
 searches = st.builds(
@@ -225,6 +258,8 @@ def test_any_climb_ends_and_its_answer_was_measured(machine: Machine, limits: Li
     except AutobatchError as error:
         if error.code in ("nothing_fits", "worker_died", "bad_limit", "trial_timeout"):
             return
+        if error.code == "step_fails" and (machine.failures or machine.smallest_trained > 1):
+            return
         raise
     found = recommend(curve, None, limits)
     passed = {trial.batch_size for trial in curve.trials if trial.ok}
@@ -233,7 +268,8 @@ def test_any_climb_ends_and_its_answer_was_measured(machine: Machine, limits: Li
     assert found.batch_size <= curve.ceiling.batch_size <= machine.true_ceiling
     assert found.global_batch_size == found.batch_size * found.accumulation_steps * found.world_size
     assert len(engine.tries) <= 60 + 12 * len(machine.crashes)
-    if curve.ceiling.limited_by is LimitedBy.MEMORY and not machine.crashes:
+    by_memory = curve.ceiling.limited_by is LimitedBy.MEMORY
+    if by_memory and not (machine.crashes or machine.failures or machine.heap_loss):
         assert machine.true_ceiling - curve.ceiling.batch_size < limits.multiple_of
     budget = limits.budget_seconds
     assert engine.busy_seconds <= budget * 1.1 + 20 * max(map(machine.step_seconds, engine.tries))
@@ -251,6 +287,73 @@ def test_noise_seldom_moves_the_knee_by_more_than_one_size(best: int) -> None:
         moved.append(abs(math.log2(answer(machine, Limits(budget_seconds=1e6)).batch_size / best)))
     assert sum(distance > 1 for distance in moved) <= 3
     assert sum(distance > 0 for distance in moved) <= 30
+
+
+def forecast_machine(**changes: Any) -> Machine:
+    return replace(Machine(total_bytes=9000 * MIB, fixed_bytes=500 * MIB, sample_bytes=7 * MIB), **changes)
+
+
+def failed_sizes(curve: Curve) -> list[int]:
+    return [trial.batch_size for trial in curve.trials if not trial.ok]
+
+
+def test_a_traced_step_leads_straight_to_the_ceiling() -> None:
+    """huggingface/accelerate 3650 and 4160: 26 attempts where 5 would do."""
+    machine = forecast_machine()
+    curve, engine = climb(machine, Limits(budget_seconds=1e6, objective=Objective.MEMORY))
+    assert curve.ceiling.batch_size == machine.true_ceiling == 1214
+    assert failed_sizes(curve) == [1215]
+    assert engine.traces == 1
+    assert len(engine.tries) <= 4
+
+
+def test_doubling_never_jumps_over_what_is_predicted_to_fit() -> None:
+    machine = forecast_machine()
+    curve, engine = climb(machine, Limits(budget_seconds=1e6))
+    assert curve.ceiling.batch_size == machine.true_ceiling
+    assert failed_sizes(curve) == [1215]
+    assert engine.traces == 1
+
+
+def test_a_climb_far_from_the_limit_traces_nothing() -> None:
+    _, engine = climb(saturating(16))
+    assert engine.traces == 0
+
+
+@pytest.mark.parametrize("share", [None, 0.4, 0.8, 1.25, 3.0])
+def test_a_misleading_trace_costs_trials_and_not_the_truth(share: float | None) -> None:
+    machine = forecast_machine(traced_share=share)
+    for objective in (Objective.MEMORY, Objective.TIME):
+        curve, engine = climb(machine, Limits(budget_seconds=1e6, objective=objective))
+        assert curve.ceiling.batch_size == machine.true_ceiling
+        assert len(engine.tries) <= 30
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_on_a_heap_the_ceiling_leaves_as_much_room_as_processes_differ(seed: int) -> None:
+    machine = forecast_machine(heap_loss=0.05, seed=seed)
+    curve, engine = climb(machine, Limits(budget_seconds=1e6, objective=Objective.MEMORY))
+    assert curve.ceiling.verified
+    assert 0.85 * machine.true_ceiling < curve.ceiling.batch_size <= machine.true_ceiling
+    assert len(engine.tries) <= 9
+
+
+def test_a_fraction_of_the_memory_leaves_the_rest() -> None:
+    """Lightning 20447, 20614: people ask for a margin."""
+    machine = forecast_machine()
+    engine = SimulatedEngine(machine, Limits(memory_fraction=0.5))
+    curve = Climb(engine, Limits(budget_seconds=1e6, memory_fraction=0.5)).run()
+    assert curve.ceiling.batch_size == (4500 - 500) // 7
+
+
+def test_a_collapse_of_the_throughput_is_the_ceiling() -> None:
+    """mosaicml/composer 1998; drivers that go on in main memory, at 295 s a step."""
+    machine = forecast_machine(
+        step_seconds=lambda size: 0.001 * size * (50 if size > 700 else 1) + 0.01, dataset_size=1 << 20
+    )
+    curve, _ = climb(machine, Limits(budget_seconds=1e6, ceiling=True))
+    assert 350 < curve.ceiling.batch_size <= 700
+    assert any("collapsed" in trial.detail for trial in curve.trials)
 
 
 def test_trials_count_what_was_really_executed() -> None:

@@ -1,0 +1,1 @@
+"""One training step traced without data: what is alive when, and the peak at any batch size."""
