@@ -31,6 +31,7 @@ _VAL_DATASETS = ("val_dataset", "valid_dataset", "val_dataloader")
 _EPOCHS = ("epochs", "num_epochs", "max_epochs", "num_train_epochs")
 # What people count in steps: a new batch size needs new numbers for them.
 _SCHEDULE = ("warmup_steps", "num_warmup_steps", "total_steps", "max_steps", "num_training_steps")
+_LONGEST_TOLD = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +118,10 @@ def where(error: BaseException, skip: str = "autobatch") -> str:
 
 
 def told(error: BaseException) -> str:
-    """`Type: message`, the message's first line only."""
+    """`Type: message`, the message's first line only, and of that no more than anybody would read."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= _LONGEST_TOLD else text[:_LONGEST_TOLD] + "…"
 
 
 def _is_library(filename: str, package: str) -> bool:
