@@ -94,7 +94,7 @@ def test_a_file_that_would_run_code_as_a_pickle_runs_none(tmp_path: Path) -> Non
 
 
 def test_nothing_that_outlives_the_process_is_unpickled() -> None:
-    """The arguments of `find` go to its own child through a file without a name; a snapshot stays in memory."""
+    """What `find` sends goes to its own child through a file without a name; a snapshot stays in memory."""
     runs_code = {"eval", "exec", "pickle", "cPickle", "cloudpickle", "marshal", "shelve", "yaml", "joblib"}
     found = set()
     for path in sorted(PACKAGE.rglob("*.py")):
