@@ -57,6 +57,14 @@ class SavedResultError(AutobatchError):
     """A saved result can't be read or written."""
 
 
+def message_of(error: BaseException) -> str:
+    """What an exception of the user's code says; a remark where saying it raises another one."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text can't be had: {type(second).__name__})"
+
+
 def missing_file(path: Path) -> TargetError:
     """The error for a target file that isn't there, with what lies beside it."""
     folder = path if path.is_dir() else path.parent

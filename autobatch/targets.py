@@ -22,7 +22,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autobatch.errors import AutobatchError, TargetError, missing_file
+from autobatch.errors import AutobatchError, TargetError, message_of, missing_file
 from autobatch.records import StepCount
 
 _MODEL_FACTORIES = ("build_model", "get_model", "make_model", "create_model")
@@ -119,7 +119,7 @@ def where(error: BaseException, skip: str = "autobatch") -> str:
 
 def told(error: BaseException) -> str:
     """`Type: message`, the message's first line only, and of that no more than anybody would read."""
-    lines = str(error).strip().splitlines()
+    lines = message_of(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= _LONGEST_TOLD else text[:_LONGEST_TOLD] + "…"
 
