@@ -8,6 +8,7 @@ import json as stdlib_json
 import os
 import pickle
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -28,8 +29,10 @@ from autobatch.errors import SavedResultError, TargetError
 from autobatch.escaping import printable_output
 from autobatch.probe.runner import Opened
 from autobatch.progress import Progress
-from autobatch.records import Outcome, Recommendation, Trial
+from autobatch.records import Device, Outcome, Recommendation, Trial, Workload
 from autobatch.reports import json, text
+from autobatch.reports.commands import next_commands
+from autobatch.reports.lines import paint
 from autobatch.shipping import packed
 from tests.strategies import devices, recommendations, trials, workloads
 from tests.unit.test_json_report import SMALL
@@ -210,13 +213,33 @@ def test_show_waits_for_nothing_and_follows_links_to_files_only(tmp_path: Path) 
         assert ended.stderr.startswith(f"error: `{name}` can't be read\n       {fact}\n")
 
 
+UNREADABLE = """
+import os, sys
+from autobatch import saved
+from autobatch.errors import SavedResultError
+
+# Root may read anything.
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    saved.load(sys.argv[1])
+except SavedResultError as error:
+    print(error.code, *error.facts)
+"""
+
+
 @POSIX
-@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may read anything")
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / "r.json").touch(mode=0)
-    with pytest.raises(SavedResultError) as caught:
-        saved.load(tmp_path / "r.json")
-    assert caught.value.facts == ("permission denied",)
+    saved.save(SMALL, tmp_path / "r.json")
+    (tmp_path / "r.json").chmod(0)
+    done = subprocess.run(
+        [sys.executable, "-c", UNREADABLE, str(tmp_path / "r.json")],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "cannot_load permission denied\n"
 
 
 def test_who_reads_while_it_is_saved_sees_all_or_nothing_of_it(tmp_path: Path) -> None:
@@ -281,23 +304,45 @@ def test_no_report_steers(recommendation: Recommendation, colour: bool) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(devices(HOSTILE), workloads(HOSTILE), trials(HOSTILE), st.booleans())
-def test_no_row_steers_while_it_is_measured(device: Any, workload: Any, trial: Trial, colour: bool) -> None:
+@given(devices(HOSTILE), workloads(HOSTILE), trials(HOSTILE), st.booleans(), st.integers(1, 120))
+def test_no_row_steers_while_it_is_measured(
+    device: Device, workload: Workload, trial: Trial, colour: bool, width: int
+) -> None:
     for shown in (
-        text.header(device, workload, colour=colour),
-        text.row(trial, workload, colour=colour),
-        text.render_devices((device, device), colour=colour),
+        text.header(device, workload, colour=colour, width=width),
+        text.row(trial, workload, colour=colour, width=width),
+        text.render_devices((device, device), colour=colour, width=width),
     ):
         assert not steers(COLOURS.sub("", shown))
 
 
 @settings(max_examples=100, deadline=None)
-@given(HOSTILE, st.lists(HOSTILE, max_size=3), st.booleans())
-def test_no_error_steers(word: str, facts: list[str], colour: bool) -> None:
+@given(HOSTILE, st.lists(HOSTILE, max_size=3), st.booleans(), st.integers(1, 120))
+def test_no_error_steers(word: str, facts: list[str], colour: bool, width: int) -> None:
     error = TargetError(word, code="step_fails", facts=tuple(facts), hint=word)
-    assert not steers(COLOURS.sub("", text.render_error(error, colour=colour)))
+    assert not steers(COLOURS.sub("", text.render_error(error, colour=colour, width=width)))
     assert not steers(str(error))
     assert not steers(json.render_error(error))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_reaches_the_painter_unescaped_is_escaped_there(attack: str, colour: bool) -> None:
+    assert not steers(COLOURS.sub("", paint([((attack, "bold"), ("x", ""))], colour=colour)))
+
+
+@given(
+    HOSTILE
+    | st.sampled_from(["a.py;rm -rf ~", "$(id).py", "`id`.py", "--save.py", "a b.py", "a.py\n", "a'.py"])
+    | st.from_regex(r"[\w./\\:~+ -]{0,12}(\.py|:\w+)", fullmatch=True)
+)
+def test_a_suggested_command_is_one_command_with_the_target_as_its_argument(target: str) -> None:
+    for command in next_commands(replace(SMALL, workload=replace(SMALL.workload, target=target))):
+        program, verb, argument, *options = shlex.split(command)
+        assert (program, verb, argument) == ("autobatch", "probe", target)
+        assert options == ["--save", "result.json"]
+        assert not target.startswith(("-", "~"))
+        assert not set(command) & set(";&|$`<>(){}*?!#\n")
 
 
 def test_markup_is_shown_as_it_is() -> None:
