@@ -19,6 +19,7 @@ from autobatch._version import __version__
 from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
 from autobatch.errors import UsageError
+from autobatch.escaping import printable_output
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
@@ -180,7 +181,7 @@ def _engine(
 
 def _to_stderr(line: str) -> None:
     if sys.stderr is not None:
-        print(line, file=sys.stderr)
+        print(printable_output(line, colour=sys.stderr.isatty()), file=sys.stderr)
 
 
 def _refuse_in_worker() -> None:

@@ -116,7 +116,7 @@ def probe(target: str, **options: Any) -> None:
     if options["save_to"]:
         saved.check_writable(options["save_to"])
     quiet = options["quiet"] or options["as_json"]
-    progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty())
+    progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=_colour(sys.stderr))
     try:
         with progress:
             found = api.probe(

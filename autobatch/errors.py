@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from autobatch.escaping import printable
+
 
 class AutobatchError(Exception):
     """Something the user has to repair, told in the user's terms.
@@ -26,10 +28,12 @@ class AutobatchError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  {fact}" for fact in self.facts)]
+        # Python prints this for an error that nobody catches, so it is as harmless as a report.
+        told = [part for fact in self.facts for part in fact.splitlines()]
+        lines = [" ".join(self.message.splitlines()), *(f"  {part}" for part in told)]
         if self.hint:
-            lines += ["", f"hint: {self.hint}"]
-        return "\n".join(lines)
+            lines += ["", f"hint: {' '.join(self.hint.splitlines())}"]
+        return "\n".join(map(printable, lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.message, self.code, self.facts, self.hint)
@@ -51,6 +55,14 @@ class DeviceError(AutobatchError):
 
 class SavedResultError(AutobatchError):
     """A saved result can't be read or written."""
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception of the user's code says; a remark where saying it raises another one."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text can't be had: {type(second).__name__})"
 
 
 def missing_file(path: Path) -> TargetError:

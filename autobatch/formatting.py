@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from decimal import Decimal
 from fractions import Fraction
 from math import isfinite
 
 from autobatch.errors import UsageError
+from autobatch.escaping import printable
 
 MISSING = "-"
 
@@ -30,8 +30,6 @@ _SIZE = re.compile(rf"\s*{_NUMBER}\s*([A-Za-z]*)\s*")
 _PERIOD = re.compile(rf"\s*{_NUMBER}\s*([A-Za-zµ]*)\s*")
 # Beyond this, figures are in scientific notation: no column holds them, and nothing real reaches them.
 _HUGE = 10**15
-# Everything that steers a terminal or reorders text: C0, C1, bidi and zero-width, surrogates, line ends.
-_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def format_bytes(count: int | None) -> str:
@@ -195,19 +193,3 @@ def parse_seconds(text: str) -> float:
         facts=(fact,),
         hint="write seconds or a unit: `90`, `60s`, `2m`, `1.5h`",
     )
-
-
-def printable(text: str) -> str:
-    r"""`text` with all that could steer a terminal made visible: `\x1b`, `\u202e`, `\udcff`.
-
-    Control characters (C0, DEL, C1), bidi overrides, zero-width characters, lone surrogates and line
-    ends are escaped. For every string that comes from the user's model, files or devices.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_visible(char) if unicodedata.category(char) in _STEERING else char for char in text)
-
-
-def _visible(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -7,7 +7,7 @@ from shutil import get_terminal_size
 from types import TracebackType
 from typing import TextIO
 
-from autobatch.formatting import printable
+from autobatch.escaping import printable_output
 from autobatch.probe.climb import Observer
 from autobatch.probe.runner import Opened
 from autobatch.records import Trial, Workload
@@ -17,13 +17,15 @@ from autobatch.reports import text
 class Progress(Observer):
     """Prints what the climb tells. `quiet` leaves only what the worker itself prints.
 
-    `erase`: take the rows back at the end, since the report that follows has them again.
+    `erase`: take the rows back at the end, since the report that follows has them again. `colour`: keep the
+    colours of what the worker prints.
     """
 
-    def __init__(self, stream: TextIO, *, quiet: bool, erase: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool, erase: bool = False, colour: bool = False) -> None:
         self._stream = stream
         self._quiet = quiet
         self._erase = erase
+        self._colour = colour
         self._lines = 0
         self._live = stream.isatty() and not quiet
         self._workload: Workload | None = None
@@ -61,7 +63,7 @@ class Progress(Observer):
         """A line that the user's code printed, made harmless for a terminal."""
         # What the user's own code said stays on the screen, and so do the rows above it.
         self._erase = False
-        self._write(printable(line))
+        self._write(printable_output(line, colour=self._colour))
 
     def _say(self, *blocks: str) -> None:
         if not self._quiet:

@@ -9,12 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from autobatch.errors import SavedResultError
-from autobatch.formatting import format_bytes, printable
+from autobatch.escaping import printable
+from autobatch.formatting import format_bytes
 from autobatch.records import Recommendation
 from autobatch.reports import json
 
 # A result takes some kilobytes; whatever is larger than this was never written by autobatch.
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 8 * 2**20
 
 
 def save(recommendation: Recommendation, path: str | os.PathLike[str]) -> None:
@@ -49,12 +50,12 @@ def load(path: str | os.PathLike[str]) -> Recommendation:
     """The result that `save` wrote to `path`. Raises SavedResultError where there is no such thing."""
     name = _quoted(path)
     try:
-        # Checked before it is opened: opening a pipe would wait for its writer.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            kind = "a directory" if os.path.isdir(path) else "not a regular file"
-            raise _unreadable(name, f"it is {kind}", "name the file that `autobatch probe --save` wrote")
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        # Checked before it is opened, since that alone may set a device going; and after, when it can't be
+        # another file any more.
+        _require_regular(os.stat(path).st_mode, name)
+        with open(path, "rb", opener=_open_at_once) as file:
+            _require_regular(os.fstat(file.fileno()).st_mode, name)
+            content = file.read(MAX_BYTES + 1) or b""
     except (OSError, ValueError) as error:
         raise _unreadable(
             name, _reason(error), "give the path of a file that `autobatch probe --save` wrote"
@@ -72,6 +73,17 @@ def load(path: str | os.PathLike[str]) -> Recommendation:
             hint="name the file that `autobatch probe --save` wrote",
         ) from error
     return json.parse(text, name=name)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A descriptor, without the wait for a writer that a pipe would make."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _require_regular(mode: int, name: str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise _unreadable(name, f"it is {kind}", "name the file that `autobatch probe --save` wrote")
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

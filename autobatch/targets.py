@@ -22,7 +22,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autobatch.errors import AutobatchError, TargetError, missing_file
+from autobatch.errors import AutobatchError, TargetError, message_of, missing_file
 from autobatch.records import StepCount
 
 _MODEL_FACTORIES = ("build_model", "get_model", "make_model", "create_model")
@@ -31,6 +31,7 @@ _VAL_DATASETS = ("val_dataset", "valid_dataset", "val_dataloader")
 _EPOCHS = ("epochs", "num_epochs", "max_epochs", "num_train_epochs")
 # What people count in steps: a new batch size needs new numbers for them.
 _SCHEDULE = ("warmup_steps", "num_warmup_steps", "total_steps", "max_steps", "num_training_steps")
+_LONGEST_TOLD = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +118,10 @@ def where(error: BaseException, skip: str = "autobatch") -> str:
 
 
 def told(error: BaseException) -> str:
-    """`Type: message`, the message's first line only."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """`Type: message`, the message's first line only, and of that no more than anybody would read."""
+    lines = message_of(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= _LONGEST_TOLD else text[:_LONGEST_TOLD] + "…"
 
 
 def _is_library(filename: str, package: str) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
+from autobatch.errors import message_of
 from autobatch.formatting import format_bytes
 
 _OUT_OF_MEMORY = (
@@ -94,7 +95,7 @@ def _classify_one(error: BaseException) -> Cause:
     # A user's own ValueError("... out of memory ...") is not the allocator speaking, but torch raises
     # plain RuntimeError (and subclasses) for almost everything, so only those and OSError are read.
     if isinstance(error, (RuntimeError, OSError)):
-        return classify_text(str(error))
+        return classify_text(message_of(error))
     return Cause.USER_ERROR
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json as stdlib_json
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from inspect import cleandoc
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from autobatch.errors import AutobatchError, SavedResultError
-from autobatch.formatting import printable
+from autobatch.escaping import escaped_json, printable
 from autobatch.records import Recommendation, Trial
 
 SCHEMA = "autobatch/1"
@@ -47,14 +48,14 @@ def parse(text: str, *, name: str = "the document") -> Recommendation:
     if document.get("ok") is not True:
         raise _not_an_answer(document, name)
     try:
-        absurd = _has_absurd_figure(document)
+        fact = _twice(text)
+        if _has_absurd_figure(document):
+            fact = "a whole number in it has more than 100 digits"
         found = msgspec.convert(document, Recommendation, strict=True)
     # Validation in the records raises ValueError; a figure too large for its type, OverflowError.
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise _damaged(name, str(error)) from error
-    if absurd:
-        raise _damaged(name, "a whole number in it has more than 100 digits")
-    if (fact := _contradiction(found)) is not None:
+    if fact := fact or _negative(found) or _contradiction(found):
         raise _damaged(name, fact)
     return found
 
@@ -115,7 +116,7 @@ def _versioned(part: dict[str, Any], *, ok: bool) -> dict[str, Any]:
 
 
 def _encode(document: dict[str, Any]) -> str:
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    return escaped_json(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def _plain(record: Any) -> Any:
@@ -169,6 +170,19 @@ def _object(text: str, name: str) -> dict[str, Any]:
     return document
 
 
+def _twice(text: str) -> str:
+    """What to say of a field that comes twice, of which readers of JSON take one or the other; else empty."""
+    twice: set[str] = set()
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        once: set[str] = set()
+        for name, _ in pairs:
+            (twice if name in once else once).add(name)
+
+    stdlib_json.loads(text, object_pairs_hook=look)
+    return f"its field `{min(twice)}` comes more than once" if twice else ""
+
+
 def _has_absurd_figure(value: object) -> bool:
     """True where a whole number is so long that even printing it may fail."""
     if isinstance(value, dict):
@@ -176,6 +190,17 @@ def _has_absurd_figure(value: object) -> bool:
     if isinstance(value, list):
         return any(map(_has_absurd_figure, value))
     return isinstance(value, int) and abs(value) >= 10**100
+
+
+def _negative(value: object, name: str = "") -> str:
+    """What to say of a count, a size or an amount below zero in a record; empty where there is none."""
+    if isinstance(value, tuple):
+        return next(filter(None, (_negative(item, name) for item in value)), "")
+    if is_dataclass(value):
+        parts = (_negative(getattr(value, field.name), field.name) for field in fields(value))
+        return next(filter(None, parts), "")
+    below = isinstance(value, int) and value < 0 and name != "seed"
+    return f"`{name}` is {value}" if below else ""
 
 
 def _wrong_version(version: object, name: str) -> SavedResultError:
@@ -217,7 +242,7 @@ def _damaged(name: str, fact: str) -> SavedResultError:
     )
 
 
-def _contradiction(found: Recommendation) -> str | None:
+def _contradiction(found: Recommendation) -> str:
     """What the records can't say by their types alone: the answer has to stand on a measurement."""
     sizes = (found.batch_size, found.accumulation_steps, found.world_size)
     if min(sizes) < 1:
@@ -227,4 +252,4 @@ def _contradiction(found: Recommendation) -> str | None:
     if sizes[0] * sizes[1] * sizes[2] != found.global_batch_size:
         product = " x ".join(map(str, sizes))
         return f"`global_batch_size` {found.global_batch_size} is not {product}"
-    return None
+    return ""

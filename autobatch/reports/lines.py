@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
-from autobatch.formatting import format_count, printable
+from autobatch.escaping import printable
+from autobatch.formatting import format_count
 
 # A span is a text and a rich style ("" for none); a line is its spans from left to right.
 Span = tuple[str, str]
@@ -14,6 +15,9 @@ Line = tuple[Span, ...]
 
 # A figure stays with its unit and its doubt: "7.0 GiB" and "1,008 ± 2" are not broken over two lines.
 _BREAK = re.compile(r" (?!(?:[KMGTPE]?i?B|µs|ms|s|min|h|d|±)(?!\w))(?<!± )")
+# Characters of one text that a report shows: a damaged or hostile file may hold millions.
+_LONGEST_TEXT = 4000
+_NARROWEST = 8
 
 
 def cells(text: str) -> int:
@@ -26,7 +30,11 @@ def cells(text: str) -> int:
 
 
 def clean(text: str) -> str:
-    """`text` on one line and harmless to a terminal."""
+    """`text` on one line, with what steers a terminal made visible and what nobody would read cut off.
+
+    Done before lines are laid out, since an escape takes more cells than what it stands for.
+    """
+    text = text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
     return printable(" ".join(text.split()))
 
 
@@ -50,6 +58,8 @@ def wrap(text: str, width: int, *, chop: bool = True) -> list[str]:
     A longer word is cut where `chop`, else it makes its line too long: a path that somebody has to
     copy is better whole.
     """
+    # Beside a long label on a narrow terminal no room may be left at all.
+    width = max(width, _NARROWEST)
     lines: list[str] = [""]
     for word in _BREAK.split(text):
         glued = f"{lines[-1]} {word}" if lines[-1] else word
@@ -106,7 +116,11 @@ def join(parts: Sequence[str], width: int, *, style: str = "", first_style: str 
 
 
 def paint(lines: Iterable[Line], *, colour: bool) -> str:
-    """The lines as one string without a newline at its end; with ANSI colours where `colour`."""
+    """The lines as one string without a newline at its end; with ANSI colours where `colour`.
+
+    Every report ends here: whatever its parts came from, no span of it steers a terminal.
+    """
+    lines = [tuple((printable(text), style) for text, style in line) for line in lines]
     if not colour:
         return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
     from rich.console import Console

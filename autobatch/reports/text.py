@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError
-from autobatch.formatting import format_bytes, format_percent, printable
+from autobatch.escaping import printable
+from autobatch.formatting import format_bytes, format_percent
 from autobatch.records import Device, Recommendation, Trial, Workload
 from autobatch.reports import answer, table
 from autobatch.reports.commands import next_commands
@@ -90,10 +91,11 @@ def render_devices(devices: Sequence[Device], *, width: int = 80, colour: bool =
     """Each device with its memory, what limits it and who holds some of it."""
     if not devices:
         return "no device was found"
-    indent = max(cells(_label(device)) for device in devices) + 2
+    indent = max(cells(shorten(_label(device), _NAME_CELLS)) for device in devices) + 2
     lines: list[Line] = []
     for device in devices:
-        label = _label(device).ljust(indent)
+        label = shorten(_label(device), _NAME_CELLS)
+        label += " " * (indent - cells(label))
         lines += hang(
             label, shorten(clean(device.name), width - indent), width, style="bold", label_style="cyan"
         )

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "autobatch"
 # Rooms, lowest first: a room is a module or package right under autobatch/. A room may import from
 # the layers below and, where no circle comes of it, from its own. The package itself stands above all.
 LAYERS = (
-    ("records", "errors", "_version"),
+    ("records", "errors", "escaping", "_version"),
     ("formatting",),
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autobatch.probe.oom import Cause, classify, classify_text, told_briefly
+from autobatch.targets import told
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which "
@@ -82,6 +83,16 @@ def test_a_circle_of_causes_ends() -> None:
     first, second = RuntimeError("one"), RuntimeError("two")
     first.__cause__, second.__cause__ = second, first
     assert classify(first) is Cause.USER_ERROR
+
+
+class MuteError(RuntimeError):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_an_error_that_cannot_say_what_it_is() -> None:
+    assert classify(MuteError()) is Cause.USER_ERROR
+    assert told(MuteError()) == "MuteError: (its text can't be had: ValueError)"
 
 
 def test_text_alone() -> None:

@@ -180,7 +180,7 @@ def test_a_file_that_is_far_too_large(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     with open(path, "wb") as file:
         file.truncate(saved.MAX_BYTES + 1)
-    assert not_loaded(path).facts == ("it is larger than 64.0 MiB, and a result takes a few KiB",)
+    assert not_loaded(path).facts == ("it is larger than 8.0 MiB, and a result takes a few KiB",)
 
 
 def test_reports_and_files_leave_torch_alone() -> None:
