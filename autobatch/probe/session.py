@@ -46,6 +46,16 @@ class Session:
             return self._answer(command)
         except AutobatchError as error:
             return wire.Refused.of(error)
+        # What a step raises may be no Exception, such as asyncio's CancelledError.
+        except BaseException as error:
+            phase = getattr(getattr(self, "_trainer", None), "phase", "start")
+            failure = TargetError(
+                f"the worker can't go on after an error in the {phase} phase",
+                code="step_fails",
+                facts=(told(error), *at(error)),
+                hint="run one training step of your own to see the whole error",
+            )
+            return wire.Refused.of(failure)
 
     def _answer(self, command: wire.Command) -> wire.Reply:
         if isinstance(command, wire.Start):
