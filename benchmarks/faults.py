@@ -2,8 +2,8 @@
 
     python benchmarks/faults.py [--only TEXT]
 
-Run it in the repository's root. Survived: the case ends with the outcome or the error that it must end with, within
-its limits, keeps the rows measured before, and leaves no process, temporary file or shared memory behind.
+Run it in the repository's root. Survived: the case ends with the outcome or the error that it must end with,
+within its limits, keeps the rows measured before, and leaves no process, temporary file or shared memory.
 Writes results/faults.json.
 """
 

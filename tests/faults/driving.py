@@ -145,7 +145,7 @@ class Bench:
         """Why a case can't be tried here; empty where it can."""
         if case.fault.needs == "cgroup":
             return self._why_no_cgroup
-        if case.fault.needs == "mount" and not _can_mount():
+        if case.fault.needs == "mount" and not can_mount():
             return "no file system can be mounted here"
         return "" if sys.platform == "linux" else "sessions are forked on Linux only"
 
@@ -287,7 +287,7 @@ def _make_cgroup() -> tuple[Path | None, str]:
     return None, "no control group with a memory limit can be made here"
 
 
-def _can_mount() -> bool:
+def can_mount() -> bool:
     """True where a child may make a mount namespace of its own."""
     pid = os.fork()
     if pid == 0:
