@@ -50,8 +50,8 @@ def _row(bench: driving.Bench, case: cases.Case) -> dict[str, object]:
     if why_not:
         return {**named, "skipped": why_not}
     ended = bench.carry_out(case)
-    if ended.problems:
-        print(f"{case.name}: {'; '.join(ended.problems)}", file=sys.stderr, flush=True)
+    told = "; ".join(ended.problems) or ended.end
+    print(f"{case.name}: {told}, {ended.seconds:.2f} s", file=sys.stderr, flush=True)
     return {
         **named,
         "end": ended.end,

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 START_PHASES = ("import", "open", "build")
 TRIAL_PHASES = ("load", "forward", "backward", "step", "evaluation")
-PHASES = (*START_PHASES, *TRIAL_PHASES, "shutdown")
+# `check`: a forward pass of the generalization check, when all sizes are measured.
+PHASES = (*START_PHASES, *TRIAL_PHASES, "check", "shutdown")
 # In the phases of a trial a fault strikes above this size: there are rows to keep then.
 SOUND_SIZES = (1, 2)
 
-# How a case may end: the outcome of a trial, or the code of an error.
-OK, CRASHED, TIMEOUT, OUT_OF_MEMORY = "ok", "crashed", "timeout", "out_of_memory"
+# How a case may end: the outcome of a trial, the code of an error, or a check that was given up.
+OK, CRASHED, TIMEOUT, OUT_OF_MEMORY, NOT_RUN = "ok", "crashed", "timeout", "out_of_memory", "not_run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +24,9 @@ class Fault:
     """Statements that user code runs, and the end that they must come to in each phase.
 
     `start` and `trial` are the ends in the phases of a session's start and of a trial, `ends` those of single
-    phases; at shutdown all is well, whatever happens. `quick`: the phases of the fast tier. `once`: it
-    strikes once a session. `needs`: what `driving.missing` looks for first.
+    phases. What fails a trial fails the check as well, and no more than that; at shutdown all is well,
+    whatever happens. `quick`: the phases of the fast tier. `once`: it strikes once a session.
+    `needs`: what `Bench.missing` looks for first.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Fault:
         """How it must end in a phase."""
         if phase in self.ends:
             return self.ends[phase]
+        if phase == "check":
+            return OK if self.trial == OK else NOT_RUN
         return OK if phase == "shutdown" else self.start if phase in START_PHASES else self.trial
 
 
@@ -66,7 +70,7 @@ class Case:
         """Sizes that must be among the rows in the end."""
         if self.phase in START_PHASES and self.end != OK:
             return ()
-        return SOUND_SIZES if self.end != OK else (*SOUND_SIZES, 4)
+        return (*SOUND_SIZES, 4) if self.end in (OK, NOT_RUN) else SOUND_SIZES
 
 
 def _died(name: str, code: str, *quick: str) -> Fault:
@@ -83,7 +87,7 @@ def _hung(name: str, code: str, *quick: str) -> Fault:
 _IGNORE = "for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(one, signal.SIG_IGN)"
 
 DEATHS = (
-    _died("SIGKILL", "os.kill(os.getpid(), signal.SIGKILL)", "forward"),
+    _died("SIGKILL", "os.kill(os.getpid(), signal.SIGKILL)", "forward", "check"),
     _died("segmentation fault", "ctypes.string_at(0)", "import", "backward"),
     _died("abort", "os.abort()", "build"),
     _died("os._exit(0)", "os._exit(0)", "step"),
@@ -116,7 +120,7 @@ HANGS = (
     _hung("sleep", "time.sleep(1000)", "import", "load"),
     # PyDLL keeps the interpreter's lock, as a busy extension does.
     _hung("lock held, signals ignored", f"{_IGNORE}\nctypes.PyDLL(None).sleep(1000)", "evaluation"),
-    _hung("stopped", "os.kill(os.getpid(), signal.SIGSTOP)"),
+    _hung("stopped", "os.kill(os.getpid(), signal.SIGSTOP)", "check"),
     _hung("waits for a lock", f"{_IGNORE}\nlock = threading.Lock(); lock.acquire(); lock.acquire()"),
 )
 
@@ -128,7 +132,7 @@ RAISES = (
         start="target_raises",
         trial="step_fails",
         ends=_IN_DATA,
-        quick=("open", "load", "backward"),
+        quick=("open", "load", "backward", "check"),
     ),
     Fault(
         name="sys.exit",
@@ -156,7 +160,7 @@ RAISES = (
         code="torch.empty(1 << 60)",
         start="nothing_fits",
         trial=OUT_OF_MEMORY,
-        ends=_IN_DATA,
+        ends={"import": "target_raises"},
         quick=("build", "forward"),
     ),
     Fault(
@@ -198,7 +202,7 @@ next(iter(torch.utils.data.DataLoader(Rows(), num_workers=1, multiprocessing_con
         trial="step_fails",
         ends=_IN_DATA,
         # The data set that it loads from is there from then on.
-        phases=("build", *TRIAL_PHASES, "shutdown"),
+        phases=("build", *TRIAL_PHASES, "check", "shutdown"),
         quick=("forward",),
         needs="mount",
     ),
@@ -210,7 +214,7 @@ DATA = (
         code="Rows.real = 2",
         trial="bad_sample",
         ends={"build": "bad_sample"},
-        phases=("build", *TRIAL_PHASES),
+        phases=("build", *TRIAL_PHASES, "check"),
         quick=("step",),
     ),
     Fault(
@@ -225,7 +229,8 @@ DATA = (
         name="NaN loss",
         code="Net.scale = float('nan')",
         start="loss_not_finite",
-        phases=(*START_PHASES[2:], *TRIAL_PHASES),
+        ends={"check": NOT_RUN},
+        phases=("build", *TRIAL_PHASES, "check"),
         quick=("build", "forward"),
         once=False,
     ),
@@ -260,7 +265,7 @@ LEAKS = (
         name="leaks memory every step",
         code="trouble.kept = [*getattr(trouble, 'kept', ()), torch.ones(40 << 20)]",
         trial=OUT_OF_MEMORY,
-        phases=("forward", "backward", "step"),
+        phases=("forward", "backward", "step", "check"),
         quick=("step",),
         once=False,
         memory_bytes=300 << 20,
@@ -289,8 +294,8 @@ torch.manual_seed(7)
         code="torch.set_grad_enabled(False)",
         start="step_fails",
         trial="step_fails",
-        # The next forward pass meets it; an evaluation is the last of its size, and gives back what it took.
-        ends={"evaluation": OK},
+        # The next forward pass meets it; what is set in a backward pass or an evaluation is put back.
+        ends={"evaluation": OK, "backward": OK},
         quick=("build", "load"),
     ),
     Fault(
@@ -338,7 +343,8 @@ os.kill(os.getpid(), signal.SIGKILL)
         name="shared memory",
         code="""
 from multiprocessing import shared_memory
-trouble.block = shared_memory.SharedMemory(create=True, size=1 << 20)
+name = f"{os.environ['AUTOBATCH_TEST_MARK']}-{os.getpid()}"
+trouble.block = shared_memory.SharedMemory(name, create=True, size=1 << 20)
 """,
         quick=("import",),
     ),
@@ -346,7 +352,8 @@ trouble.block = shared_memory.SharedMemory(create=True, size=1 << 20)
         name="shared memory and a crash",
         code="""
 from multiprocessing import shared_memory
-trouble.block = shared_memory.SharedMemory(create=True, size=1 << 20)
+name = f"{os.environ['AUTOBATCH_TEST_MARK']}-{os.getpid()}"
+trouble.block = shared_memory.SharedMemory(name, create=True, size=1 << 20)
 os.kill(os.getpid(), signal.SIGKILL)
 """,
         start="worker_died",

@@ -15,21 +15,21 @@ from pathlib import Path
 
 import psutil
 
+from autobatch.check.assess import Assessment
 from autobatch.errors import AutobatchError
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb
 from autobatch.probe.endings import START_TRIALS
 from autobatch.probe.process import WorkerProcess
 from autobatch.probe.runner import WorkerEngine
-from autobatch.records import Limits, Trial
-from tests.faults.cases import OK, Case
+from autobatch.records import CheckStatus, Limits, Trial
+from tests.faults.cases import NOT_RUN, OK, Case
 from tests.faults.probing import MADE_BY_TORCH, MARK, running
 
-_BUDGET_SECONDS = 20.0
+_BUDGET_SECONDS = 6.0
 # What the machine may add to the limits of a case: a fresh worker that imports torch, on a busy machine.
 _SLACK_SECONDS = 60.0
 _CGROUP_BYTES = 64 << 20
-_SHARED_MEMORY = Path("/dev/shm")
 
 _MODEL = """
 import atexit, ctypes, os, resource, signal, subprocess, sys, threading, time
@@ -86,6 +86,8 @@ class Net(nn.Module):
     def forward(self, inputs):
         Optimizer.size = len(inputs)
         at("forward" if self.training else "evaluation", len(inputs))
+        if (HERE / "checking").exists():
+            at("check")
         return Pass.apply(self.layer(inputs) * Net.scale)
 
 class Optimizer(torch.optim.SGD):
@@ -151,7 +153,6 @@ class Bench:
 
     def carry_out(self, case: Case) -> Ended:
         """The case, from a fresh model file to the look for what it left."""
-        shared_before = _shared_memory()
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
             path = Path(folder) / "model_file.py"
             path.write_text(_source(case))
@@ -164,12 +165,12 @@ class Bench:
             engine = _HandedOn(self, wire.Recipe(target=str(path)), limits)
             begin = time.monotonic()
             try:
-                end, trials = _climb(engine, limits)
+                end, trials = _climb(engine, limits, Path(folder) if case.phase == "check" else None)
             finally:
                 engine.close()
             seconds = time.monotonic() - begin
         rows = tuple(sorted({trial.batch_size for trial in trials if trial.ok}))
-        left = self._left(shared_before)
+        left = self._left()
         return Ended(end, rows, seconds, tuple(_problems(case, end, rows, seconds, left)))
 
     def take_worker(self) -> WorkerProcess:
@@ -187,14 +188,14 @@ class Bench:
         worker.watch_bytes = None
         self._worker = worker
 
-    def _left(self, shared_before: set[str]) -> list[str]:
+    def _left(self) -> list[str]:
         """What a case has left: processes, temporary files, shared memory."""
         processes = [one for one in running(self._mark) if not _is_worker(one)]
         files = [one.name for one in self._scratch.iterdir() if not one.name.startswith(MADE_BY_TORCH)]
         return [
             *(f"process {one.pid}" for one in processes),
             *(f"temporary file {name}" for name in files),
-            *(f"shared memory {name}" for name in _shared_memory() - shared_before),
+            *(f"shared memory {name}" for name in _shared_memory(self._mark)),
         ]
 
 
@@ -233,11 +234,19 @@ def _source(case: Case) -> str:
     return _MODEL.format(phase=case.phase, once=case.fault.once, code=code)
 
 
-def _climb(engine: WorkerEngine, limits: Limits) -> tuple[str, tuple[Trial, ...]]:
-    """(the end, the trials): the first outcome of a trial that is not OK, or the code of an error."""
+def _climb(engine: WorkerEngine, limits: Limits, folder: Path | None) -> tuple[str, tuple[Trial, ...]]:
+    """(the end, the trials): the first outcome of a trial that is not OK, or the code of an error.
+
+    With the model file's `folder` it goes on to the check, and tells the file so.
+    """
     climb = Climb(engine, limits)
     try:
-        trials = climb.run().trials
+        curve = climb.run()
+        trials = curve.trials
+        if folder is not None:
+            (folder / "checking").touch()
+            check = Assessment(engine, curve, limits).run()
+            return NOT_RUN if check.status is CheckStatus.NOT_RUN else OK, trials
     except AutobatchError as error:
         return error.code, error.trials
     except Exception as error:
@@ -264,8 +273,10 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def _shared_memory() -> set[str]:
-    return {one.name for one in _SHARED_MEMORY.iterdir()} if _SHARED_MEMORY.is_dir() else set()
+def _shared_memory(mark: str) -> list[str]:
+    """The named shared memory that carries a mark: other programs on the machine have theirs."""
+    folder = Path("/dev/shm")
+    return [one.name for one in folder.glob(f"{mark}*")] if folder.is_dir() else []
 
 
 def _make_cgroup() -> tuple[Path | None, str]:
