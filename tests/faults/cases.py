@@ -371,13 +371,16 @@ os.kill(os.getpid(), signal.SIGKILL)
     Fault(
         name="limit of open files",
         code="resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))",
+        # What the machine has in memory can't be read then.
+        start="start_fails",
         quick=("load",),
     ),
     Fault(
         name="limit of data",
         code="resource.setrlimit(resource.RLIMIT_DATA, (1 << 20, 1 << 20))",
-        start="nothing_fits",
-        trial=OUT_OF_MEMORY,
+        start="start_fails",
+        # Later on, this small model finds room in what the process holds already; the check does not.
+        ends={"build": OK, "check": NOT_RUN},
     ),
     Fault(
         name="limit of file size",
