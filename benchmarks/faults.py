@@ -39,8 +39,7 @@ def main() -> None:
     faults = _by_fault(ended)
     print(table(faults))
     if not options.only:
-        document = {"environment": environment(begun), "faults": faults, "cases": ended}
-        RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+        RESULTS.write_text(document({"environment": environment(begun), "faults": faults, "cases": ended}))
 
 
 def _row(bench: driving.Bench, case: cases.Case) -> dict[str, object]:
@@ -96,6 +95,16 @@ def table(faults: Sequence[dict[str, object]]) -> str:
         survived += int(str(one["survived"]))
     lines.append(f"| **together** | | {tried} | {survived} | | |")
     return "\n".join(lines)
+
+
+def document(parts: dict[str, object]) -> str:
+    """JSON with one fault and one case a line."""
+    told = []
+    for name, part in parts.items():
+        lines = part if isinstance(part, list) else None
+        value = json.dumps(part) if lines is None else "[\n" + ",\n".join(map(json.dumps, lines)) + "\n]"
+        told.append(f"{json.dumps(name)}: {value}")
+    return "{\n" + ",\n".join(told) + "\n}\n"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import threading
 import time
 from typing import BinaryIO, NoReturn
 
+from autobatch.errors import AutobatchError
 from autobatch.probe import wire
 
 _PR_SET_PDEATHSIG = 1
@@ -35,7 +36,12 @@ def main() -> NoReturn:
     if forks:
         _answer_for_descendants()
         _die_with(os.getppid(), signal.SIGTERM)
-    _import_torch()
+    try:
+        _import_torch()
+    except Exception as error:
+        commands.readline()
+        wire.send(replies, wire.Refused.of(_no_torch(error)))
+        os._exit(1)
     for line in iter(commands.readline, b""):
         # After a session died, a command meant for it may still lie in the pipe.
         command = _decoded(line)
@@ -137,6 +143,15 @@ def _import_torch() -> None:
 
     # What was imported stays: no later collection has to walk it, and no fork has to copy it.
     gc.freeze()
+
+
+def _no_torch(error: Exception) -> AutobatchError:
+    return AutobatchError(
+        "torch can't be imported",
+        code="no_torch",
+        facts=(f"{type(error).__name__}: {error}", f"by `{sys.executable}`"),
+        hint="run `python -c 'import torch'` with that Python to see the whole error",
+    )
 
 
 def _answer_for_descendants() -> None:

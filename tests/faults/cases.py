@@ -101,6 +101,14 @@ DEATHS = (
         "build",
     ),
     Fault(
+        name="SIGKILL to the worker behind it",
+        code="os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(1000)",
+        start="worker_died",
+        trial=CRASHED,
+        # Each costs the seconds of a new worker.
+        phases=("build", "backward", "check"),
+    ),
+    Fault(
         name="kernel out of memory",
         code="""
 with open(os.path.join(os.environ["AUTOBATCH_TEST_CGROUP"], "cgroup.procs"), "w") as file:

@@ -121,6 +121,23 @@ def test_a_full_disk_under_the_objects_of_find() -> None:
     assert "TMPDIR" in raised.value.hint
 
 
+def test_a_worker_that_cannot_be_started_is_told(folder: Path) -> None:
+    ended = shell(folder, f"ulimit -n 8; autobatch {PROBE} --json")
+    error = json.loads(ended.stdout)["error"]
+    assert (ended.status, error["code"]) == (1, "no_worker")
+    assert "Too many open files" in error["facts"][0]
+
+
+def test_a_broken_torch_is_told(folder: Path) -> None:
+    broken = folder / "broken" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise OSError('libtorch.so: cannot open shared object file')")
+    ended = shell(folder, f"PYTHONPATH={broken.parent}:$PYTHONPATH autobatch {PROBE} --json")
+    error = json.loads(ended.stdout)["error"]
+    assert (ended.status, error["code"]) == (1, "no_torch")
+    assert error["facts"][0] == "OSError: libtorch.so: cannot open shared object file"
+
+
 BUG = """
 import click
 from autobatch import cli
