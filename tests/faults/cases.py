@@ -91,8 +91,8 @@ DEATHS = (
     _died("segmentation fault", "ctypes.string_at(0)", "import", "backward"),
     _died("abort", "os.abort()", "build"),
     _died("os._exit(0)", "os._exit(0)", "step"),
-    _died("SIGTERM to itself", "os.kill(os.getpid(), signal.SIGTERM)"),
-    _died("SIGKILL to its group", "os.killpg(0, signal.SIGKILL)"),
+    _died("SIGTERM to itself", "os.kill(os.getpid(), signal.SIGTERM)", "open"),
+    _died("SIGKILL to its group", "os.killpg(0, signal.SIGKILL)", "import"),
     # SIGXCPU comes when a second of the processor's time is spent.
     _died(
         "limit of processor time",
@@ -107,6 +107,7 @@ DEATHS = (
         trial=CRASHED,
         # Each costs the seconds of a new worker.
         phases=("build", "backward", "check"),
+        quick=("build",),
     ),
     Fault(
         name="kernel out of memory",
@@ -129,7 +130,9 @@ HANGS = (
     # PyDLL keeps the interpreter's lock, as a busy extension does.
     _hung("lock held, signals ignored", f"{_IGNORE}\nctypes.PyDLL(None).sleep(1000)", "evaluation"),
     _hung("stopped", "os.kill(os.getpid(), signal.SIGSTOP)", "check"),
-    _hung("waits for a lock", f"{_IGNORE}\nlock = threading.Lock(); lock.acquire(); lock.acquire()"),
+    _hung(
+        "waits for a lock", f"{_IGNORE}\nlock = threading.Lock(); lock.acquire(); lock.acquire()", "backward"
+    ),
 )
 
 _IN_DATA = {"load": "bad_sample"}
@@ -195,6 +198,7 @@ next(iter(torch.utils.data.DataLoader(Dying(), num_workers=2, multiprocessing_co
         start="target_raises",
         trial="step_fails",
         ends=_IN_DATA,
+        quick=("evaluation",),
     ),
     Fault(
         name="no shared memory",
@@ -265,6 +269,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         code="Path(__file__).write_text('def')\nos.kill(os.getpid(), signal.SIGKILL)",
         start="worker_died",
         trial="target_raises",
+        quick=("backward",),
     ),
 )
 
@@ -307,7 +312,9 @@ torch.manual_seed(7)
         quick=("build", "load"),
     ),
     Fault(
-        name="megabytes of output", code="print('x' * 5_000_000)\nprint('y\\n' * 100_000, file=sys.stderr)"
+        name="megabytes of output",
+        code="print('x' * 5_000_000)\nprint('y\\n' * 100_000, file=sys.stderr)",
+        quick=("load",),
     ),
     Fault(
         name="megabytes without a newline",
@@ -389,6 +396,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         start="start_fails",
         # Later on, this small model finds room in what the process holds already; the check does not.
         ends={"build": OK, "check": NOT_RUN},
+        quick=("open",),
     ),
     Fault(
         name="limit of file size",
@@ -398,6 +406,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     Fault(
         name="limit of processes",
         code="resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))",
+        quick=("step",),
     ),
 )
 
