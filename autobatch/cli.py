@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -14,12 +17,15 @@ import click
 
 from autobatch import formatting, saved
 from autobatch._version import __version__
-from autobatch.errors import AutobatchError, UsageError, missing_file
+from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
 from autobatch.records import Limits, Objective, Recommendation
 from autobatch.reports import json as json_report
 from autobatch.reports import text
 
 _INTERRUPTED = 130
+_PACKAGE = str(Path(__file__).parent)
+# Set to anything, it shows the traceback of a bug in autobatch.
+_TRACEBACK = "AUTOBATCH_TRACEBACK"
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg]
@@ -81,7 +87,13 @@ def cli() -> None:
     "--global-batch", type=_COUNT, help="Samples an optimizer step, reached by accumulation if need be."
 )
 @click.option("--budget", type=_SECONDS, default="60s", show_default=True, help="Time for the measurements.")
-@click.option("--trial-timeout", type=_SECONDS, default="120s", show_default=True, help="Time for one trial.")
+@click.option(
+    "--trial-timeout",
+    type=_SECONDS,
+    default="120s",
+    show_default=True,
+    help="Time for one trial; five times that for importing TARGET and opening its data set.",
+)
 @click.option(
     "--objective",
     type=click.Choice([str(one) for one in Objective]),
@@ -148,6 +160,7 @@ def devices() -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits: 0, 1 for an error, 2 for usage, 130 for an interrupt."""
+    _open_standard_streams()
     as_json = "--json" in sys.argv[1:]
     try:
         cli.main(standalone_mode=False)
@@ -166,8 +179,28 @@ def main() -> NoReturn:
         _hear_no_more_interrupts()
         _fail(AutobatchError("interrupted", code="interrupted"), as_json=as_json, status=_INTERRUPTED)
     except BrokenPipeError:
-        _leave_quietly()
+        _leave(0)
+    except Exception as bug:
+        if os.environ.get(_TRACEBACK):
+            traceback.print_exception(bug)
+        _fail(_unforeseen(bug), as_json=as_json)
     raise SystemExit(0)
+
+
+def _unforeseen(bug: Exception) -> AutobatchError:
+    """The error for what no code of autobatch has foreseen."""
+    own = [one for one in traceback.extract_tb(bug.__traceback__) if one.filename.startswith(_PACKAGE)]
+    place = f"at autobatch{own[-1].filename[len(_PACKAGE) :]}:{own[-1].lineno}, in `{own[-1].name}`"
+    return AutobatchError(
+        "this is a bug in autobatch",
+        code="internal_error",
+        facts=(
+            f"{type(bug).__name__}: {bug}",
+            place,
+            f"autobatch {__version__}, Python {platform.python_version()}, {platform.platform()}",
+        ),
+        hint=f"please report it with what `{_TRACEBACK}=1` prints before this message",
+    )
 
 
 def _hear_no_more_interrupts() -> None:
@@ -213,9 +246,27 @@ def _recipe(target: str, options: dict[str, Any]) -> Any:
 
 
 def _deliver(found: Recommendation, options: dict[str, Any]) -> None:
-    """Prints the answer in the form that was asked for, and saves it."""
+    """Saves the answer and prints it in the form that was asked for; what can't be saved is printed first."""
+    try:
+        _save(found, options)
+    except SavedResultError:
+        # The one object on standard output is then the error's, which holds the rows.
+        if not options["as_json"]:
+            _show(found, options)
+        raise
+    _show(found, options)
+
+
+def _save(found: Recommendation, options: dict[str, Any]) -> None:
     if options["save_to"]:
-        saved.save(found, options["save_to"])
+        try:
+            saved.save(found, options["save_to"])
+        except SavedResultError as error:
+            error.trials = found.trials
+            raise
+
+
+def _show(found: Recommendation, options: dict[str, Any]) -> None:
     if options["as_json"]:
         _print(json_report.render(found))
     elif options["quiet"]:
@@ -229,10 +280,9 @@ def _show_interrupted(found: Recommendation | None, options: dict[str, Any]) -> 
     error = AutobatchError("interrupted", code="interrupted")
     if found is not None:
         error.trials = found.trials
-        if options["save_to"]:
-            saved.save(found, options["save_to"])
         if not options["as_json"] and not options["quiet"]:
-            _print(text.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+            _show(found, options)
+        _save(found, options)
     _report(error, as_json=options["as_json"])
     _flush()
 
@@ -248,28 +298,51 @@ def _report(error: AutobatchError, *, as_json: bool) -> None:
         _print(json_report.render_error(error, error.trials))
     else:
         rendered = text.render_error(error, width=_width(sys.stderr), colour=_colour(sys.stderr))
-        print(rendered, file=sys.stderr)
+        with suppress(OSError):
+            print(rendered, file=sys.stderr, flush=True)
 
 
 def _print(rendered: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    try:
+    with _told_writing():
         sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
-    except BrokenPipeError:
-        _leave_quietly()
 
 
 def _flush() -> None:
-    try:
+    with _told_writing():
         sys.stdout.flush()
+
+
+@contextmanager
+def _told_writing() -> Iterator[None]:
+    """Leaves quietly when the reader of standard output is gone (`| head`); any other failure is told."""
+    try:
+        yield
     except BrokenPipeError:
-        _leave_quietly()
+        _leave(0)
+    except OSError as error:
+        problem = AutobatchError(
+            "the answer can't be written to standard output", code="cannot_print", facts=(str(error),)
+        )
+        _report(problem, as_json=False)
+        _leave(problem.exit_status)
 
 
-def _leave_quietly() -> NoReturn:
-    """The reader of standard output is gone (`| head`); Python's own flush at exit must not complain."""
+def _leave(status: int) -> NoReturn:
+    """Exits so that Python's own flush of standard output has nothing to complain of."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(0)
+    raise SystemExit(status)
+
+
+def _open_standard_streams() -> None:
+    """Fills what the caller has closed (`>&-`), or the next file that is opened would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _colour(stream: TextIO) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from shutil import get_terminal_size
 from types import TracebackType
 from typing import TextIO
@@ -16,6 +17,8 @@ from autobatch.reports import text
 
 class Progress(Observer):
     """Prints what the climb tells. `quiet` leaves only what the worker itself prints.
+
+    A stream that can't be written to (its reader is gone, the disk is full) costs rows, never the answer.
 
     `erase`: take the rows back at the end, since the report that follows has them again. `colour`: keep the
     colours of what the worker prints.
@@ -42,8 +45,9 @@ class Progress(Observer):
     ) -> None:
         self._show("")
         if self._erase and self._live and error is None and self._lines < get_terminal_size().lines:
-            self._stream.write(f"\x1b[{self._lines}A\x1b[J")
-            self._stream.flush()
+            with suppress(OSError):
+                self._stream.write(f"\x1b[{self._lines}A\x1b[J")
+                self._stream.flush()
 
     def opened(self, opened: Opened) -> None:
         self._workload = opened.workload
@@ -70,7 +74,7 @@ class Progress(Observer):
             self._write(*blocks)
 
     def _write(self, *blocks: str) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._clear()
             for block in blocks:
                 print(block, file=self._stream)
@@ -78,7 +82,7 @@ class Progress(Observer):
             self._draw()
 
     def _show(self, below: str) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._clear()
             self._below = below
             self._draw()

@@ -65,11 +65,18 @@ class MappedSamples(Samples):
     def _read(self, indices: list[int]) -> list[Any]:
         if hasattr(self._dataset, "__getitems__"):
             try:
-                return list(self._dataset.__getitems__(indices))
+                return self._complete(list(self._dataset.__getitems__(indices)), len(indices))
             except Exception as error:
                 call = f"dataset.__getitems__({indices[:3]})"
                 raise self._unreadable(f"{len(indices)} samples at once", call, error) from error
         return [self._read_one(index) for index in indices]
+
+    @staticmethod
+    def _complete(found: list[Any], asked: int) -> list[Any]:
+        # A smaller batch than the one asked for would be timed as if it were whole.
+        if len(found) != asked:
+            raise ValueError(f"asked for {asked} samples, got {len(found)}")
+        return found
 
     def _read_one(self, index: int) -> Any:
         try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from autobatch.errors import UsageError
+from autobatch.errors import AutobatchError, UsageError
+from autobatch.formatting import format_bytes
 from autobatch.targets import Parts, told
 
 _MAX_DEPTH = 4
@@ -24,7 +26,8 @@ def packed(parts: dict[str, Any]) -> Iterator[str]:
     """The path of a private file with the pickled `parts`, for as long as the context lasts.
 
     They are one pickle, so that an optimizer keeps its parameters. The caller's objects are only read.
-    Raises UsageError where a part can't be pickled, naming the attribute at fault.
+    Raises UsageError where a part can't be pickled, naming the attribute at fault, and AutobatchError where
+    the file can't be written.
     """
     import cloudpickle
     import torch
@@ -34,9 +37,9 @@ def packed(parts: dict[str, Any]) -> Iterator[str]:
     with make(prefix="autobatch-", suffix=".pt") as file:
         try:
             torch.save(parts, file, pickle_module=cloudpickle)
+            file.flush()
         except Exception as error:
             raise _not_sendable(parts, error) from None
-        file.flush()
         yield f"/proc/{os.getpid()}/fd/{file.fileno()}" if sys.platform == "linux" else file.name
 
 
@@ -50,12 +53,19 @@ def unpack(path: str) -> Parts:
     return parts_from_objects(objects)
 
 
-def _not_sendable(parts: dict[str, Any], error: Exception) -> UsageError:
+def _not_sendable(parts: dict[str, Any], error: Exception) -> AutobatchError:
     culprit = next((name for name, part in parts.items() if not _pickles(part)), "")
-    place = _inner_culprit(parts[culprit], culprit, _MAX_DEPTH) if culprit else "the arguments"
-    place = _SUBMODULE.sub(r".\1", place)
+    if not culprit:
+        folder = tempfile.gettempdir()
+        return AutobatchError(
+            "the model and its data can't be written to a file for the worker process",
+            code="cannot_write",
+            facts=(told(error), f"{format_bytes(shutil.disk_usage(folder).free)} are free in `{folder}`"),
+            hint="free space there, or set `TMPDIR` to another folder",
+        )
+    place = _SUBMODULE.sub(r".\1", _inner_culprit(parts[culprit], culprit, _MAX_DEPTH))
     return UsageError(
-        f"`{culprit or 'the arguments'}` can't be sent to the worker process",
+        f"`{culprit}` can't be sent to the worker process",
         code="not_picklable",
         facts=(f"`{place}`: {told(error)}",),
         hint="pass a function that makes it (`find(lambda: Net(), ...)`), or put it into a file and run "

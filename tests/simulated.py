@@ -14,9 +14,9 @@ from math import ceil, log
 from autobatch.devices.base import Backend, Peak
 from autobatch.errors import DeviceError
 from autobatch.noise import Chunks
-from autobatch.probe import wire
+from autobatch.probe import endings, wire
 from autobatch.probe.measure import Measurer
-from autobatch.probe.runner import Opened, crashed
+from autobatch.probe.runner import Opened
 from autobatch.records import Device, Evaluation, Limits, MemoryLine, Outcome, Training, Workload
 
 MIB = 1 << 20
@@ -289,7 +289,7 @@ class SimulatedEngine:
         self.train_commands.append(command)
         size = command.batch_size
         if size in self.machine.training_deaths:
-            return crashed(command, "the worker ended with status -9")
+            return endings.of_training(command, "the worker ended with status -9")
         per_step = self.machine.step_seconds(size)
         steps = max(1, int(command.seconds / per_step))
         diverges = command.learning_rate_factor > self.machine.highest_learning_rate_factor

@@ -138,6 +138,9 @@ def _limit_data(room: int) -> bool:
     held = host.process_status().get("VmData")
     if held is None:
         return False
+    if 0 <= hard < held + (64 << 20):
+        # The user's code has set a tighter one, for good.
+        return True
     resource.setrlimit(resource.RLIMIT_DATA, (held + (64 << 20), hard))
     enforced = not _can_map(128 << 20)
     limit = held + room if enforced else resource.RLIM_INFINITY

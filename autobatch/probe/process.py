@@ -18,7 +18,7 @@ import psutil
 
 from autobatch.devices import host
 from autobatch.errors import AutobatchError
-from autobatch.probe import wire
+from autobatch.probe import family, wire
 
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 # -P keeps the current folder out of the path, so that a user's `random.py` can't break the worker's imports.
@@ -27,33 +27,39 @@ _BOOT = f"import sys; sys.path.append({_PACKAGE_PARENT!r}); from autobatch.probe
 IN_WORKER = "AUTOBATCH_WORKER"
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 5.0
-START_TIMEOUT_SECONDS = 600.0
+# A worker imports torch before its first session, from a cold disk perhaps; nothing of the user's runs then.
+BOOT_TIMEOUT_SECONDS = 600.0
 
 
-class WorkerDiedError(Exception):
+class WorkerEndedError(Exception):
+    """There is no reply, and no session any more. `phase`: the last that it told, empty before the first."""
+
+    def __init__(self, message: str, phase: str) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class WorkerDiedError(WorkerEndedError):
     """The session's process ended by itself. `status`: exit code, or the negative signal."""
 
     def __init__(self, status: int, phase: str) -> None:
-        super().__init__(f"the worker ended with status {status}")
+        super().__init__(f"the worker ended with status {status}", phase)
         self.status = status
-        self.phase = phase
 
 
-class WorkerHungError(Exception):
+class WorkerHungError(WorkerEndedError):
     """No reply in time; the session was killed."""
 
     def __init__(self, phase: str) -> None:
-        super().__init__("the worker did not answer in time")
-        self.phase = phase
+        super().__init__("the worker did not answer in time", phase)
 
 
-class WorkerTookTooMuchError(Exception):
+class WorkerTookTooMuchError(WorkerEndedError):
     """The session held more memory than it may, where the system's own limit did not hold; it was killed."""
 
     def __init__(self, resident_bytes: int, phase: str) -> None:
-        super().__init__(f"the worker held {resident_bytes:,} bytes")
+        super().__init__(f"the worker held {resident_bytes:,} bytes", phase)
         self.resident_bytes = resident_bytes
-        self.phase = phase
 
 
 class WorkerProcess:
@@ -85,7 +91,7 @@ class WorkerProcess:
         return self._session_pid is not None
 
     def ask(self, command: wire.Command, timeout_seconds: float) -> wire.Reply:
-        """The reply to a command.
+        """The reply to a command; the time for the first of a session counts from the session's beginning.
 
         Raises WorkerDiedError, WorkerHungError or WorkerTookTooMuchError; the session is gone then, and the
         next Start gets a fresh one.
@@ -96,11 +102,13 @@ class WorkerProcess:
             wire.send(self._process.stdin, command)  # type: ignore[arg-type]
         except (BrokenPipeError, OSError):
             raise self._died() from None
-        deadline = time.monotonic() + timeout_seconds
+        begins = isinstance(command, (wire.Start, wire.ListDevices))
+        deadline = time.monotonic() + (BOOT_TIMEOUT_SECONDS if begins else timeout_seconds)
         while True:
             reply = self._next_reply(deadline)
             if isinstance(reply, wire.Began):
                 self._session_pid = reply.pid
+                deadline = time.monotonic() + timeout_seconds
             elif isinstance(reply, wire.Phase):
                 self._phase = reply.name
             elif isinstance(reply, wire.Exited):
@@ -154,7 +162,10 @@ class WorkerProcess:
                 return reply
             if time.monotonic() > deadline:
                 phase = self._phase
-                self.end_session()
+                if self.has_session:
+                    self.end_session()
+                else:
+                    self.close()
                 raise WorkerHungError(phase)
             self._watch_memory()
 
@@ -242,26 +253,28 @@ def interrupts_held() -> Iterator[None]:
 
 def _kill_tree(pid: int) -> None:
     """Kills a process, its group, and all its descendants, also those with a session of their own."""
+    keepers: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
         deadline = time.monotonic() + _KILL_SECONDS
         # On Linux a worker inherits the orphans of its sessions, so it goes last.
-        while (family := _living_descendants(root)) and time.monotonic() < deadline:
-            for one in family:
-                with contextlib.suppress(psutil.Error):
-                    one.kill()
+        while time.monotonic() < deadline:
+            found = family.living_descendants(root)
+            keepers = [one for one in found if family.keeps_shared_memory(one)]
+            if len(found) == len(keepers):
+                break
+            _kill([one for one in found if one not in keepers])
             time.sleep(0.002)
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+    _, still_there = psutil.wait_procs(keepers, timeout=family.KEEPER_SECONDS)
+    _kill(still_there)
     if hasattr(os, "killpg"):
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        os.kill(pid, signal.SIGKILL)
 
 
-def _living_descendants(process: psutil.Process) -> list[psutil.Process]:
-    living = []
-    for one in process.children(recursive=True):
+def _kill(processes: list[psutil.Process]) -> None:
+    for one in processes:
         with contextlib.suppress(psutil.Error):
-            if one.status() != psutil.STATUS_ZOMBIE:
-                living.append(one)
-    return living
+            one.kill()

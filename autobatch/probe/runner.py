@@ -7,21 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from autobatch.errors import AutobatchError, TargetError
-from autobatch.probe import wire
-from autobatch.probe.oom import Cause
-from autobatch.probe.process import (
-    START_TIMEOUT_SECONDS,
-    WorkerDiedError,
-    WorkerHungError,
-    WorkerProcess,
-    WorkerTookTooMuchError,
-    interrupts_held,
-    signal_name,
-)
-from autobatch.records import Device, Limits, Outcome, Training, Workload
-
-_OUT_OF_HOST_MEMORY = -9
+from autobatch.errors import AutobatchError
+from autobatch.probe import endings, wire
+from autobatch.probe.process import WorkerEndedError, WorkerProcess, interrupts_held
+from autobatch.records import Device, Limits, Outcome, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,42 +62,52 @@ class WorkerEngine:
             seed=limits.seed,
         )
         self._timeout_seconds = limits.trial_timeout_seconds
+        self._start_seconds = endings.START_TRIALS * limits.trial_timeout_seconds
         self._environment = environment
         self._on_output = on_output
         self._worker: WorkerProcess | None = None
         self._spare: WorkerProcess | None = None
         self._used = False
+        self._first: Workload | None = None
         self.busy_seconds = 0.0
 
     def open(self) -> Opened:
         """Starts a session if there is none, and tells what it found.
 
-        Raises the user's errors, and TargetError where the process died on the way.
+        Raises the user's errors, and TargetError where the process died on the way, or found another model
+        than the first time.
         """
         if self._worker is None or not self._worker.alive:
             self._replace_worker()
+        reply = self._begin(self._start)
         assert self._worker is not None
-        try:
-            reply = self._worker.ask(self._start, START_TIMEOUT_SECONDS)
-        except (WorkerDiedError, WorkerHungError, WorkerTookTooMuchError) as end:
-            raise _start_failed(self._start.recipe, end) from None
-        if isinstance(reply, wire.Refused):
-            self._worker.end_session()
-            raise reply.rebuilt()
         assert isinstance(reply, wire.Opened)
         self._worker.watch_bytes = reply.watch_bytes
         self._used = False
+        self._first = self._first or reply.workload
+        if endings.identity(reply.workload) != endings.identity(self._first):
+            self._worker.end_session()
+            raise endings.changed(self._start.recipe, self._first, reply.workload)
         return Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
 
     def devices(self) -> tuple[Device, ...]:
         """Every device that a worker sees."""
         self._replace_worker()
-        assert self._worker is not None
-        reply = self._worker.ask(wire.ListDevices(), START_TIMEOUT_SECONDS)
-        if isinstance(reply, wire.Refused):
-            raise reply.rebuilt()
+        reply = self._begin(wire.ListDevices())
         assert isinstance(reply, wire.Devices)
         return reply.devices
+
+    def _begin(self, command: wire.Start | wire.ListDevices) -> wire.Reply:
+        """The first reply of a new session. Raises what went wrong with it."""
+        assert self._worker is not None
+        try:
+            reply = self._worker.ask(command, self._start_seconds)
+        except WorkerEndedError as end:
+            raise endings.start_failed(self._start.recipe, end, self._start_seconds) from None
+        if isinstance(reply, wire.Refused):
+            self._worker.end_session()
+            raise reply.rebuilt()
+        return reply
 
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried:
         """A try of one size; whatever happens to the worker is its outcome."""
@@ -157,7 +156,15 @@ class WorkerEngine:
             self._worker = self._new_worker()
 
     def _new_worker(self) -> WorkerProcess:
-        return WorkerProcess(self._environment, self._on_output)
+        try:
+            return WorkerProcess(self._environment, self._on_output)
+        except OSError as error:
+            raise AutobatchError(
+                "no worker process can be started",
+                code="no_worker",
+                facts=(str(error),),
+                hint="free memory, or allow more processes and open files (`ulimit -a` shows the limits)",
+            ) from error
 
     def trace_memory(self) -> wire.Traced:
         """The memory of a step at any size; without lines where the step can't be traced."""
@@ -182,7 +189,7 @@ class WorkerEngine:
         try:
             reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         except AutobatchError as error:
-            return crashed(command, error.message)
+            return endings.of_training(command, error.message)
         assert isinstance(reply, wire.Trained)
         return reply
 
@@ -195,7 +202,7 @@ class WorkerEngine:
         begin = time.monotonic()
         try:
             reply = self._worker.ask(command, seconds)
-        except (WorkerDiedError, WorkerHungError, WorkerTookTooMuchError) as end:
+        except WorkerEndedError as end:
             raise AutobatchError(str(end), code="worker_died") from None
         finally:
             self.busy_seconds += time.monotonic() - begin
@@ -211,8 +218,8 @@ class WorkerEngine:
         begin = time.monotonic()
         try:
             reply = self._worker.ask(command, self._timeout_seconds)
-        except (WorkerDiedError, WorkerHungError, WorkerTookTooMuchError) as end:
-            return _death(command, end, self._timeout_seconds)
+        except WorkerEndedError as end:
+            return endings.of_trial(command, end, self._timeout_seconds)
         finally:
             self.busy_seconds += time.monotonic() - begin
         if isinstance(reply, wire.Refused):
@@ -222,65 +229,3 @@ class WorkerEngine:
             # A process that ran out of memory keeps a fragmented heap and would understate the next size.
             self._worker.end_session()
         return reply
-
-
-def crashed(command: wire.Train, detail: str) -> wire.Trained:
-    """The outcome of a training whose process did not survive it."""
-    ended = Training(
-        batch_size=command.batch_size,
-        learning_rate_factor=command.learning_rate_factor,
-        outcome=Outcome.CRASHED,
-        steps=0,
-        seconds=0.0,
-        detail=detail,
-    )
-    return wire.Trained(training=ended, held_out="")
-
-
-def _death(
-    command: wire.TryOut | wire.TimeRound,
-    end: WorkerDiedError | WorkerHungError | WorkerTookTooMuchError,
-    timeout_seconds: float,
-) -> wire.Tried:
-    batch_size = command.batch_size
-    # A round tells no phases: that would take longer than some of its steps.
-    phase = "timing" if isinstance(command, wire.TimeRound) else end.phase
-    if isinstance(end, WorkerHungError):
-        return wire.Tried(
-            batch_size=batch_size,
-            outcome=Outcome.TIMEOUT,
-            phase=phase,
-            detail=f"no end after {timeout_seconds:g} s",
-        )
-    if isinstance(end, WorkerTookTooMuchError):
-        return wire.Tried(
-            batch_size=batch_size,
-            outcome=Outcome.OUT_OF_MEMORY,
-            phase=phase,
-            detail="the watchdog stopped it above the memory limit",
-            cause=Cause.OUT_OF_MEMORY,
-        )
-    how = signal_name(end.status)
-    detail = f"killed by {how}" if end.status < 0 else f"the process ended with {how}"
-    if end.status == _OUT_OF_HOST_MEMORY:
-        detail += " (by the system if the machine ran out of memory)"
-    return wire.Tried(batch_size=batch_size, outcome=Outcome.CRASHED, phase=phase, detail=detail)
-
-
-def _start_failed(recipe: wire.Recipe, end: Exception) -> AutobatchError:
-    name = f"`{recipe.target}`" if recipe.target else "the model"
-    if isinstance(end, WorkerHungError):
-        what, fact = "did not come up", f"no answer after {START_TIMEOUT_SECONDS:g} s"
-    elif isinstance(end, WorkerDiedError):
-        what = "died"
-        how = signal_name(end.status)
-        fact = f"killed by {how}" if end.status < 0 else f"it ended with {how}"
-    else:
-        what, fact = "took more memory than it may", str(end)
-    phase = getattr(end, "phase", "") or "start"
-    return TargetError(
-        f"the worker process {what} while it prepared {name}",
-        code="worker_died",
-        facts=(fact, f"in the {phase} phase"),
-        hint=f"run `python {recipe.target}` to see what happens" if recipe.target.endswith(".py") else "",
-    )

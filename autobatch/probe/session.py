@@ -48,6 +48,22 @@ class Session:
             return self._answer(command)
         except AutobatchError as error:
             return wire.Refused.of(error)
+        # What a step raises may be no Exception, such as asyncio's CancelledError.
+        except BaseException as error:
+            return wire.Refused.of(self._stopped(command, error))
+
+    def _stopped(self, command: wire.Command, error: BaseException) -> TargetError:
+        """The error for what neither the start nor a trial has caught."""
+        if isinstance(command, (wire.Start, wire.ListDevices)):
+            return TargetError(
+                "the worker can't start the measurements", code="start_fails", facts=(told(error), *at(error))
+            )
+        return TargetError(
+            f"the worker can't go on after an error in the {self._trainer.phase} phase",
+            code="step_fails",
+            facts=(told(error), *at(error)),
+            hint="run one training step of your own to see the whole error",
+        )
 
     def _answer(self, command: wire.Command) -> wire.Reply:
         if isinstance(command, wire.Start):
@@ -87,7 +103,9 @@ class Session:
         parts = self._guard("import", lambda: _load_parts(recipe), recipe)
         samples, val_samples = self._guard("load", lambda: _open_samples(parts, recipe), recipe)
         backend = open_backend(command.device)
-        backend.warm_up()
+        # The file may have switched gradients off: its own training step shall be what fails of it.
+        with torch.enable_grad():
+            backend.warm_up()
         on_host = backend.torch_device == "cpu" and parts.made is not None
         held_bytes = model_bytes(parts.made) if on_host and parts.made else 0
         backend.limit_memory(command.memory_bytes, held_bytes, command.memory_fraction)

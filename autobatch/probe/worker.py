@@ -18,6 +18,7 @@ import threading
 import time
 from typing import BinaryIO, NoReturn
 
+from autobatch.errors import AutobatchError
 from autobatch.probe import wire
 
 _PR_SET_PDEATHSIG = 1
@@ -25,6 +26,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 # A session that the user's code ends by itself, sys.exit included, never looks like a clean end.
 _ENDED_BY_PARENT = 0
 _LEFTOVERS_SECONDS = 5.0
+_PRIVATE_DESCRIPTORS = 200
 
 
 def main() -> NoReturn:
@@ -34,7 +36,12 @@ def main() -> NoReturn:
     if forks:
         _answer_for_descendants()
         _die_with(os.getppid(), signal.SIGTERM)
-    _import_torch()
+    try:
+        _import_torch()
+    except Exception as error:
+        commands.readline()
+        wire.send(replies, wire.Refused.of(_no_torch(error)))
+        os._exit(1)
     for line in iter(commands.readline, b""):
         # After a session died, a command meant for it may still lie in the pipe.
         command = _decoded(line)
@@ -67,22 +74,32 @@ def _serve(first: wire.Start | wire.ListDevices, commands: BinaryIO, replies: Bi
     from autobatch.probe.session import Session
 
     _no_core_dump()
-    wire.send(replies, wire.Began(pid=os.getpid()))
-    session = Session(lambda message: wire.send(replies, message))
+    me = os.getpid()
+
+    def say(message: wire.Reply) -> None:
+        # A process that the user's code forked, and that comes back here, must not answer in our name.
+        if os.getpid() != me:
+            os._exit(_ENDED_BY_PARENT)
+        wire.send(replies, message)
+
+    say(wire.Began(pid=me))
+    session = Session(say)
     inbox: queue.SimpleQueue[wire.Command] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(commands, inbox), daemon=True).start()
     command: wire.Command = first
     while True:
-        wire.send(replies, session.answer(command))
+        say(session.answer(command))
         command = inbox.get()
 
 
 def _read_commands(commands: BinaryIO, inbox: queue.SimpleQueue[wire.Command]) -> None:
     """Hands commands on; the end of the pipe means that the parent is gone, and so everything here."""
-    for line in iter(commands.readline, b""):
-        command = _decoded(line)
-        if command is not None:
-            inbox.put(command)
+    # The user's code may have closed it, which is an end too.
+    with contextlib.suppress(OSError):
+        for line in iter(commands.readline, b""):
+            command = _decoded(line)
+            if command is not None:
+                inbox.put(command)
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(_ENDED_BY_PARENT)
@@ -100,12 +117,21 @@ def _decoded(line: bytes) -> wire.Command | None:
 
 def _take_over_streams() -> tuple[BinaryIO, BinaryIO]:
     """Private descriptors for the conversation; what the user's code prints goes to standard error."""
-    commands = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
+    commands = os.fdopen(_private(0), "rb")
+    replies = os.fdopen(_private(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     return commands, replies
+
+
+def _private(descriptor: int) -> int:
+    """A copy with a high number: user code that closes the low ones, as daemons do, leaves it alone."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _PRIVATE_DESCRIPTORS)
+    return os.dup(descriptor)
 
 
 def _import_torch() -> None:
@@ -117,6 +143,15 @@ def _import_torch() -> None:
 
     # What was imported stays: no later collection has to walk it, and no fork has to copy it.
     gc.freeze()
+
+
+def _no_torch(error: Exception) -> AutobatchError:
+    return AutobatchError(
+        "torch can't be imported",
+        code="no_torch",
+        facts=(f"{type(error).__name__}: {error}", f"by `{sys.executable}`"),
+        hint="run `python -c 'import torch'` with that Python to see the whole error",
+    )
 
 
 def _answer_for_descendants() -> None:
@@ -137,8 +172,10 @@ def _end_leftovers() -> None:
     """Kills all descendants, wherever they went: an orphan of a session is a child of this process."""
     import psutil
 
-    deadline = time.monotonic() + _LEFTOVERS_SECONDS
-    while time.monotonic() < deadline:
+    from autobatch.probe import family
+
+    begin = time.monotonic()
+    while time.monotonic() < begin + _LEFTOVERS_SECONDS:
         try:
             if os.waitpid(-1, os.WNOHANG)[0]:
                 continue
@@ -146,8 +183,10 @@ def _end_leftovers() -> None:
             return
         with contextlib.suppress(psutil.Error):
             for one in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    one.kill()
+                patient = time.monotonic() < begin + family.KEEPER_SECONDS
+                if not (patient and family.keeps_shared_memory(one)):
+                    with contextlib.suppress(psutil.Error):
+                        one.kill()
         time.sleep(0.002)
 
 

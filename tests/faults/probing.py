@@ -20,9 +20,9 @@ from autobatch.reports import json as json_report
 
 # Generous, since a busy machine takes long to import torch: no test is decided by it.
 PATIENCE_SECONDS = 120.0
-_MARK = "AUTOBATCH_TEST_MARK"
+MARK = "AUTOBATCH_TEST_MARK"
 # The folder of torch's compile cache: the first optimizer of any training makes it.
-_MADE_BY_TORCH = "torchinductor_"
+MADE_BY_TORCH = "torchinductor_"
 
 _MODEL = """
 import ctypes, os, signal, subprocess, sys, threading, time
@@ -76,7 +76,7 @@ class Run:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "autobatch", *arguments],
             cwd=folder,
-            env={**os.environ, _MARK: self.mark, "TMPDIR": str(self.scratch), "COLUMNS": "80"},
+            env={**os.environ, MARK: self.mark, "TMPDIR": str(self.scratch), "COLUMNS": "80"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -118,11 +118,11 @@ class Run:
 
     def left_running(self) -> list[psutil.Process]:
         """Processes that carry this run's mark, itself included."""
-        return [one for one in psutil.process_iter() if _environment(one).get(_MARK) == self.mark]
+        return running(self.mark)
 
     def left_in_scratch(self) -> list[str]:
         """Names in the temporary folder."""
-        return [one.name for one in self.scratch.iterdir() if not one.name.startswith(_MADE_BY_TORCH)]
+        return [one.name for one in self.scratch.iterdir() if not one.name.startswith(MADE_BY_TORCH)]
 
     def assert_nothing_left(self) -> None:
         assert not self.left_running()
@@ -142,6 +142,11 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not in {PATIENCE_SECONDS:g} s: {what}"
         time.sleep(0.02)
+
+
+def running(mark: str) -> list[psutil.Process]:
+    """Living processes that carry a mark in their environment."""
+    return [one for one in psutil.process_iter() if _environment(one).get(MARK) == mark]
 
 
 def outcomes(document: dict[str, Any]) -> dict[int, list[str]]:

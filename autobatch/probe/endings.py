@@ -1,0 +1,106 @@
+"""Pure: what the end of a worker means, as a trial's outcome or as an error."""
+
+from __future__ import annotations
+
+from autobatch.errors import AutobatchError, TargetError
+from autobatch.probe import wire
+from autobatch.probe.oom import Cause
+from autobatch.probe.process import (
+    WorkerDiedError,
+    WorkerEndedError,
+    WorkerHungError,
+    WorkerTookTooMuchError,
+    signal_name,
+)
+from autobatch.records import Outcome, Training, Workload
+
+# The start of a session (import, data set, model) may take as long as that many trials.
+START_TRIALS = 5
+_OUT_OF_HOST_MEMORY = -9
+
+
+def of_training(command: wire.Train, detail: str) -> wire.Trained:
+    """The outcome of a training whose process did not survive it."""
+    ended = Training(
+        batch_size=command.batch_size,
+        learning_rate_factor=command.learning_rate_factor,
+        outcome=Outcome.CRASHED,
+        steps=0,
+        seconds=0.0,
+        detail=detail,
+    )
+    return wire.Trained(training=ended, held_out="")
+
+
+def of_trial(
+    command: wire.TryOut | wire.TimeRound,
+    end: WorkerEndedError,
+    timeout_seconds: float,
+) -> wire.Tried:
+    """The outcome of a try or a round whose process did not survive it."""
+    batch_size = command.batch_size
+    # A round tells no phases: that would take longer than some of its steps.
+    phase = "timing" if isinstance(command, wire.TimeRound) else end.phase
+    if isinstance(end, WorkerHungError):
+        return wire.Tried(
+            batch_size=batch_size,
+            outcome=Outcome.TIMEOUT,
+            phase=phase,
+            detail=f"no end after {timeout_seconds:g} s",
+        )
+    if isinstance(end, WorkerTookTooMuchError):
+        return wire.Tried(
+            batch_size=batch_size,
+            outcome=Outcome.OUT_OF_MEMORY,
+            phase=phase,
+            detail="the watchdog stopped it above the memory limit",
+            cause=Cause.OUT_OF_MEMORY,
+        )
+    assert isinstance(end, WorkerDiedError)
+    how = signal_name(end.status)
+    detail = f"killed by {how}" if end.status < 0 else f"the process ended with {how}"
+    if end.status == _OUT_OF_HOST_MEMORY:
+        detail += " (by the system if the machine ran out of memory)"
+    return wire.Tried(batch_size=batch_size, outcome=Outcome.CRASHED, phase=phase, detail=detail)
+
+
+def start_failed(recipe: wire.Recipe, end: WorkerEndedError, start_seconds: float) -> AutobatchError:
+    """The error for a session that did not come up."""
+    name = f"`{recipe.target}`" if recipe.target else "the model"
+    hint = f"run `python {recipe.target}` to see what happens" if recipe.target.endswith(".py") else ""
+    if isinstance(end, WorkerHungError) and end.phase:
+        what, fact = "took too long", f"no answer after {start_seconds:g} s, {START_TRIALS} trial timeouts"
+        hint = "if it needs that long, raise `--trial-timeout`"
+    elif isinstance(end, WorkerHungError):
+        what, fact = "did not come up", "no answer after minutes"
+    elif isinstance(end, WorkerDiedError):
+        what = "died"
+        how = signal_name(end.status)
+        fact = f"killed by {how}" if end.status < 0 else f"it ended with {how}"
+    else:
+        what, fact = "took more memory than it may", str(end)
+    return TargetError(
+        f"the worker process {what} while it prepared {name}",
+        code="start_timeout" if isinstance(end, WorkerHungError) else "worker_died",
+        facts=(fact, f"in the {end.phase or 'start'} phase"),
+        hint=hint,
+    )
+
+
+def identity(workload: Workload) -> tuple[object, ...]:
+    """What must be the same in every session, or their trials don't compare."""
+    return workload.model, workload.parameters, workload.loss, workload.optimizer, workload.dataset
+
+
+def changed(recipe: wire.Recipe, first: Workload, now: Workload) -> AutobatchError:
+    """The error for a session that found something else than the first one."""
+    name = f"`{recipe.target}`" if recipe.target else "the model"
+    return TargetError(
+        f"{name} is not what it was when the measurements began",
+        code="target_changed",
+        facts=tuple(
+            f"{when}: {one.model}, {one.parameters:,} parameters, {one.optimizer}, {one.loss}, {one.dataset}"
+            for when, one in (("first", first), ("now", now))
+        ),
+        hint="leave the file alone while it is measured; a model must be made alike every time",
+    )
