@@ -8,7 +8,7 @@ step could be traced, lines through the real peaks take its place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autobatch.records import MemoryLine, Trial
 
@@ -33,6 +33,11 @@ class Memory:
     limit_bytes: float | None = None
     heap: bool = False
     lines: tuple[MemoryLine, ...] | None = None
+
+    def less(self, share: float) -> Memory:
+        """The same with this share of the limit left free."""
+        limit_bytes = None if self.limit_bytes is None else (1 - share) * self.limit_bytes
+        return replace(self, limit_bytes=limit_bytes)
 
 
 def largest_that_fits(memory: Memory, passed: Sequence[Trial]) -> int | None:

@@ -22,13 +22,15 @@ CRASHES_TO_BELIEVE = 2
 # Sizes that may fail before the first success: batch normalisation over parts of a batch needs some samples.
 FLOOR_TRIES = 4
 # What a heap holds at a size differs by some percent from process to process, so none is sought closer.
-HEAP_RESOLUTION = 0.02
-# The share of the limit that a forecast leaves on a heap, for the same reason.
-HEAP_SPARE = 0.03
+HEAP_RESOLUTION = 0.04
+# From a size so near below the forecast, the rest is left to the verification, in fresh processes.
+_HEAP_REACH = 0.1
+# The share of the limit that a forecast leaves on a heap, near to a real peak and far from it.
+_HEAP_SPARE, _HEAP_SPARE_AFAR = 0.02, 0.1
 # A jump this far is as good as a doubling: its throughput is worth knowing.
 _WORTH_TIMING = 1.3
 # Where a forecast was too high, the next try goes back this share of the gap, twice as far each time.
-_FIRST_RETREAT = 0.06
+_FIRST_RETREAT = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,11 @@ def latest(trials: Sequence[Trial]) -> dict[int, Trial]:
 
 
 def largest_passed(trials: Sequence[Trial]) -> int | None:
-    """The largest size whose last trial passed."""
-    return max((size for size, trial in latest(trials).items() if trial.ok), default=None)
+    """The largest size whose last trial passed, below any that ran out of memory."""
+    last = latest(trials)
+    short = [size for size, trial in last.items() if trial.outcome is Outcome.OUT_OF_MEMORY]
+    lowest = min(short, default=None)
+    return max((n for n, t in last.items() if t.ok and (lowest is None or n < lowest)), default=None)
 
 
 def smallest_failure_above(trials: Sequence[Trial], size: int, step: int = 1) -> Trial | None:
@@ -166,7 +171,7 @@ def _upwards(
     if fits is None or (fits >= doubled and not to_ceiling):
         return Try(doubled, timed=not to_ceiling)
     goal = min(fits, cap)
-    if goal - lo > max(0, int(HEAP_RESOLUTION * lo) if memory.heap else 0):
+    if goal - lo > (int(_HEAP_REACH * lo) if memory.heap and goal == fits else 0):
         far = goal >= _WORTH_TIMING * lo and limits.objective is not Objective.MEMORY
         return Try(goal, timed=far and not (to_ceiling and goal > doubled))
     if memory.heap and memory.lines:
@@ -182,6 +187,12 @@ def _close_in(trials: Sequence[Trial], lo: int, hi: Trial, limits: Limits, memor
     if gap <= 1 or near_enough or reason is LimitedBy.BUDGET:
         return Stop(reason, hi.detail)
     fits = _predicted(trials, limits, memory) if reason is LimitedBy.MEMORY else None
+    if memory.heap and fits is not None and fits < hi.batch_size:
+        # Another process may lose a little more or less, so just below a failure nothing is certain.
+        fits = min(
+            fits,
+            _between(lo, hi.batch_size, 1 - HEAP_RESOLUTION * hi.batch_size / (hi.batch_size - lo), limits),
+        )
     if fits is not None and lo < fits < hi.batch_size:
         return Try(fits, timed=False)
     if fits is not None and fits <= lo and lo in {trial.batch_size for trial in trials[-2:]}:
@@ -212,17 +223,16 @@ def _may_not_fit(trials: Sequence[Trial], lo: int, memory: Memory, *, to_ceiling
     peak = latest(trials)[lo].peak_bytes
     if memory.limit_bytes is None or not peak:
         return False
-    return to_ceiling or 2 * peak > memory.limit_bytes * (1 - HEAP_SPARE)
+    return to_ceiling or 2 * peak > memory.limit_bytes * (1 - _HEAP_SPARE)
 
 
 def _predicted(trials: Sequence[Trial], limits: Limits, memory: Memory) -> int | None:
     """The largest permitted size that is predicted to fit."""
-    if memory.limit_bytes is None:
-        return None
-    spare = HEAP_SPARE if memory.heap else 0.0
-    room = Memory(memory.limit_bytes * (1 - spare), memory.heap, memory.lines)
     passed = sorted((t for t in latest(trials).values() if t.ok), key=lambda trial: trial.batch_size)
-    fits = largest_that_fits(room, passed)
+    fits = largest_that_fits(memory.less(_HEAP_SPARE if memory.heap else 0.0), passed)
+    if memory.heap and fits is not None and fits > (1 + _HEAP_REACH) * passed[-1].batch_size:
+        afar = largest_that_fits(memory.less(_HEAP_SPARE_AFAR), passed)
+        fits = max(afar or 0, int((1 + _HEAP_REACH) * passed[-1].batch_size))
     return None if fits is None else fits // limits.multiple_of * limits.multiple_of
 
 

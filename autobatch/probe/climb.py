@@ -240,8 +240,10 @@ class Climb:
             assert size is not None
             verified = False
             if stop.limited_by is LimitedBy.MEMORY:
-                found = Verification(self._attempt_fresh, self._memory, self._limits).run(self.trials, size)
-                for trial in found.trials:
+                cap, _ = search.size_cap(self._limits, self._dataset_size)
+                verification = Verification(self._attempt_fresh, self._memory, self._limits)
+                found = verification.run(self.trials, size, cap)
+                for trial in trials.one_a_size(found.trials):
                     self._keep(trial)
                 if found.failed and self.remaining_seconds > 0:
                     continue

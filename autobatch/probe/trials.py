@@ -50,6 +50,16 @@ def from_rounds(trial: Trial, rounds: Sequence[wire.Timed], dataset_size: int | 
     return _with_rates(timed, dataset_size)
 
 
+def one_a_size(tried: Sequence[Trial]) -> list[Trial]:
+    """One trial of each size, in their order: the one that failed, else the one of the highest peak."""
+    found: dict[int, Trial] = {}
+    for trial in tried:
+        known = found.get(trial.batch_size)
+        if known is None or not trial.ok or (known.ok and (trial.peak_bytes or 0) > (known.peak_bytes or 0)):
+            found[trial.batch_size] = trial
+    return list(found.values())
+
+
 def _with_rates(trial: Trial, dataset_size: int | None) -> Trial:
     rate, interval = timing.throughput(trial.batch_size, trial.step_seconds)
     steps = None if dataset_size is None else ceil(dataset_size / trial.batch_size)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp, log
 
-from autobatch.forecast import Memory, largest_that_fits, live_bytes
+from autobatch import search
+from autobatch.forecast import Memory, live_bytes
 from autobatch.records import Limits, Trial
 
 # The heap still grows after the first three.
 VERIFY_STEPS = 5
 # What fits on a heap differs from process to process by some percent: so many new workers have to hold it.
 HEAP_RUNS = 2
-# On a heap this share of the limit has to stay free; more, up to so much, where peaks lie far apart.
+# On a heap this share of the limit has to stay free: more, up to so much, where peaks lie far apart.
 _LEAST_SPARE, _MOST_SPARE = 0.01, 0.08
+# Before two peaks of about the size are known, they are taken to lie this far apart.
+_USUAL_SPARE = 0.02
+# Sizes within this ratio lose about the same share of their memory between blocks.
+_ABOUT = 1.2
+# The forecast may raise a size by this at most: further up, it has to be tried first.
+_HIGHEST_RAISE = 1.12
 # A lower size is worth another verification only if it is lower by more than this.
-_NEAR_ENOUGH = 0.99
+_NEAR_ENOUGH = 0.98
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`batch_size` held, None where none did in the time; `failed`: a size that had passed did not hold."""
+    """`batch_size` held, None where none did in the time; `failed`: one that was expected to hold did not."""
 
     batch_size: int | None
     trials: tuple[Trial, ...] = ()
@@ -38,36 +45,45 @@ class Verification:
         self._memory = memory
         self._limits = limits
 
-    def run(self, trials: Sequence[Trial], size: int) -> Verified:
-        """Whether `size`, or one a little below it, holds."""
-        runs = HEAP_RUNS if self._memory.heap else 1
-        fresh = [trial for trial in trials if trial.ok and trial.peak_bytes and trial.batch_size * 2 >= size]
+    def run(self, trials: Sequence[Trial], size: int, cap: int) -> Verified:
+        """Whether `size` holds; on a heap, or one near it, up to `cap`, by the forecast."""
+        if not self._memory.heap:
+            return self._hold(size, 1)
+        fresh = [trial for trial in trials if trial.ok and trial.peak_bytes]
+        bound = search.smallest_failure_above(trials, size, self._limits.multiple_of)
+        below_bound = int((1 - search.HEAP_RESOLUTION) * bound.batch_size) if bound else cap
+        highest = max(size, min(int(_HIGHEST_RAISE * size), cap, below_bound))
+        wanted = self._with_spare(size, highest, fresh)
+        found = self._hold(wanted, HEAP_RUNS)
+        if found.batch_size is None:
+            return found
+        lower = self._with_spare(wanted, wanted, [*fresh, *found.trials])
+        if lower >= _NEAR_ENOUGH * wanted:
+            return found
+        again = self._hold(lower, 1)
+        return Verified(again.batch_size, (*found.trials, *again.trials), again.failed)
+
+    def _hold(self, size: int, runs: int) -> Verified:
         held: list[Trial] = []
         for run in range(runs):
             trial = self._attempt(size, VERIFY_STEPS, run + 1 == runs)
             if trial is None:
-                return Verified(None)
-            if not trial.ok:
-                return Verified(None, (trial,), failed=True)
+                return Verified(None, tuple(held))
             held.append(trial)
-        best = replace(held[-1], peak_bytes=max(trial.peak_bytes or 0 for trial in held) or None)
-        lower = self._with_spare(size, [*fresh, *held]) if self._memory.heap else size
-        if lower >= _NEAR_ENOUGH * size:
-            return Verified(size, (best,))
-        trial = self._attempt(lower, VERIFY_STEPS, True)
-        if trial is None:
-            return Verified(None)
-        return Verified(lower if trial.ok else None, (best, trial), failed=not trial.ok)
+            if not trial.ok:
+                return Verified(None, tuple(held), failed=True)
+        return Verified(size, tuple(held))
 
-    def _with_spare(self, size: int, fresh: Sequence[Trial]) -> int:
-        """The largest size up to `size` at which the highest peak leaves as much room as peaks lie apart."""
+    def _with_spare(self, size: int, highest: int, fresh: Sequence[Trial]) -> int:
+        """The largest size up to `highest` that leaves as much room as peaks lie apart; `size` if unknown."""
         lines, limit_bytes = self._memory.lines, self._memory.limit_bytes
-        if not lines or limit_bytes is None:
+        near = [t for t in fresh if size / _ABOUT <= t.batch_size <= size * _ABOUT and t.peak_bytes]
+        if not lines or limit_bytes is None or not near:
             return size
-        ratios = [(t.peak_bytes or 0) / live_bytes(lines, t.batch_size) for t in fresh]
-        spare = min(_MOST_SPARE, max(_LEAST_SPARE, log(max(ratios) / min(ratios))))
-        room = Memory(limit_bytes * exp(-spare), True, lines)
-        highest = replace(fresh[-1], batch_size=size, peak_bytes=round(max(ratios) * live_bytes(lines, size)))
-        fits = largest_that_fits(room, [highest])
+        ratios = [(t.peak_bytes or 0) / live_bytes(lines, t.batch_size) for t in near]
+        apart = log(max(ratios) / min(ratios)) if len(ratios) > 1 else _USUAL_SPARE
+        spare = min(_MOST_SPARE, max(_LEAST_SPARE, apart))
+        room = limit_bytes * exp(-spare) / max(ratios)
+        fits = min((room - one.fixed_bytes) / one.sample_bytes for one in lines if one.sample_bytes > 0)
         step = self._limits.multiple_of
-        return size if fits is None else max(min(size, fits) // step * step, self._limits.smallest)
+        return max(int(min(fits, highest)) // step * step, self._limits.smallest)
