@@ -3,7 +3,7 @@
     python benchmarks/ceiling.py [--workload NAME ...] [--method NAME ...] [--runs COUNT] [--truth-only]
     python benchmarks/ceiling.py --rescore     # the table of results/ceiling.json, nothing run
 
-Needs Linux, and the peers of README.md. All processes run with one thread and under one limit, by RLIMIT_DATA:
+Needs Linux, and the peers of README.md. All processes have one thread and the same limit, set by RLIMIT_DATA:
 so much memory above what they hold after the imports, the data set, the model and a warm-up.
 
 truth      the largest size, to 1%, at which 20 of 20 fresh processes survive ten training steps and an

@@ -15,7 +15,7 @@ JUDGEMENT = "judgement"
 class Store:
     """What was measured, as one JSON document on disk.
 
-    `settings` are those that figures of one file must share: a file with other ones raises ValueError.
+    `settings` are those that figures of one file must share: a file with other ones ends the program.
     """
 
     def __init__(self, path: Path, settings: dict[str, int] | None = None) -> None:
@@ -24,7 +24,7 @@ class Store:
         self.document.setdefault("settings", settings)
         if settings is not None and self.document["settings"] != settings:
             had = self.document["settings"]
-            raise ValueError(f"{path} was measured with {had}, not {settings}: name another --results")
+            raise SystemExit(f"error: {path} was measured with {had}, not {settings}: name another --results")
         self.document.setdefault("environments", [])
         self.document.setdefault("workloads", {})
 

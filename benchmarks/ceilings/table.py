@@ -37,7 +37,15 @@ def _block(workload: Workload) -> str:
         head += f" (median of {len(truths)}: {truths[0]} to {truths[-1]})"
     rows = [_row(workload, method) for method in workload.methods]
     notes = [f"  {method}: {crash}" for method in workload.methods for crash in _crashes(workload, method)]
-    return "\n".join([head, _line(tuple(_COLUMNS)), *map(_line, rows), *notes])
+    return "\n".join([head, _line(tuple(_COLUMNS)), *map(_line, rows), *notes, *_islands(workload)])
+
+
+def _islands(workload: Workload) -> Iterator[str]:
+    """Answers above the truth at which every process survived: survival falls unevenly with the size."""
+    for size in workload.distinct_sizes():
+        judged = workload.judged(size)
+        if size > (workload.truth or size) and judged["of"] and judged["survived"] == judged["of"]:
+            yield f"  above the truth, {size}: {judged['survived']} of {judged['of']} survived"
 
 
 def _row(workload: Workload, method: str) -> tuple[str, ...]:
