@@ -17,7 +17,7 @@ from autobatch.noise import Chunks
 from autobatch.probe import wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.runner import Opened, crashed
-from autobatch.records import Device, Evaluation, Outcome, Training, Workload
+from autobatch.records import Device, Evaluation, Outcome, SampleSizes, Training, Workload
 
 MIB = 1 << 20
 
@@ -34,6 +34,7 @@ class CrashError(BaseException):
 class Machine:
     """What is simulated. Sizes in bytes and seconds; `step_seconds` maps a batch size to a step's time.
 
+    The largest samples take `largest_ratio` times the memory and the time of a typical one.
     `noise`: standard deviation of the logarithm of a step's time. `crashes`: how often the process dies
     at a size. `failures`: the message of the error that a size raises. `dataset_size` may be more than
     a stream really has (`stream_size`). `noise_scale`: of the gradient, in samples, infinite where it has no
@@ -49,6 +50,7 @@ class Machine:
     sample_bytes: int = MIB
     step_seconds: Callable[[int], float] = lambda size: 0.01 + 0.0001 * size
     noise: float = 0.0
+    largest_ratio: float = 1.0
     dataset_size: int | None = None
     present_batch_size: int | None = None
     crashes: dict[int, int] = field(default_factory=dict)
@@ -64,13 +66,21 @@ class Machine:
     loss_noise: float = 0.0
     seed: int = 0
 
-    def bytes_at(self, size: int) -> int:
-        return self.fixed_bytes + size * self.sample_bytes
+    def bytes_at(self, size: int, ratio: float = 1.0) -> int:
+        return self.fixed_bytes + int(size * self.sample_bytes * ratio)
 
     @property
     def true_ceiling(self) -> int:
-        """The largest size whose step fits, memory alone considered."""
-        return (self.total_bytes - self.fixed_bytes) // self.sample_bytes
+        """The largest size whose step fits on any samples, memory alone considered."""
+        return int((self.total_bytes - self.fixed_bytes) // (self.sample_bytes * self.largest_ratio))
+
+    @property
+    def sizes(self) -> SampleSizes:
+        return SampleSizes(scanned=100, smallest=10, median=10.0, largest=round(10 * self.largest_ratio))
+
+
+class LargestBatch(int):
+    """A batch of the largest samples; any other is its size alone."""
 
 
 class SimulatedBackend(Backend):
@@ -126,8 +136,10 @@ class SimulatedBackend(Backend):
 
     def run(self, size: int) -> None:
         """One training step of `size` samples."""
-        held = self.allocate(self.machine.bytes_at(size))
-        self._clock += self.machine.step_seconds(size) * self._random.lognormvariate(0.0, self.machine.noise)
+        ratio = self.machine.largest_ratio if isinstance(size, LargestBatch) else 1.0
+        held = self.allocate(self.machine.bytes_at(size, ratio))
+        seconds = self.machine.step_seconds(size) * ratio
+        self._clock += seconds * self._random.lognormvariate(0.0, self.machine.noise)
         self.free(held)
 
     def pass_time(self, seconds: float) -> None:
@@ -184,6 +196,13 @@ class SimulatedTrainer:
         self.phase = "load"
         return batch_size
 
+    @property
+    def sample_sizes(self) -> SampleSizes:
+        return self._backend.machine.sizes
+
+    def load_largest(self, batch_size: int, seed: int) -> int:
+        return LargestBatch(self.load(batch_size, seed))
+
     def load_validation(self, batch_size: int, seed: int) -> int:
         return self.load(batch_size, seed)
 
@@ -215,6 +234,7 @@ class SimulatedEngine:
         self.train_commands: list[wire.Train] = []
         self._random = random.Random(machine.seed)
         self.busy_seconds = 0.0
+        self.sizes: SampleSizes | None = machine.sizes
         self.closed = False
 
     def open(self) -> Opened:
@@ -228,6 +248,7 @@ class SimulatedEngine:
             optimizer="none",
             dataset_size=self.machine.dataset_size,
             batch_size=self.machine.present_batch_size,
+            sizes=self.machine.sizes,
         )
         return Opened(device=self._backend.describe(), workload=workload, torch="none")
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from autobatch.errors import AutobatchError, TargetError
 from autobatch.probe import wire
 from autobatch.probe.oom import Cause
@@ -19,7 +21,7 @@ from autobatch.probe.process import (
     interrupts_held,
     signal_name,
 )
-from autobatch.records import Device, Limits, Outcome, Training, Workload
+from autobatch.records import Device, Limits, Outcome, SampleSizes, Training, Workload
 
 _OUT_OF_HOST_MEMORY = -9
 
@@ -36,10 +38,12 @@ class Opened:
 class Engine(Protocol):
     """Where trials run: a worker process, or a simulated device in the tests.
 
-    `busy_seconds` is the time spent in measurements, the start of sessions excepted.
+    `busy_seconds` is the time spent in measurements, the start of sessions excepted. `sizes` is what is
+    known of the samples by now.
     """
 
     busy_seconds: float
+    sizes: SampleSizes | None
 
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
@@ -73,6 +77,7 @@ class WorkerEngine:
         self._spare: WorkerProcess | None = None
         self._used = False
         self.busy_seconds = 0.0
+        self.sizes: SampleSizes | None = None
 
     def open(self) -> Opened:
         """Starts a session if there is none, and tells what it found.
@@ -92,6 +97,8 @@ class WorkerEngine:
         assert isinstance(reply, wire.Opened)
         self._worker.watch_bytes = reply.watch_bytes
         self._used = False
+        self._start = msgspec.structs.replace(self._start, scan=reply.scan)
+        self.sizes = self.sizes or reply.workload.sizes
         return Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
 
     def devices(self) -> tuple[Device, ...]:
@@ -108,6 +115,7 @@ class WorkerEngine:
         """A try of one size; whatever happens to the worker is its outcome."""
         reply = self._measure(wire.TryOut(batch_size=batch_size, seconds=seconds, steps=steps))
         assert isinstance(reply, wire.Tried)
+        self.sizes = _larger(self.sizes, reply.sizes)
         return reply
 
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried:
@@ -200,6 +208,13 @@ class WorkerEngine:
             # A process that ran out of memory keeps a fragmented heap and would understate the next size.
             self._worker.end_session()
         return reply
+
+
+def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:
+    """What more samples say: a stream is read from its beginning in each session."""
+    if known is None or new is None:
+        return known or new
+    return new if new.scanned >= known.scanned else known
 
 
 def crashed(command: wire.Train, detail: str) -> wire.Trained:

@@ -13,7 +13,10 @@ from autobatch.records import Outcome, Trial
 
 
 def from_try(tried: wire.Tried, outcome: Outcome, dataset_size: int | None) -> Trial:
-    """The trial of one try; its throughput is rough, from the quickest step after the first."""
+    """The trial of one try; its throughput is rough, from the quickest step after the first.
+
+    A try on the largest of samples that vary in size has none: only rounds tell what is typical.
+    """
     trial = Trial(
         batch_size=tried.batch_size,
         outcome=outcome,
@@ -51,8 +54,10 @@ def from_rounds(trial: Trial, rounds: Sequence[wire.Timed], dataset_size: int | 
 
 
 def _with_rates(trial: Trial, dataset_size: int | None) -> Trial:
-    rate, interval = timing.throughput(trial.batch_size, trial.step_seconds)
     steps = None if dataset_size is None else ceil(dataset_size / trial.batch_size)
+    if not trial.step_seconds:
+        return replace(trial, steps_per_epoch=steps)
+    rate, interval = timing.throughput(trial.batch_size, trial.step_seconds)
     return replace(
         trial,
         samples_per_second=rate,

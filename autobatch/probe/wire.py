@@ -10,9 +10,10 @@ from typing import BinaryIO
 import msgspec
 
 from autobatch.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
+from autobatch.extent import Scan
 from autobatch.noise import Chunks
 from autobatch.probe.oom import Cause
-from autobatch.records import Device, Outcome, Training, Workload
+from autobatch.records import Device, Outcome, SampleSizes, Training, Workload
 
 # Lazily made optimizer state and what the allocator keeps show from the second and third step on.
 FULL_STEPS = 3
@@ -37,12 +38,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start(_Message, frozen=True):
-    """Begin a session: import, load, build, limit. Answered by Opened or Refused."""
+    """Begin a session: import, load, build, limit. Answered by Opened or Refused.
+
+    `scan`: what an earlier session has found in the samples, so that they are looked at only once.
+    """
 
     recipe: Recipe
     device: str | None
     memory_bytes: int | None
     seed: int
+    scan: Scan | None = None
 
 
 class TryOut(_Message, frozen=True):
@@ -121,6 +126,7 @@ class Opened(_Message, frozen=True):
     workload: Workload
     torch: str
     watch_bytes: int | None = None
+    scan: Scan | None = None
 
 
 class Devices(_Message, frozen=True):
@@ -153,7 +159,11 @@ class Phase(_Message, frozen=True):
 
 
 class Tried(_Message, frozen=True):
-    """How a try went. `cause` and `error` only where it failed."""
+    """How a try went. `cause` and `error` only where it failed.
+
+    `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
+    largest of them, which says nothing about a typical batch. `sizes`: what is known of them by now.
+    """
 
     batch_size: int
     outcome: Outcome
@@ -165,6 +175,7 @@ class Tried(_Message, frozen=True):
     steps: int = 0
     optimizer_steps: int = 0
     finite: bool = True
+    sizes: SampleSizes | None = None
     phase: str = ""
     detail: str = ""
     cause: Cause | None = None

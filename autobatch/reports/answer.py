@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autobatch.formatting import format_percent, format_short_duration
+from autobatch.formatting import format_count, format_percent, format_rate, format_short_duration
 from autobatch.records import (
     AnswerLimit,
     Ceiling,
@@ -11,6 +11,7 @@ from autobatch.records import (
     Comparison,
     LimitedBy,
     Recommendation,
+    SampleSizes,
     StepTime,
     Workload,
 )
@@ -36,8 +37,10 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
     found += _said("fits", _ceiling_text(recommendation.ceiling, recommendation.workload), width)
     if recommendation.workload.synthetic:
         found += _said("data", SYNTHETIC, width, label_style="bold yellow")
-    if recommendation.step_time is not None:
-        found += _said("speed", _speed_text(recommendation.step_time), width)
+    if recommendation.workload.sizes is not None and recommendation.workload.sizes.vary:
+        found += _said("data", _sizes_text(recommendation.batch_size, recommendation.workload.sizes), width)
+    if (speed := _speed_text(recommendation)) != "":
+        found += _said("speed", speed, width)
     found += _said("check", verdict, width)
     found += _said("use", _use_text(recommendation), width, style="bold green", label_style="bold green")
     found += _said("why", clean(_why_text(recommendation)), width)
@@ -93,9 +96,29 @@ def _why_text(recommendation: Recommendation) -> str:
     return text
 
 
-def _speed_text(law: StepTime) -> str:
+def _speed_text(recommendation: Recommendation) -> str:
+    law, tokens = recommendation.step_time, recommendation.tokens_per_second
+    parts = [] if law is None else [_law_text(law)]
+    if tokens is not None:
+        parts.append(f"{format_rate(tokens)} tokens/s at {recommendation.batch_size}")
+    return "; ".join(parts)
+
+
+def _law_text(law: StepTime) -> str:
     fixed, each = format_short_duration(law.fixed_seconds), format_short_duration(law.sample_seconds)
     return f"a step takes {fixed} and {each} a sample, ± {format_percent(law.relative_error)}"
+
+
+def _sizes_text(batch_size: int, sizes: SampleSizes) -> str:
+    """Which samples decided on memory."""
+    tokens = sizes.tokens
+    longest, median = (sizes.largest, sizes.median) if tokens is None else (tokens.longest, tokens.median)
+    what = "largest {} numbers" if tokens is None else "longest {} tokens"
+    found = f"({what.format(format_count(longest))}, median {format_count(round(median))})"
+    largest = format_count(min(batch_size, sizes.scanned))
+    return (
+        f"memory was measured on the {largest} largest of {counted(sizes.scanned, 'sample')} scanned {found}"
+    )
 
 
 def _gain_text(present: Comparison) -> str:

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "autobatch"
 # the layers below and, where no circle comes of it, from its own. The package itself stands above all.
 LAYERS = (
     ("records", "errors", "_version"),
-    ("formatting",),
+    ("formatting", "extent"),
     ("search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
     ("devices", "memory", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
