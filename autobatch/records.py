@@ -319,6 +319,14 @@ class Loader:
     timings: tuple[LoaderTiming, ...] = ()
     lifts: int | None = None
 
+    def pace_seconds(self, timing: LoaderTiming) -> float | None:
+        """Seconds of a step with its batch loaded: beside the step by workers, else before it."""
+        if timing.batch_seconds is None:
+            return None
+        if timing.workers:
+            return max(self.step_seconds, timing.batch_seconds)
+        return self.step_seconds + timing.batch_seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:

@@ -19,6 +19,7 @@ from autobatch import extent
 from autobatch.batches import split_batch
 from autobatch.errors import TargetError
 from autobatch.extent import Extent, Scan
+from autobatch.loaders import LoaderSettings, make_loader
 from autobatch.records import SampleSizes
 from autobatch.targets import at, told
 
@@ -32,6 +33,7 @@ _MOST_SCANNED, _SCAN_SECONDS = 2048, 1.0
 class Samples(ABC):
     """A source of batches. `size` is the number of samples, None where nobody knows.
 
+    `kept`: they are read only once, so that loading a batch again says nothing of the time that it takes.
     `found`: what a scan has found in the samples; None where there was none.
     """
 
@@ -39,6 +41,7 @@ class Samples(ABC):
     size: int | None
     synthetic = False
     notes: tuple[str, ...] = ()
+    kept = False
     found: Scan | None = None
 
     @abstractmethod
@@ -55,6 +58,12 @@ class Samples(ABC):
     def scan(self, seed: int) -> None:
         """Looks at samples for how large they are, as many as there is time for; `found` says what came."""
         self.found = None
+
+    def loader(
+        self, settings: LoaderSettings, batch_size: int, workers: int, seed: int
+    ) -> DataLoader[Any] | None:
+        """A DataLoader over these samples, to be timed; None where they can't be read once more."""
+        return None
 
     @property
     def sizes(self) -> SampleSizes | None:
@@ -119,6 +128,9 @@ class MappedSamples(Samples):
         place = self.found.largest[0] if self.found is not None and self.vary else 0
         return self.rows([place] * batch_size)
 
+    def loader(self, settings: LoaderSettings, batch_size: int, workers: int, seed: int) -> DataLoader[Any]:
+        return make_loader(self._dataset, self._collate, settings, batch_size, workers, seed)
+
     def _read(self, indices: list[int]) -> list[Any]:
         if hasattr(self._dataset, "__getitems__"):
             try:
@@ -146,7 +158,10 @@ class MappedSamples(Samples):
 class StreamedSamples(Samples):
     """Samples from an iterable, read once and kept, since a stream can't be asked twice."""
 
+    kept = True
+
     def __init__(self, dataset: Iterable[Any], collate: Collate | None) -> None:
+        self._dataset = dataset
         self._stream = _told_reading(iter(dataset), type(dataset).__name__)
         self._kept: list[Any] = []
         self._extents: list[Extent] = []
@@ -157,6 +172,14 @@ class StreamedSamples(Samples):
     def batch(self, batch_size: int, seed: int) -> Any:
         self._keep(batch_size)
         return _collate(self._kept[:batch_size], self._collate)
+
+    def loader(
+        self, settings: LoaderSettings, batch_size: int, workers: int, seed: int
+    ) -> DataLoader[Any] | None:
+        # Anything but an IterableDataset may be a generator, which is half read by now.
+        if not isinstance(self._dataset, IterableDataset):
+            return None
+        return make_loader(self._dataset, self._collate, settings, batch_size, workers, seed)
 
     @property
     def sizes(self) -> SampleSizes | None:

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from autobatch import optimizers
 from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
+from autobatch.loaders import LoaderSettings
 from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of
 from autobatch.records import SampleSizes, Workload
 from autobatch.samples import Samples, StreamedSamples, StreamEndedError
@@ -79,6 +81,16 @@ class Trainer:
         """How large the training samples are, of those that were looked at so far."""
         return self._samples.sizes
 
+    @property
+    def keeps_samples(self) -> bool:
+        """True where batches come from samples that were read before, and so in no time."""
+        return self._samples.kept
+
+    def loader(self, batch_size: int, workers: int, seed: int) -> DataLoader[Any] | None:
+        """The user's DataLoader at another size; None where the samples can't be read once more."""
+        settings = self._parts.loader or LoaderSettings()
+        return self._samples.loader(settings, batch_size, workers, seed)
+
     def materialize(self) -> None:
         """Gives lazy modules their weights, which they get from a first batch."""
         if any(_is_lazy(p) for p in self.model.parameters()):
@@ -101,6 +113,7 @@ class Trainer:
             schedule=self._parts.schedule,
             synthetic=self._samples.synthetic,
             sizes=self._samples.sizes,
+            workers=None if self._parts.loader is None else self._parts.loader.workers,
             inferred=tuple(self._inferred),
         )
 

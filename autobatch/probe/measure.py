@@ -35,6 +35,8 @@ class Trains(Protocol):
     def dataset_size(self) -> int | None: ...
     @property
     def sample_sizes(self) -> SampleSizes | None: ...
+    @property
+    def keeps_samples(self) -> bool: ...
     def load_largest(self, batch_size: int, seed: int) -> Any: ...
     def load(self, batch_size: int, seed: int) -> Any: ...
     def load_validation(self, batch_size: int, seed: int) -> Any: ...
@@ -131,12 +133,13 @@ class Measurer:
             optimizer_steps=trainer.optimizer_steps - steps_before,
         )
 
-    def _load(self, batch_size: int, *, largest: bool = False) -> tuple[Any, float]:
+    def _load(self, batch_size: int, *, largest: bool = False) -> tuple[Any, float | None]:
+        """(batch, seconds that loading it took, None where it was there already)."""
         self._draws += 1
         load = self._trainer.load_largest if largest else self._trainer.load
         begin = self._backend.now()
         batch = load(batch_size, self._seed + self._draws)
-        return batch, self._backend.now() - begin
+        return batch, None if self._trainer.keeps_samples else self._backend.now() - begin
 
     def _timed_step(self, batch: Any) -> tuple[Any, float]:
         begin = self._backend.now()

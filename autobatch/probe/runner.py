@@ -50,6 +50,7 @@ class Engine(Protocol):
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
     def train(self, command: wire.Train) -> wire.Trained: ...
+    def time_loader(self, command: wire.TimeLoader) -> wire.Loaded: ...
     @property
     def fresh(self) -> bool: ...
     def renew(self, *, worker: bool = False) -> None: ...
@@ -174,7 +175,19 @@ class WorkerEngine:
         assert isinstance(reply, wire.Trained)
         return reply
 
-    def _ask_in_time(self, command: wire.MeasureNoise | wire.Train) -> wire.Reply:
+    def time_loader(self, command: wire.TimeLoader) -> wire.Loaded:
+        """Seconds from batch to batch of a DataLoader; what keeps it from giving any is the detail."""
+        try:
+            reply = self._ask_in_time(command)
+        except AutobatchError as error:
+            return wire.Loaded(batch_seconds=None, detail=error.message)
+        assert isinstance(reply, wire.Loaded)
+        if reply.batch_seconds is None and self._worker is not None:
+            # What is left of its workers ends with the session.
+            self._worker.end_session()
+        return reply
+
+    def _ask_in_time(self, command: wire.MeasureNoise | wire.Train | wire.TimeLoader) -> wire.Reply:
         if self._worker is None or not self._worker.has_session:
             self.open()
         assert self._worker is not None

@@ -14,7 +14,7 @@ import torch
 from autobatch import shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError
-from autobatch.probe import noise_run, training_run, wire
+from autobatch.probe import loader_run, noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
 from autobatch.samples import Samples, SyntheticSamples, open_samples
@@ -61,6 +61,8 @@ class Session:
             return noise_run.run(self._trainer, command)
         if isinstance(command, wire.Train):
             return training_run.run(self._trainer, self._at_start(), command)
+        if isinstance(command, wire.TimeLoader):
+            return loader_run.run(self._trainer, command)
         return self._measurer.time_round(command.batch_size, command.seconds)
 
     def _at_start(self) -> Snapshot:

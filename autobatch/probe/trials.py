@@ -41,11 +41,12 @@ def from_rounds(trial: Trial, rounds: Sequence[wire.Timed], dataset_size: int | 
     if not rounds:
         return trial
     window = rounds[-last:]
+    loads = [one.load_seconds for one in window if one.load_seconds is not None]
     usages = [one.utilisation for one in window if one.utilisation is not None]
     timed = replace(
         trial,
         step_seconds=tuple(one.step_seconds for one in window),
-        load_seconds=median(one.load_seconds for one in window),
+        load_seconds=median(loads) if loads else trial.load_seconds,
         utilisation=median(usages) if usages else trial.utilisation,
         samples=trial.samples + sum(one.steps for one in rounds) * trial.batch_size,
         optimizer_steps=trial.optimizer_steps + sum(one.optimizer_steps for one in rounds),

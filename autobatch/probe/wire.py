@@ -109,6 +109,22 @@ class Trained(_Message, frozen=True):
     held_out: str
 
 
+class TimeLoader(_Message, frozen=True):
+    """Time a DataLoader that has nothing else to do, for `seconds` once it runs. Answered by Loaded."""
+
+    batch_size: int
+    workers: int
+    seconds: float
+    seed: int
+
+
+class Loaded(_Message, frozen=True):
+    """Seconds from batch to batch, or None: `detail` is the error, empty if there was too little to time."""
+
+    batch_seconds: float | None
+    detail: str = ""
+
+
 class ListDevices(_Message, frozen=True):
     """Describe every device. Answered by Devices."""
 
@@ -162,7 +178,8 @@ class Tried(_Message, frozen=True):
     """How a try went. `cause` and `error` only where it failed.
 
     `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
-    largest of them, which says nothing about a typical batch. `sizes`: what is known of them by now.
+    largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
+    samples that were kept. `sizes`: what is known of them by now.
     """
 
     batch_size: int
@@ -183,11 +200,11 @@ class Tried(_Message, frozen=True):
 
 
 class Timed(_Message, frozen=True):
-    """One round: the mean step of it, and what loading one batch took."""
+    """One round: the mean step of it, and what loading one batch took, where that is known."""
 
     batch_size: int
     step_seconds: float
-    load_seconds: float
+    load_seconds: float | None
     utilisation: float | None
     steps: int
     optimizer_steps: int
@@ -199,8 +216,8 @@ class Exited(_Message, frozen=True):
     status: int
 
 
-Command = Start | TryOut | TimeRound | MeasureNoise | Train | ListDevices
-Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Noise | Trained | Exited
+Command = Start | TryOut | TimeRound | MeasureNoise | Train | TimeLoader | ListDevices
+Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Noise | Trained | Loaded | Exited
 
 _encoder = msgspec.json.Encoder()
 decode_command = msgspec.json.Decoder(Command).decode

@@ -10,6 +10,8 @@ from autobatch.records import (
     CheckStatus,
     Comparison,
     LimitedBy,
+    Loader,
+    LoaderTiming,
     Recommendation,
     SampleSizes,
     StepTime,
@@ -41,6 +43,8 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
         found += _said("data", _sizes_text(recommendation.batch_size, recommendation.workload.sizes), width)
     if (speed := _speed_text(recommendation)) != "":
         found += _said("speed", speed, width)
+    if recommendation.loader is not None and recommendation.loader.timings:
+        found += _said("loader", _loader_text(recommendation, recommendation.loader), width)
     found += _said("check", verdict, width)
     found += _said("use", _use_text(recommendation), width, style="bold green", label_style="bold green")
     found += _said("why", clean(_why_text(recommendation)), width)
@@ -109,16 +113,44 @@ def _law_text(law: StepTime) -> str:
     return f"a step takes {fixed} and {each} a sample, ± {format_percent(law.relative_error)}"
 
 
+def _loader_text(recommendation: Recommendation, loader: Loader) -> str:
+    """What the user's own workers give, and which number keeps up with the training."""
+    own = loader.timings[0]
+    given = recommendation.workload.workers is not None
+    who = f"your {_workers(own)}" if given else f"{_workers(own)} (torch's default)"
+    pace = loader.pace_seconds(own)
+    if pace is None:
+        return f"a DataLoader with {who} failed"
+    text = f"with {who} {_rate(loader, pace)} samples/s at {loader.batch_size}, "
+    text += f"training alone {_rate(loader, loader.step_seconds)}"
+    lifted = next((one for one in loader.timings if one.workers == loader.lifts), None)
+    if lifted is own or lifted is None:
+        return f"{text}: {'that is enough' if lifted is own else 'loading sets the pace'}"
+    rate = _rate(loader, loader.pace_seconds(lifted))
+    verb = "lifts" if lifted.workers == 1 else "lift"
+    apart = ", apart from the training" if recommendation.device.kind == "cpu" else ""
+    return f"{text}; {_workers(lifted)} {verb} it to {rate} (measured{apart})"
+
+
+def _workers(timing: LoaderTiming) -> str:
+    return counted(timing.workers, "worker")
+
+
+def _rate(loader: Loader, seconds: float | None) -> str:
+    return format_rate(loader.batch_size / seconds if seconds else None)
+
+
 def _sizes_text(batch_size: int, sizes: SampleSizes) -> str:
     """Which samples decided on memory."""
     tokens = sizes.tokens
     longest, median = (sizes.largest, sizes.median) if tokens is None else (tokens.longest, tokens.median)
     what = "largest {} numbers" if tokens is None else "longest {} tokens"
     found = f"({what.format(format_count(longest))}, median {format_count(round(median))})"
-    largest = format_count(min(batch_size, sizes.scanned))
-    return (
-        f"memory was measured on the {largest} largest of {counted(sizes.scanned, 'sample')} scanned {found}"
-    )
+    scanned = f"{counted(sizes.scanned, 'sample')} scanned {found}"
+    if batch_size < sizes.scanned:
+        return f"memory was measured on the {format_count(batch_size)} largest of {scanned}"
+    again = ", the largest of them repeated" if batch_size > sizes.scanned else ""
+    return f"memory was measured on all {scanned}{again}"
 
 
 def _gain_text(present: Comparison) -> str:

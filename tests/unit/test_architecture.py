@@ -24,7 +24,7 @@ LAYERS = (
     ("formatting", "extent"),
     ("search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
-    ("devices", "memory", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
+    ("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
     ("workload", "snapshot", "gradients"),
     ("probe", "check", "planning", "reports", "saved"),
     ("api", "progress"),

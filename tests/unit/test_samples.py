@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterator
@@ -10,9 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from autobatch.errors import TargetError
+from autobatch.loaders import LoaderSettings, make_loader, settings_of
 from autobatch.records import SampleSizes, SequenceLengths
 from autobatch.samples import (
     StreamEndedError,
@@ -234,6 +243,55 @@ def test_synthetic_samples_are_all_of_one_size() -> None:
     samples.scan(seed=0)
     assert samples.sizes is None
     assert samples.largest(3, seed=0).shape == samples.repeated(3).shape == (3, 5)
+
+
+def test_a_loader_over_samples_deals_out_whole_batches() -> None:
+    settings = LoaderSettings()
+    mapped = open_samples((INPUTS, TARGETS)).loader(settings, 6, workers=0, seed=1)
+    assert mapped is not None
+    batches = list(itertools.islice(mapped, 10))
+    assert [len(targets) for _, targets in batches] == [6] * 10
+    assert all(bool((inputs[:, 0] == 2 * targets).all()) for inputs, targets in batches)
+    again = open_samples((INPUTS, TARGETS)).loader(settings, 6, workers=0, seed=1)
+    assert again is not None
+    assert next(iter(again))[1].tolist() == batches[0][1].tolist()
+    streamed = open_samples(Stream(20)).loader(settings, 6, workers=0, seed=1)
+    assert streamed is not None
+    assert [len(batch) for batch in streamed] == [6, 6, 6]
+    assert open_samples(iter([INPUTS] * 9)).loader(settings, 6, workers=0, seed=1) is None
+    assert SyntheticSamples((5,), classes=None).loader(settings, 6, workers=0, seed=1) is None
+
+
+def test_the_settings_of_a_loader() -> None:
+    assert settings_of(Mapped()) is None
+    assert settings_of(DataLoader(Mapped())) == LoaderSettings()
+    loader = DataLoader(
+        Mapped(),
+        num_workers=2,
+        prefetch_factor=5,
+        persistent_workers=True,
+        pin_memory=True,
+        timeout=7,
+        multiprocessing_context="forkserver",
+        worker_init_fn=print,
+    )
+    assert settings_of(loader) == LoaderSettings(
+        workers=2,
+        prefetch_factor=5,
+        persistent_workers=True,
+        pin_memory=True,
+        timeout_seconds=7,
+        start_method="forkserver",
+        worker_init_fn=print,
+    )
+    given = settings_of(loader) or LoaderSettings()
+    made = make_loader(Mapped(), default_collate, given, 4, 2, seed=0)
+    assert (made.batch_size, made.num_workers, made.prefetch_factor, made.timeout) == (4, 2, 5, 7)
+    assert made.persistent_workers
+    context: Any = made.multiprocessing_context
+    assert context.get_start_method() == "forkserver"
+    # Without workers a DataLoader refuses all that is about them.
+    assert make_loader(Mapped(), default_collate, given, 4, 0, seed=0).timeout == 0
 
 
 @pytest.mark.parametrize("data", [Mapped(0), (INPUTS[:0], TARGETS[:0]), Stream(0), []], ids=repr)
