@@ -17,7 +17,7 @@ from autobatch.timing import timed
 # What loading may add to a step before it matters: first as seen in one process, then as measured.
 TOLERANCE = 0.05
 # Of the budget, for all timings together; seconds of one, at most, and as a part of what is left.
-_BUDGET_SHARE = 0.2
+_BUDGET_SHARE = 0.1
 _MOST_SECONDS, _PART = 1.0, 0.25
 # Batches of each worker that a timing takes at least: the first is left out.
 _FEWEST_TURNS = 2
