@@ -6,7 +6,8 @@ from math import ceil, floor, log10
 
 from autobatch import law as law_of_time
 from autobatch.comparison import matched_in
-from autobatch.records import Recommendation, StepCount, Trial, Workload
+from autobatch.formatting import format_rate, format_short_duration
+from autobatch.records import Loader, Recommendation, StepCount, Trial, Workload
 
 # A decay that averages over that many times more or fewer samples than before is worth a word.
 _MUCH = 8.0
@@ -26,7 +27,7 @@ def restated(workload: Workload, global_batch: int) -> tuple[StepCount, ...]:
 
 def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
     """What speaks against an answer, and what it leaves to do."""
-    found = [*_few_steps(answer), *_changed_decays(answer), *_learning_rate(answer)]
+    found = [*_few_steps(answer), *_changed_decays(answer), *_learning_rate(answer), *_loading(answer)]
     if answer.workload.synthetic:
         found.append(
             "memory and speed only: the inputs are random numbers, so nothing is known about learning"
@@ -35,6 +36,47 @@ def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
     if interval is not None and interval[1] > _UNSTEADY * interval[0]:
         found.append(f"the step time at {chosen.batch_size:,} varied a lot; measure again on a quiet machine")
     return found
+
+
+def _loading(answer: Recommendation) -> list[str]:
+    """Where loading sets the pace and no number of workers is known to change that."""
+    loader = answer.loader
+    if loader is None or loader.lifts is not None:
+        return []
+    if not loader.timings:
+        return _unmeasured_loading(answer, loader)
+    paces = {one.workers: pace for one in loader.timings if (pace := loader.pace_seconds(one))}
+    failed = [
+        f"a DataLoader with {_workers(one.workers)} gave no batches: {one.detail}"
+        for one in loader.timings
+        if one.batch_seconds is None
+    ]
+    if not paces:
+        return failed
+    best = min(paces, key=paces.__getitem__)
+    rate = format_rate(loader.batch_size / paces[best])
+    tried = ", ".join(map(str, sorted(paces)))
+    text = f"loading sets the pace: with {_workers(best)}, the best of {tried}, expect {rate} samples/s "
+    text += f"at batch size {loader.batch_size:,}"
+    if answer.workload.dataset_size is not None:
+        steps = ceil(answer.workload.dataset_size / loader.batch_size)
+        text += f" and {format_short_duration(steps * paces[best])} an epoch"
+    return [text, *failed]
+
+
+def _unmeasured_loading(answer: Recommendation, loader: Loader) -> list[str]:
+    trial = next(t for t in reversed(answer.trials) if t.ok and t.batch_size == loader.batch_size)
+    if trial.load_seconds is None or trial.load_seconds <= loader.step_seconds:
+        return []
+    load, step = format_short_duration(trial.load_seconds), format_short_duration(loader.step_seconds)
+    return [
+        f"loading a batch of {loader.batch_size:,} takes one process {load}, its step {step}: with too few "
+        "DataLoader workers loading sets the pace, and the budget left no time to measure that"
+    ]
+
+
+def _workers(count: int) -> str:
+    return f"{count:,} worker{'' if count == 1 else 's'}"
 
 
 def _few_steps(answer: Recommendation) -> list[str]:

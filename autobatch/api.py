@@ -22,6 +22,7 @@ from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
+from autobatch.probe.loading import Loading, usable_processors
 from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
 from autobatch.probe.runner import Opened, WorkerEngine
 from autobatch.recommender import recommend
@@ -30,6 +31,8 @@ from autobatch.records import Check, Curve, Device, Environment, Limits, Recomme
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
+
+    from autobatch.loaders import LoaderSettings
 
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
@@ -53,24 +56,25 @@ def find(
     """One tuned batch size for a model on this machine, measured in a process of its own.
 
     `model`: an nn.Module, or a function that returns one. `dataset`: a map-style or iterable Dataset, a
-    DataLoader, or a tuple of tensors or arrays with one row a sample. `val_dataset`: the same, to judge short
-    trainings on; without it a tenth of the training set is held out for that. `optimizer`: one that holds the
-    model's parameters, or a function from parameters to an optimizer. `batch_size`: the present one, to
-    compare with, which the learning rate is meant for. `epochs`: how many the training has, to warn where too
-    few steps are left. `schedule`: what of it is counted in steps, such as {"warmup_steps": 500}, to be
-    restated. `training_step(model, batch) -> loss` replaces forward and loss. What is left out is inferred
-    where that is safe, and listed in the result's `workload.inferred`. The arguments are copied to the worker
-    and never changed.
+    DataLoader (its workers are timed too), or a tuple of tensors or arrays with one row a sample.
+    `val_dataset`: the same, to judge short trainings on; without it a tenth of the training set is held out
+    for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
+    optimizer. `batch_size`: the present one, to compare with, which the learning rate is meant for.
+    `epochs`: how many the training has, to warn where too few steps are left. `schedule`: what of it is
+    counted in steps, such as {"warmup_steps": 500}, to be restated. `training_step(model, batch) -> loss`
+    replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
+    `workload.inferred`. The arguments are copied to the worker and never changed.
 
     Raises AutobatchError (message, facts, hint) where something has to be repaired, and Interrupted, a
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
     """
     limits = limits or Limits()
-    dataset, collate_fn, batch_size = _unwrap_loader(dataset, collate_fn, batch_size)
-    val_dataset, val_collate_fn, _ = _unwrap_loader(val_dataset, None, None)
+    dataset, loader, collate_fn, batch_size = _unwrap_loader(dataset, collate_fn, batch_size)
+    val_dataset, _, val_collate_fn, _ = _unwrap_loader(val_dataset, None, None)
     objects = {
         "model": model,
         "dataset": dataset,
+        "loader": loader,
         "loss_fn": loss_fn,
         "optimizer": optimizer,
         "collate_fn": collate_fn,
@@ -102,6 +106,7 @@ def probe(
     watch = Watch(observer)
     try:
         curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
+        curve = _loaded(engine, curve, limits, watch)
         check = _check(engine, curve, limits, watch) if limits.check else None
     except Interrupted as stopped:
         # A second Ctrl-C must not cost what the first one kept.
@@ -113,6 +118,15 @@ def probe(
     finally:
         engine.close()
     return watch.finish(curve, limits, contended, check)
+
+
+def _loaded(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Curve:
+    """The curve with how its training is loaded. Ctrl-C in it keeps what was measured."""
+    loading = Loading(engine, curve, limits, usable_processors(), watch.checking)
+    try:
+        return replace(curve, loader=loading.run())
+    except KeyboardInterrupt:
+        raise Interrupted(replace(curve, loader=loading.loader)) from None
 
 
 def _check(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Check:
@@ -195,16 +209,17 @@ def _refuse_in_worker() -> None:
 
 def _unwrap_loader(
     data: Any, collate_fn: Callable[[list[Any]], Any] | None, batch_size: int | None
-) -> tuple[Any, Callable[[list[Any]], Any] | None, int | None]:
-    """(data set, collate function, batch size) of a DataLoader; anything else as it is."""
+) -> tuple[Any, LoaderSettings | None, Callable[[list[Any]], Any] | None, int | None]:
+    """(data set, settings, collate function, batch size) of a DataLoader; anything else as it is."""
     # A DataLoader can only come from a process that has imported torch already.
     if "torch" not in sys.modules:
-        return data, collate_fn, batch_size
+        return data, None, collate_fn, batch_size
     from torch.utils.data import DataLoader
 
+    from autobatch.loaders import settings_of
     from autobatch.samples import check_loader
 
     if not isinstance(data, DataLoader):
-        return data, collate_fn, batch_size
+        return data, None, collate_fn, batch_size
     check_loader(data)
-    return data.dataset, collate_fn or data.collate_fn, batch_size or data.batch_size
+    return data.dataset, settings_of(data), collate_fn or data.collate_fn, batch_size or data.batch_size

@@ -79,6 +79,8 @@ def outlook(
     belief = None if check is None else _belief(check)
     if check is None or belief is None or check.critical_batch_size is None or check.interval is None:
         return None
+    if not _is_timed(allowed):
+        return None
     law = step_time_law(passed)
     sizes = _between_trained([trial.batch_size for trial in timed(allowed)], check)
     low, high = check.interval
@@ -95,14 +97,14 @@ def outlook(
 
 
 def step_time_law(passed: Sequence[Trial]) -> StepTimeLaw:
-    """The law of the step's time over the sizes that were timed."""
+    """The law of the step's time over the sizes that were timed; there has to be one."""
     steps = {trial.batch_size: trial.step_seconds for trial in timed(passed)}
     return fit_step_time(list(steps), list(steps.values()))
 
 
 def step_time(passed: Sequence[Trial]) -> StepTime | None:
     """That law as a record; None where one size alone was timed."""
-    if len(timed(passed)) < 2:
+    if len(timed(passed)) < 2 or not _is_timed(passed):
         return None
     law = step_time_law(passed)
     return StepTime(
@@ -110,6 +112,11 @@ def step_time(passed: Sequence[Trial]) -> StepTime | None:
         sample_seconds=law.b_seconds_per_sample,
         relative_error=law.relative_error,
     )
+
+
+def _is_timed(passed: Sequence[Trial]) -> bool:
+    """False where all sizes were tried for memory only."""
+    return any(trial.step_seconds for trial in passed)
 
 
 def learning_rate_factor(check: Check, own_size: int, global_batch: int, power: float) -> float:
@@ -135,7 +142,7 @@ def with_candidates(
     Where more memory would allow for a better size, that size made up by accumulation is a row too.
     """
     belief = None if check is None else _belief(check)
-    if check is None or belief is None:
+    if check is None or belief is None or not _is_timed(passed):
         return check
     law, trained = step_time_law(passed), evidence.best_of_each(check.trainings)
     sizes = sorted({*trained, *(trial.batch_size for trial in [*timed(passed), chosen])})

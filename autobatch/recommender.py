@@ -25,6 +25,7 @@ from autobatch.timing import timed
 
 # Sizes within 5% of the best throughput count as equally quick: the smallest of them is the knee.
 TOLERANCE = 0.05
+_NONE_TIMED = "the largest size that passed: none was timed"
 
 
 def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = None) -> Recommendation:
@@ -69,7 +70,9 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
         warnings=(),
         limited_by=_limit(passed, chosen, curve, check, outlook) if limits.global_batch is None else None,
         step_time=comparison.step_time(passed),
+        tokens_per_second=_tokens_per_second(curve.workload, chosen),
         schedule=advice.restated(curve.workload, global_batch),
+        loader=curve.loader,
         workload=curve.workload,
         device=curve.device,
         limits=limits,
@@ -82,6 +85,12 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
 def _passed(curve: Curve) -> list[Trial]:
     latest = search.latest(curve.trials).values()
     return [trial for trial in latest if trial.ok and trial.batch_size <= curve.ceiling.batch_size]
+
+
+def _tokens_per_second(workload: Workload, chosen: Trial) -> float | None:
+    """Tokens of the samples themselves: what fills a batch up to its longest sample does not count."""
+    tokens = None if workload.sizes is None else workload.sizes.tokens
+    return None if tokens is None or not _rate(chosen) else tokens.mean * _rate(chosen)
 
 
 def _not_vetoed(passed: Sequence[Trial], check: Check | None) -> list[Trial]:
@@ -148,6 +157,8 @@ def _learning_rate_factor(workload: Workload, check: Check | None, global_batch:
 def _knee(passed: Sequence[Trial]) -> tuple[Trial, str]:
     passed = timed(passed)
     best = max(passed, key=_rate)
+    if not _rate(best):
+        return _largest(passed)[0], _NONE_TIMED
     near = [trial for trial in passed if _rate(trial) >= (1 - TOLERANCE) * _rate(best)]
     chosen = min(near, key=lambda trial: trial.batch_size)
     if chosen is best:
@@ -162,7 +173,10 @@ def _knee(passed: Sequence[Trial]) -> tuple[Trial, str]:
 
 
 def _quickest(passed: Sequence[Trial]) -> tuple[Trial, str]:
-    return max(timed(passed), key=_rate), "the highest throughput that was measured"
+    best = max(timed(passed), key=_rate)
+    if not _rate(best):
+        return _largest(passed)[0], _NONE_TIMED
+    return best, "the highest throughput that was measured"
 
 
 def _largest(passed: Sequence[Trial]) -> tuple[Trial, str]:
@@ -190,4 +204,7 @@ def _for_target(passed: Sequence[Trial], target: int, warnings: list[str]) -> tu
 
 
 def _rate(trial: Trial) -> float:
-    return trial.samples_per_second or trial.batch_size / median(trial.step_seconds)
+    """Samples a second; 0 where the size was tried for memory only."""
+    if trial.samples_per_second or not trial.step_seconds:
+        return trial.samples_per_second or 0.0
+    return trial.batch_size / median(trial.step_seconds)

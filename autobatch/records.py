@@ -255,13 +255,42 @@ class StepCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceLengths:
+    """Tokens in a sample, over the samples that were scanned."""
+
+    mean: float
+    median: float
+    longest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSizes:
+    """Tensor elements in a sample, over the samples that were `scanned`.
+
+    `tokens` is there where the input of each sample is a sequence of tokens.
+    """
+
+    scanned: int
+    smallest: int
+    median: float
+    largest: int
+    tokens: SequenceLengths | None = None
+
+    @property
+    def vary(self) -> bool:
+        """True where the samples are not of one size, so that memory was measured on the largest."""
+        return self.largest > self.smallest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What is trained, as it was found. `inferred` lists what autobatch filled in by itself.
 
     `synthetic` is True where the samples are random numbers of a given shape: then memory and speed
     are measured, and nothing can be said about learning. `batch_size` is the user's present one, `epochs`
     how many they train for, `schedule` what of their training is counted in steps. `learning_rate` is
-    None where parameter groups differ in it.
+    None where parameter groups differ in it. `sizes` is None where no sample was looked at, `workers` (of
+    the DataLoader) where none was given: then torch's default of 0 is meant.
     """
 
     target: str
@@ -277,7 +306,44 @@ class Workload:
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
     synthetic: bool = False
+    sizes: SampleSizes | None = None
+    workers: int | None = None
     inferred: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderTiming:
+    """Seconds from batch to batch of a DataLoader with so many workers and nothing else to do.
+
+    `batch_seconds` is None where it gave none; `detail` says why.
+    """
+
+    workers: int
+    batch_seconds: float | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loader:
+    """Loading beside training, at one batch size. `step_seconds` is that of a step alone.
+
+    `workers`: the user's own number, which is timed first. `lifts`: the first number that was measured with
+    which loading slows a step by no more than 5%; None where none does. Without `timings` there was no time.
+    """
+
+    batch_size: int
+    workers: int
+    step_seconds: float
+    timings: tuple[LoaderTiming, ...] = ()
+    lifts: int | None = None
+
+    def pace_seconds(self, timing: LoaderTiming) -> float | None:
+        """Seconds of a step with its batch loaded: beside the step by workers, else before it."""
+        if timing.batch_seconds is None:
+            return None
+        if timing.workers:
+            return max(self.step_seconds, timing.batch_seconds)
+        return self.step_seconds + timing.batch_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +355,7 @@ class Curve:
     workload: Workload
     device: Device
     warnings: tuple[str, ...] = ()
+    loader: Loader | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,6 +490,7 @@ class Recommendation:
     user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
     worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
     was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
+    `tokens_per_second` is there for sequences, `loader` where loading takes a share of the step.
     """
 
     batch_size: int
@@ -441,7 +509,9 @@ class Recommendation:
     regret_bound: float | None = None
     limited_by: AnswerLimit | None = None
     step_time: StepTime | None = None
+    tokens_per_second: float | None = None
     schedule: tuple[StepCount, ...] = ()
+    loader: Loader | None = None
     workload: Workload
     device: Device
     limits: Limits = field(default_factory=Limits)

@@ -5,29 +5,44 @@ from __future__ import annotations
 import inspect
 import itertools
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from autobatch import extent
+from autobatch.batches import split_batch
 from autobatch.errors import TargetError
+from autobatch.extent import Extent, Scan
+from autobatch.loaders import LoaderSettings, make_loader
+from autobatch.records import SampleSizes
 from autobatch.targets import at, told
 
 Collate = Callable[[list[Any]], Any]
 
 _TOLD_PARTS = 6
+# A scan ends with whichever comes first.
+_MOST_SCANNED, _SCAN_SECONDS = 2048, 1.0
 
 
 class Samples(ABC):
-    """A source of batches. `size` is the number of samples, None where nobody knows."""
+    """A source of batches. `size` is the number of samples, None where nobody knows.
+
+    `kept`: they are read only once, so that loading a batch again says nothing of the time that it takes.
+    `found`: what a scan has found in the samples; None where there was none.
+    """
 
     kind: str
     size: int | None
     synthetic = False
     notes: tuple[str, ...] = ()
+    kept = False
+    found: Scan | None = None
 
     @abstractmethod
     def batch(self, batch_size: int, seed: int) -> Any:
@@ -36,12 +51,39 @@ class Samples(ABC):
         Raises TargetError where a sample can't be read or the samples can't be collated.
         """
 
-    def repeated(self, batch_size: int) -> Any:
-        return self.batch(batch_size, 0)
-
     def rows(self, indices: Sequence[int]) -> Any:
         """A collated batch of these samples. Raises TargetError like `batch`, and for a stream."""
         raise TargetError(f"the samples of {self.kind} can't be picked one by one", code="no_rows")
+
+    def scan(self, seed: int) -> None:
+        """Looks at samples for how large they are, as many as there is time for; `found` says what came."""
+        self.found = None
+
+    def loader(
+        self, settings: LoaderSettings, batch_size: int, workers: int, seed: int
+    ) -> DataLoader[Any] | None:
+        """A DataLoader over these samples, to be timed; None where they can't be read once more."""
+        return None
+
+    @property
+    def sizes(self) -> SampleSizes | None:
+        """How large the samples are that were looked at so far."""
+        return None if self.found is None else self.found.sizes
+
+    @property
+    def vary(self) -> bool:
+        return self.sizes is not None and self.sizes.vary
+
+    @abstractmethod
+    def largest(self, batch_size: int, seed: int) -> Any:
+        """The batch of the largest samples known, the very largest repeated where they are too few.
+
+        Where all are of one size it is that of `batch`. Raises like `batch`.
+        """
+
+    @abstractmethod
+    def repeated(self, batch_size: int) -> Any:
+        """A batch that is `batch_size` times the largest sample known. Raises like `batch`."""
 
 
 class MappedSamples(Samples):
@@ -61,6 +103,33 @@ class MappedSamples(Samples):
 
     def rows(self, indices: Sequence[int]) -> Any:
         return _collate(self._read(list(indices)), self._collate)
+
+    def scan(self, seed: int) -> None:
+        deadline = time.perf_counter() + _SCAN_SECONDS
+        size = self.size or 0
+        places: list[int] = []
+        extents: list[Extent] = []
+        with _random_state_kept():
+            for place in random.Random(seed).sample(range(size), min(size, _MOST_SCANNED)):
+                # A sample that can't be read is told of when a batch needs it.
+                with suppress(TargetError):
+                    extents.append(_extent_of(self._read([place])[0]))
+                    places.append(place)
+                if time.perf_counter() > deadline:
+                    break
+        self.found = extent.scan_of(places, extents) if places else None
+
+    def largest(self, batch_size: int, seed: int) -> Any:
+        if self.found is None or not self.vary:
+            return self.batch(batch_size, seed)
+        return self.rows(extent.worst(self.found.largest, batch_size))
+
+    def repeated(self, batch_size: int) -> Any:
+        place = self.found.largest[0] if self.found is not None and self.vary else 0
+        return self.rows([place] * batch_size)
+
+    def loader(self, settings: LoaderSettings, batch_size: int, workers: int, seed: int) -> DataLoader[Any]:
+        return make_loader(self._dataset, self._collate, settings, batch_size, workers, seed)
 
     def _read(self, indices: list[int]) -> list[Any]:
         if hasattr(self._dataset, "__getitems__"):
@@ -96,21 +165,53 @@ class MappedSamples(Samples):
 class StreamedSamples(Samples):
     """Samples from an iterable, read once and kept, since a stream can't be asked twice."""
 
+    kept = True
+
     def __init__(self, dataset: Iterable[Any], collate: Collate | None) -> None:
+        self._dataset = dataset
         self._stream = _told_reading(iter(dataset), type(dataset).__name__)
         self._kept: list[Any] = []
+        self._extents: list[Extent] = []
         self._collate = collate or default_collate
         self.kind = type(dataset).__name__
         self.size = len(dataset) if isinstance(dataset, Sized) else None
 
     def batch(self, batch_size: int, seed: int) -> Any:
-        self._kept += itertools.islice(self._stream, max(0, batch_size - len(self._kept)))
+        self._keep(batch_size)
+        return _collate(self._kept[:batch_size], self._collate)
+
+    def loader(
+        self, settings: LoaderSettings, batch_size: int, workers: int, seed: int
+    ) -> DataLoader[Any] | None:
+        # Anything but an IterableDataset may be a generator, which is half read by now.
+        if not isinstance(self._dataset, IterableDataset):
+            return None
+        return make_loader(self._dataset, self._collate, settings, batch_size, workers, seed)
+
+    @property
+    def sizes(self) -> SampleSizes | None:
+        return extent.sum_up(self._extents) if self._extents else None
+
+    def largest(self, batch_size: int, seed: int) -> Any:
+        self._keep(batch_size)
+        order = extent.largest_first(self._extents)[:batch_size]
+        return _collate([self._kept[place] for place in order], self._collate)
+
+    def repeated(self, batch_size: int) -> Any:
+        self._keep(1)
+        place = extent.largest_first(self._extents)[0]
+        return _collate([self._kept[place]] * batch_size, self._collate)
+
+    def _keep(self, count: int) -> None:
+        """Reads on until `count` samples are kept: only those that a batch needs, since they take memory."""
+        for sample in itertools.islice(self._stream, max(0, count - len(self._kept))):
+            self._kept.append(sample)
+            self._extents.append(_extent_of(sample))
         if not self._kept:
             raise _empty("it gives no sample", self.kind)
-        if len(self._kept) < batch_size:
+        if len(self._kept) < count:
             self.size = len(self._kept)
             raise StreamEndedError(self.size)
-        return _collate(self._kept[:batch_size], self._collate)
 
 
 class StreamEndedError(Exception):
@@ -138,6 +239,12 @@ class SyntheticSamples(Samples):
         if self._classes is None:
             return inputs
         return inputs, torch.randint(self._classes, (batch_size,), generator=generator)
+
+    def largest(self, batch_size: int, seed: int) -> Any:
+        return self.batch(batch_size, seed)
+
+    def repeated(self, batch_size: int) -> Any:
+        return self.batch(batch_size, 0)
 
 
 class _Columns:
@@ -243,6 +350,22 @@ def _checked(samples: MappedSamples) -> MappedSamples:
     if samples.size == 0:
         raise _empty("its `len()` is 0", samples.kind)
     return samples
+
+
+def _extent_of(sample: Any) -> Extent:
+    return extent.extent_of(sample, split_batch(sample)[0])
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Reading samples early must not change what is drawn later, such as the model's first weights."""
+    python, numbers, drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        torch.set_rng_state(drawn)
 
 
 def _empty(fact: str, kind: str) -> TargetError:

@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.errors import AutobatchError, TargetError, message_of, missing_file
+from autobatch.loaders import LoaderSettings, settings_of
 from autobatch.records import StepCount
 
 _MODEL_FACTORIES = ("build_model", "get_model", "make_model", "create_model")
@@ -36,13 +37,17 @@ _LONGEST_TOLD = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a target gives. `make_model` returns a model to train; `made` is the one that exists already."""
+    """What a target gives. `make_model` returns a model to train; `made` is the one that exists already.
+
+    `loader` is None where the data set did not come in a DataLoader.
+    """
 
     name: str
     make_model: Callable[[], nn.Module]
     made: nn.Module | None = None
     dataset: Any = None
     val_dataset: Any = None
+    loader: LoaderSettings | None = None
     collate_fn: Callable[[list[Any]], Any] | None = None
     val_collate_fn: Callable[[list[Any]], Any] | None = None
     loss_fn: Callable[..., Any] | None = None
@@ -71,6 +76,7 @@ def load_parts(target: str) -> Parts:
         made=made,
         dataset=dataset,
         val_dataset=_first(module, _VAL_DATASETS),
+        loader=settings_of(dataset),
         collate_fn=getattr(module, "collate_fn", None),
         loss_fn=getattr(module, "loss_fn", None),
         optimizer=getattr(module, "make_optimizer", getattr(module, "optimizer", None)),

@@ -79,5 +79,9 @@ def _t95(degrees: int) -> float:
 
 
 def timed(passed: Sequence[Trial]) -> Sequence[Trial]:
-    """The sizes timed in rounds; a size that was only tried for memory has one rough figure."""
-    return [trial for trial in passed if len(trial.step_seconds) >= MIN_ROUNDS] or passed
+    """The sizes timed in rounds; a size that was only tried for memory has one rough figure, or none.
+
+    Where there is no such size, those that have a figure; where there is none of these either, all.
+    """
+    rough = [trial for trial in passed if trial.step_seconds]
+    return [trial for trial in rough if len(trial.step_seconds) >= MIN_ROUNDS] or rough or passed

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from autobatch import optimizers
 from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
+from autobatch.loaders import LoaderSettings
 from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of
-from autobatch.records import Workload
+from autobatch.records import SampleSizes, Workload
 from autobatch.samples import Samples, StreamedSamples, StreamEndedError
 from autobatch.targets import Parts
 
@@ -74,6 +76,21 @@ class Trainer:
             return "the data set is a stream, which gives its samples once"
         return ""
 
+    @property
+    def sample_sizes(self) -> SampleSizes | None:
+        """How large the training samples are, of those that were looked at so far."""
+        return self._samples.sizes
+
+    @property
+    def keeps_samples(self) -> bool:
+        """True where batches come from samples that were read before, and so in no time."""
+        return self._samples.kept
+
+    def loader(self, batch_size: int, workers: int, seed: int) -> DataLoader[Any] | None:
+        """The user's DataLoader at another size; None where the samples can't be read once more."""
+        settings = self._parts.loader or LoaderSettings()
+        return self._samples.loader(settings, batch_size, workers, seed)
+
     def materialize(self) -> None:
         """Gives lazy modules their weights, which they get from a first batch."""
         if any(_is_lazy(p) for p in self.model.parameters()):
@@ -95,6 +112,8 @@ class Trainer:
             epochs=self._parts.epochs,
             schedule=self._parts.schedule,
             synthetic=self._samples.synthetic,
+            sizes=self._samples.sizes,
+            workers=None if self._parts.loader is None else self._parts.loader.workers,
             inferred=tuple(self._inferred),
         )
 
@@ -102,6 +121,11 @@ class Trainer:
         """A batch of exactly `batch_size` samples in main memory."""
         self._enter("load")
         return self._samples.batch(batch_size, seed)
+
+    def load_largest(self, batch_size: int, seed: int) -> Any:
+        """The batch that takes the most memory of those that can be drawn, as far as is known."""
+        self._enter("load")
+        return self._samples.largest(batch_size, seed)
 
     def load_validation(self, batch_size: int, seed: int) -> Any:
         """A batch to evaluate: of the validation data where it is large enough, else of the training data."""

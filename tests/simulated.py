@@ -17,7 +17,16 @@ from autobatch.noise import Chunks
 from autobatch.probe import endings, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.runner import Opened
-from autobatch.records import Device, Evaluation, Limits, MemoryLine, Outcome, Training, Workload
+from autobatch.records import (
+    Device,
+    Evaluation,
+    Limits,
+    MemoryLine,
+    Outcome,
+    SampleSizes,
+    Training,
+    Workload,
+)
 
 MIB = 1 << 20
 
@@ -34,14 +43,17 @@ class CrashError(BaseException):
 class Machine:
     """What is simulated. Sizes in bytes and seconds; `step_seconds` maps a batch size to a step's time.
 
-    `noise`: standard deviation of the logarithm of a step's time. `crashes`: how often the process dies
-    at a size. `failures`: the message of the error that a size raises. `dataset_size` may be more than
-    a stream really has (`stream_size`). `noise_scale`: of the gradient, in samples, infinite where it has no
-    mean. `noise_error`: what a measurement of it ends with, without any result. A training takes
-    S_min (1 + critical_batch_size / B) steps to a loss, with `loss_noise` (of its logarithm) in what is
-    evaluated; it diverges above `highest_learning_rate_factor`, its loss is higher the further the learning
-    rate is from `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at
-    those of `training_deaths`. `heap_loss`: a process loses a share of memory between blocks, up to this one,
+    Loading a sample takes `load_seconds` in one process; the workers of a DataLoader share it, as many as
+    there are `processors`, and with a number in `loader_errors` it fails. The largest samples take
+    `largest_ratio` times the memory and the time of a typical one. `noise`: standard deviation of the
+    logarithm of a step's time. `crashes`: how often the process dies at a size. `failures`: the message of
+    the error that a size raises. `dataset_size` may be more than a stream really has (`stream_size`).
+    `noise_scale`: of the gradient, in samples, infinite where it has no mean. `noise_error`: what a
+    measurement of it ends with, without any result. A training takes S_min (1 + critical_batch_size / B)
+    steps to a loss, with `loss_noise` (of its logarithm) in what is evaluated; it diverges above
+    `highest_learning_rate_factor`, its loss is higher the further the learning rate is from
+    `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at those of
+    `training_deaths`. `heap_loss`: a process loses a share of memory between blocks, up to this one,
     another in each fresh process; the device then calls itself a CPU. `traced_share`: what a trace of a step
     sees of its memory; None where the step can't be traced. `smallest_trained`: all sizes below fail.
     """
@@ -51,8 +63,13 @@ class Machine:
     sample_bytes: int = MIB
     step_seconds: Callable[[int], float] = lambda size: 0.01 + 0.0001 * size
     noise: float = 0.0
+    largest_ratio: float = 1.0
+    load_seconds: float = 0.0
+    processors: int = 8
+    loader_errors: dict[int, str] = field(default_factory=dict)
     dataset_size: int | None = None
     present_batch_size: int | None = None
+    workers: int | None = None
     crashes: dict[int, int] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     hangs: set[int] = field(default_factory=set)
@@ -69,13 +86,21 @@ class Machine:
     smallest_trained: int = 1
     seed: int = 0
 
-    def bytes_at(self, size: int) -> int:
-        return self.fixed_bytes + size * self.sample_bytes
+    def bytes_at(self, size: int, ratio: float = 1.0) -> int:
+        return self.fixed_bytes + int(size * self.sample_bytes * ratio)
 
     @property
     def true_ceiling(self) -> int:
-        """The largest size whose step fits, memory alone considered."""
-        return (self.total_bytes - self.fixed_bytes) // self.sample_bytes
+        """The largest size whose step fits on any samples, memory alone considered."""
+        return int((self.total_bytes - self.fixed_bytes) // (self.sample_bytes * self.largest_ratio))
+
+    @property
+    def sizes(self) -> SampleSizes:
+        return SampleSizes(scanned=100, smallest=10, median=10.0, largest=round(10 * self.largest_ratio))
+
+
+class LargestBatch(int):
+    """A batch of the largest samples; any other is its size alone."""
 
 
 class SimulatedBackend(Backend):
@@ -138,8 +163,10 @@ class SimulatedBackend(Backend):
 
     def run(self, size: int) -> None:
         """One training step of `size` samples."""
-        held = self.allocate(int(self.machine.bytes_at(size) / (1 - self._lost_share)))
-        self._clock += self.machine.step_seconds(size) * self._random.lognormvariate(0.0, self.machine.noise)
+        ratio = self.machine.largest_ratio if isinstance(size, LargestBatch) else 1.0
+        held = self.allocate(int(self.machine.bytes_at(size, ratio) / (1 - self._lost_share)))
+        seconds = self.machine.step_seconds(size) * ratio
+        self._clock += seconds * self._random.lognormvariate(0.0, self.machine.noise)
         self.free(held)
 
     def pass_time(self, seconds: float) -> None:
@@ -194,7 +221,17 @@ class SimulatedTrainer:
 
     def load(self, batch_size: int, seed: int) -> int:
         self.phase = "load"
+        self._backend.pass_time(batch_size * self._backend.machine.load_seconds)
         return batch_size
+
+    @property
+    def sample_sizes(self) -> SampleSizes:
+        return self._backend.machine.sizes
+
+    keeps_samples = False
+
+    def load_largest(self, batch_size: int, seed: int) -> int:
+        return LargestBatch(self.load(batch_size, seed))
 
     def load_validation(self, batch_size: int, seed: int) -> int:
         return self.load(batch_size, seed)
@@ -212,7 +249,8 @@ class SimulatedTrainer:
 class SimulatedEngine:
     """Runs the worker's own measuring code on a simulated device, in this process.
 
-    `tries`, `rounds`, `noise_commands` and `train_commands` list what was asked for, in that order.
+    `tries`, `rounds`, `noise_commands`, `train_commands` and `loader_commands` list what was asked for, in
+    that order.
     """
 
     def __init__(self, machine: Machine, limits: Limits | None = None) -> None:
@@ -228,8 +266,10 @@ class SimulatedEngine:
         self.rounds: list[int] = []
         self.noise_commands: list[wire.MeasureNoise] = []
         self.train_commands: list[wire.Train] = []
+        self.loader_commands: list[wire.TimeLoader] = []
         self._random = random.Random(machine.seed)
         self.busy_seconds = 0.0
+        self.sizes: SampleSizes | None = machine.sizes
         self.closed = False
 
     def open(self) -> Opened:
@@ -244,6 +284,8 @@ class SimulatedEngine:
             optimizer="none",
             dataset_size=self.machine.dataset_size,
             batch_size=self.machine.present_batch_size,
+            sizes=self.machine.sizes,
+            workers=self.machine.workers,
         )
         return Opened(device=self._backend.describe(), workload=workload, torch="none")
 
@@ -274,8 +316,7 @@ class SimulatedEngine:
         self.noise_commands.append(command)
         self.renew()
         self.open()
-        self._backend.pass_time(command.burn_in_seconds)
-        self.busy_seconds += command.burn_in_seconds
+        self._pass(command.burn_in_seconds)
         steps = int(command.burn_in_seconds / self.machine.step_seconds(command.batch_size))
         if self.machine.noise_error:
             return wire.Noise(measured=(), burn_in_steps=steps, error=self.machine.noise_error)
@@ -283,6 +324,19 @@ class SimulatedEngine:
         return wire.Noise(
             measured=(noise_chunks(self.machine.noise_scale, chunk_size),) * 3, burn_in_steps=steps
         )
+
+    def time_loader(self, command: wire.TimeLoader) -> wire.Loaded:
+        """A batch of each of two turns at least, or an error at once."""
+        self.loader_commands.append(command)
+        if command.workers in self.machine.loader_errors:
+            return wire.Loaded(batch_seconds=None, detail=self.machine.loader_errors[command.workers])
+        alone = command.batch_size * self.machine.load_seconds
+        self._pass(max(command.seconds, 2 * alone))
+        return wire.Loaded(batch_seconds=alone / min(max(command.workers, 1), self.machine.processors))
+
+    def _pass(self, seconds: float) -> None:
+        self._backend.pass_time(seconds)
+        self.busy_seconds += seconds
 
     def train(self, command: wire.Train) -> wire.Trained:
         """A training whose loss falls by the law, for the given time."""
@@ -294,8 +348,7 @@ class SimulatedEngine:
         steps = max(1, int(command.seconds / per_step))
         diverges = command.learning_rate_factor > self.machine.highest_learning_rate_factor
         steps = min(steps, 3) if diverges else steps
-        self._backend.pass_time(steps * per_step)
-        self.busy_seconds += steps * per_step
+        self._pass(steps * per_step)
         training = Training(
             batch_size=size,
             learning_rate_factor=command.learning_rate_factor,

@@ -19,9 +19,13 @@ from autobatch.records import (
     Holder,
     LimitedBy,
     Limits,
+    Loader,
+    LoaderTiming,
     Objective,
     Outcome,
     Recommendation,
+    SampleSizes,
+    SequenceLengths,
     StepCount,
     StepTime,
     Training,
@@ -132,6 +136,30 @@ def devices(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Device]:
     )
 
 
+def sample_sizes() -> st.SearchStrategy[SampleSizes]:
+    lengths = st.builds(SequenceLengths, mean=FLOATS, median=FLOATS, longest=COUNTS)
+    return st.builds(
+        SampleSizes,
+        scanned=COUNTS,
+        smallest=COUNTS,
+        median=FLOATS,
+        largest=COUNTS,
+        tokens=st.none() | lengths,
+    )
+
+
+def loaders(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Loader]:
+    timings = st.builds(LoaderTiming, workers=COUNTS, batch_seconds=st.none() | FLOATS, detail=texts)
+    return st.builds(
+        Loader,
+        batch_size=SIZES,
+        workers=COUNTS,
+        step_seconds=FLOATS,
+        timings=st.lists(timings, max_size=3).map(tuple),
+        lifts=st.none() | COUNTS,
+    )
+
+
 def workloads(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Workload]:
     return st.builds(
         Workload,
@@ -148,6 +176,8 @@ def workloads(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Worklo
         epochs=st.none() | FLOATS,
         schedule=schedules(texts),
         synthetic=st.booleans(),
+        sizes=st.none() | sample_sizes(),
+        workers=st.none() | COUNTS,
         inferred=st.lists(texts, max_size=3).map(tuple),
     )
 
@@ -229,7 +259,9 @@ def recommendations(
             st.none()
             | st.builds(StepTime, fixed_seconds=floats, sample_seconds=floats, relative_error=floats)
         ),
+        tokens_per_second=draw(st.none() | floats),
         schedule=draw(schedules(texts)),
+        loader=draw(st.none() | loaders(texts)),
         workload=draw(workloads(texts)),
         device=draw(devices(texts)),
         limits=draw(limits()),

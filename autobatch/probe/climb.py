@@ -346,7 +346,9 @@ class Climb:
         return Curve(
             trials=tuple(self.trials),
             ceiling=ceiling,
-            workload=replace(self._opened.workload, dataset_size=self._dataset_size),
+            workload=replace(
+                self._opened.workload, dataset_size=self._dataset_size, sizes=self._engine.sizes
+            ),
             device=self._opened.device,
             warnings=(*self.warnings, *verdicts.doubts(self.trials, self._opened.device)),
         )

@@ -14,7 +14,7 @@ from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, TargetError
 from autobatch.probe.oom import Cause, classify, told_briefly
 from autobatch.probe.wire import FULL_STEPS, Refused, Timed, Tried
-from autobatch.records import Outcome
+from autobatch.records import Outcome, SampleSizes
 from autobatch.samples import StreamEndedError, describe_batch
 from autobatch.targets import at, told
 
@@ -33,6 +33,11 @@ class Trains(Protocol):
 
     @property
     def dataset_size(self) -> int | None: ...
+    @property
+    def sample_sizes(self) -> SampleSizes | None: ...
+    @property
+    def keeps_samples(self) -> bool: ...
+    def load_largest(self, batch_size: int, seed: int) -> Any: ...
     def load(self, batch_size: int, seed: int) -> Any: ...
     def load_validation(self, batch_size: int, seed: int) -> Any: ...
     def step(self, batch: Any) -> Any: ...
@@ -57,7 +62,11 @@ class Measurer:
         self._draws = 0
 
     def try_out(self, batch_size: int, seconds: float, steps: int = FULL_STEPS) -> Tried:
-        """`steps` full training steps and an evaluation pass at one size, or how they failed."""
+        """`steps` full training steps and an evaluation pass at one size, or how they failed.
+
+        Memory has to suffice for every batch, so it runs on the largest samples; without rates if these
+        are not the usual ones.
+        """
         backend, trainer = self._backend, self._trainer
         gc.collect()
         backend.release()
@@ -68,7 +77,7 @@ class Measurer:
         batch = None
         finite = True
         try:
-            batch, load_seconds = self._load(batch_size)
+            batch, load_seconds = self._load(batch_size, largest=True)
             backend.start_usage()
             for index in range(steps):
                 loss, took = self._timed_step(batch)
@@ -77,6 +86,10 @@ class Measurer:
                 if backend.now() > deadline and index + 1 < steps:
                     raise OutOfTimeError(f"the time ended after {index + 1} of {steps} steps")
             usage = backend.utilisation()
+            sizes = trainer.sample_sizes
+            typical = sizes is None or not sizes.vary
+            if not typical:
+                trainer.evaluate(batch)
             trainer.evaluate(trainer.load_validation(batch_size, self._seed))
             backend.synchronize()
             if strain := backend.strain():
@@ -88,14 +101,15 @@ class Measurer:
             batch_size=batch_size,
             outcome=Outcome.OK,
             # The first step pays for lazy initialisation, so it is left out of the time.
-            step_seconds=min(step_seconds[1:] or step_seconds),
-            load_seconds=load_seconds,
+            step_seconds=min(step_seconds[1:] or step_seconds) if typical else None,
+            load_seconds=load_seconds if typical else None,
             utilisation=usage,
             peak_bytes=peak.allocated_bytes,
             reserved_bytes=peak.reserved_bytes,
             steps=steps,
             optimizer_steps=trainer.optimizer_steps - steps_before,
             finite=finite,
+            sizes=sizes,
         )
 
     def time_round(self, batch_size: int, seconds: float) -> Timed | Tried:
@@ -125,11 +139,13 @@ class Measurer:
             optimizer_steps=trainer.optimizer_steps - steps_before,
         )
 
-    def _load(self, batch_size: int) -> tuple[Any, float]:
+    def _load(self, batch_size: int, *, largest: bool = False) -> tuple[Any, float | None]:
+        """(batch, seconds that loading it took, None where it was there already)."""
         self._draws += 1
+        load = self._trainer.load_largest if largest else self._trainer.load
         begin = self._backend.now()
-        batch = self._trainer.load(batch_size, self._seed + self._draws)
-        return batch, self._backend.now() - begin
+        batch = load(batch_size, self._seed + self._draws)
+        return batch, None if self._trainer.keeps_samples else self._backend.now() - begin
 
     def _timed_step(self, batch: Any) -> tuple[Any, float]:
         begin = self._backend.now()

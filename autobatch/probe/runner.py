@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from autobatch.errors import AutobatchError
 from autobatch.probe import endings, wire
 from autobatch.probe.process import WorkerEndedError, WorkerProcess, interrupts_held
-from autobatch.records import Device, Limits, Outcome, Workload
+from autobatch.records import Device, Limits, Outcome, SampleSizes, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,12 @@ class Opened:
 class Engine(Protocol):
     """Where trials run: a worker process, or a simulated device in the tests.
 
-    `busy_seconds` is the time spent in measurements, the start of sessions excepted.
+    `busy_seconds` is the time spent in measurements, the start of sessions excepted. `sizes` is what is
+    known of the samples by now.
     """
 
     busy_seconds: float
+    sizes: SampleSizes | None
 
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
@@ -36,6 +40,7 @@ class Engine(Protocol):
     def trace_memory(self) -> wire.Traced: ...
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
     def train(self, command: wire.Train) -> wire.Trained: ...
+    def time_loader(self, command: wire.TimeLoader) -> wire.Loaded: ...
     @property
     def fresh(self) -> bool: ...
     def prepare(self) -> None: ...
@@ -70,6 +75,7 @@ class WorkerEngine:
         self._used = False
         self._first: Workload | None = None
         self.busy_seconds = 0.0
+        self.sizes: SampleSizes | None = None
 
     def open(self) -> Opened:
         """Starts a session if there is none, and tells what it found.
@@ -88,6 +94,8 @@ class WorkerEngine:
         if endings.identity(reply.workload) != endings.identity(self._first):
             self._worker.end_session()
             raise endings.changed(self._start.recipe, self._first, reply.workload)
+        self._start = msgspec.structs.replace(self._start, scan=reply.scan)
+        self.sizes = self.sizes or reply.workload.sizes
         return Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
 
     def devices(self) -> tuple[Device, ...]:
@@ -113,6 +121,7 @@ class WorkerEngine:
         """A try of one size; whatever happens to the worker is its outcome."""
         reply = self._measure(wire.TryOut(batch_size=batch_size, seconds=seconds, steps=steps))
         assert isinstance(reply, wire.Tried)
+        self.sizes = _larger(self.sizes, reply.sizes)
         return reply
 
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried:
@@ -193,8 +202,20 @@ class WorkerEngine:
         assert isinstance(reply, wire.Trained)
         return reply
 
+    def time_loader(self, command: wire.TimeLoader) -> wire.Loaded:
+        """Seconds from batch to batch of a DataLoader; what keeps it from giving any is the detail."""
+        try:
+            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+        except AutobatchError as error:
+            return wire.Loaded(batch_seconds=None, detail=error.message)
+        assert isinstance(reply, wire.Loaded)
+        if reply.batch_seconds is None and self._worker is not None:
+            # What is left of its workers ends with the session.
+            self._worker.end_session()
+        return reply
+
     def _ask_in_time(
-        self, command: wire.TraceMemory | wire.MeasureNoise | wire.Train, seconds: float
+        self, command: wire.TraceMemory | wire.MeasureNoise | wire.Train | wire.TimeLoader, seconds: float
     ) -> wire.Reply:
         if self._worker is None or not self._worker.has_session:
             self.open()
@@ -229,3 +250,10 @@ class WorkerEngine:
             # A process that ran out of memory keeps a fragmented heap and would understate the next size.
             self._worker.end_session()
         return reply
+
+
+def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:
+    """What more samples say: a stream is read from its beginning in each session."""
+    if known is None or new is None:
+        return known or new
+    return new if new.scanned >= known.scanned else known

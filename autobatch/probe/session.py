@@ -15,10 +15,10 @@ from autobatch import shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError
-from autobatch.probe import memory_run, noise_run, training_run, wire
+from autobatch.probe import loader_run, memory_run, noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
-from autobatch.samples import SyntheticSamples, open_samples
+from autobatch.samples import Samples, SyntheticSamples, open_samples
 from autobatch.snapshot import Snapshot
 from autobatch.targets import Parts, at, exits, load_parts, told
 from autobatch.workload import Trainer, model_bytes
@@ -83,6 +83,8 @@ class Session:
             return noise_run.run(self._trainer, command)
         if isinstance(command, wire.Train):
             return training_run.run(self._trainer, self._at_start(), command)
+        if isinstance(command, wire.TimeLoader):
+            return loader_run.run(self._trainer, command)
         return self._measurer.time_round(command.batch_size, command.seconds)
 
     def _at_start(self) -> Snapshot:
@@ -101,7 +103,7 @@ class Session:
         _seed_everything(command.seed)
         recipe = command.recipe
         parts = self._guard("import", lambda: _load_parts(recipe), recipe)
-        samples, val_samples = self._guard("load", lambda: _open_samples(parts, recipe), recipe)
+        samples, val_samples = self._guard("load", lambda: _open_samples(parts, command), recipe)
         backend = open_backend(command.device)
         # The file may have switched gradients off: its own training step shall be what fails of it.
         with torch.enable_grad():
@@ -122,6 +124,7 @@ class Session:
             workload=trainer.describe(),
             torch=str(torch.__version__),
             watch_bytes=getattr(backend, "watch_bytes", None),
+            scan=samples.found,
         )
 
     def _on_phase(self, name: str) -> None:
@@ -161,7 +164,9 @@ def _load_parts(recipe: wire.Recipe) -> Parts:
     return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
 
 
-def _open_samples(parts: Parts, recipe: wire.Recipe) -> tuple[Any, Any]:
+def _open_samples(parts: Parts, command: wire.Start) -> tuple[Samples, Samples | None]:
+    """(training samples, looked at for their sizes; validation samples)."""
+    recipe = command.recipe
     if recipe.input_shape is not None:
         return SyntheticSamples(recipe.input_shape, recipe.classes), None
     if parts.dataset is None:
@@ -176,7 +181,12 @@ def _open_samples(parts: Parts, recipe: wire.Recipe) -> tuple[Any, Any]:
         if parts.val_dataset is None
         else open_samples(parts.val_dataset, parts.val_collate_fn or parts.collate_fn)
     )
-    return open_samples(parts.dataset, parts.collate_fn), val_samples
+    samples = open_samples(parts.dataset, parts.collate_fn)
+    if command.scan is not None:
+        samples.found = command.scan
+    else:
+        samples.scan(command.seed)
+    return samples, val_samples
 
 
 def _seed_everything(seed: int) -> None:

@@ -13,7 +13,10 @@ from autobatch.records import Outcome, Trial
 
 
 def from_try(tried: wire.Tried, outcome: Outcome, dataset_size: int | None) -> Trial:
-    """The trial of one try; its throughput is rough, from the quickest step after the first."""
+    """The trial of one try; its throughput is rough, from the quickest step after the first.
+
+    A try on the largest of samples that vary in size has none: only rounds tell what is typical.
+    """
     trial = Trial(
         batch_size=tried.batch_size,
         outcome=outcome,
@@ -38,11 +41,12 @@ def from_rounds(trial: Trial, rounds: Sequence[wire.Timed], dataset_size: int | 
     if not rounds:
         return trial
     window = rounds[-last:]
+    loads = [one.load_seconds for one in window if one.load_seconds is not None]
     usages = [one.utilisation for one in window if one.utilisation is not None]
     timed = replace(
         trial,
         step_seconds=tuple(one.step_seconds for one in window),
-        load_seconds=median(one.load_seconds for one in window),
+        load_seconds=median(loads) if loads else trial.load_seconds,
         utilisation=median(usages) if usages else trial.utilisation,
         samples=trial.samples + sum(one.steps for one in rounds) * trial.batch_size,
         optimizer_steps=trial.optimizer_steps + sum(one.optimizer_steps for one in rounds),
@@ -61,8 +65,10 @@ def one_a_size(tried: Sequence[Trial]) -> list[Trial]:
 
 
 def _with_rates(trial: Trial, dataset_size: int | None) -> Trial:
-    rate, interval = timing.throughput(trial.batch_size, trial.step_seconds)
     steps = None if dataset_size is None else ceil(dataset_size / trial.batch_size)
+    if not trial.step_seconds:
+        return replace(trial, steps_per_epoch=steps)
+    rate, interval = timing.throughput(trial.batch_size, trial.step_seconds)
     return replace(
         trial,
         samples_per_second=rate,

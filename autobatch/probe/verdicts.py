@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from autobatch import search
 from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
@@ -106,13 +105,6 @@ def doubts(trials: Sequence[Trial], device: Device) -> tuple[str, ...]:
         sizes = ", ".join(f"{size:,}" for size in undecided)
         found.append(
             f"whether batch size {sizes} is quicker stayed within the noise; on a quiet machine it would show"
-        )
-    timed = [t for t in passed if t.load_seconds and t.step_seconds]
-    slow = [t for t in timed if (t.load_seconds or 0.0) > median(t.step_seconds)]
-    if len(slow) * 2 > len(timed):
-        found.append(
-            "one process takes longer to load a batch than to train on it: with too few DataLoader workers, "
-            "loading sets the pace"
         )
     crashed = sorted(
         {t.batch_size for t in trials if t.outcome is Outcome.CRASHED} & {t.batch_size for t in passed}

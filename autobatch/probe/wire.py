@@ -10,9 +10,10 @@ from typing import BinaryIO
 import msgspec
 
 from autobatch.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
+from autobatch.extent import Scan
 from autobatch.noise import Chunks
 from autobatch.probe.oom import Cause
-from autobatch.records import Device, MemoryLine, Outcome, Training, Workload
+from autobatch.records import Device, MemoryLine, Outcome, SampleSizes, Training, Workload
 
 # Lazily made optimizer state and what the allocator keeps show from the second and third step on.
 FULL_STEPS = 3
@@ -37,13 +38,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start(_Message, frozen=True):
-    """Begin a session: import, load, build, limit. Answered by Opened or Refused."""
+    """Begin a session: import, load, build, limit. Answered by Opened or Refused.
+
+    `scan`: what an earlier session has found in the samples, so that they are looked at only once.
+    """
 
     recipe: Recipe
     device: str | None
     memory_bytes: int | None
     memory_fraction: float
     seed: int
+    scan: Scan | None = None
 
 
 class TryOut(_Message, frozen=True):
@@ -116,6 +121,22 @@ class Trained(_Message, frozen=True):
     held_out: str
 
 
+class TimeLoader(_Message, frozen=True):
+    """Time a DataLoader that has nothing else to do, for `seconds` once it runs. Answered by Loaded."""
+
+    batch_size: int
+    workers: int
+    seconds: float
+    seed: int
+
+
+class Loaded(_Message, frozen=True):
+    """Seconds from batch to batch, or None: `detail` is the error, empty if there was too little to time."""
+
+    batch_seconds: float | None
+    detail: str = ""
+
+
 class ListDevices(_Message, frozen=True):
     """Describe every device. Answered by Devices."""
 
@@ -133,6 +154,7 @@ class Opened(_Message, frozen=True):
     workload: Workload
     torch: str
     watch_bytes: int | None = None
+    scan: Scan | None = None
 
 
 class Devices(_Message, frozen=True):
@@ -165,7 +187,12 @@ class Phase(_Message, frozen=True):
 
 
 class Tried(_Message, frozen=True):
-    """How a try went. `cause` and `error` only where it failed."""
+    """How a try went. `cause` and `error` only where it failed.
+
+    `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
+    largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
+    samples that were kept. `sizes`: what is known of them by now.
+    """
 
     batch_size: int
     outcome: Outcome
@@ -177,6 +204,7 @@ class Tried(_Message, frozen=True):
     steps: int = 0
     optimizer_steps: int = 0
     finite: bool = True
+    sizes: SampleSizes | None = None
     phase: str = ""
     detail: str = ""
     cause: Cause | None = None
@@ -184,11 +212,11 @@ class Tried(_Message, frozen=True):
 
 
 class Timed(_Message, frozen=True):
-    """One round: the mean step of it, and what loading one batch took."""
+    """One round: the mean step of it, and what loading one batch took, where that is known."""
 
     batch_size: int
     step_seconds: float
-    load_seconds: float
+    load_seconds: float | None
     utilisation: float | None
     steps: int
     optimizer_steps: int
@@ -200,8 +228,10 @@ class Exited(_Message, frozen=True):
     status: int
 
 
-Command = Start | TryOut | TraceMemory | TimeRound | MeasureNoise | Train | ListDevices
-Reply = Began | Opened | Devices | Refused | Phase | Tried | Timed | Traced | Noise | Trained | Exited
+Command = Start | TryOut | TraceMemory | TimeRound | MeasureNoise | Train | TimeLoader | ListDevices
+Reply = (
+    Began | Opened | Devices | Refused | Phase | Tried | Timed | Traced | Noise | Trained | Loaded | Exited
+)
 
 _encoder = msgspec.json.Encoder()
 decode_command = msgspec.json.Decoder(Command).decode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autobatch.formatting import format_percent, format_short_duration
+from autobatch.formatting import format_count, format_percent, format_rate, format_short_duration
 from autobatch.records import (
     AnswerLimit,
     Ceiling,
@@ -10,7 +10,10 @@ from autobatch.records import (
     CheckStatus,
     Comparison,
     LimitedBy,
+    Loader,
+    LoaderTiming,
     Recommendation,
+    SampleSizes,
     StepTime,
     Workload,
 )
@@ -36,8 +39,12 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
     found += _said("fits", _ceiling_text(recommendation.ceiling, recommendation.workload), width)
     if recommendation.workload.synthetic:
         found += _said("data", SYNTHETIC, width, label_style="bold yellow")
-    if recommendation.step_time is not None:
-        found += _said("speed", _speed_text(recommendation.step_time), width)
+    if recommendation.workload.sizes is not None and recommendation.workload.sizes.vary:
+        found += _said("data", _sizes_text(recommendation.batch_size, recommendation.workload.sizes), width)
+    if (speed := _speed_text(recommendation)) != "":
+        found += _said("speed", speed, width)
+    if recommendation.loader is not None and recommendation.loader.timings:
+        found += _said("loader", _loader_text(recommendation, recommendation.loader), width)
     found += _said("check", verdict, width)
     found += _said("use", _use_text(recommendation), width, style="bold green", label_style="bold green")
     found += _said("why", clean(_why_text(recommendation)), width)
@@ -93,9 +100,57 @@ def _why_text(recommendation: Recommendation) -> str:
     return text
 
 
-def _speed_text(law: StepTime) -> str:
+def _speed_text(recommendation: Recommendation) -> str:
+    law, tokens = recommendation.step_time, recommendation.tokens_per_second
+    parts = [] if law is None else [_law_text(law)]
+    if tokens is not None:
+        parts.append(f"{format_rate(tokens)} tokens/s at {recommendation.batch_size}")
+    return "; ".join(parts)
+
+
+def _law_text(law: StepTime) -> str:
     fixed, each = format_short_duration(law.fixed_seconds), format_short_duration(law.sample_seconds)
     return f"a step takes {fixed} and {each} a sample, ± {format_percent(law.relative_error)}"
+
+
+def _loader_text(recommendation: Recommendation, loader: Loader) -> str:
+    """What the user's own workers give, and which number keeps up with the training."""
+    own = loader.timings[0]
+    given = recommendation.workload.workers is not None
+    who = f"your {_workers(own)}" if given else f"{_workers(own)} (torch's default)"
+    pace = loader.pace_seconds(own)
+    if pace is None:
+        return f"a DataLoader with {who} failed"
+    text = f"with {who} {_rate(loader, pace)} samples/s at {loader.batch_size}, "
+    text += f"training alone {_rate(loader, loader.step_seconds)}"
+    lifted = next((one for one in loader.timings if one.workers == loader.lifts), None)
+    if lifted is own or lifted is None:
+        return f"{text}: {'that is enough' if lifted is own else 'loading sets the pace'}"
+    rate = _rate(loader, loader.pace_seconds(lifted))
+    verb = "lifts" if lifted.workers == 1 else "lift"
+    apart = ", apart from the training" if recommendation.device.kind == "cpu" else ""
+    return f"{text}; {_workers(lifted)} {verb} it to {rate} (measured{apart})"
+
+
+def _workers(timing: LoaderTiming) -> str:
+    return counted(timing.workers, "worker")
+
+
+def _rate(loader: Loader, seconds: float | None) -> str:
+    return format_rate(loader.batch_size / seconds if seconds else None)
+
+
+def _sizes_text(batch_size: int, sizes: SampleSizes) -> str:
+    """Which samples decided on memory."""
+    tokens = sizes.tokens
+    longest, median = (sizes.largest, sizes.median) if tokens is None else (tokens.longest, tokens.median)
+    what = "largest {} numbers" if tokens is None else "longest {} tokens"
+    found = f"({what.format(format_count(longest))}, median {format_count(round(median))})"
+    scanned = f"{counted(sizes.scanned, 'sample')} scanned {found}"
+    if batch_size < sizes.scanned:
+        return f"memory was measured on the {format_count(batch_size)} largest of {scanned}"
+    again = ", the largest of them repeated" if batch_size > sizes.scanned else ""
+    return f"memory was measured on all {scanned}{again}"
 
 
 def _gain_text(present: Comparison) -> str:

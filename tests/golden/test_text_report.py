@@ -27,8 +27,12 @@ from autobatch.records import (
     Holder,
     LimitedBy,
     Limits,
+    Loader,
+    LoaderTiming,
     Outcome,
     Recommendation,
+    SampleSizes,
+    SequenceLengths,
     StepCount,
     Training,
     Trial,
@@ -348,6 +352,47 @@ def warned() -> Recommendation:
     )
 
 
+def varied() -> Recommendation:
+    """Texts of many lengths, which loading holds back until there are more workers."""
+    sizes = SampleSizes(
+        scanned=2048,
+        smallest=9,
+        median=42.0,
+        largest=209,
+        tokens=SequenceLengths(mean=45.2, median=41.0, longest=208),
+    )
+    loader = Loader(
+        batch_size=256,
+        workers=0,
+        step_seconds=256 / 1057,
+        timings=tuple(
+            LoaderTiming(workers=workers, batch_seconds=0.55 / max(workers, 1)) for workers in (0, 1, 2, 4)
+        ),
+        lifts=4,
+    )
+    workload = replace(IMAGES, model="Translator", dataset="Sentences", sizes=sizes, workers=0)
+    curve = Curve(trials=GPU_TRIALS, ceiling=GPU_ANSWER.ceiling, workload=workload, device=GPU, loader=loader)
+    return replace(recommend(curve), environment=ENVIRONMENT)
+
+
+def slow_samples() -> Recommendation:
+    """Images of many sizes from a slow disk, which no number of workers makes up for."""
+    loader = Loader(
+        batch_size=256,
+        workers=0,
+        step_seconds=256 / 1057,
+        timings=(
+            LoaderTiming(workers=0, batch_seconds=2.0),
+            LoaderTiming(workers=1, batch_seconds=1.9),
+            LoaderTiming(workers=2, batch_seconds=None, detail="OSError: [Errno 24] Too many open files"),
+        ),
+    )
+    sizes = SampleSizes(scanned=57, smallest=3072, median=49_152.5, largest=150_528)
+    workload = replace(IMAGES, sizes=sizes)
+    curve = Curve(trials=GPU_TRIALS, ceiling=GPU_ANSWER.ceiling, workload=workload, device=GPU, loader=loader)
+    return replace(recommend(curve), environment=ENVIRONMENT)
+
+
 def hostile() -> Recommendation:
     device = replace(GPU, name="\x1b]0;owned\x07GPU\u202e drawkcab " + "very " * 30 + "long")
     workload = Workload(
@@ -389,6 +434,8 @@ CASES: dict[str, Callable[[], Recommendation]] = {
     "refinements": refinements,
     "broken_rows": broken_rows,
     "warnings": warned,
+    "varied": varied,
+    "slow_samples": slow_samples,
     "hostile": hostile,
 }
 

@@ -21,10 +21,10 @@ PACKAGE = ROOT / "autobatch"
 # the layers below and, where no circle comes of it, from its own. The package itself stands above all.
 LAYERS = (
     ("records", "errors", "escaping", "_version"),
-    ("formatting",),
+    ("formatting", "extent"),
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
-    ("devices", "memory", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
+    ("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
     ("workload", "snapshot", "gradients"),
     ("probe", "check", "planning", "reports", "saved"),
     ("api", "progress"),

@@ -16,6 +16,7 @@ from autobatch.errors import AutobatchError
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.recommender import recommend
 from autobatch.records import Curve, LimitedBy, Limits, Objective, Outcome, Recommendation, Trial
+from autobatch.reports import text
 from tests.simulated import MIB, Machine, SimulatedEngine
 
 
@@ -76,6 +77,50 @@ def test_a_dataset_smaller_than_the_batch_caps_the_search() -> None:
     assert curve.ceiling.batch_size == 100
     assert curve.ceiling.limited_by is LimitedBy.DATASET
     assert max(engine.tries) == 100
+
+
+def test_memory_is_that_of_the_largest_samples_and_speed_that_of_typical_ones() -> None:
+    """Reported for tools that try one random batch, and run out of memory when the longest samples come
+    together hours later (Lightning-AI/pytorch-lightning 20447, lhotse-speech/lhotse 231, OpenNMT/OpenNMT-tf
+    806, ultralytics/ultralytics 17514).
+    """
+    typical = Machine(total_bytes=1000 * MIB, fixed_bytes=100 * MIB, sample_bytes=MIB, dataset_size=4096)
+    ragged = replace(typical, largest_ratio=4.0)
+    limits = Limits(budget_seconds=1e6, ceiling=True)
+    curve, _ = climb(ragged, limits)
+    assert curve.ceiling.batch_size == ragged.true_ceiling == 225 < typical.true_ceiling
+    assert curve.workload.sizes == ragged.sizes
+    for trial in curve.trials:
+        if trial.step_seconds:
+            typical_seconds = ragged.step_seconds(trial.batch_size)
+            assert trial.step_seconds == pytest.approx([typical_seconds] * len(trial.step_seconds))
+    untimed = [trial for trial in curve.trials if trial.ok and not trial.step_seconds]
+    assert untimed, "the bisection tries sizes for memory alone"
+    assert all(trial.samples_per_second is None and trial.steps_per_epoch for trial in untimed)
+    assert recommend(curve, None, limits).chosen.samples_per_second is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(1.0, 30.0), st.sampled_from(Objective), st.floats(2.0, 60.0), st.booleans())
+def test_an_answer_on_samples_that_vary_stands_whatever_was_timed(
+    ratio: float, objective: Objective, budget: float, ceiling: bool
+) -> None:
+    machine = Machine(largest_ratio=ratio, dataset_size=4096, present_batch_size=48)
+    limits = Limits(objective=objective, budget_seconds=budget, ceiling=ceiling)
+    found = answer(machine, limits)
+    assert found.chosen.ok
+    assert found.batch_size <= machine.true_ceiling
+    assert text.render(found)
+
+
+def test_a_curve_without_any_time_still_has_an_answer() -> None:
+    """A round that fails for memory on a CPU leaves a size that passed without a rate."""
+    curve, _ = climb(Machine(dataset_size=64))
+    trials = tuple(replace(t, step_seconds=(), samples_per_second=None) for t in curve.trials)
+    for objective in Objective:
+        found = recommend(replace(curve, trials=trials), None, Limits(objective=objective))
+        assert found.batch_size == 64
+        assert (found.step_time, found.tokens_per_second) == (None, None)
 
 
 def test_max_batch_is_tried_itself() -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from autobatch.errors import TargetError
+from autobatch.loaders import LoaderSettings, make_loader, settings_of
+from autobatch.records import SampleSizes, SequenceLengths
 from autobatch.samples import (
     StreamEndedError,
     SyntheticSamples,
@@ -121,6 +133,165 @@ def test_a_stream_is_read_once_and_kept() -> None:
         samples.batch(8, 2)
     assert ended.value.size == samples.size == 6
     assert samples.batch(6, 3).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+class Ragged(Dataset[torch.Tensor]):
+    """Sample i is a row of i + 1 numbers; reading one draws a random number, as augmentations do."""
+
+    def __init__(self, size: int = 20, broken: int | None = None) -> None:
+        self.size = size
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        torch.rand(1), np.random.rand(1), random.random()
+        if index == self.broken:
+            raise OSError(f"no file {index}.png")
+        return torch.full((index + 1,), float(index))
+
+
+def lengths(rows: list[torch.Tensor]) -> list[int]:
+    return [len(row) for row in rows]
+
+
+def test_the_largest_samples_make_the_worst_batch() -> None:
+    samples = open_samples(Ragged(), lengths)
+    samples.scan(seed=0)
+    assert samples.vary
+    assert samples.sizes == SampleSizes(scanned=20, smallest=1, median=10.5, largest=20)
+    assert samples.largest(3, seed=0) == [20, 19, 18]
+    assert samples.repeated(3) == [20, 20, 20]
+    # What a larger data set would hold beyond what was looked at is taken to be as large.
+    assert samples.largest(22, seed=0) == [*range(20, 0, -1), 20, 20]
+
+
+def test_a_scan_ends_after_enough_samples() -> None:
+    samples = open_samples(Ragged(5000), lengths)
+    samples.scan(seed=3)
+    again = open_samples(Ragged(5000), lengths)
+    again.scan(seed=3)
+    assert samples.sizes is not None
+    assert samples.sizes.scanned == 2048
+    assert samples.found == again.found
+
+
+def test_a_scan_ends_when_its_time_is_over() -> None:
+    class Slow(Mapped):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            time.sleep(0.6)
+            return super().__getitem__(index)
+
+    samples = open_samples(Slow())
+    samples.scan(seed=0)
+    assert samples.sizes is not None
+    assert 1 <= samples.sizes.scanned <= 2
+
+
+def test_a_scan_changes_no_random_numbers() -> None:
+    samples = open_samples(Ragged(), lengths)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    samples.scan(seed=0)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_samples_of_one_size_are_drawn_as_ever() -> None:
+    samples = open_samples(Mapped())
+    samples.scan(seed=0)
+    assert not samples.vary
+    assert samples.found is not None
+    assert samples.found.largest == ()
+    assert samples.largest(5, seed=2)[1].tolist() == samples.batch(5, seed=2)[1].tolist()
+    assert samples.repeated(4)[1].tolist() == [0, 0, 0, 0]
+
+
+def test_a_sample_that_can_not_be_read_is_left_out_of_a_scan() -> None:
+    samples = open_samples(Ragged(broken=19), lengths)
+    samples.scan(seed=0)
+    assert samples.largest(2, seed=0) == [19, 18]
+    broken = open_samples(Ragged(1, broken=0), lengths)
+    broken.scan(seed=0)
+    assert (broken.found, broken.sizes, broken.vary) == (None, None, False)
+
+
+def test_a_stream_knows_the_sizes_of_what_it_has_kept() -> None:
+    rows = [torch.zeros(length) for length in (2, 7, 1, 5, 3)]
+    samples = open_samples(iter(rows), lengths)
+    samples.scan(seed=0)
+    assert samples.sizes is None
+    assert samples.largest(3, seed=0) == [7, 2, 1]
+    assert samples.sizes == SampleSizes(scanned=3, smallest=1, median=2.0, largest=7)
+    assert samples.largest(1, seed=0) == [7]
+    assert samples.batch(2, seed=0) == [2, 7]
+    assert samples.repeated(6) == [7] * 6
+    with pytest.raises(StreamEndedError):
+        samples.largest(6, seed=0)
+
+
+def test_dict_samples_with_tokens() -> None:
+    rows = [{"input_ids": list(range(length)), "label": 1} for length in (3, 9, 6)]
+    samples = open_samples(rows, lambda batch: [len(row["input_ids"]) for row in batch])
+    samples.scan(seed=0)
+    assert samples.sizes is not None
+    assert samples.sizes.tokens == SequenceLengths(mean=6.0, median=6.0, longest=9)
+    assert samples.largest(2, seed=0) == [9, 6]
+
+
+def test_synthetic_samples_are_all_of_one_size() -> None:
+    samples = SyntheticSamples((5,), classes=None)
+    samples.scan(seed=0)
+    assert samples.sizes is None
+    assert samples.largest(3, seed=0).shape == samples.repeated(3).shape == (3, 5)
+
+
+def test_a_loader_over_samples_deals_out_whole_batches() -> None:
+    settings = LoaderSettings()
+    mapped = open_samples((INPUTS, TARGETS)).loader(settings, 6, workers=0, seed=1)
+    assert mapped is not None
+    batches = list(itertools.islice(mapped, 10))
+    assert [len(targets) for _, targets in batches] == [6] * 10
+    assert all(bool((inputs[:, 0] == 2 * targets).all()) for inputs, targets in batches)
+    again = open_samples((INPUTS, TARGETS)).loader(settings, 6, workers=0, seed=1)
+    assert again is not None
+    assert next(iter(again))[1].tolist() == batches[0][1].tolist()
+    streamed = open_samples(Stream(20)).loader(settings, 6, workers=0, seed=1)
+    assert streamed is not None
+    assert [len(batch) for batch in streamed] == [6, 6, 6]
+    assert open_samples(iter([INPUTS] * 9)).loader(settings, 6, workers=0, seed=1) is None
+    assert SyntheticSamples((5,), classes=None).loader(settings, 6, workers=0, seed=1) is None
+
+
+def test_the_settings_of_a_loader() -> None:
+    assert settings_of(Mapped()) is None
+    assert settings_of(DataLoader(Mapped())) == LoaderSettings()
+    loader = DataLoader(
+        Mapped(),
+        num_workers=2,
+        prefetch_factor=5,
+        persistent_workers=True,
+        pin_memory=True,
+        timeout=7,
+        multiprocessing_context="forkserver",
+        worker_init_fn=print,
+    )
+    assert settings_of(loader) == LoaderSettings(
+        workers=2,
+        prefetch_factor=5,
+        persistent_workers=True,
+        pin_memory=True,
+        timeout_seconds=7,
+        start_method="forkserver",
+        worker_init_fn=print,
+    )
+    given = settings_of(loader) or LoaderSettings()
+    made = make_loader(Mapped(), default_collate, given, 4, 2, seed=0)
+    assert (made.batch_size, made.num_workers, made.prefetch_factor, made.timeout) == (4, 2, 5, 7)
+    assert made.persistent_workers
+    context: Any = made.multiprocessing_context
+    assert context.get_start_method() == "forkserver"
+    # Without workers a DataLoader refuses all that is about them.
+    assert make_loader(Mapped(), default_collate, given, 4, 0, seed=0).timeout == 0
 
 
 @pytest.mark.parametrize("data", [Mapped(0), (INPUTS[:0], TARGETS[:0]), Stream(0), []], ids=repr)
