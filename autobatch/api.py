@@ -22,6 +22,7 @@ from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
+from autobatch.probe.confirmation import confirm
 from autobatch.probe.loading import Loading, usable_processors
 from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
 from autobatch.probe.runner import Opened, WorkerEngine
@@ -108,6 +109,7 @@ def probe(
         curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
         curve = _loaded(engine, curve, limits, watch)
         check = _check(engine, curve, limits, watch) if limits.check else None
+        curve = _confirmed(engine, curve, check, limits, watch)
     except Interrupted as stopped:
         # A second Ctrl-C must not cost what the first one kept.
         with contextlib.suppress(KeyboardInterrupt):
@@ -136,6 +138,17 @@ def _check(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> 
         return assessment.run()
     except KeyboardInterrupt:
         raise Interrupted(curve, assessment.check) from None
+
+
+def _confirmed(
+    engine: WorkerEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
+) -> Curve:
+    """The curve with its recommended size confirmed. Ctrl-C in it keeps all that was measured."""
+    watch.checking("confirming the answer in a fresh process")
+    try:
+        return confirm(engine, curve, check, limits)
+    except KeyboardInterrupt:
+        raise Interrupted(curve, check) from None
 
 
 def find_devices() -> tuple[Device, ...]:

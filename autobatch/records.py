@@ -189,7 +189,8 @@ class Trial:
     of the median over rounds. `load_seconds`: to draw and collate one batch in one process.
     `peak_bytes`: what training took at most, above the worker at rest; `reserved_bytes`: what the
     device's caching allocator took for it. `utilisation`: 0 to 1. `samples` and `optimizer_steps`
-    count what was really executed. `phase` names where a failure happened.
+    count what was really executed. `phase` names where a failure happened. `confirmed`: it passed in a
+    process that had trained nothing before.
     """
 
     batch_size: int
@@ -206,6 +207,7 @@ class Trial:
     samples: int = 0
     optimizer_steps: int = 0
     gain: Gain | None = None
+    confirmed: bool = False
     phase: str = ""
     detail: str = ""
 

@@ -29,6 +29,8 @@ _HEAP_REACH = 0.1
 _HEAP_SPARE, _HEAP_SPARE_AFAR = 0.02, 0.1
 # A jump this far is as good as a doubling: its throughput is worth knowing.
 _WORTH_TIMING = 1.3
+# Below this a doubling costs little, whatever is predicted.
+_SMALLEST_STRIDE = 16
 # Where a forecast was too high, the next try goes back this share of the gap, twice as far each time.
 _FIRST_RETREAT = 0.12
 
@@ -176,6 +178,8 @@ def _upwards(
         return Try(goal, timed=far and not (to_ceiling and goal > doubled))
     if memory.heap and memory.lines:
         return Stop(LimitedBy.MEMORY, "the next larger size is predicted not to fit")
+    if not memory.lines or lo < _SMALLEST_STRIDE:
+        return Try(doubled, timed=not to_ceiling)
     return Try(min(lo + _stride(trials, lo, limits, memory), doubled, cap), timed=False)
 
 

@@ -266,7 +266,7 @@ class Climb:
         trial = self._attempt(size, steps)
         if trial is not None and trial.outcome is Outcome.TIMEOUT and self.remaining_seconds <= 0:
             return None
-        return trial
+        return None if trial is None else replace(trial, confirmed=trial.ok)
 
     def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: the user's own, and what a target can be made of."""

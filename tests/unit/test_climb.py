@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from autobatch.errors import AutobatchError
 from autobatch.probe.climb import Climb, Interrupted, Observer
+from autobatch.probe.confirmation import confirm
 from autobatch.recommender import recommend
 from autobatch.records import Curve, LimitedBy, Limits, Objective, Outcome, Recommendation, Trial
 from autobatch.reports import text
@@ -381,6 +382,35 @@ def test_on_a_heap_the_ceiling_leaves_as_much_room_as_processes_differ(seed: int
     assert curve.ceiling.verified
     assert 0.85 * machine.true_ceiling < curve.ceiling.batch_size <= machine.true_ceiling
     assert len(engine.tries) <= 12
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_recommended_size_is_confirmed_in_a_fresh_process(seed: int) -> None:
+    """Lightning 8028, 9625: what fits in the search has to fit in the training."""
+    limits = Limits(budget_seconds=1e6)
+    curve, engine = climb(forecast_machine(heap_loss=0.3, seed=seed), limits)
+    curve = confirm(engine, curve, None, limits)
+    assert recommend(curve, None, limits).chosen.confirmed
+
+
+def test_a_size_that_fails_in_a_fresh_process_makes_room_for_the_next() -> None:
+    machine = forecast_machine(dataset_size=256)
+    limits = Limits(budget_seconds=1e6, objective=Objective.THROUGHPUT)
+    curve, engine = climb(machine, limits)
+    first = recommend(curve, None, limits).batch_size
+    machine.failures[first] = "no longer"
+    found = recommend(confirm(engine, curve, None, limits), None, limits)
+    assert found.batch_size < first
+    assert found.chosen.confirmed
+
+
+def test_an_answer_that_can_not_be_confirmed_says_so() -> None:
+    machine = forecast_machine(dataset_size=4)
+    limits = Limits(budget_seconds=1e6)
+    curve, engine = climb(machine, limits)
+    machine.failures.update(dict.fromkeys(range(9), "no longer"))
+    curve = confirm(engine, curve, None, limits)
+    assert any("was not confirmed in a fresh process" in warning for warning in curve.warnings)
 
 
 def test_a_fraction_of_the_memory_leaves_the_rest() -> None:
