@@ -25,6 +25,8 @@ FLOOR_TRIES = 4
 HEAP_RESOLUTION = 0.04
 # From a size so near below the forecast, the rest is left to the verification, in fresh processes.
 _HEAP_REACH = 0.1
+# Up to so far a real peak says what a heap loses, further up less.
+_HEAP_STRIDE = 1.25
 # The share of the limit that a forecast leaves on a heap, near to a real peak and far from it.
 _HEAP_SPARE, _HEAP_SPARE_AFAR = 0.02, 0.1
 # A jump this far is as good as a doubling: its throughput is worth knowing.
@@ -236,7 +238,7 @@ def _predicted(trials: Sequence[Trial], limits: Limits, memory: Memory) -> int |
     fits = largest_that_fits(memory.less(_HEAP_SPARE if memory.heap else 0.0), passed)
     if memory.heap and fits is not None and fits > (1 + _HEAP_REACH) * passed[-1].batch_size:
         afar = largest_that_fits(memory.less(_HEAP_SPARE_AFAR), passed)
-        fits = max(afar or 0, int((1 + _HEAP_REACH) * passed[-1].batch_size))
+        fits = max(afar or 0, min(fits, int(_HEAP_STRIDE * passed[-1].batch_size)))
     return None if fits is None else fits // limits.multiple_of * limits.multiple_of
 
 

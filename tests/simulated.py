@@ -117,7 +117,7 @@ class SimulatedBackend(Backend):
         self._peak = 0
         self._limit: int | None = None
         self._lost_share = 0.0
-        if machine.heap_loss:
+        if self.machine.heap_loss:
             self.kind = "cpu"
 
     def start_process(self) -> None:
@@ -291,6 +291,7 @@ class SimulatedEngine:
 
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried:
         self.tries.append(batch_size)
+        assert len(self.tries) < 500, "the search does not end"
         reply = self._measure(lambda m: m.try_out(batch_size, seconds, steps), batch_size)
         assert isinstance(reply, wire.Tried)
         return reply

@@ -66,6 +66,7 @@ class Climb:
         self._rounds: dict[int, list[wire.Timed]] = {}
         self._dataset_size: int | None = None
         self._first_error: AutobatchError | None = None
+        self._errors: dict[int, AutobatchError] = {}
         self._memory = Memory()
         self.trials: list[Trial] = []
         self.warnings: list[str] = []
@@ -171,9 +172,11 @@ class Climb:
         if self._first_error is not None and passed is None and (too_high or not of_size):
             # No floor is as high as that: it is an error of the user's.
             raise self._first_error
-        no_hole = search.persists(self.trials, tried.batch_size, self._limits.multiple_of) or not of_size
-        if passed is not None and error is not None and tried.cause is Cause.USER_ERROR and no_hole:
-            raise error
+        if passed is not None and error is not None and tried.cause is Cause.USER_ERROR:
+            below = tried.batch_size - self._limits.multiple_of
+            self._errors[tried.batch_size] = error
+            if search.persists(self.trials, tried.batch_size, self._limits.multiple_of) or not of_size:
+                raise self._errors.get(below, error)
         return Outcome.FAILED
 
     def _trial(self, tried: wire.Tried, outcome: Outcome) -> Trial:

@@ -50,18 +50,24 @@ class Verification:
         if not self._memory.heap:
             return self._hold(size, 1)
         fresh = [trial for trial in trials if trial.ok and trial.peak_bytes]
+        failed = {n for n, trial in search.latest(trials).items() if not trial.ok}
         bound = search.smallest_failure_above(trials, size, self._limits.multiple_of)
         below_bound = int((1 - search.HEAP_RESOLUTION) * bound.batch_size) if bound else cap
         highest = max(size, min(int(_HIGHEST_RAISE * size), cap, below_bound))
-        wanted = self._with_spare(size, highest, fresh)
+        wanted = self._sound(self._with_spare(size, highest, fresh), failed)
         found = self._hold(wanted, HEAP_RUNS)
         if found.batch_size is None:
             return found
-        lower = self._with_spare(wanted, wanted, [*fresh, *found.trials])
+        lower = self._sound(self._with_spare(wanted, wanted, [*fresh, *found.trials]), failed)
         if lower >= _NEAR_ENOUGH * wanted:
             return found
         again = self._hold(lower, 1)
         return Verified(again.batch_size, (*found.trials, *again.trials), again.failed)
+
+    def _sound(self, size: int, failed: set[int]) -> int:
+        """The nearest size from `size` down that has not failed: those that did are holes."""
+        step = self._limits.multiple_of
+        return next((n for n in range(size, self._limits.smallest, -step) if n not in failed), size)
 
     def _hold(self, size: int, runs: int) -> Verified:
         held: list[Trial] = []

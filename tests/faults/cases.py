@@ -17,6 +17,8 @@ SOUND_SIZES = (1, 2)
 
 # How a case may end: the outcome of a trial, the code of an error, or a check that was given up.
 OK, CRASHED, TIMEOUT, OUT_OF_MEMORY, NOT_RUN = "ok", "crashed", "timeout", "out_of_memory", "not_run"
+# An error at the largest size that may be tried: it bounds the answer, and is shown.
+FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +143,7 @@ RAISES = (
         name="exception",
         code="raise ValueError('on purpose')",
         start="target_raises",
-        trial="step_fails",
+        trial=FAILED,
         ends=_IN_DATA,
         quick=("open", "load", "backward", "check"),
     ),
@@ -156,7 +158,7 @@ RAISES = (
         name="KeyboardInterrupt",
         code="raise KeyboardInterrupt",
         start="target_raises",
-        trial="step_fails",
+        trial=FAILED,
         quick=("import", "evaluation"),
     ),
     Fault(
@@ -183,7 +185,7 @@ class Broken(torch.utils.data.Dataset):
 next(iter(torch.utils.data.DataLoader(Broken(), num_workers=2, multiprocessing_context="fork")))
 """,
         start="target_raises",
-        trial="step_fails",
+        trial=FAILED,
         ends=_IN_DATA,
         quick=("load",),
     ),
@@ -196,7 +198,7 @@ class Dying(torch.utils.data.Dataset):
 next(iter(torch.utils.data.DataLoader(Dying(), num_workers=2, multiprocessing_context="fork")))
 """,
         start="target_raises",
-        trial="step_fails",
+        trial=FAILED,
         ends=_IN_DATA,
         quick=("evaluation",),
     ),
@@ -211,7 +213,7 @@ if libc.mount(b"none", b"/dev/shm", b"tmpfs", 1, b"size=4k"):
 next(iter(torch.utils.data.DataLoader(Rows(), num_workers=1, multiprocessing_context="fork")))
 """,
         start="target_raises",
-        trial="step_fails",
+        trial=FAILED,
         ends=_IN_DATA,
         # The data set that it loads from is there from then on.
         phases=("build", *TRIAL_PHASES, "check", "shutdown"),
@@ -306,7 +308,7 @@ torch.manual_seed(7)
         name="gradients off",
         code="torch.set_grad_enabled(False)",
         start="step_fails",
-        trial="step_fails",
+        trial=FAILED,
         # The next forward pass meets it; what is set in a backward pass or an evaluation is put back.
         ends={"evaluation": OK, "backward": OK},
         quick=("build", "load"),

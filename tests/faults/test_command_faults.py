@@ -50,7 +50,8 @@ def shell(folder: Path, command: str) -> Ended:
 
 def rows(text: str) -> list[str]:
     """The batch sizes of the rows of a report."""
-    return [line.split()[0] for line in text.splitlines() if line.strip()[:1].isdigit()]
+    table = text.partition("\nfits ")[0]
+    return [line.split()[0] for line in table.splitlines() if line.strip()[:1].isdigit()]
 
 
 @pytest.fixture(scope="module")

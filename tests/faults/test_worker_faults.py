@@ -31,7 +31,7 @@ def test_a_size_that_kills_the_worker_is_a_crash_when_it_does_so_twice(tmp_path:
         """
 if size >= 8:
     os.kill(os.getpid(), signal.SIGKILL)
-if size == 6:
+if size == 7:
     ctypes.string_at(0)
 if size == 5 and not (HERE / "done").exists():
     (HERE / "done").touch()
@@ -45,7 +45,7 @@ if size == 5:
     assert found.process.returncode == 0, found.stderr
     document = found.document()
     twice = ["crashed", "crashed"]
-    assert outcomes(document) == {1: ["ok"], 2: ["ok"], 4: ["ok"], 8: twice, 6: twice, 5: twice}
+    assert outcomes(document) == {1: ["ok"], 2: ["ok"], 4: ["ok"], 8: twice, 7: twice, 5: twice}
     crashes = [trial for trial in document["trials"] if trial["outcome"] == "crashed"]
     killed, segfault, aborted = "killed by SIGKILL", "killed by SIGSEGV", "killed by SIGABRT"
     ends = [killed, killed, segfault, segfault, aborted, "the process ended with exit code 0"]
@@ -148,7 +148,7 @@ def test_a_hang_ends_at_the_timeout_and_keeps_the_rows(tmp_path: Path) -> None:
         ("if size >= 4: sys.exit(3)", "target_exits", "exit status: 3"),
     ],
 )
-def test_an_error_at_a_larger_size_is_shown_as_it_is_with_the_rows_before(
+def test_an_error_at_larger_sizes_is_shown_as_it_is_with_the_rows_before(
     tmp_path: Path, trouble: str, code: str, fact: str
 ) -> None:
     write_model(tmp_path, trouble)
@@ -160,7 +160,9 @@ def test_an_error_at_a_larger_size_is_shown_as_it_is_with_the_rows_before(
     assert "batch size 4" in document["error"]["message"]
     assert fact in document["error"]["facts"]
     assert any(one.startswith("at model_file.py:") for one in document["error"]["facts"])
-    assert outcomes(document) == {1: ["ok"], 2: ["ok"]}
+    # An error of the step may be that of one size alone: the one above is tried before it is believed.
+    tried_twice = {4: ["failed"]} if code == "step_fails" else {}
+    assert outcomes(document) == {1: ["ok"], 2: ["ok"], **tried_twice}
     found.assert_nothing_left()
 
 

@@ -160,7 +160,7 @@ def test_an_error_at_every_size_is_the_users() -> None:
 
 
 def test_an_error_above_a_success_is_shown_with_what_was_measured() -> None:
-    with pytest.raises(AutobatchError, match="fails at batch size 17") as caught:
+    with pytest.raises(AutobatchError, match="fails at batch size 16") as caught:
         climb(Machine(failures=dict.fromkeys(range(16, 99), "index 777 is out of bounds")))
     assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 4, 8, 16]
 

@@ -1,0 +1,66 @@
+"""The trace of a step in a real worker, against what the device's allocator counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autobatch.forecast import live_bytes
+from autobatch.probe.climb import Climb
+from autobatch.records import LimitedBy, Limits, Objective, Outcome
+from tests.accelerator import built_library, compiler, model_preamble
+from tests.contract.test_ceiling import MIB, MODEL, engine
+
+UNTRACEABLE = """
+def training_step(model, batch):
+    images, digits = batch
+    kept = images.sum((1, 2, 3)) > -1e9
+    return nn.functional.cross_entropy(model(images[kept]), digits[kept])
+"""
+
+
+@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+def test_on_an_exact_device_the_trace_is_what_the_allocator_counts(tmp_path: Path) -> None:
+    built_library()
+    target = tmp_path / "net.py"
+    target.write_text(model_preamble(64 * MIB) + MODEL)
+    with engine(target, "testdev", Limits()) as opened:
+        opened.open()
+        traced = opened.trace_memory()
+        assert traced.lines, traced.detail
+        peak = opened.try_out(60, 60.0, 3).peak_bytes
+        assert peak == pytest.approx(live_bytes(traced.lines, 60), rel=0.1)
+
+
+@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+@pytest.mark.parametrize("more", ["", UNTRACEABLE], ids=["traced", "untraceable"])
+def test_the_exact_ceiling_takes_few_tries_and_is_never_missed(tmp_path: Path, more: str) -> None:
+    """The target of the search: the largest size that fits, whether a step can be traced or not."""
+    built_library()
+    target = tmp_path / "net.py"
+    target.write_text(model_preamble(64 * MIB) + MODEL + more)
+    limits = Limits(objective=Objective.MEMORY, budget_seconds=600.0, memory_fraction=0.9)
+    with engine(target, "testdev", limits) as opened:
+        curve = Climb(opened, limits).run()
+        size = curve.ceiling.batch_size
+        opened.renew()
+        above = opened.try_out(size + 1, 60.0, 3)
+    assert curve.ceiling.limited_by is LimitedBy.MEMORY
+    assert curve.ceiling.verified
+    assert above.outcome is Outcome.OUT_OF_MEMORY
+    assert curve.device.limit_bytes == int(0.9 * 64 * MIB)
+    assert len(curve.trials) <= (16 if more else 8)
+
+
+def test_a_step_that_fails_under_a_trace_says_why_and_costs_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "net.py"
+    target.write_text(
+        MODEL + "\nBAD = True\n" + UNTRACEABLE.replace("kept =", "assert len(images) < 4; kept =")
+    )
+    with engine(target, "cpu", Limits()) as opened:
+        opened.open()
+        traced = opened.trace_memory()
+        assert traced.lines == ()
+        assert "AssertionError" in traced.detail
+        assert opened.try_out(2, 60.0, 3).outcome is Outcome.OK
