@@ -110,7 +110,7 @@ def test_an_answer_on_samples_that_vary_stands_whatever_was_timed(
     limits = Limits(objective=objective, budget_seconds=budget, ceiling=ceiling)
     found = answer(machine, limits)
     assert found.chosen.ok
-    assert found.batch_size <= machine.true_ceiling
+    assert machine.bytes_at(found.batch_size, ratio) <= machine.total_bytes
     assert text.render(found)
 
 
