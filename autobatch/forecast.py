@@ -52,11 +52,12 @@ def largest_that_fits(memory: Memory, passed: Sequence[Trial]) -> int | None:
     ratio = _ratio(lines, measured[-1], memory)
     if ratio is None:
         lines, ratio = through_peaks(measured), 1.0
-    ends = [
-        (memory.limit_bytes / ratio - line.fixed_bytes) / line.sample_bytes
-        for line in lines
-        if line.sample_bytes > 0
-    ]
+    return largest_alive(lines, memory.limit_bytes / ratio)
+
+
+def largest_alive(lines: Sequence[MemoryLine], room_bytes: float) -> int | None:
+    """The largest size whose live bytes are at most `room_bytes`; None where no line grows with the size."""
+    ends = [(room_bytes - line.fixed_bytes) / line.sample_bytes for line in lines if line.sample_bytes > 0]
     return max(0, int(min(ends))) if ends else None
 
 

@@ -68,7 +68,7 @@ def next_move(
 
     Doubling from the smallest size to the first failure, the plateau or the cap, but never past what is
     predicted to fit: from there, and where only the ceiling counts, straight to the predicted ceiling. Then
-    real successes and failures close in on it until one step is left between them, or 2% on a heap.
+    real successes and failures close in on it until one step is left between them, or 4% on a heap.
     """
     if not trials:
         return Try(limits.smallest, timed=limits.objective is not Objective.MEMORY)
@@ -85,8 +85,9 @@ def next_move(
         return beyond
     if hi is not None:
         return _past_tried(_close_in(trials, lo, hi, limits, memory), trials, lo, hi, limits)
-    to_ceiling = limits.objective is Objective.MEMORY or (climbs_past_plateau(limits) and _on_plateau(trials))
-    if _on_plateau(trials) and not to_ceiling:
+    plateau = _on_plateau(trials)
+    to_ceiling = limits.objective is Objective.MEMORY or (climbs_past_plateau(limits) and plateau)
+    if plateau and not to_ceiling:
         return Stop(LimitedBy.PLATEAU, f"{FLATS_TO_STOP} doublings in a row brought no throughput")
     if lo >= cap:
         return Stop(reason)

@@ -114,6 +114,8 @@ class Climb:
     def _trace(self) -> None:
         traced = self._engine.trace_memory()
         self._memory = replace(self._memory, lines=traced.lines)
+        if not traced.lines:
+            self._warn(f"a training step can't be traced, so the ceiling takes more tries: {traced.detail}")
 
     def _try(self, move: search.Try) -> None:
         size = move.batch_size

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp, log
 
 from autobatch import search
-from autobatch.forecast import Memory, live_bytes
+from autobatch.forecast import Memory, largest_alive, live_bytes
 from autobatch.records import Limits, Trial
 
 # The heap still grows after the first three.
@@ -89,7 +89,6 @@ class Verification:
         ratios = [(t.peak_bytes or 0) / live_bytes(lines, t.batch_size) for t in near]
         apart = log(max(ratios) / min(ratios)) if len(ratios) > 1 else _USUAL_SPARE
         spare = min(_MOST_SPARE, max(_LEAST_SPARE, apart))
-        room = limit_bytes * exp(-spare) / max(ratios)
-        fits = min((room - one.fixed_bytes) / one.sample_bytes for one in lines if one.sample_bytes > 0)
+        fits = largest_alive(lines, limit_bytes * exp(-spare) / max(ratios))
         step = self._limits.multiple_of
-        return max(int(min(fits, highest)) // step * step, self._limits.smallest)
+        return size if fits is None else max(min(fits, highest) // step * step, self._limits.smallest)
