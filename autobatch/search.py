@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from autobatch.forecast import Memory, largest_that_fits
 from autobatch.records import LimitedBy, Limits, Objective, Outcome, Trial
@@ -221,7 +222,7 @@ def _past_tried(move: Try | Stop, trials: Sequence[Trial], lo: int, hi: Trial, l
     step, tried = limits.multiple_of, latest(trials)
     below = range(move.batch_size - step, lo, -step)
     above = range(move.batch_size + step, hi.batch_size, step)
-    size = next((one for one in (*below, *above) if one not in tried), None)
+    size = next((one for one in chain(below, above) if one not in tried), None)
     return Stop(_limit_of(hi), hi.detail) if size is None else Try(size, timed=False)
 
 

@@ -92,7 +92,7 @@ def envelope(lines: Iterable[MemoryLine]) -> tuple[MemoryLine, ...]:
     """The lines that are the highest at some batch size of 1 or more, by rising slope."""
     hull: list[MemoryLine] = []
     for line in sorted(lines, key=lambda one: (one.sample_bytes, one.fixed_bytes)):
-        if hull and line.at(1) >= hull[-1].at(1) and line.sample_bytes >= hull[-1].sample_bytes:
+        if hull and line.at(1) >= hull[-1].at(1):
             hull = [one for one in hull if one.at(1) > line.at(1)]
         while len(hull) > 1 and _meet(hull[-2], line) <= _meet(hull[-2], hull[-1]):
             hull.pop()

@@ -6,7 +6,6 @@ process, it is a small one, on the CPU or on the accelerator of the tests, which
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,13 +36,7 @@ STRIDE = 32
 TESTDEV = pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections() -> Iterator[None]:
-    """As in a worker: the collection before each trial need not walk all that was imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def holding(most: int, **facts: Any) -> Machine:

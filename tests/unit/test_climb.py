@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +18,7 @@ from autobatch.records import Curve, LimitedBy, Limits, Objective, Outcome, Reco
 from autobatch.reports import text
 from tests.simulated import MIB, Machine, SimulatedEngine
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections() -> Iterator[None]:
-    """As in a worker: the collection before each trial need not walk all that was imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def climb(machine: Machine, limits: Limits | None = None) -> tuple[Curve, SimulatedEngine]:
