@@ -18,8 +18,10 @@ import threading
 import time
 from typing import BinaryIO, NoReturn
 
+import psutil
+
 from autobatch.errors import AutobatchError
-from autobatch.probe import wire
+from autobatch.probe import family, wire
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -169,11 +171,10 @@ def _end_everything(*_: object) -> NoReturn:
 
 
 def _end_leftovers() -> None:
-    """Kills all descendants, wherever they went: an orphan of a session is a child of this process."""
-    import psutil
+    """Kills all descendants, wherever they went: an orphan of a session is a child of this process.
 
-    from autobatch.probe import family
-
+    Runs in the handler of SIGTERM too, perhaps in the middle of itself: so nothing may be imported here.
+    """
     begin = time.monotonic()
     while time.monotonic() < begin + _LEFTOVERS_SECONDS:
         try:
