@@ -40,12 +40,18 @@ class Memory:
         return replace(self, limit_bytes=limit_bytes)
 
 
+def taken_bytes(trial: Trial, memory: Memory) -> int | None:
+    """What of a trial counts against the limit: on a heap all that the process held for it, used or not."""
+    return (trial.reserved_bytes if memory.heap else None) or trial.peak_bytes
+
+
 def largest_that_fits(memory: Memory, passed: Sequence[Trial]) -> int | None:
     """The largest size that is predicted to fit; None where there is nothing to go by.
 
     `passed`: trials that passed, by rising batch size, with their peaks.
     """
-    measured = [trial for trial in passed if trial.peak_bytes]
+    counted = [replace(trial, peak_bytes=taken_bytes(trial, memory)) for trial in passed]
+    measured = [trial for trial in counted if trial.peak_bytes]
     if memory.limit_bytes is None or not measured:
         return None
     lines = memory.lines or through_peaks(measured)

@@ -187,10 +187,10 @@ class Trial:
 
     `step_seconds`: the median step of each timing round. `samples_per_second_interval`: 90% interval
     of the median over rounds. `load_seconds`: to draw and collate one batch in one process.
-    `peak_bytes`: what training took at most, above the worker at rest; `reserved_bytes`: what the
-    device's caching allocator took for it. `utilisation`: 0 to 1. `samples` and `optimizer_steps`
-    count what was really executed. `phase` names where a failure happened. `confirmed`: it passed in a
-    process that had trained nothing before.
+    `peak_bytes`: what training took at most, above the worker at rest; `reserved_bytes`: what was held for
+    it, by the device's caching allocator, or on a CPU by the process, whose limit counts what it never
+    uses. `utilisation`: 0 to 1. `samples` and `optimizer_steps` count what was really executed. `phase`
+    names where a failure happened. `confirmed`: it passed in a process that had trained nothing before.
     """
 
     batch_size: int

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from autobatch.forecast import Memory, largest_that_fits
+from autobatch.forecast import Memory, largest_that_fits, taken_bytes
 from autobatch.records import LimitedBy, Limits, Objective, Outcome, Trial
 from autobatch.timing import is_flat
 
@@ -146,6 +146,11 @@ def largest_passed(trials: Sequence[Trial]) -> int | None:
     return max((n for n, t in last.items() if t.ok and (lowest is None or n < lowest)), default=None)
 
 
+def largest_up_to(trials: Sequence[Trial], size: int) -> int | None:
+    """The largest size up to `size` whose last trial passed."""
+    return max((n for n, trial in latest(trials).items() if trial.ok and n <= size), default=None)
+
+
 def smallest_failure_above(trials: Sequence[Trial], size: int, step: int = 1) -> Trial | None:
     """The failed trial of the smallest size above `size` that is no hole."""
     holes = holes_in(trials, step)
@@ -228,7 +233,7 @@ def _past_tried(move: Try | Stop, trials: Sequence[Trial], lo: int, hi: Trial, l
 
 def _may_not_fit(trials: Sequence[Trial], lo: int, memory: Memory, *, to_ceiling: bool) -> bool:
     """True where the limit may lie below twice the size that passed, or is what is sought."""
-    peak = latest(trials)[lo].peak_bytes
+    peak = taken_bytes(latest(trials)[lo], memory)
     if memory.limit_bytes is None or not peak:
         return False
     return to_ceiling or 2 * peak > memory.limit_bytes * (1 - _HEAP_SPARE)

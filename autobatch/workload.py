@@ -49,6 +49,7 @@ class Trainer:
         self.on_phase = on_phase
         self.phase = ""
         self.optimizer_steps = 0
+        self._last_loss: torch.Tensor | None = None
         self._enter("build")
         self.model = parts.make_model().to(device)
         self.model.train()
@@ -153,7 +154,9 @@ class Trainer:
         if self._parts.step is not None:
             loss = self._parts.step(self.model, self._optimizer_argument(), batch)
             return loss.detach() if isinstance(loss, torch.Tensor) else None
-        loss = self._backward(batch)
+        # As in a loop of one's own, the loss lives until the next one: its graph lies between the tensors
+        # on the heap, and what fits there depends on it.
+        loss = self._last_loss = self._backward(batch)
         self._enter("step")
         for optimizer in self.optimizers:
             optimizer.step()

@@ -36,6 +36,7 @@ class CpuBackend(Backend):
         self._notes: tuple[str, ...] = ()
         self._rest_bytes = 0
         self._rest_file_bytes = 0
+        self._rest_unused_bytes: int | None = None
         self._swapped_bytes = 0
         self._sampler: PeakSampler | None = None
         self._usage_start = (0.0, 0.0)
@@ -83,6 +84,7 @@ class CpuBackend(Backend):
             )
         self._rest_bytes = _resident_bytes() - held_bytes
         self._rest_file_bytes = _file_bytes()
+        self._rest_unused_bytes = _unused_bytes()
         if not _limit_data(room):
             self._notes = ("the system does not enforce a memory limit; a watchdog does",)
 
@@ -112,7 +114,13 @@ class CpuBackend(Backend):
             highest = host.process_status().get("VmHWM", 0)
         # Pages of libraries and of mapped files come in as they are used, but the limit is not on them.
         files_bytes = max(0, _file_bytes() - self._rest_file_bytes)
-        return Peak(allocated_bytes=max(0, highest - self._rest_bytes - files_bytes))
+        allocated = max(0, highest - self._rest_bytes - files_bytes)
+        return Peak(allocated_bytes=allocated, reserved_bytes=self._held_for(allocated))
+
+    def _held_for(self, allocated: int) -> int | None:
+        """What counts against the limit: with stacks and ends of heaps that no one has touched yet."""
+        rest, now = self._rest_unused_bytes, _unused_bytes()
+        return None if rest is None or now is None else allocated + max(0, now - rest)
 
     def strain(self) -> str:
         grown = host.process_status().get("VmSwap", 0) - self._swapped_bytes
@@ -167,6 +175,14 @@ def _resident_bytes() -> int:
 
 def _file_bytes() -> int:
     return host.process_status().get("RssFile", 0)
+
+
+def _unused_bytes() -> int | None:
+    """What this process has mapped for its data and not touched; None where the system doesn't say."""
+    status = host.process_status()
+    if "VmData" not in status or "RssAnon" not in status:
+        return None
+    return status["VmData"] - status["RssAnon"]
 
 
 def _default_source(memory: host.Memory) -> str:

@@ -252,8 +252,9 @@ class Climb:
                     self._keep(trial)
                 if found.failed and self.remaining_seconds > 0:
                     continue
-                size, verified = found.batch_size or size, found.batch_size is not None
                 self._require_success()
+                verified = found.batch_size is not None
+                size = found.batch_size or search.largest_up_to(self.trials, found.wanted) or size
             return Ceiling(batch_size=size, limited_by=stop.limited_by, verified=verified, detail=stop.detail)
 
     def _attempt_fresh(self, size: int, steps: int, last: bool) -> Trial | None:

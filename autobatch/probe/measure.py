@@ -80,6 +80,9 @@ class Measurer:
             batch, load_seconds = self._load(batch_size, largest=True)
             backend.start_usage()
             for index in range(steps):
+                if steps > FULL_STEPS and index > 0:
+                    # A verification is a training in small, and there a new batch lands beside the old one.
+                    batch, _ = self._load(batch_size, largest=True)
                 loss, took = self._timed_step(batch)
                 step_seconds.append(took)
                 finite = finite and (loss is None or math.isfinite(float(loss)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 from autobatch import search
-from autobatch.forecast import Memory, largest_alive, live_bytes
+from autobatch.forecast import Memory, largest_alive, live_bytes, taken_bytes
 from autobatch.records import Limits, Trial
 
 # The heap still grows after the first three.
@@ -15,9 +15,9 @@ VERIFY_STEPS = 5
 # What fits on a heap differs from process to process by some percent: so many new workers have to hold it.
 HEAP_RUNS = 2
 # On a heap this share of the limit has to stay free: more, up to so much, where peaks lie far apart.
-_LEAST_SPARE, _MOST_SPARE = 0.01, 0.08
+_LEAST_SPARE, _MOST_SPARE = 0.04, 0.08
 # Before two peaks of about the size are known, they are taken to lie this far apart.
-_USUAL_SPARE = 0.02
+_USUAL_SPARE = 0.04
 # Sizes within this ratio lose about the same share of their memory between blocks.
 _ABOUT = 1.2
 # The forecast may raise a size by this at most: further up, it has to be tried first.
@@ -28,9 +28,13 @@ _NEAR_ENOUGH = 0.98
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`batch_size` held, None where none did in the time; `failed`: one that was expected to hold did not."""
+    """`batch_size` held, None where none did in the time; `failed`: one that was expected to hold did not.
+
+    `wanted`: the largest that leaves as much room as it should; without time for it, nothing above will do.
+    """
 
     batch_size: int | None
+    wanted: int
     trials: tuple[Trial, ...] = ()
     failed: bool = False
 
@@ -62,7 +66,7 @@ class Verification:
         if lower >= _NEAR_ENOUGH * wanted:
             return found
         again = self._hold(lower, 1)
-        return Verified(again.batch_size, (*found.trials, *again.trials), again.failed)
+        return replace(again, trials=(*found.trials, *again.trials))
 
     def _sound(self, size: int, failed: set[int]) -> int:
         """The nearest size from `size` down that has not failed: those that did are holes."""
@@ -74,11 +78,11 @@ class Verification:
         for run in range(runs):
             trial = self._attempt(size, VERIFY_STEPS, run + 1 == runs)
             if trial is None:
-                return Verified(None, tuple(held))
+                return Verified(None, size, tuple(held))
             held.append(trial)
             if not trial.ok:
-                return Verified(None, tuple(held), failed=True)
-        return Verified(size, tuple(held))
+                return Verified(None, size, tuple(held), failed=True)
+        return Verified(size, size, tuple(held))
 
     def _with_spare(self, size: int, highest: int, fresh: Sequence[Trial]) -> int:
         """The largest size up to `highest` that leaves as much room as peaks lie apart; `size` if unknown."""
@@ -86,7 +90,7 @@ class Verification:
         near = [t for t in fresh if size / _ABOUT <= t.batch_size <= size * _ABOUT and t.peak_bytes]
         if not lines or limit_bytes is None or not near:
             return size
-        ratios = [(t.peak_bytes or 0) / live_bytes(lines, t.batch_size) for t in near]
+        ratios = [(taken_bytes(t, self._memory) or 0) / live_bytes(lines, t.batch_size) for t in near]
         apart = log(max(ratios) / min(ratios)) if len(ratios) > 1 else _USUAL_SPARE
         spare = min(_MOST_SPARE, max(_LEAST_SPARE, apart))
         fits = largest_alive(lines, limit_bytes * exp(-spare) / max(ratios))

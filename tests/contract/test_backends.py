@@ -6,6 +6,7 @@ Each case opens its backend in a process of its own.
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ def peak_is_never_negative(backend: Backend, subject: Subject) -> None:
     backend.reset_peak()
     peak = backend.peak()
     assert peak.allocated_bytes is None or peak.allocated_bytes >= 0
-    assert peak.reserved_bytes is None or peak.reserved_bytes >= 0
+    assert peak.reserved_bytes is None or peak.reserved_bytes >= (peak.allocated_bytes or 0)
 
 
 def reset_forgets_the_past(backend: Backend, subject: Subject) -> None:
@@ -253,6 +254,24 @@ def test_absent_device_is_refused(name: str) -> None:
     if _is_here(name):
         pytest.skip(f"`{name}` is here")
     in_child(_open_absent, name)
+
+
+def test_on_a_cpu_what_is_mapped_and_never_touched_is_reserved() -> None:
+    """The limit counts it: a thread's stack of 8 MiB takes 2% of 400 MiB before anything is computed."""
+    in_child(_map_untouched)
+
+
+def _map_untouched() -> None:
+    backend = _open_cpu()
+    backend.warm_up()
+    backend.limit_memory(512 * MIB)
+    backend.reset_peak()
+    mapped = mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    peak = backend.peak()
+    mapped.close()
+    assert peak.allocated_bytes is not None
+    assert peak.reserved_bytes is not None
+    assert 60 * MIB < peak.reserved_bytes - peak.allocated_bytes < 68 * MIB
 
 
 def _open_absent(name: str) -> None:

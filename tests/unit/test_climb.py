@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from autobatch.errors import AutobatchError
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.confirmation import confirm
+from autobatch.probe.measure import Measurer
+from autobatch.probe.verification import VERIFY_STEPS
 from autobatch.recommender import recommend
 from autobatch.records import Curve, LimitedBy, Limits, Objective, Outcome, Recommendation, Trial
 from autobatch.reports import text
-from tests.simulated import MIB, Machine, SimulatedEngine
+from tests.simulated import MIB, Machine, SimulatedBackend, SimulatedEngine, SimulatedTrainer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -375,6 +377,17 @@ def test_on_a_heap_the_ceiling_leaves_as_much_room_as_processes_differ(seed: int
     assert len(engine.tries) <= 12
 
 
+@pytest.mark.parametrize("budget_seconds", [2.0, 3.0, 4.0, 5.0, 6.0, 8.0])
+def test_on_a_heap_a_ceiling_that_was_not_verified_in_time_leaves_room_too(budget_seconds: float) -> None:
+    """Without it, 0 of 8 fresh processes survived ten steps at the largest size that had passed three."""
+    machine = forecast_machine(heap_loss=0.05, step_seconds=lambda size: 0.0002 * size + 0.01)
+    curve, _ = climb(machine, Limits(budget_seconds=budget_seconds, objective=Objective.MEMORY))
+    reached = next(t for t in reversed(curve.trials) if t.ok and t.batch_size == curve.ceiling.batch_size)
+    assert reached.peak_bytes is not None
+    assert machine.total_bytes is not None
+    assert reached.peak_bytes <= 0.975 * machine.total_bytes
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_the_recommended_size_is_confirmed_in_a_fresh_process(seed: int) -> None:
     """Lightning 8028, 9625: what fits in the search has to fit in the training."""
@@ -420,6 +433,22 @@ def test_a_collapse_of_the_throughput_is_the_ceiling() -> None:
     curve, _ = climb(machine, Limits(budget_seconds=1e6, ceiling=True))
     assert 350 < curve.ceiling.batch_size <= 700
     assert any("collapsed" in trial.detail for trial in curve.trials)
+
+
+def test_a_verification_loads_a_batch_for_each_step_as_training_does() -> None:
+    loads = []
+
+    class Trainer(SimulatedTrainer):
+        def load_largest(self, batch_size: int, seed: int) -> int:
+            loads.append(seed)
+            return super().load_largest(batch_size, seed)
+
+    backend = SimulatedBackend(Machine())
+    measurer = Measurer(backend, Trainer(backend, lambda size: None), 0)
+    measurer.try_out(8, 60.0)
+    assert len(loads) == 1
+    measurer.try_out(8, 60.0, VERIFY_STEPS)
+    assert len(set(loads)) == 1 + VERIFY_STEPS
 
 
 def test_trials_count_what_was_really_executed() -> None:

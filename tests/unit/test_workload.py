@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any
@@ -276,3 +277,22 @@ def test_shared_storage_is_counted_once() -> None:
     assert model_bytes(tied) == 128
     tied[1].weight = tied[0].weight
     assert model_bytes(tied) == 64
+
+
+def test_the_graph_of_a_loss_lives_until_the_next_one() -> None:
+    """As in a loop of one's own: on a heap, what fits beside it is another size."""
+    graphs: list[weakref.ref[Any]] = []
+
+    def training_step(model: nn.Module, batch: Any) -> torch.Tensor:
+        inputs, target = batch
+        loss = F.cross_entropy(model(inputs), target)
+        graphs.append(weakref.ref(loss))
+        return loss
+
+    one = trainer(nn.Linear(4, 3), (INPUTS, CLASSES), training_step=training_step)
+    batch = one.load(8, 0)
+    one.step(batch)
+    assert graphs[0]() is not None
+    one.step(batch)
+    assert graphs[0]() is None
+    assert graphs[1]() is not None
