@@ -74,9 +74,11 @@ def _pytorch(found: Recommendation) -> str:
 def _lightning(found: Recommendation) -> str:
     options = [f"accumulate_grad_batches={found.accumulation_steps}"] if found.accumulation_steps > 1 else []
     options += [f"devices={found.world_size}"] if found.world_size > 1 else []
-    lines = ["import lightning", "from torch.utils.data import DataLoader", ""]
-    if (rate := _rate_argument(found, "lr")) is not None:
-        name = _known(found.workload.optimizer, _TORCH_OPTIMIZERS)
+    name = _known(found.workload.optimizer, _TORCH_OPTIMIZERS)
+    rate = _rate_argument(found, "lr")
+    imports = ["import lightning", *(["import torch"] if rate and name else [])]
+    lines = [*imports, "from torch.utils.data import DataLoader", ""]
+    if rate is not None:
         made = f"torch.optim.{name}" if name else "YourOptimizer"
         lines += [
             "# in your LightningModule",
@@ -116,10 +118,8 @@ def _keras(found: Recommendation) -> str:
     if options:
         name = _known(found.workload.optimizer, _KERAS_OPTIMIZERS)
         made = f"keras.optimizers.{name}" if name else "YourOptimizer"
-        lines += [
-            f"optimizer = {made}({', '.join(options)})",
-            "model.compile(optimizer=optimizer, loss=loss)",
-        ]
+        lines += _call(f"optimizer = {made}", options)
+        lines += _call("model.compile", ["optimizer=optimizer", "loss=loss"])
     return "\n".join([*lines, f"model.fit(x, y, batch_size={found.batch_size})"])
 
 

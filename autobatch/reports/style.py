@@ -88,6 +88,7 @@ h2 { font-size: 1.15rem; line-height: 1.3; font-weight: 650; letter-spacing: -.0
 h3 { font-size: .95rem; line-height: 1.35; font-weight: 650 }
 p, li { text-wrap: pretty }
 code, pre { font-family: var(--mono); font-size: .84rem }
+pre code { font-size: inherit }
 bdi { unicode-bidi: isolate }
 
 .top { display: flex; flex-wrap: wrap; gap: 4px 24px; justify-content: space-between; padding-block: 22px 0;
@@ -190,7 +191,7 @@ footer { padding-block: 22px 44px; color: var(--soft); font-size: .85rem }
   th, td { padding-left: 10px }
   th:first-child { padding-left: 3px }
   td.mark { padding-left: 7px; padding-right: 3px }
-  pre, code { font-size: .76rem }
+  pre { font-size: .76rem }
   pre { padding: 12px }
   .rare, td.bar { display: none }
 }
@@ -205,7 +206,7 @@ footer { padding-block: 22px 44px; color: var(--soft); font-size: .85rem }
   .snippets { grid-template-columns: 1fr 1fr; gap: 14px 18px }
   figure, tr, .doubts, .snippets > div { break-inside: avoid }
   h2, h3, caption { break-after: avoid }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8pt }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7.2pt; padding: 8px 10px }
   .scroll { overflow: visible; margin-inline: 0; padding-inline: 0 }
   .raw { display: none }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
