@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError
-from autobatch.records import Limits, Recommendation
+from autobatch.records import Limits, Recommendation, render_in_notebooks_by
 
 if TYPE_CHECKING:
     from autobatch.api import find
@@ -28,3 +28,15 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_LATE[name]), name)
+
+
+def _render_in_notebook(recommendation: Recommendation) -> str:
+    """Imports the reports only when a notebook shows an answer."""
+    from importlib import import_module
+
+    shown: str = import_module("autobatch.reports.notebook").render(recommendation)
+    return shown
+
+
+# Here, since this package is loaded before any of its rooms: every answer has it, wherever it comes from.
+render_in_notebooks_by(_render_in_notebook)

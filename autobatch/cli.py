@@ -18,9 +18,10 @@ import click
 from autobatch import formatting, saved
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
+from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
+from autobatch.reports import html, text
 from autobatch.reports import json as json_report
-from autobatch.reports import text
 
 _INTERRUPTED = 130
 _PACKAGE = str(Path(__file__).parent)
@@ -117,6 +118,7 @@ def cli() -> None:
 @click.option(
     "--save", "save_to", type=click.Path(), help="Write the result to a file, for `autobatch show`."
 )
+@click.option("--html", "html_to", type=click.Path(), help="Write a report for the browser to a file.")
 def probe(target: str, **options: Any) -> None:
     """Measures TARGET, a `file.py[:model]` or `pkg.module[:model]`, and recommends a batch size."""
     from autobatch import api
@@ -125,8 +127,7 @@ def probe(target: str, **options: Any) -> None:
 
     limits = _limits(options)
     recipe = _recipe(target, options)
-    if options["save_to"]:
-        saved.check_writable(options["save_to"])
+    _check_writable(options, target.partition(":")[0])
     quiet = options["quiet"] or options["as_json"]
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=_colour(sys.stderr))
     try:
@@ -145,9 +146,13 @@ def probe(target: str, **options: Any) -> None:
 @click.argument("file", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
-def show(file: str, as_json: bool, quiet: bool) -> None:
+@click.option("--html", "html_to", type=click.Path(), help="Write a report for the browser to a file.")
+def show(file: str, **options: Any) -> None:
     """Shows a saved result again."""
-    _deliver(saved.load(file), {"as_json": as_json, "quiet": quiet, "save_to": None})
+    options["save_to"] = None
+    found = saved.load(file)
+    _check_writable(options, file)
+    _deliver(found, options)
 
 
 @cli.command()
@@ -245,6 +250,26 @@ def _recipe(target: str, options: dict[str, Any]) -> Any:
     )
 
 
+def _check_writable(options: dict[str, Any], source: str) -> None:
+    """Raises an error for a file that can't be written; `source` is the one that is read."""
+    taken = {os.path.realpath(source): f"`{printable(source)}`"}
+    for option, path, kind in (
+        ("--save", options["save_to"], saved.RESULT),
+        ("--html", options["html_to"], saved.REPORT),
+    ):
+        if not path:
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise UsageError(
+                f"`{option}` would write over {taken[place]}",
+                code="usage",
+                hint=f"give it a file of its own: `{kind.option}`",
+            )
+        taken[place] = f"the file of `{option}`"
+        saved.check_writable(path, kind)
+
+
 def _deliver(found: Recommendation, options: dict[str, Any]) -> None:
     """Saves the answer and prints it in the form that was asked for; what can't be saved is printed first."""
     try:
@@ -258,12 +283,14 @@ def _deliver(found: Recommendation, options: dict[str, Any]) -> None:
 
 
 def _save(found: Recommendation, options: dict[str, Any]) -> None:
-    if options["save_to"]:
-        try:
+    try:
+        if options["save_to"]:
             saved.save(found, options["save_to"])
-        except SavedResultError as error:
-            error.trials = found.trials
-            raise
+        if options["html_to"]:
+            saved.write(html.render(found), options["html_to"], saved.REPORT)
+    except SavedResultError as error:
+        error.trials = found.trials
+        raise
 
 
 def _show(found: Recommendation, options: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ Units are in the names: `_seconds`, `_bytes`. Sizes are batch sizes in samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
@@ -523,3 +524,16 @@ class Recommendation:
     def chosen(self) -> Trial:
         """The trial of the recommended batch size."""
         return next(t for t in reversed(self.trials) if t.ok and t.batch_size == self.batch_size)
+
+    def _repr_html_(self) -> str | None:
+        """What notebooks show, by a renderer from above, as records know of no reports; None without one."""
+        return None if _notebook_renderer is None else _notebook_renderer(self)
+
+
+_notebook_renderer: Callable[[Recommendation], str] | None = None
+
+
+def render_in_notebooks_by(renderer: Callable[[Recommendation], str]) -> None:
+    """From now on a notebook shows an answer as the HTML that `renderer` makes of it."""
+    global _notebook_renderer
+    _notebook_renderer = renderer
