@@ -25,7 +25,7 @@ def save(recommendation: Recommendation, path: str | os.PathLike[str]) -> None:
     """
     try:
         target = _target(path)
-        _replace(target, (json.render(recommendation) + "\n").encode())
+        replace_file(target, (json.render(recommendation) + "\n").encode())
     except (OSError, ValueError) as error:
         raise _unwritable(
             path, _reason(error), "choose a folder that exists and can be written to"
@@ -96,11 +96,14 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _replace(target: Path, content: bytes) -> None:
-    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it."""
+def replace_file(target: Path, content: bytes, mode: int = 0o666) -> None:
+    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it.
+
+    The umask is taken from `mode`. Raises OSError.
+    """
     part = target.with_name(f".autobatch-{secrets.token_hex(8)}.part")
-    # Exclusive, so that no one else's file or link is written through; 0o666 leaves the mode to the umask.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    # Exclusive, so that no one else's file or link is written through.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import settings
 
 # New examples are looked for while developing; a check of a commit repeats the same ones.
-settings.register_profile("ci", derandomize=True, print_blob=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
+# On a busy machine, the clock would decide.
+settings.register_profile("developing", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "developing")
 
 # A shell that starts the tests in the background has SIGINT ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,6 +25,20 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For searches of fixtures that a whole module shares: never the developer's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOBATCH_CACHE", str(tmp_path_factory.mktemp("cache") / "autobatch"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_the_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test is answered from what another has measured."""
+    monkeypatch.setenv("AUTOBATCH_CACHE", str(tmp_path_factory.mktemp("cache") / "autobatch"))
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from autobatch.formatting import format_count, format_percent, format_rate, format_short_duration
+from autobatch.formatting import (
+    format_count,
+    format_moment,
+    format_percent,
+    format_rate,
+    format_short_duration,
+)
 from autobatch.records import (
     AnswerLimit,
     Ceiling,
     Check,
     CheckStatus,
     Comparison,
+    Environment,
     LimitedBy,
     Loader,
     LoaderTiming,
@@ -52,6 +59,8 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
         found += _said("gain", _gain_text(recommendation.present), width)
     if recommendation.schedule:
         found += _said("steps", _schedule_text(recommendation), width)
+    if recommendation.cached:
+        found += _said("cache", _cache_text(recommendation.environment), width)
     for warning in recommendation.warnings:
         found += _said("warn", clean(warning), width, label_style="bold yellow")
     return found
@@ -168,6 +177,15 @@ def _schedule_text(recommendation: Recommendation) -> str:
         for one in recommendation.schedule
     ]
     return f"{', '.join(parts)}: as many samples as before"
+
+
+def _cache_text(then: Environment | None) -> str:
+    """Since when the answer has been there, and how to get another one."""
+    when = "earlier"
+    if then is not None:
+        took = format_short_duration(then.elapsed_seconds)
+        when = f"on {clean(format_moment(then.started_at))}, in {took}"
+    return f"measured {when}; --fresh measures anew"
 
 
 def _use_text(recommendation: Recommendation) -> str:
