@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from autobatch import devices
+from autobatch import cache, devices
 from autobatch._version import __version__
 from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
+# Where the objects of a `find` lie, and where modules are looked for, may be new each time.
+_TOLD_OF_RECIPE = tuple(one for one in wire.Recipe.__struct_fields__ if one not in ("payload", "sys_path"))
 
 
 def find(
@@ -53,6 +55,7 @@ def find(
     schedule: Mapping[str, int] | None = None,
     device: str | None = None,
     limits: Limits | None = None,
+    fresh: bool = False,
 ) -> Recommendation:
     """One tuned batch size for a model on this machine, measured in a process of its own.
 
@@ -64,7 +67,8 @@ def find(
     `epochs`: how many the training has, to warn where too few steps are left. `schedule`: what of it is
     counted in steps, such as {"warmup_steps": 500}, to be restated. `training_step(model, batch) -> loss`
     replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
-    `workload.inferred`. The arguments are copied to the worker and never changed.
+    `workload.inferred`. The arguments are copied to the worker and never changed. An answer to the same
+    question comes from the cache (`cached` is True then), unless it has to be `fresh`.
 
     Raises AutobatchError (message, facts, hint) where something has to be repaired, and Interrupted, a
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
@@ -91,7 +95,7 @@ def find(
     _refuse_in_worker()
     with shipping.packed(objects) as payload:
         recipe = wire.Recipe(payload=payload, sys_path=tuple(sys.path))
-        return probe(recipe, limits, device=device)
+        return probe(recipe, limits, device=device, fresh=fresh)
 
 
 def probe(
@@ -101,11 +105,18 @@ def probe(
     device: str | None = None,
     observer: Observer | None = None,
     on_output: Callable[[str], None] | None = None,
+    fresh: bool = False,
 ) -> Recommendation:
-    """The recommendation for a recipe; `on_output` gets each line that the worker prints."""
+    """The recommendation for a recipe; `on_output` gets each line that the worker prints.
+
+    It comes from the cache where it can, unless it has to be `fresh`.
+    """
     engine, contended = _engine(recipe, limits, device, on_output)
     watch = Watch(observer)
     try:
+        slot = _slot(engine, recipe, limits)
+        if not fresh and (known := slot.answer()) is not None:
+            return known
         curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
         curve = _loaded(engine, curve, limits, watch)
         check = _check(engine, curve, limits, watch) if limits.check else None
@@ -119,7 +130,21 @@ def probe(
         raise
     finally:
         engine.close()
-    return watch.finish(curve, limits, contended, check)
+    return slot.keep(watch.finish(curve, limits, contended, check))
+
+
+def _slot(engine: WorkerEngine, recipe: wire.Recipe, limits: Limits) -> cache.Slot:
+    """The place in the cache for what the engine has opened. Raises like `engine.open`."""
+    try:
+        opened = engine.open()
+        told = engine.take_fingerprint()
+    except KeyboardInterrupt:
+        raise Interrupted(None) from None
+    name = ""
+    if told.parts:
+        asked = {one: getattr(recipe, one) for one in _TOLD_OF_RECIPE}
+        name = cache.name_of(told.parts, limits, opened.device, asked, os.environ)
+    return cache.Slot(name, limits, opened.device, opened.workload, why_not=told.detail)
 
 
 def _loaded(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Curve:

@@ -15,12 +15,12 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from autobatch import formatting, saved
+from autobatch import cache, formatting, saved
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
 from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
-from autobatch.reports import html, text
+from autobatch.reports import cache_list, html, text
 from autobatch.reports import json as json_report
 
 _INTERRUPTED = 130
@@ -113,6 +113,7 @@ def cli() -> None:
     help="How many your training has, if it is fixed.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--fresh", is_flag=True, help="Measure anew, even where the cache has the answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
 @click.option(
@@ -133,7 +134,12 @@ def probe(target: str, **options: Any) -> None:
     try:
         with progress:
             found = api.probe(
-                recipe, limits, device=options["device"], observer=progress, on_output=progress.print_line
+                recipe,
+                limits,
+                device=options["device"],
+                observer=progress,
+                on_output=progress.print_line,
+                fresh=options["fresh"],
             )
     except Interrupted as stopped:
         _hear_no_more_interrupts()
@@ -163,6 +169,28 @@ def devices() -> None:
     _print(text.render_devices(api.find_devices(), width=_width(sys.stdout), colour=_colour(sys.stdout)))
 
 
+@cli.group("cache", no_args_is_help=False)
+def cached_answers() -> None:
+    """Lists or clears the answers that are kept for the next time."""
+
+
+@cached_answers.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def list_cached(as_json: bool) -> None:
+    """Lists the answers in the cache, the newest first."""
+    found = cache.list_entries()
+    if as_json:
+        _print(cache_list.render_json(found))
+    else:
+        _print(cache_list.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+
+
+@cached_answers.command("clear")
+def clear_cached() -> None:
+    """Removes every answer from the cache."""
+    _print(cache_list.render_cleared(cache.clear()))
+
+
 def main() -> NoReturn:
     """Runs the command line and exits: 0, 1 for an error, 2 for usage, 130 for an interrupt."""
     _open_standard_streams()
@@ -173,13 +201,9 @@ def main() -> NoReturn:
     except AutobatchError as error:
         _fail(error, as_json=as_json)
     except click.UsageError as error:
-        hint = (
-            f"autobatch {error.ctx.info_name} --help"
-            if error.ctx and error.ctx.parent
-            else "autobatch --help"
-        )
         message = error.format_message().rstrip(".")
-        _fail(UsageError(message, code="usage", hint=f"see `{hint}`"), as_json=as_json)
+        hint = f"see `autobatch {_command(error.ctx)}--help`"
+        _fail(UsageError(message, code="usage", hint=hint), as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         _hear_no_more_interrupts()
         _fail(AutobatchError("interrupted", code="interrupted"), as_json=as_json, status=_INTERRUPTED)
@@ -190,6 +214,13 @@ def main() -> NoReturn:
             traceback.print_exception(bug)
         _fail(_unforeseen(bug), as_json=as_json)
     raise SystemExit(0)
+
+
+def _command(context: click.Context | None) -> str:
+    """`cache list ` for the context of a command; empty for autobatch itself."""
+    if context is None or context.parent is None:
+        return ""
+    return f"{_command(context.parent)}{context.info_name} "
 
 
 def _unforeseen(bug: Exception) -> AutobatchError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from math import isfinite
@@ -137,6 +138,15 @@ def _below_two_minutes(seconds: float) -> str:
     if seconds < 0.9995:
         return f"{_three_figures(seconds * 1e3)} ms"
     return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.0f} s"
+
+
+def format_moment(moment: str) -> str:
+    """`2026-11-24 19:16 UTC` of a time in ISO 8601; anything else as it is."""
+    try:
+        found = datetime.fromisoformat(moment).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return moment
+    return f"{found:%Y-%m-%d %H:%M} UTC"
 
 
 def parse_bytes(text: str) -> int:

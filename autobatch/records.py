@@ -493,7 +493,8 @@ class Recommendation:
     user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
     worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
     was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
-    `tokens_per_second` is there for sequences, `loader` where loading takes a share of the step.
+    `tokens_per_second` is there for sequences, `loader` where loading takes a share of the step. `cached`:
+    nothing was measured now; it is the answer of `environment.started_at`, from the cache.
     """
 
     batch_size: int
@@ -519,6 +520,7 @@ class Recommendation:
     device: Device
     limits: Limits = field(default_factory=Limits)
     environment: Environment | None = None
+    cached: bool = False
 
     @property
     def chosen(self) -> Trial:
@@ -528,6 +530,24 @@ class Recommendation:
     def _repr_html_(self) -> str | None:
         """What notebooks show, by a renderer from above, as records know of no reports; None without one."""
         return None if _notebook_renderer is None else _notebook_renderer(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """An answer in the cache, and the size of its file."""
+
+    path: str
+    size_bytes: int
+    answer: Recommendation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheListing:
+    """What lies in the cache, the newest first; `damaged` says of files why they are ignored."""
+
+    folder: str
+    entries: tuple[CacheEntry, ...]
+    damaged: tuple[str, ...] = ()
 
 
 _notebook_renderer: Callable[[Recommendation], str] | None = None

@@ -109,7 +109,7 @@ class MappedSamples(Samples):
         size = self.size or 0
         places: list[int] = []
         extents: list[Extent] = []
-        with _random_state_kept():
+        with random_state_kept():
             for place in random.Random(seed).sample(range(size), min(size, _MOST_SCANNED)):
                 # A sample that can't be read is told of when a batch needs it.
                 with suppress(TargetError):
@@ -357,7 +357,7 @@ def _extent_of(sample: Any) -> Extent:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Iterator[None]:
     """Reading samples early must not change what is drawn later, such as the model's first weights."""
     python, numbers, drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:

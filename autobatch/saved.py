@@ -46,7 +46,7 @@ def write(text: str, path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
     Raises SavedResultError where it can't be written.
     """
     try:
-        _replace(_target(path, kind), text.encode())
+        replace_file(_target(path, kind), text.encode())
     except (OSError, ValueError) as error:
         raise _unwritable(path, kind, _reason(error), _CHOOSE) from error
 
@@ -113,11 +113,14 @@ def _target(path: str | os.PathLike[str], wanted: Kind) -> Path:
     return target
 
 
-def _replace(target: Path, content: bytes) -> None:
-    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it."""
+def replace_file(target: Path, content: bytes, mode: int = 0o666) -> None:
+    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it.
+
+    The umask is taken from `mode`. Raises OSError.
+    """
     part = target.with_name(f".autobatch-{secrets.token_hex(8)}.part")
-    # Exclusive, so that no one else's file or link is written through; 0o666 leaves the mode to the umask.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    # Exclusive, so that no one else's file or link is written through.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)

@@ -14,6 +14,9 @@ from autobatch.probe import endings, wire
 from autobatch.probe.process import WorkerEndedError, WorkerProcess, interrupts_held
 from autobatch.records import Device, Limits, Outcome, SampleSizes, Workload
 
+# What takes longer to tell than this is as well measured.
+_FINGERPRINT_SECONDS = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -73,6 +76,7 @@ class WorkerEngine:
         self._worker: WorkerProcess | None = None
         self._spare: WorkerProcess | None = None
         self._used = False
+        self._opened: Opened | None = None
         self._first: Workload | None = None
         self.busy_seconds = 0.0
         self.sizes: SampleSizes | None = None
@@ -83,6 +87,8 @@ class WorkerEngine:
         Raises the user's errors, and TargetError where the process died on the way, or found another model
         than the first time.
         """
+        if self._opened is not None and self._worker is not None and self._worker.has_session:
+            return self._opened
         if self._worker is None or not self._worker.alive:
             self._replace_worker()
         reply = self._begin(self._start)
@@ -96,7 +102,20 @@ class WorkerEngine:
             raise endings.changed(self._start.recipe, self._first, reply.workload)
         self._start = msgspec.structs.replace(self._start, scan=reply.scan)
         self.sizes = self.sizes or reply.workload.sizes
-        return Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
+        self._opened = Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
+        return self._opened
+
+    def take_fingerprint(self) -> wire.Fingerprint:
+        """What the present session trains; without parts where the worker can't tell, or dies of it."""
+        assert self._worker is not None
+        try:
+            reply = self._worker.ask(wire.TakeFingerprint(), min(self._timeout_seconds, _FINGERPRINT_SECONDS))
+        except WorkerEndedError as end:
+            return wire.Fingerprint(parts={}, detail=str(end))
+        if isinstance(reply, wire.Refused):
+            return wire.Fingerprint(parts={}, detail="; ".join((reply.message, *reply.facts)))
+        assert isinstance(reply, wire.Fingerprint)
+        return reply
 
     def devices(self) -> tuple[Device, ...]:
         """Every device that a worker sees."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from autobatch import shipping
+from autobatch import fingerprint, shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError
@@ -36,6 +36,7 @@ class Session:
     _trainer: Trainer
     _backend: Backend
     _measurer: Measurer
+    _opened: tuple[Parts, Samples, Samples | None]
 
     def __init__(self, tell: Callable[[wire.Reply], None]) -> None:
         self._tell = tell
@@ -70,6 +71,8 @@ class Session:
             return self._open(command)
         if isinstance(command, wire.ListDevices):
             return wire.Devices(devices=tuple(backend.describe() for backend in open_all()))
+        if isinstance(command, wire.TakeFingerprint):
+            return wire.Fingerprint(parts=fingerprint.take(*self._opened, self._trainer))
         self._in_round = isinstance(
             command, (wire.TimeRound, wire.TraceMemory, wire.MeasureNoise, wire.Train)
         )
@@ -116,6 +119,7 @@ class Session:
             lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase),
             recipe,
         )
+        self._opened = parts, samples, val_samples
         self._trainer = trainer
         self._backend = backend
         self._measurer = Measurer(backend, trainer, command.seed)

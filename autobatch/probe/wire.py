@@ -51,6 +51,17 @@ class Start(_Message, frozen=True):
     scan: Scan | None = None
 
 
+class TakeFingerprint(_Message, frozen=True):
+    """Tell what the session trains. Answered by Fingerprint."""
+
+
+class Fingerprint(_Message, frozen=True):
+    """A digest for each part of what is trained; without `parts`, `detail` says why there are none."""
+
+    parts: dict[str, str]
+    detail: str = ""
+
+
 class TryOut(_Message, frozen=True):
     """Run `steps` full training steps and an evaluation pass at one size. Answered by Tried."""
 
@@ -228,9 +239,31 @@ class Exited(_Message, frozen=True):
     status: int
 
 
-Command = Start | TryOut | TraceMemory | TimeRound | MeasureNoise | Train | TimeLoader | ListDevices
+Command = (
+    Start
+    | TakeFingerprint
+    | TryOut
+    | TraceMemory
+    | TimeRound
+    | MeasureNoise
+    | Train
+    | TimeLoader
+    | ListDevices
+)
 Reply = (
-    Began | Opened | Devices | Refused | Phase | Tried | Timed | Traced | Noise | Trained | Loaded | Exited
+    Began
+    | Opened
+    | Fingerprint
+    | Devices
+    | Refused
+    | Phase
+    | Tried
+    | Timed
+    | Traced
+    | Noise
+    | Trained
+    | Loaded
+    | Exited
 )
 
 _encoder = msgspec.json.Encoder()

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autobatch.formatting import format_count, format_percent, format_rate, format_short_duration
+from autobatch.formatting import (
+    format_count,
+    format_moment,
+    format_percent,
+    format_rate,
+    format_short_duration,
+)
 from autobatch.records import (
     AnswerLimit,
     Ceiling,
     Check,
     CheckStatus,
     Comparison,
+    Environment,
     LimitedBy,
     Loader,
     LoaderTiming,
@@ -73,6 +80,8 @@ def statements(recommendation: Recommendation) -> list[Statement]:
         found.append(Statement("gain", _gain_text(recommendation.present)))
     if recommendation.schedule:
         found.append(Statement("steps", _schedule_text(recommendation)))
+    if recommendation.cached:
+        found.append(Statement("cache", _cache_text(recommendation.environment)))
     return found + [Statement("warn", clean(warning), "doubt") for warning in recommendation.warnings]
 
 
@@ -183,6 +192,15 @@ def _schedule_text(recommendation: Recommendation) -> str:
         for one in recommendation.schedule
     ]
     return f"{', '.join(parts)}: as many samples as before"
+
+
+def _cache_text(then: Environment | None) -> str:
+    """Since when the answer has been there, and how to get another one."""
+    when = "earlier"
+    if then is not None:
+        took = format_short_duration(then.elapsed_seconds)
+        when = f"on {clean(format_moment(then.started_at))}, in {took}"
+    return f"measured {when}; --fresh measures anew"
 
 
 def _use_text(recommendation: Recommendation) -> str:

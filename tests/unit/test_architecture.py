@@ -25,8 +25,9 @@ LAYERS = (
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
     ("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
-    ("workload", "snapshot", "gradients"),
-    ("probe", "check", "planning", "reports", "saved"),
+    ("sources", "outline"),
+    ("workload", "snapshot", "gradients", "fingerprint"),
+    ("probe", "check", "planning", "reports", "saved", "cache"),
     ("api", "progress"),
     ("cli", "__main__", "integrations", "distributed"),
 )
