@@ -10,11 +10,17 @@ from autobatch.records import Limits, Recommendation, render_in_notebooks_by
 
 if TYPE_CHECKING:
     from autobatch.api import find
+    from autobatch.loaders import rebuild
     from autobatch.saved import load, save
 
-__all__ = ["AutobatchError", "Limits", "Recommendation", "__version__", "find", "load", "save"]
+__all__ = ["AutobatchError", "Limits", "Recommendation", "__version__", "find", "load", "rebuild", "save"]
 
-_LATE = {"find": "autobatch.api", "load": "autobatch.saved", "save": "autobatch.saved"}
+_LATE = {
+    "find": "autobatch.api",
+    "load": "autobatch.saved",
+    "rebuild": "autobatch.loaders",
+    "save": "autobatch.saved",
+}
 
 
 def __dir__() -> list[str]:

@@ -254,8 +254,7 @@ def _unwrap_loader(
         return data, None, collate_fn, batch_size
     from torch.utils.data import DataLoader
 
-    from autobatch.loaders import settings_of
-    from autobatch.samples import check_loader
+    from autobatch.loaders import check_loader, settings_of
 
     if not isinstance(data, DataLoader):
         return data, None, collate_fn, batch_size

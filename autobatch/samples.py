@@ -19,7 +19,7 @@ from autobatch import extent
 from autobatch.batches import split_batch
 from autobatch.errors import TargetError
 from autobatch.extent import Extent, Scan
-from autobatch.loaders import LoaderSettings, make_loader
+from autobatch.loaders import LoaderSettings, check_loader, make_loader
 from autobatch.records import SampleSizes
 from autobatch.targets import at, told
 
@@ -284,16 +284,6 @@ def open_samples(data: Any, collate: Collate | None = None) -> Samples:
         facts=("it has `__getitem__` but no `__len__`",) if hasattr(data, "__getitem__") else (),
         hint="give a torch Dataset, a DataLoader, or a tuple of tensors or arrays with one row a sample",
     )
-
-
-def check_loader(loader: DataLoader[Any]) -> None:
-    """Raises TargetError for a DataLoader whose data set makes the batches itself."""
-    if loader.batch_size is None and loader.batch_sampler is None:
-        raise TargetError(
-            "the DataLoader has `batch_size=None`: its data set makes the batches itself",
-            code="unbatched_loader",
-            hint="give a data set of single samples, so that batches of any size can be made",
-        )
 
 
 def describe_batch(batch: Any) -> str:

@@ -34,9 +34,9 @@ LAYERS = (
 # These import nothing from autobatch, and nothing imports them: they are the user's side.
 ALONE = ("examples",)
 
-PUBLIC = ("find", "load", "save", "Limits", "Recommendation", "AutobatchError", "__version__")
+PUBLIC = ("find", "rebuild", "load", "save", "Limits", "Recommendation", "AutobatchError", "__version__")
 # Functions to come: their names stay free too.
-RESERVED = ("recommend", "plan", "rebuild")
+RESERVED = ("recommend", "plan")
 
 # `import autobatch` may load this many modules beyond those of a bare Python.
 MOST_MODULES = 60
