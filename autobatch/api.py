@@ -43,7 +43,7 @@ _TOLD_OF_RECIPE = tuple(one for one in wire.Recipe.__struct_fields__ if one not 
 
 def find(
     model: nn.Module | Callable[[], nn.Module],
-    dataset: Any,
+    dataset: Any = None,
     *,
     loss_fn: Callable[..., Any] | None = None,
     optimizer: Optimizer | Callable[..., Any] | None = None,
@@ -60,7 +60,8 @@ def find(
     """One tuned batch size for a model on this machine, measured in a process of its own.
 
     `model`: an nn.Module, or a function that returns one. `dataset`: a map-style or iterable Dataset, a
-    DataLoader (its workers are timed too), or a tuple of tensors or arrays with one row a sample.
+    DataLoader (its workers are timed too), a tuple of tensors or arrays with one row a sample, or a
+    LightningDataModule; a LightningModule may have its own, and trains by its own `training_step`.
     `val_dataset`: the same, to judge short trainings on; without it a tenth of the training set is held out
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
     optimizer. `batch_size`: the present one, to compare with, which the learning rate is meant for.
@@ -73,28 +74,46 @@ def find(
     Raises AutobatchError (message, facts, hint) where something has to be repaired, and Interrupted, a
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
     """
-    limits = limits or Limits()
-    dataset, loader, collate_fn, batch_size = _unwrap_loader(dataset, collate_fn, batch_size)
-    val_dataset, _, val_collate_fn, _ = _unwrap_loader(val_dataset, None, None)
     objects = {
         "model": model,
         "dataset": dataset,
-        "loader": loader,
         "loss_fn": loss_fn,
         "optimizer": optimizer,
         "collate_fn": collate_fn,
         "val_dataset": val_dataset,
-        "val_collate_fn": val_collate_fn,
         "training_step": training_step,
         "batch_size": batch_size,
         "epochs": epochs,
         "schedule": None if schedule is None else dict(schedule),
     }
+    return find_of(objects, limits or Limits(), device=device, fresh=fresh)
+
+
+def find_of(
+    objects: dict[str, Any], limits: Limits, *, device: str | None, fresh: bool = False
+) -> Recommendation:
+    """The same for the arguments of `find` by name, and what else integrations know (see targets.Parts)."""
     from autobatch import shipping
+    from autobatch.lightning_modules.frameworks import frameworks_of
 
     _refuse_in_worker()
-    with shipping.packed(objects) as payload:
-        recipe = wire.Recipe(payload=payload, sys_path=tuple(sys.path))
+    data, loader, collate_fn, batch_size = _unwrap_loader(
+        objects["dataset"], objects.get("collate_fn"), objects.get("batch_size")
+    )
+    held, _, val_collate_fn, _ = _unwrap_loader(objects.get("val_dataset"), None, None)
+    sent = {
+        **objects,
+        "dataset": data,
+        "loader": loader,
+        "collate_fn": collate_fn,
+        "batch_size": batch_size,
+        "val_dataset": held,
+        "val_collate_fn": val_collate_fn,
+    }
+    with shipping.packed(sent) as payload:
+        recipe = wire.Recipe(
+            payload=payload, sys_path=tuple(sys.path), frameworks=frameworks_of(sent["model"], data)
+        )
         return probe(recipe, limits, device=device, fresh=fresh)
 
 
@@ -254,9 +273,10 @@ def _unwrap_loader(
         return data, None, collate_fn, batch_size
     from torch.utils.data import DataLoader
 
+    from autobatch.lightning_modules.frameworks import detached
     from autobatch.loaders import check_loader, settings_of
 
     if not isinstance(data, DataLoader):
-        return data, None, collate_fn, batch_size
+        return detached(data), None, collate_fn, batch_size
     check_loader(data)
     return data.dataset, settings_of(data), collate_fn or data.collate_fn, batch_size or data.batch_size

@@ -115,7 +115,7 @@ class Trainer:
             synthetic=self._samples.synthetic,
             sizes=self._samples.sizes,
             workers=None if self._parts.loader is None else self._parts.loader.workers,
-            inferred=tuple(self._inferred),
+            inferred=(*self._inferred, *self._parts.remarks()),
         )
 
     def load(self, batch_size: int, seed: int) -> Any:
@@ -186,12 +186,16 @@ class Trainer:
         self.model.eval()
         try:
             with torch.no_grad():
-                return self._loss(to_device(batch, self._device))
+                return self._judge(to_device(batch, self._device))
         finally:
             self.model.train()
             # Parts that a model keeps out of training stay out.
             for module, mode in modes:
                 module.training = mode
+
+    def _judge(self, batch: Any) -> torch.Tensor:
+        own = self._parts.evaluation_step
+        return self._loss(batch) if own is None else scalar(own(self.model, batch))
 
     def held_out_loss(self, rows: Sequence[int], *, from_validation: bool) -> float:
         """The loss of rows of the validation set, or of the training set."""

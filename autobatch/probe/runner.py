@@ -68,6 +68,7 @@ class WorkerEngine:
             memory_bytes=limits.memory_bytes,
             memory_fraction=limits.memory_fraction,
             seed=limits.seed,
+            frameworks=recipe.frameworks,
         )
         self._timeout_seconds = limits.trial_timeout_seconds
         self._start_seconds = endings.START_TRIALS * limits.trial_timeout_seconds
@@ -100,7 +101,7 @@ class WorkerEngine:
         if endings.identity(reply.workload) != endings.identity(self._first):
             self._worker.end_session()
             raise endings.changed(self._start.recipe, self._first, reply.workload)
-        self._start = msgspec.structs.replace(self._start, scan=reply.scan)
+        self._start = msgspec.structs.replace(self._start, scan=reply.scan, frameworks=reply.frameworks)
         self.sizes = self.sizes or reply.workload.sizes
         self._opened = Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
         return self._opened

@@ -15,6 +15,8 @@ from autobatch import fingerprint, shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError
+from autobatch.lightning_modules.completion import completed
+from autobatch.lightning_modules.frameworks import frameworks_in_use
 from autobatch.probe import loader_run, memory_run, noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
@@ -25,9 +27,11 @@ from autobatch.workload import Trainer, model_bytes
 
 _DURING = {
     "import": "it was imported",
+    "setup": "its module and its data were set up",
     "load": "its data set was opened",
     "build": "its model and optimizer were made",
 }
+_LOOKED_FOR = "looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`, `datamodule`"
 
 
 class Session:
@@ -106,6 +110,7 @@ class Session:
         _seed_everything(command.seed)
         recipe = command.recipe
         parts = self._guard("import", lambda: _load_parts(recipe), recipe)
+        parts = self._guard("setup", lambda: completed(parts), recipe)
         samples, val_samples = self._guard("load", lambda: _open_samples(parts, command), recipe)
         backend = open_backend(command.device)
         # The file may have switched gradients off: its own training step shall be what fails of it.
@@ -129,6 +134,7 @@ class Session:
             torch=str(torch.__version__),
             watch_bytes=getattr(backend, "watch_bytes", None),
             scan=samples.found,
+            frameworks=frameworks_in_use(),
         )
 
     def _on_phase(self, name: str) -> None:
@@ -175,10 +181,12 @@ def _open_samples(parts: Parts, command: wire.Start) -> tuple[Samples, Samples |
         return SyntheticSamples(recipe.input_shape, recipe.classes), None
     if parts.dataset is None:
         raise TargetError(
-            f"`{recipe.target}` has no data set",
+            f"`{recipe.target}` has no data set" if recipe.target else "`find` was given no data set",
             code="no_dataset",
-            facts=("looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`",),
-            hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only",
+            facts=(_LOOKED_FOR,) if recipe.target else (),
+            hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only"
+            if recipe.target
+            else "give it as the second argument",
         )
     val_samples = (
         None

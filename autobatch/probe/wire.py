@@ -27,11 +27,15 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker gets at the workload: a target to import, or a file of pickled objects."""
+    """How a worker gets at the workload: a target to import, or a file of pickled objects.
+
+    `frameworks`: what they are known to import that takes seconds.
+    """
 
     target: str = ""
     payload: str = ""
     sys_path: tuple[str, ...] = ()
+    frameworks: tuple[str, ...] = ()
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
     epochs: float | None = None
@@ -41,6 +45,7 @@ class Start(_Message, frozen=True):
     """Begin a session: import, load, build, limit. Answered by Opened or Refused.
 
     `scan`: what an earlier session has found in the samples, so that they are looked at only once.
+    `frameworks`: what it imports that takes seconds, to be imported once for all sessions.
     """
 
     recipe: Recipe
@@ -49,6 +54,7 @@ class Start(_Message, frozen=True):
     memory_fraction: float
     seed: int
     scan: Scan | None = None
+    frameworks: tuple[str, ...] = ()
 
 
 class TakeFingerprint(_Message, frozen=True):
@@ -166,6 +172,7 @@ class Opened(_Message, frozen=True):
     torch: str
     watch_bytes: int | None = None
     scan: Scan | None = None
+    frameworks: tuple[str, ...] = ()
 
 
 class Devices(_Message, frozen=True):

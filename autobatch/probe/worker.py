@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import queue
 import signal
@@ -50,6 +51,8 @@ def main() -> NoReturn:
         if isinstance(command, (wire.Start, wire.ListDevices)):
             if not forks:
                 _serve(command, commands, replies)
+            if isinstance(command, wire.Start):
+                _import_frameworks(command.frameworks)
             _serve_in_child(command, commands, replies)
     os._exit(_ENDED_BY_PARENT)
 
@@ -145,6 +148,18 @@ def _import_torch() -> None:
 
     # What was imported stays: no later collection has to walk it, and no fork has to copy it.
     gc.freeze()
+
+
+def _import_frameworks(names: tuple[str, ...]) -> None:
+    """Imports those that are known and not here yet. Where that fails, a session tries again, and tells."""
+    from autobatch.lightning_modules.frameworks import FRAMEWORKS
+
+    wanted = [name for name in names if name in FRAMEWORKS and name not in sys.modules]
+    for name in wanted:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    if wanted:
+        gc.freeze()
 
 
 def _no_torch(error: Exception) -> AutobatchError:
