@@ -20,6 +20,7 @@ from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
+from autobatch.formatting import parse_precision
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.confirmation import confirm
@@ -51,6 +52,7 @@ def find(
     batch_size: int | None = None,
     epochs: float | None = None,
     schedule: Mapping[str, int] | None = None,
+    precision: str | None = None,
     device: str | None = None,
     limits: Limits | None = None,
 ) -> Recommendation:
@@ -62,7 +64,8 @@ def find(
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
     optimizer. `batch_size`: the present one, to compare with, which the learning rate is meant for.
     `epochs`: how many the training has, to warn where too few steps are left. `schedule`: what of it is
-    counted in steps, such as {"warmup_steps": 500}, to be restated. `training_step(model, batch) -> loss`
+    counted in steps, such as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
+    the latter two by autocast, fp16 with scaled gradients. `training_step(model, batch) -> loss`
     replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
     `workload.inferred`. The arguments are copied to the worker and never changed.
 
@@ -70,6 +73,7 @@ def find(
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
     """
     limits = limits or Limits()
+    chosen = None if precision is None else parse_precision(precision)
     dataset, loader, collate_fn, batch_size = _unwrap_loader(dataset, collate_fn, batch_size)
     val_dataset, _, val_collate_fn, _ = _unwrap_loader(val_dataset, None, None)
     objects = {
@@ -90,7 +94,7 @@ def find(
 
     _refuse_in_worker()
     with shipping.packed(objects) as payload:
-        recipe = wire.Recipe(payload=payload, sys_path=tuple(sys.path))
+        recipe = wire.Recipe(payload=payload, sys_path=tuple(sys.path), precision=chosen)
         return probe(recipe, limits, device=device)
 
 

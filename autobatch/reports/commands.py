@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from autobatch.records import LimitedBy, Limits, Recommendation
+from autobatch.records import LimitedBy, Limits, Precision, Recommendation
 
 # What a shell can be given as a target, such as `model.py` or `pkg.model:net`; objects given to `find`
 # have no such name.
@@ -19,13 +19,19 @@ def next_commands(recommendation: Recommendation) -> tuple[str, ...]:
     # Random inputs were described by options that the records don't keep.
     if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
         return ()
-    command = f"autobatch probe {shlex.quote(target)}{_options(limits)}"
+    command = f"autobatch probe {shlex.quote(target)}{_precision(recommendation)}{_options(limits)}"
     by = recommendation.ceiling.limited_by
     if by is LimitedBy.BUDGET:
         return (f"{command} --budget {2 * limits.budget_seconds:.0f}s",)
     if by is LimitedBy.PLATEAU:
         return (f"{command} --ceiling",)
     return (f"{command} --save result.json",)
+
+
+def _precision(recommendation: Recommendation) -> str:
+    # Also where the target says so by itself: what was measured is what the next search measures.
+    precision = recommendation.workload.precision
+    return "" if precision in (None, Precision.FP32) else f" --precision {precision}"
 
 
 def _options(limits: Limits) -> str:
