@@ -20,6 +20,7 @@ from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
+from autobatch.formatting import parse_precision
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.confirmation import confirm
@@ -27,7 +28,7 @@ from autobatch.probe.loading import Loading, usable_processors
 from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
 from autobatch.probe.runner import Opened, WorkerEngine
 from autobatch.recommender import recommend
-from autobatch.records import Check, Curve, Device, Environment, Limits, Recommendation
+from autobatch.records import Check, Curve, Device, Environment, Limits, Precision, Recommendation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +54,7 @@ def find(
     batch_size: int | None = None,
     epochs: float | None = None,
     schedule: Mapping[str, int] | None = None,
+    precision: str | None = None,
     device: str | None = None,
     limits: Limits | None = None,
     fresh: bool = False,
@@ -66,7 +68,8 @@ def find(
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
     optimizer. `batch_size`: the present one, to compare with, which the learning rate is meant for.
     `epochs`: how many the training has, to warn where too few steps are left. `schedule`: what of it is
-    counted in steps, such as {"warmup_steps": 500}, to be restated. `training_step(model, batch) -> loss`
+    counted in steps, such as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
+    the latter two by autocast, fp16 with scaled gradients. `training_step(model, batch) -> loss`
     replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
     `workload.inferred`. The arguments are copied to the worker and never changed. An answer to the same
     question comes from the cache (`cached` is True then), unless it has to be `fresh`.
@@ -86,11 +89,17 @@ def find(
         "epochs": epochs,
         "schedule": None if schedule is None else dict(schedule),
     }
-    return find_of(objects, limits or Limits(), device=device, fresh=fresh)
+    chosen = None if precision is None else parse_precision(precision)
+    return find_of(objects, limits or Limits(), precision=chosen, device=device, fresh=fresh)
 
 
 def find_of(
-    objects: dict[str, Any], limits: Limits, *, device: str | None, fresh: bool = False
+    objects: dict[str, Any],
+    limits: Limits,
+    *,
+    precision: Precision | None = None,
+    device: str | None,
+    fresh: bool = False,
 ) -> Recommendation:
     """The same for the arguments of `find` by name, and what else integrations know (see targets.Parts)."""
     from autobatch import shipping
@@ -112,7 +121,10 @@ def find_of(
     }
     with shipping.packed(sent) as payload:
         recipe = wire.Recipe(
-            payload=payload, sys_path=tuple(sys.path), frameworks=frameworks_of(sent["model"], data)
+            payload=payload,
+            sys_path=tuple(sys.path),
+            precision=precision,
+            frameworks=frameworks_of(sent["model"], data),
         )
         return probe(recipe, limits, device=device, fresh=fresh)
 

@@ -58,6 +58,7 @@ def _shape(value: str) -> tuple[int, ...]:
 _BYTES = _Parsed("size", formatting.parse_bytes)
 _SECONDS = _Parsed("duration", formatting.parse_seconds)
 _SHAPE = _Parsed("shape", _shape)
+_PRECISION = _Parsed("precision", formatting.parse_precision)
 _COUNT = _Count(min=1)
 
 
@@ -111,6 +112,9 @@ def cli() -> None:
     "--epochs",
     type=click.FloatRange(min=0, min_open=True),
     help="How many your training has, if it is fixed.",
+)
+@click.option(
+    "--precision", type=_PRECISION, help="fp32, or autocast to bf16 or fp16; else that of TARGET, or fp32."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--fresh", is_flag=True, help="Measure anew, even where the cache has the answer.")
@@ -278,6 +282,7 @@ def _recipe(target: str, options: dict[str, Any]) -> Any:
         input_shape=options["input_shape"],
         classes=options["classes"],
         epochs=options["epochs"],
+        precision=options["precision"],
     )
 
 

@@ -10,6 +10,7 @@ from math import isfinite
 
 from autobatch.errors import UsageError
 from autobatch.escaping import printable
+from autobatch.records import Precision
 
 MISSING = "-"
 
@@ -176,6 +177,19 @@ def parse_bytes(text: str) -> int:
             f"`{printable(text)}` is no usable amount of memory", code="bad_bytes", facts=(fact,), hint=hint
         )
     return count
+
+
+def parse_precision(text: object) -> Precision:
+    """The precision of that name. Raises UsageError for anything else."""
+    for one in Precision:
+        if text == one:
+            return one
+    known = ", ".join(f"`{one}`" for one in Precision)
+    raise UsageError(
+        f"`precision` must be one of {known}, not `{printable(str(text))}`",
+        code="bad_precision",
+        hint="`bf16` and `fp16` mean autocast; a model that is kept in another type needs no option",
+    )
 
 
 def parse_seconds(text: str) -> float:

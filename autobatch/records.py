@@ -71,6 +71,16 @@ class Objective(StrEnum):
     MEMORY = "memory"
 
 
+class Precision(StrEnum):
+    """The arithmetic of a training step. `bf16` and `fp16`: autocast, with weights kept in their own type;
+    `fp16` scales its gradients, so that small ones are not lost.
+    """
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a search may do and what it is for.
@@ -293,7 +303,8 @@ class Workload:
     are measured, and nothing can be said about learning. `batch_size` is the user's present one, `epochs`
     how many they train for, `schedule` what of their training is counted in steps. `learning_rate` is
     None where parameter groups differ in it. `sizes` is None where no sample was looked at, `workers` (of
-    the DataLoader) where none was given: then torch's default of 0 is meant.
+    the DataLoader) where none was given: then torch's default of 0 is meant. `precision` is None for a `step`
+    of the user's own, which has its own.
     """
 
     target: str
@@ -311,6 +322,7 @@ class Workload:
     synthetic: bool = False
     sizes: SampleSizes | None = None
     workers: int | None = None
+    precision: Precision | None = Precision.FP32
     inferred: tuple[str, ...] = ()
 
 

@@ -10,8 +10,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+from autobatch import compilation
 from autobatch.errors import AutobatchError, UsageError
 from autobatch.formatting import format_bytes
 from autobatch.targets import Parts, told
@@ -29,14 +31,13 @@ def packed(parts: dict[str, Any]) -> Iterator[str]:
     Raises UsageError where a part can't be pickled, naming the attribute at fault, and AutobatchError where
     the file can't be written.
     """
-    import cloudpickle
     import torch
 
     # On Linux a TemporaryFile has no name, so that not even SIGKILL leaves it behind.
     make = tempfile.TemporaryFile if sys.platform == "linux" else tempfile.NamedTemporaryFile
     with make(prefix="autobatch-", suffix=".pt") as file:
         try:
-            torch.save(parts, file, pickle_module=cloudpickle)
+            torch.save(parts, file, pickle_module=_pickling())
             file.flush()
         except Exception as error:
             raise _not_sendable(parts, error) from None
@@ -91,11 +92,21 @@ def _inner_culprit(value: Any, path: str, depth: int) -> str:
 
 
 def _pickles(value: Any) -> bool:
-    import cloudpickle
     import torch
 
     try:
-        torch.save(value, io.BytesIO(), pickle_module=cloudpickle)
+        torch.save(value, io.BytesIO(), pickle_module=_pickling())
     except Exception:
         return False
     return True
+
+
+def _pickling() -> Any:
+    """cloudpickle, with compiled modules sent so that they are compiled again; what torch.save takes."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            return compilation.reduced(value) or super().reducer_override(value)
+
+    return SimpleNamespace(__name__=cloudpickle.__name__, Pickler=Pickler)

@@ -23,8 +23,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.errors import AutobatchError, TargetError, message_of, missing_file
+from autobatch.formatting import parse_precision
 from autobatch.loaders import LoaderSettings, settings_of
-from autobatch.records import StepCount
+from autobatch.records import Precision, StepCount
 
 _MODEL_FACTORIES = ("build_model", "get_model", "make_model", "create_model")
 _DATASETS = ("dataset", "train_dataset", "train_dataloader", "datamodule")
@@ -62,6 +63,7 @@ class Parts:
     schedule: tuple[StepCount, ...] = ()
     prepared: bool = False
     remarks: Callable[[], tuple[str, ...]] = tuple
+    precision: Precision = Precision.FP32
 
 
 def load_parts(target: str) -> Parts:
@@ -92,6 +94,7 @@ def load_parts(target: str) -> Parts:
         batch_size=_present_batch_size(module, dataset),
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),
+        precision=_precision(module),
     )
 
 
@@ -375,6 +378,13 @@ def _positive(module: ModuleType, names: tuple[str, ...]) -> float | None:
     return next(
         (float(n) for n in found if isinstance(n, (int, float)) and not isinstance(n, bool) and n > 0), None
     )
+
+
+def _precision(module: ModuleType) -> Precision:
+    """What the module calls its precision. Raises UsageError for a text that names none."""
+    # Something else by that name, such as a metric, says nothing about how the model is trained.
+    named = getattr(module, "precision", None)
+    return parse_precision(named) if isinstance(named, str) else Precision.FP32
 
 
 def _present_batch_size(module: ModuleType, dataset: Any) -> int | None:

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autobatch import optimizers
+from autobatch import compilation, optimizers
 from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
 from autobatch.loaders import LoaderSettings
-from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of
+from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of, widened
+from autobatch.precision import Arithmetic
 from autobatch.records import SampleSizes, Workload
 from autobatch.samples import Samples, StreamedSamples, StreamEndedError
 from autobatch.targets import Parts
 
 _DEFAULT_LEARNING_RATE = 1e-3
+# Each compiles more; what compiles anew in every step is not waited for.
+_MOST_PASSES = 4
+# From 2^16 down to where the smallest numbers of fp16 are larger than any gradient.
+_MOST_SKIPS = 40
 
 
 class Trainer:
@@ -50,8 +56,13 @@ class Trainer:
         self.phase = ""
         self.optimizer_steps = 0
         self._last_loss: torch.Tensor | None = None
+        self.skipped_steps = 0
         self._enter("build")
+        self.arithmetic = Arithmetic(parts.precision, device)
         self.model = parts.make_model().to(device)
+        self.compiled = compilation.is_compiled(self.model)
+        if self.compiled:
+            compilation.lift_limits()
         self.model.train()
         self._loss_name, self._loss = self._choose_loss()
         self.optimizers = self._make_optimizers()
@@ -101,7 +112,7 @@ class Trainer:
         """What was found and what was filled in."""
         return Workload(
             target=self._parts.name,
-            model=type(self.model).__name__,
+            model=compilation.name_of(self.model),
             parameters=sum(p.numel() for p in self.model.parameters() if not _is_lazy(p)),
             loss=self._loss_name,
             optimizer=" and ".join(type(optimizer).__name__ for optimizer in self.optimizers),
@@ -115,6 +126,7 @@ class Trainer:
             synthetic=self._samples.synthetic,
             sizes=self._samples.sizes,
             workers=None if self._parts.loader is None else self._parts.loader.workers,
+            precision=None if self._parts.step is not None else self._parts.precision,
             inferred=(*self._inferred, *self._parts.remarks()),
         )
 
@@ -158,8 +170,8 @@ class Trainer:
         # on the heap, and what fits there depends on it.
         loss = self._last_loss = self._backward(batch)
         self._enter("step")
-        for optimizer in self.optimizers:
-            optimizer.step()
+        if not self.arithmetic.step(self.optimizers):
+            self.skipped_steps += 1
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         return loss.detach()
@@ -169,13 +181,58 @@ class Trainer:
         self._enter("forward")
         if self._parts.step is not None:
             raise TargetError("your `step` keeps its gradients to itself", code="no_gradient")
-        self._backward(to_device(batch, self._device))
+        batch = to_device(batch, self._device)
+        for _ in range(_MOST_SKIPS):
+            self._backward(batch)
+            if self.arithmetic.unscale(self.optimizers):
+                return
+            self.model.zero_grad(set_to_none=True)
+        raise _overflow()
 
     def _backward(self, batch: Any) -> torch.Tensor:
-        loss = self._loss(batch)
+        with self.arithmetic.autocast():
+            loss = self._loss(batch)
         self._enter("backward")
-        loss.backward()
+        self.arithmetic.backward(loss)
         return loss
+
+    def warm_up(self, batch: Any) -> None:
+        """Compiles what this batch needs, and finds a scale for its gradients, which a training does once.
+
+        Raises TargetError where there is no such scale.
+        """
+        if self.compiled:
+            with self.compiling():
+                self._compile(batch)
+        if self.arithmetic.scales and self._parts.step is None:
+            self._find_scale(batch)
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """A context whose time is not that of training; its phases are one to whoever listens."""
+        tell, self.on_phase = self.on_phase, lambda name: None
+        tell(compilation.BEGINS)
+        try:
+            yield
+        finally:
+            self.on_phase = tell
+            tell(compilation.ENDS)
+
+    def _compile(self, batch: Any) -> None:
+        for _ in range(_MOST_PASSES):
+            before = compilation.compiled_frames()
+            self.step(batch)
+            self.evaluate(batch)
+            if compilation.compiled_frames() == before:
+                return
+
+    def _find_scale(self, batch: Any) -> None:
+        for _ in range(_MOST_SKIPS):
+            before = self.skipped_steps
+            loss = self.step(batch)
+            if self.skipped_steps == before or (loss is not None and not math.isfinite(float(loss))):
+                return
+        raise _overflow()
 
     def evaluate(self, batch: Any) -> torch.Tensor | None:
         """The loss of a batch, without gradients; None for a loop of the user's own (`step`)."""
@@ -185,7 +242,7 @@ class Trainer:
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self.arithmetic.autocast():
                 return self._judge(to_device(batch, self._device))
         finally:
             self.model.train()
@@ -207,8 +264,9 @@ class Trainer:
         return float(loss)
 
     def use_device(self, device: str) -> None:
-        """Takes batches to another device from here on, one that the model is on."""
+        """Takes batches to another device from here on, one that the model is on. No step is skipped."""
         self._device = device
+        self.arithmetic = Arithmetic(self._parts.precision, device, first_scale=1.0)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiplies the learning rate of every parameter group."""
@@ -239,7 +297,7 @@ class Trainer:
             self._inferred.append("loss: mean square of the output, since the inputs are synthetic")
             return (
                 "mean square of the output",
-                lambda batch: tensor_of(_call(self.model, batch)).square().mean(),
+                lambda batch: widened(tensor_of(_call(self.model, batch))).square().mean(),
             )
         if target is None:
             raise no_target(inputs)
@@ -299,5 +357,14 @@ def _model_takes_labels(model: nn.Module, batch: Any) -> bool:
     return (
         isinstance(batch, Mapping)
         and "labels" in batch
-        and "labels" in inspect.signature(model.forward).parameters
+        and "labels" in inspect.signature(compilation.inner(model).forward).parameters
+    )
+
+
+def _overflow() -> TargetError:
+    return TargetError(
+        "in fp16 the gradients are not finite, however small the loss is scaled",
+        code="gradient_not_finite",
+        facts=(f"after {_MOST_SKIPS} steps, the scale halved with each",),
+        hint="use `bf16`, whose numbers reach as far as those of fp32",
     )

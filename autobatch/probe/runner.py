@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from autobatch import compilation
 from autobatch.errors import AutobatchError
 from autobatch.probe import endings, wire
 from autobatch.probe.process import WorkerEndedError, WorkerProcess, interrupts_held
@@ -30,17 +31,18 @@ class Opened:
 class Engine(Protocol):
     """Where trials run: a worker process, or a simulated device in the tests.
 
-    `busy_seconds` is the time spent in measurements, the start of sessions excepted. `sizes` is what is
-    known of the samples by now.
+    `busy_seconds` is the time spent in measurements, the start of sessions and `compile_seconds` excepted.
+    `sizes` is what is known of the samples by now.
     """
 
     busy_seconds: float
+    compile_seconds: float
     sizes: SampleSizes | None
 
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
-    def trace_memory(self) -> wire.Traced: ...
+    def trace_memory(self, *, without_data: bool = False) -> wire.Traced: ...
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
     def train(self, command: wire.Train) -> wire.Trained: ...
     def time_loader(self, command: wire.TimeLoader) -> wire.Loaded: ...
@@ -80,6 +82,7 @@ class WorkerEngine:
         self._opened: Opened | None = None
         self._first: Workload | None = None
         self.busy_seconds = 0.0
+        self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = None
 
     def open(self) -> Opened:
@@ -176,6 +179,7 @@ class WorkerEngine:
             if one is not None:
                 one.close()
         self._worker = self._spare = None
+        compilation.remove_own_folder(self._environment)
 
     def _replace_worker(self) -> None:
         if self._worker is not None:
@@ -195,10 +199,11 @@ class WorkerEngine:
                 hint="free memory, or allow more processes and open files (`ulimit -a` shows the limits)",
             ) from error
 
-    def trace_memory(self) -> wire.Traced:
+    def trace_memory(self, *, without_data: bool = False) -> wire.Traced:
         """The memory of a step at any size; without lines where the step can't be traced."""
+        command = wire.TraceMemory(without_data=without_data)
         try:
-            reply = self._ask_in_time(wire.TraceMemory(), self._timeout_seconds)
+            reply = self._ask_in_time(command, self._timeout_seconds)
         except AutobatchError as error:
             return wire.Traced(lines=(), detail=error.message)
         finally:
@@ -239,14 +244,10 @@ class WorkerEngine:
     ) -> wire.Reply:
         if self._worker is None or not self._worker.has_session:
             self.open()
-        assert self._worker is not None
-        begin = time.monotonic()
         try:
-            reply = self._worker.ask(command, seconds)
+            reply = self._ask(command, seconds)
         except WorkerEndedError as end:
             raise AutobatchError(str(end), code="worker_died") from None
-        finally:
-            self.busy_seconds += time.monotonic() - begin
         if isinstance(reply, wire.Refused):
             raise reply.rebuilt()
         return reply
@@ -254,22 +255,30 @@ class WorkerEngine:
     def _measure(self, command: wire.TryOut | wire.TimeRound) -> wire.Tried | wire.Timed:
         if self._worker is None or not self._worker.has_session:
             self.open()
-        assert self._worker is not None
         self._used = True
-        begin = time.monotonic()
         try:
-            reply = self._worker.ask(command, self._timeout_seconds)
+            reply = self._ask(command, self._timeout_seconds)
         except WorkerEndedError as end:
             return endings.of_trial(command, end, self._timeout_seconds)
-        finally:
-            self.busy_seconds += time.monotonic() - begin
         if isinstance(reply, wire.Refused):
             raise reply.rebuilt()
         assert isinstance(reply, (wire.Tried, wire.Timed))
-        if isinstance(reply, wire.Tried) and reply.outcome is not Outcome.OK:
+        if isinstance(reply, wire.Tried) and reply.outcome is not Outcome.OK and self._worker is not None:
             # A process that ran out of memory keeps a fragmented heap and would understate the next size.
             self._worker.end_session()
         return reply
+
+    def _ask(self, command: wire.Command, seconds: float) -> wire.Reply:
+        """The reply of the present session; counts the time of it. Raises WorkerEndedError."""
+        worker = self._worker
+        assert worker is not None
+        begin, compiled_before = time.monotonic(), worker.compile_seconds
+        try:
+            return worker.ask(command, seconds)
+        finally:
+            compiled = worker.compile_seconds - compiled_before
+            self.compile_seconds += compiled
+            self.busy_seconds += time.monotonic() - begin - compiled
 
 
 def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:

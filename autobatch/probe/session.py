@@ -11,15 +11,16 @@ from typing import Any
 import numpy
 import torch
 
-from autobatch import fingerprint, shipping
+from autobatch import compilation, fingerprint, shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
-from autobatch.errors import AutobatchError, DeviceError, TargetError
+from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
 from autobatch.lightning_modules.completion import completed
 from autobatch.lightning_modules.frameworks import frameworks_in_use
 from autobatch.probe import loader_run, memory_run, noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
+from autobatch.records import Precision
 from autobatch.samples import Samples, SyntheticSamples, open_samples
 from autobatch.snapshot import Snapshot
 from autobatch.targets import Parts, at, exits, load_parts, told
@@ -83,7 +84,7 @@ class Session:
         if isinstance(command, wire.TryOut):
             return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
         if isinstance(command, wire.TraceMemory):
-            return memory_run.run(self._trainer, self._backend)
+            return memory_run.run(self._trainer, self._backend, without_data=command.without_data)
         if isinstance(command, wire.MeasureNoise):
             if not self._trainer.why_no_check:
                 self._at_start()
@@ -139,7 +140,7 @@ class Session:
 
     def _on_phase(self, name: str) -> None:
         # Rounds are timed: there, telling would cost more than some steps take.
-        if not self._in_round:
+        if not self._in_round or name in (compilation.BEGINS, compilation.ENDS):
             self._tell(wire.Phase(name=name))
 
     def _guard(self, phase: str, work: Callable[[], Any], recipe: wire.Recipe) -> Any:
@@ -171,7 +172,23 @@ class Session:
 def _load_parts(recipe: wire.Recipe) -> Parts:
     sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
     parts = shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
+    if recipe.precision is not None:
+        parts = replace(parts, precision=recipe.precision)
+        if parts.step is not None:
+            raise own_precision(parts.name)
+    elif parts.step is not None:
+        parts = replace(parts, precision=Precision.FP32)
     return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
+
+
+def own_precision(name: str) -> UsageError:
+    """The error for a precision asked of a loop that has its own."""
+    return UsageError(
+        "`--precision` can't be used with a `step` of your own",
+        code="own_precision",
+        facts=(f"the loop of `{name}` runs forward, backward and optimizers by itself",),
+        hint="put `with torch.autocast(...)` into that `step`, and leave the option out",
+    )
 
 
 def _open_samples(parts: Parts, command: wire.Start) -> tuple[Samples, Samples | None]:

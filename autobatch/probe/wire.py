@@ -13,7 +13,7 @@ from autobatch.errors import AutobatchError, DeviceError, SavedResultError, Targ
 from autobatch.extent import Scan
 from autobatch.noise import Chunks
 from autobatch.probe.oom import Cause
-from autobatch.records import Device, MemoryLine, Outcome, SampleSizes, Training, Workload
+from autobatch.records import Device, MemoryLine, Outcome, Precision, SampleSizes, Training, Workload
 
 # Lazily made optimizer state and what the allocator keeps show from the second and third step on.
 FULL_STEPS = 3
@@ -30,6 +30,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker gets at the workload: a target to import, or a file of pickled objects.
 
     `frameworks`: what they are known to import that takes seconds.
+    `precision` is None where that of the target is meant.
     """
 
     target: str = ""
@@ -39,6 +40,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
     epochs: float | None = None
+    precision: Precision | None = None
 
 
 class Start(_Message, frozen=True):
@@ -77,11 +79,19 @@ class TryOut(_Message, frozen=True):
 
 
 class TraceMemory(_Message, frozen=True):
-    """Log the storages of a step at two small sizes. Answered by Traced; the session is used up then."""
+    """Log the storages of a step at two small sizes. Answered by Traced; the session is used up then.
+
+    `without_data`: on tensors that take no memory, whatever the device.
+    """
+
+    without_data: bool = False
 
 
 class Traced(_Message, frozen=True):
-    """The bytes alive at the peak, as the highest of `lines`; without lines, `detail` says why."""
+    """The bytes alive at the peak, as the highest of `lines`; without lines, `detail` says why.
+
+    With lines, `detail` says what they leave out, if anything.
+    """
 
     lines: tuple[MemoryLine, ...]
     detail: str = ""
@@ -209,7 +219,8 @@ class Tried(_Message, frozen=True):
 
     `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
     largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
-    samples that were kept. `sizes`: what is known of them by now.
+    samples that were kept. `sizes`: what is known of them by now. `skipped_steps` had gradients beyond the
+    range of fp16, which a training skips as well.
     """
 
     batch_size: int
@@ -221,6 +232,7 @@ class Tried(_Message, frozen=True):
     reserved_bytes: int | None = None
     steps: int = 0
     optimizer_steps: int = 0
+    skipped_steps: int = 0
     finite: bool = True
     sizes: SampleSizes | None = None
     phase: str = ""

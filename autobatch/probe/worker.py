@@ -21,6 +21,7 @@ from typing import BinaryIO, NoReturn
 
 import psutil
 
+from autobatch import compilation
 from autobatch.errors import AutobatchError
 from autobatch.probe import family, wire
 
@@ -182,6 +183,8 @@ def _answer_for_descendants() -> None:
 
 def _end_everything(*_: object) -> NoReturn:
     _end_leftovers()
+    # A parent that was killed can't do it any more.
+    compilation.remove_own_folder(os.environ)
     os._exit(_ENDED_BY_PARENT)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from autobatch.records import LimitedBy, Limits, Recommendation
+from autobatch.records import LimitedBy, Limits, Precision, Recommendation
 
 # What a shell can be given as a target, such as `model.py` or `pkg.model:net`; objects given to `find`
 # have no such name.
@@ -32,7 +32,15 @@ def probe_command(recommendation: Recommendation) -> str:
     # Random inputs were described by options that the records don't keep.
     if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
         return ""
-    return f"autobatch probe {shlex.quote(target)}{_options(recommendation.limits)}"
+    return (
+        f"autobatch probe {shlex.quote(target)}{_precision(recommendation)}{_options(recommendation.limits)}"
+    )
+
+
+def _precision(recommendation: Recommendation) -> str:
+    # Also where the target says so by itself: what was measured is what the next search measures.
+    precision = recommendation.workload.precision
+    return "" if precision in (None, Precision.FP32) else f" --precision {precision}"
 
 
 def _options(limits: Limits) -> str:

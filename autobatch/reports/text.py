@@ -11,7 +11,7 @@ from autobatch._version import __version__
 from autobatch.errors import AutobatchError
 from autobatch.escaping import printable
 from autobatch.formatting import format_bytes, format_percent
-from autobatch.records import Device, Recommendation, Trial, Workload
+from autobatch.records import Device, Precision, Recommendation, Trial, Workload
 from autobatch.reports import answer, table
 from autobatch.reports.commands import next_commands
 from autobatch.reports.lines import Line, cells, clean, counted, hang, join, paint, shorten, wrap
@@ -130,7 +130,10 @@ def _workload_facts(workload: Workload) -> list[str]:
         facts.append(f"{name}, {samples}" if samples else name)
     elif samples:
         facts.append(samples)
-    return facts + [shorten(clean(name), _NAME_CELLS) for name in (workload.loss, workload.optimizer) if name]
+    facts += [shorten(clean(name), _NAME_CELLS) for name in (workload.loss, workload.optimizer) if name]
+    if workload.precision not in (None, Precision.FP32):
+        facts.append(f"{workload.precision} autocast")
+    return facts
 
 
 def _next(commands: Sequence[str], width: int) -> list[Line]:

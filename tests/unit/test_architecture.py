@@ -24,6 +24,7 @@ LAYERS = (
     ("formatting", "extent"),
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
+    ("compilation", "precision"),
     ("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
     ("sources", "outline"),
     ("workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
