@@ -20,6 +20,7 @@ from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
+from autobatch.keras_models import kinds
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.confirmation import confirm
@@ -90,7 +91,8 @@ def find(
 
     _refuse_in_worker()
     with shipping.packed(objects) as payload:
-        recipe = wire.Recipe(payload=payload, sys_path=tuple(sys.path))
+        libraries = ("keras",) if kinds.is_model(model) else ()
+        recipe = wire.Recipe(payload=payload, sys_path=tuple(sys.path), libraries=libraries)
         return probe(recipe, limits, device=device)
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from autobatch import optimizers
 from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
+from autobatch.keras_models import compiled
 from autobatch.loaders import LoaderSettings
 from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of
 from autobatch.records import SampleSizes, Workload
@@ -52,6 +53,7 @@ class Trainer:
         self._enter("build")
         self.model = parts.make_model().to(device)
         self.model.train()
+        self._compiled = self._open_compiled()
         self._loss_name, self._loss = self._choose_loss()
         self.optimizers = self._make_optimizers()
         for optimizer in self.optimizers:
@@ -72,6 +74,8 @@ class Trainer:
         """Why neither the gradient's noise nor a loss can be measured; empty where they can."""
         if self._parts.step is not None:
             return "your `step` keeps its gradients to itself"
+        if self._compiled is not None and self._compiled.own_step:
+            return "the model's own `train_step` keeps its gradients to itself"
         if isinstance(self._samples, StreamedSamples):
             return "the data set is a stream, which gives its samples once"
         return ""
@@ -80,6 +84,16 @@ class Trainer:
     def sample_sizes(self) -> SampleSizes | None:
         """How large the training samples are, of those that were looked at so far."""
         return self._samples.sizes
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What takes seconds to import beside torch, and is the same for every session."""
+        return () if self._compiled is None else ("keras",)
+
+    @property
+    def drifting(self) -> list[torch.Tensor]:
+        """What a forward pass changes in the model, buffers excepted."""
+        return [] if self._compiled is None else self._compiled.drifting
 
     @property
     def keeps_samples(self) -> bool:
@@ -101,16 +115,16 @@ class Trainer:
         return Workload(
             target=self._parts.name,
             model=type(self.model).__name__,
-            parameters=sum(p.numel() for p in self.model.parameters() if not _is_lazy(p)),
+            parameters=self._count_parameters(),
             loss=self._loss_name,
-            optimizer=" and ".join(type(optimizer).__name__ for optimizer in self.optimizers),
+            optimizer=optimizers.names(self.optimizers),
             learning_rate=optimizers.learning_rate(self.optimizers),
             decays=optimizers.decays(self.optimizers),
             dataset=self._samples.kind,
             dataset_size=self._samples.size,
-            batch_size=self._parts.batch_size,
+            batch_size=self._present_batch_size,
             epochs=self._parts.epochs,
-            schedule=self._parts.schedule,
+            schedule=self._parts.schedule or (() if self._compiled is None else self._compiled.schedule),
             synthetic=self._samples.synthetic,
             sizes=self._samples.sizes,
             workers=None if self._parts.loader is None else self._parts.loader.workers,
@@ -153,6 +167,8 @@ class Trainer:
         if self._parts.step is not None:
             loss = self._parts.step(self.model, self._optimizer_argument(), batch)
             return loss.detach() if isinstance(loss, torch.Tensor) else None
+        if self._compiled is not None:
+            return self._compiled_step(self._compiled, batch)
         loss = self._backward(batch)
         self._enter("step")
         for optimizer in self.optimizers:
@@ -166,7 +182,11 @@ class Trainer:
         self._enter("forward")
         if self._parts.step is not None:
             raise TargetError("your `step` keeps its gradients to itself", code="no_gradient")
-        self._backward(to_device(batch, self._device))
+        batch = to_device(batch, self._device)
+        if self._compiled is not None:
+            self._compiled.backward(batch)
+        else:
+            self._backward(batch)
 
     def _backward(self, batch: Any) -> torch.Tensor:
         loss = self._loss(batch)
@@ -176,7 +196,7 @@ class Trainer:
 
     def evaluate(self, batch: Any) -> torch.Tensor | None:
         """The loss of a batch, without gradients; None for a loop of the user's own (`step`)."""
-        if self._parts.step is not None:
+        if self._parts.step is not None or (self._compiled is not None and self._compiled.own_step):
             return None
         self._enter("evaluation")
         modes = [(module, module.training) for module in self.model.modules()]
@@ -217,8 +237,37 @@ class Trainer:
     def _optimizer_argument(self) -> Any:
         return self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
 
+    def _open_compiled(self) -> compiled.CompiledModel | None:
+        """The model as Keras trains it, where it is one of Keras'."""
+        names = ("loss_fn", "optimizer", "make_optimizers", "training_step", "step")
+        given = {name: getattr(self._parts, name) for name in names}
+        found = compiled.open_model(self.model, self._device, given, lambda: self._samples.batch(1, 0))
+        if found is not None:
+            self._samples.at_once = True
+            if self._parts.batch_size is None:
+                self._inferred.append(f"present batch size: {compiled.BATCH_SIZE}, which Keras' `fit` takes")
+        return found
+
+    @property
+    def _present_batch_size(self) -> int | None:
+        return self._parts.batch_size or (None if self._compiled is None else compiled.BATCH_SIZE)
+
+    def _count_parameters(self) -> int:
+        if self._compiled is not None:
+            return self._compiled.parameters
+        return sum(p.numel() for p in self.model.parameters() if not _is_lazy(p))
+
+    def _compiled_step(self, model: compiled.CompiledModel, batch: Any) -> torch.Tensor | None:
+        """A step that Keras makes as a whole: no phase of it can be told from the others."""
+        self._enter("step")
+        loss = model.step(batch)
+        self._count_step()
+        return loss
+
     def _choose_loss(self) -> tuple[str, Callable[[Any], torch.Tensor]]:
         parts = self._parts
+        if self._compiled is not None:
+            return self._compiled.loss_name, self._compiled.loss
         if parts.step is not None:
             return "your `step`", lambda batch: torch.zeros(())
         if parts.training_step is not None:
@@ -251,6 +300,8 @@ class Trainer:
 
     def _make_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = self._parts
+        if self._compiled is not None:
+            return [self._compiled.optimizer]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if parts.make_optimizers is not None:
             return optimizers.as_optimizers(parts.make_optimizers(self.model), self.model, self._device)

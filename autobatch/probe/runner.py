@@ -94,7 +94,8 @@ class WorkerEngine:
         if endings.identity(reply.workload) != endings.identity(self._first):
             self._worker.end_session()
             raise endings.changed(self._start.recipe, self._first, reply.workload)
-        self._start = msgspec.structs.replace(self._start, scan=reply.scan)
+        recipe = msgspec.structs.replace(self._start.recipe, libraries=reply.libraries)
+        self._start = msgspec.structs.replace(self._start, recipe=recipe, scan=reply.scan)
         self.sizes = self.sizes or reply.workload.sizes
         return Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
 

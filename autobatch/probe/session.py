@@ -125,6 +125,7 @@ class Session:
             torch=str(torch.__version__),
             watch_bytes=getattr(backend, "watch_bytes", None),
             scan=samples.found,
+            libraries=trainer.libraries,
         )
 
     def _on_phase(self, name: str) -> None:

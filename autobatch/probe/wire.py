@@ -27,7 +27,10 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker gets at the workload: a target to import, or a file of pickled objects."""
+    """How a worker gets at the workload: a target to import, or a file of pickled objects.
+
+    `libraries` are known to be needed: they are imported once, ahead of the sessions.
+    """
 
     target: str = ""
     payload: str = ""
@@ -35,6 +38,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
     epochs: float | None = None
+    libraries: tuple[str, ...] = ()
 
 
 class Start(_Message, frozen=True):
@@ -148,13 +152,17 @@ class Began(_Message, frozen=True):
 
 
 class Opened(_Message, frozen=True):
-    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed."""
+    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed.
+
+    `libraries`: what a further session needs not import by itself.
+    """
 
     device: Device
     workload: Workload
     torch: str
     watch_bytes: int | None = None
     scan: Scan | None = None
+    libraries: tuple[str, ...] = ()
 
 
 class Devices(_Message, frozen=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import queue
 import signal
@@ -21,6 +22,7 @@ from typing import BinaryIO, NoReturn
 import psutil
 
 from autobatch.errors import AutobatchError
+from autobatch.keras_models import backend as keras_backend
 from autobatch.probe import family, wire
 
 _PR_SET_PDEATHSIG = 1
@@ -48,6 +50,8 @@ def main() -> NoReturn:
         # After a session died, a command meant for it may still lie in the pipe.
         command = _decoded(line)
         if isinstance(command, (wire.Start, wire.ListDevices)):
+            if isinstance(command, wire.Start):
+                _import_ahead(command.recipe.libraries)
             if not forks:
                 _serve(command, commands, replies)
             _serve_in_child(command, commands, replies)
@@ -145,6 +149,14 @@ def _import_torch() -> None:
 
     # What was imported stays: no later collection has to walk it, and no fork has to copy it.
     gc.freeze()
+
+
+def _import_ahead(libraries: tuple[str, ...]) -> None:
+    """Imports Keras where it is needed, once for all sessions. What fails is the session's to tell."""
+    if "keras" in libraries and "keras" not in sys.modules and keras_backend.is_torch():
+        with contextlib.suppress(Exception):
+            importlib.import_module("keras")
+        gc.freeze()
 
 
 def _no_torch(error: Exception) -> AutobatchError:

@@ -24,7 +24,10 @@ LAYERS = (
     ("formatting", "extent"),
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
-    ("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
+    (
+        *("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses"),
+        *("optimizers", "keras_models"),
+    ),
     ("workload", "snapshot", "gradients"),
     ("probe", "check", "planning", "reports", "saved"),
     ("api", "progress"),
