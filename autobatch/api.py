@@ -21,6 +21,7 @@ from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
 from autobatch.formatting import parse_precision
+from autobatch.keras_models import kinds
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.confirmation import confirm
@@ -124,7 +125,10 @@ def find_of(
             payload=payload,
             sys_path=tuple(sys.path),
             precision=precision,
-            frameworks=frameworks_of(sent["model"], data),
+            frameworks=(
+                *frameworks_of(sent["model"], data),
+                *(("keras",) if kinds.is_model(sent["model"]) else ()),
+            ),
         )
         return probe(recipe, limits, device=device, fresh=fresh)
 

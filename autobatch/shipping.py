@@ -16,6 +16,8 @@ from typing import Any
 from autobatch import compilation
 from autobatch.errors import AutobatchError, UsageError
 from autobatch.formatting import format_bytes
+from autobatch.keras_models import kinds
+from autobatch.keras_models.archive import Archive
 from autobatch.targets import Parts, told
 
 _MAX_DEPTH = 4
@@ -28,11 +30,12 @@ def packed(parts: dict[str, Any]) -> Iterator[str]:
     """The path of a private file with the pickled `parts`, for as long as the context lasts.
 
     They are one pickle, so that an optimizer keeps its parameters. The caller's objects are only read.
-    Raises UsageError where a part can't be pickled, naming the attribute at fault, and AutobatchError where
-    the file can't be written.
+    Raises UsageError where a part can't be pickled, naming the attribute at fault, AutobatchError where the
+    file can't be written, and TargetError for a part of Keras that can't be measured.
     """
     import torch
 
+    parts = _with_keras(parts)
     # On Linux a TemporaryFile has no name, so that not even SIGKILL leaves it behind.
     make = tempfile.TemporaryFile if sys.platform == "linux" else tempfile.NamedTemporaryFile
     with make(prefix="autobatch-", suffix=".pt") as file:
@@ -42,6 +45,14 @@ def packed(parts: dict[str, Any]) -> Iterator[str]:
         except Exception as error:
             raise _not_sendable(parts, error) from None
         yield f"/proc/{os.getpid()}/fd/{file.fileno()}" if sys.platform == "linux" else file.name
+
+
+def _with_keras(parts: dict[str, Any]) -> dict[str, Any]:
+    """The same parts, a Keras model among them as its archive."""
+    kinds.refuse_batches(parts.get("dataset"))
+    kinds.refuse_batches(parts.get("val_dataset"))
+    kinds.refuse_other_backend(parts.get("model"))
+    return {**parts, "model": Archive(parts["model"])} if kinds.is_model(parts.get("model")) else parts
 
 
 def unpack(path: str) -> Parts:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from autobatch.errors import AutobatchError, TargetError, message_of, missing_file
 from autobatch.formatting import parse_precision
+from autobatch.keras_models import kinds
 from autobatch.loaders import LoaderSettings, settings_of
 from autobatch.records import Precision, StepCount
 
@@ -312,6 +313,7 @@ def _candidate_hint(module: ModuleType, path: str) -> str:
 
 
 def _as_factory(model: Any, target: str) -> tuple[Callable[[], nn.Module], nn.Module | None]:
+    kinds.refuse_other_backend(model)
     if isinstance(model, nn.Module):
         return (lambda: model), model
     if not callable(model):
@@ -323,6 +325,7 @@ def _as_factory(model: Any, target: str) -> tuple[Callable[[], nn.Module], nn.Mo
 
     def make() -> nn.Module:
         made = model()
+        kinds.refuse_other_backend(made)
         if not isinstance(made, nn.Module):
             raise TargetError(
                 f"`{getattr(model, '__name__', model)}()` returned a {type(made).__name__}, not an nn.Module",

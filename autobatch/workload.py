@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader
 from autobatch import compilation, optimizers
 from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
+from autobatch.keras_models import compiled
 from autobatch.loaders import LoaderSettings
 from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of, widened
 from autobatch.precision import Arithmetic
-from autobatch.records import SampleSizes, Workload
+from autobatch.records import Precision, SampleSizes, Workload
 from autobatch.samples import Samples, StreamedSamples, StreamEndedError
 from autobatch.targets import Parts
 
@@ -64,6 +65,7 @@ class Trainer:
         if self.compiled:
             compilation.lift_limits()
         self.model.train()
+        self._keras = self._open_keras()
         self._loss_name, self._loss = self._choose_loss()
         self.optimizers = self._make_optimizers()
         for optimizer in self.optimizers:
@@ -84,6 +86,8 @@ class Trainer:
         """Why neither the gradient's noise nor a loss can be measured; empty where they can."""
         if self._parts.step is not None:
             return "your `step` keeps its gradients to itself"
+        if self._keras is not None and self._keras.own_step:
+            return "the model's own `train_step` keeps its gradients to itself"
         if isinstance(self._samples, StreamedSamples):
             return "the data set is a stream, which gives its samples once"
         return ""
@@ -92,6 +96,16 @@ class Trainer:
     def sample_sizes(self) -> SampleSizes | None:
         """How large the training samples are, of those that were looked at so far."""
         return self._samples.sizes
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """What takes seconds to import beside torch, and is the same for every session."""
+        return () if self._keras is None else ("keras",)
+
+    @property
+    def drifting(self) -> list[torch.Tensor]:
+        """What a forward pass changes in the model, buffers excepted."""
+        return [] if self._keras is None else self._keras.drifting
 
     @property
     def keeps_samples(self) -> bool:
@@ -113,20 +127,20 @@ class Trainer:
         return Workload(
             target=self._parts.name,
             model=compilation.name_of(self.model),
-            parameters=sum(p.numel() for p in self.model.parameters() if not _is_lazy(p)),
+            parameters=self._count_parameters(),
             loss=self._loss_name,
-            optimizer=" and ".join(type(optimizer).__name__ for optimizer in self.optimizers),
+            optimizer=optimizers.names(self.optimizers),
             learning_rate=optimizers.learning_rate(self.optimizers),
             decays=optimizers.decays(self.optimizers),
             dataset=self._samples.kind,
             dataset_size=self._samples.size,
-            batch_size=self._parts.batch_size,
+            batch_size=self._present_batch_size,
             epochs=self._parts.epochs,
-            schedule=self._parts.schedule,
+            schedule=self._parts.schedule or (() if self._keras is None else self._keras.schedule),
             synthetic=self._samples.synthetic,
             sizes=self._samples.sizes,
             workers=None if self._parts.loader is None else self._parts.loader.workers,
-            precision=None if self._parts.step is not None else self._parts.precision,
+            precision=self._precision,
             inferred=(*self._inferred, *self._parts.remarks()),
         )
 
@@ -166,6 +180,8 @@ class Trainer:
         if self._parts.step is not None:
             loss = self._parts.step(self.model, self._optimizer_argument(), batch)
             return loss.detach() if isinstance(loss, torch.Tensor) else None
+        if self._keras is not None:
+            return self._keras_step(self._keras, batch)
         # As in a loop of one's own, the loss lives until the next one: its graph lies between the tensors
         # on the heap, and what fits there depends on it.
         loss = self._last_loss = self._backward(batch)
@@ -182,6 +198,9 @@ class Trainer:
         if self._parts.step is not None:
             raise TargetError("your `step` keeps its gradients to itself", code="no_gradient")
         batch = to_device(batch, self._device)
+        if self._keras is not None:
+            self._keras.backward(batch)
+            return
         for _ in range(_MOST_SKIPS):
             self._backward(batch)
             if self.arithmetic.unscale(self.optimizers):
@@ -236,7 +255,7 @@ class Trainer:
 
     def evaluate(self, batch: Any) -> torch.Tensor | None:
         """The loss of a batch, without gradients; None for a loop of the user's own (`step`)."""
-        if self._parts.step is not None:
+        if self._parts.step is not None or (self._keras is not None and self._keras.own_step):
             return None
         self._enter("evaluation")
         modes = [(module, module.training) for module in self.model.modules()]
@@ -282,8 +301,45 @@ class Trainer:
     def _optimizer_argument(self) -> Any:
         return self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
 
+    def _open_keras(self) -> compiled.CompiledModel | None:
+        """The model as Keras trains it, where it is one of Keras'."""
+        names = ("loss_fn", "optimizer", "make_optimizers", "training_step", "step")
+        given = {name: getattr(self._parts, name) for name in names}
+        found = compiled.open_model(self.model, self._device, given, lambda: self._samples.batch(1, 0))
+        if found is not None:
+            if self._parts.precision is not Precision.FP32:
+                raise _keras_precision(self._parts.precision)
+            self._samples.at_once = True
+            if self._parts.batch_size is None:
+                self._inferred.append(f"present batch size: {compiled.BATCH_SIZE}, which Keras' `fit` takes")
+        return found
+
+    @property
+    def _precision(self) -> Precision | None:
+        """None where the training has its own."""
+        own = self._parts.step is not None or self._keras is not None
+        return None if own else self._parts.precision
+
+    @property
+    def _present_batch_size(self) -> int | None:
+        return self._parts.batch_size or (None if self._keras is None else compiled.BATCH_SIZE)
+
+    def _count_parameters(self) -> int:
+        if self._keras is not None:
+            return self._keras.parameters
+        return sum(p.numel() for p in self.model.parameters() if not _is_lazy(p))
+
+    def _keras_step(self, model: compiled.CompiledModel, batch: Any) -> torch.Tensor | None:
+        """A step that Keras makes as a whole: no phase of it can be told from the others."""
+        self._enter("step")
+        loss = model.step(batch)
+        self._count_step()
+        return loss
+
     def _choose_loss(self) -> tuple[str, Callable[[Any], torch.Tensor]]:
         parts = self._parts
+        if self._keras is not None:
+            return self._keras.loss_name, self._keras.loss
         if parts.step is not None:
             return "your `step`", lambda batch: torch.zeros(())
         if parts.training_step is not None:
@@ -316,6 +372,8 @@ class Trainer:
 
     def _make_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = self._parts
+        if self._keras is not None:
+            return [self._keras.optimizer]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if parts.make_optimizers is not None:
             return optimizers.as_optimizers(parts.make_optimizers(self.model), self.model, self._device)
@@ -332,6 +390,14 @@ class Trainer:
             )
         self._inferred.append(f"optimizer: AdamW, learning rate {_DEFAULT_LEARNING_RATE:g}")
         return [torch.optim.AdamW(trained, lr=_DEFAULT_LEARNING_RATE)]
+
+
+def _keras_precision(asked: Precision) -> TargetError:
+    return TargetError(
+        f"`{asked}` can't be asked of a Keras model, which has a policy for it",
+        code="own_precision",
+        hint='leave it out, and call `keras.config.set_dtype_policy("mixed_bfloat16")` before the model is built',
+    )
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -19,6 +19,7 @@ import psutil
 from autobatch import compilation
 from autobatch.devices import host
 from autobatch.errors import AutobatchError
+from autobatch.keras_models import backend as keras_backend
 from autobatch.probe import family, wire
 
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -228,7 +229,7 @@ class WorkerProcess:
 
 def worker_environment(kind: str | None, *, contended: bool) -> dict[str, str]:
     """Variables that have to be set before the worker imports torch."""
-    environment: dict[str, str] = {}
+    environment = keras_backend.worker_environment()
     if contended:
         # Threads that spin while they wait take the processor from the ones that work.
         environment["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -135,7 +135,7 @@ class Session:
             torch=str(torch.__version__),
             watch_bytes=getattr(backend, "watch_bytes", None),
             scan=samples.found,
-            frameworks=frameworks_in_use(),
+            frameworks=(*frameworks_in_use(), *trainer.frameworks),
         )
 
     def _on_phase(self, name: str) -> None:

@@ -175,7 +175,10 @@ class Began(_Message, frozen=True):
 
 
 class Opened(_Message, frozen=True):
-    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed."""
+    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed.
+
+    `libraries`: what a further session needs not import by itself.
+    """
 
     device: Device
     workload: Workload

@@ -23,6 +23,7 @@ import psutil
 
 from autobatch import compilation
 from autobatch.errors import AutobatchError
+from autobatch.keras_models import backend as keras_backend
 from autobatch.probe import family, wire
 
 _PR_SET_PDEATHSIG = 1
@@ -155,7 +156,8 @@ def _import_frameworks(names: tuple[str, ...]) -> None:
     """Imports those that are known and not here yet. Where that fails, a session tries again, and tells."""
     from autobatch.lightning_modules.frameworks import FRAMEWORKS
 
-    wanted = [name for name in names if name in FRAMEWORKS and name not in sys.modules]
+    known = (*FRAMEWORKS, "keras") if keras_backend.is_torch() else FRAMEWORKS
+    wanted = [name for name in names if name in known and name not in sys.modules]
     for name in wanted:
         with contextlib.suppress(Exception):
             importlib.import_module(name)

@@ -25,7 +25,10 @@ LAYERS = (
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
     ("trainings", "contest", "comparison", "advice", "recommender"),
     ("compilation", "precision"),
-    ("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses", "optimizers"),
+    (
+        *("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses"),
+        *("optimizers", "keras_models"),
+    ),
     ("sources", "outline"),
     ("workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
     ("probe", "check", "planning", "reports", "saved", "cache"),
