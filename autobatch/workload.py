@@ -396,7 +396,7 @@ def _keras_precision(asked: Precision) -> TargetError:
     return TargetError(
         f"`{asked}` can't be asked of a Keras model, which has a policy for it",
         code="own_precision",
-        hint='leave it out; `keras.config.set_dtype_policy("mixed_bfloat16")` sets one for models built after it',
+        hint='leave it out, and call `keras.config.set_dtype_policy("mixed_bfloat16")` before you build it',
     )
 
 

@@ -11,10 +11,12 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from autobatch import api
 from autobatch.errors import UsageError
 from autobatch.lightning_modules.frameworks import framework_of, is_datamodule
-from autobatch.records import Limits, Recommendation
+from autobatch.records import Limits, Precision, Recommendation
 
 # These leave no whole model in a process that could be measured.
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+# Other precisions turn the module itself into another type, and go with it.
+_AUTOCAST = {"bf16-mixed": Precision.BF16, "16-mixed": Precision.FP16}
 HINT = (
     "let `train_dataloader` use `self.batch_size` of the module or the data module, or name your own "
     "attribute with `AutoBatch(attribute=...)`"
@@ -73,7 +75,10 @@ class Fit:
             "prepared": True,
         }
         return api.find_of(
-            objects, _limits_of_a_rank(limits, trainer.world_size), device=str(trainer.strategy.root_device)
+            objects,
+            _limits_of_a_rank(limits, trainer.world_size),
+            precision=_AUTOCAST.get(trainer.precision) if self._module.automatic_optimization else None,
+            device=str(trainer.strategy.root_device),
         )
 
     def set_sizes(self, batch_size: int, accumulation_steps: int) -> None:

@@ -70,9 +70,9 @@ def tune_training_arguments(
         batch_size=present,
         epochs=args.num_train_epochs if args.max_steps <= 0 else None,
         schedule={name: int(getattr(args, name)) for name in _SCHEDULE},
+        precision=_precision(args),
         device=str(args.device),
         limits=limits,
-        **_precision(args),
     )
     if found.accumulation_steps > 1:
         warnings = accumulation.doubts(args, model, dataset, collate, found)
@@ -126,17 +126,9 @@ def _check(args: Any, model: Any) -> None:
             )
 
 
-def _precision(args: TrainingArguments) -> dict[str, Any]:
-    """What `find` is told of the precision. Raises UsageError for one that it can't train in."""
-    for name in ("bf16", "fp16"):
-        if getattr(args, name):
-            raise UsageError(
-                f"the arguments set `{name}`, and only float32 is measured here",
-                code="unmeasured_argument",
-                facts=(f"`{name}` is True",),
-                hint="give `autobatch.find` a `training_step` that runs the model under `torch.autocast`",
-            )
-    return {}
+def _precision(args: TrainingArguments) -> str | None:
+    """The precision of the Trainer's autocast; None where it has none."""
+    return next((name for name in ("bf16", "fp16") if getattr(args, name)), None)
 
 
 def _label_names(args: TrainingArguments, model: nn.Module) -> list[str]:

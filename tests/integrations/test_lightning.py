@@ -26,6 +26,7 @@ from autobatch.examples.lightning_digits import Digits, DigitsNet
 from autobatch.integrations.lightning import AutoBatch
 from autobatch.lightning_modules.completion import completed
 from autobatch.lightning_modules.frameworks import detached
+from autobatch.records import Precision
 from autobatch.samples import open_samples
 from autobatch.targets import load_parts, parts_from_objects
 from autobatch.workload import Trainer
@@ -469,9 +470,11 @@ def test_a_loader_given_to_fit_is_made_again_and_gradients_are_accumulated() -> 
         Limits(min_batch=4, max_batch=4, global_batch=12, budget_seconds=3, check=False), learning_rate=False
     )
     loader = DataLoader(DATASET, batch_size=6, shuffle=True, drop_last=True, collate_fn=stacked)
-    trainer = fit(Net(), [tuned, losses], data={"train_dataloaders": loader}, accumulate_grad_batches=2)
+    options = {"accumulate_grad_batches": 2, "precision": "bf16-mixed"}
+    trainer = fit(Net(), [tuned, losses], data={"train_dataloaders": loader}, **options)
     found = tuned.recommendation
     assert found is not None
+    assert found.workload.precision is Precision.BF16
     assert (found.batch_size, found.accumulation_steps, found.workload.batch_size) == (4, 3, 12)
     made = trainer.train_dataloader
     assert (made.batch_size, made.drop_last, made.collate_fn) == (4, True, stacked)

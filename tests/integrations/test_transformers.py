@@ -36,6 +36,7 @@ from autobatch.examples import hf_text
 from autobatch.integrations import accumulation
 from autobatch.integrations import transformers as integration
 from autobatch.integrations.transformers import tune_training_arguments, with_batch_size
+from autobatch.records import Precision
 from tests.strategies import recommendations
 
 QUICK = Limits(max_batch=4, budget_seconds=2, check=False)
@@ -198,12 +199,15 @@ def test_a_trainer_trains_with_them(tuned: Tuned):
 
 def test_columns_and_labels_go_the_way_of_the_trainer(tmp_path: Path):
     """A column of text would not collate, and `label` is what the default collator takes for `labels`."""
-    args = arguments(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=40)
+    args = arguments(
+        tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=40, bf16=True
+    )
     new, found = tune_training_arguments(args, bert(), Columns(32), eval_dataset=Columns(8), limits=QUICK)
     assert new.per_device_train_batch_size == found.batch_size
     assert found.accumulation_steps == new.gradient_accumulation_steps == 1
     assert found.workload.loss == "the model's own"
     assert found.workload.batch_size == 4
+    assert found.workload.precision is Precision.BF16
     assert new.max_steps == round(40 * 4 / found.batch_size)
     assert found.workload.epochs is None
 
@@ -299,7 +303,6 @@ def test_the_learning_rate_is_set_where_it_was_asked_for(found: Recommendation, 
     [
         ({"label_smoothing_factor": 0.1}, "unmeasured_argument", "`label_smoothing_factor` is 0.1"),
         ({"torch_compile": True}, "unmeasured_argument", "`torch_compile`"),
-        ({"bf16": True}, "unmeasured_argument", "`bf16`"),
     ],
 )
 def test_a_step_that_is_not_measured_here_is_an_error(tmp_path: Path, changed, code, words):
