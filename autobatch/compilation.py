@@ -91,9 +91,9 @@ def reduced(value: object) -> tuple[Any, ...] | None:
     if call is None:
         return None
     parts: Any = value.__reduce_ex__(2)
-    if len(parts) != 3:
+    if len(parts) < 3 or any(part is not None for part in parts[3:]):
         raise TypeError(f"a {type(value).__name__} that was compiled in place pickles itself")
-    make, arguments, state = parts
+    make, arguments, state = parts[:3]
     return make, arguments, (state, _settings(_context_of(call))), None, None, _restore_compiled
 
 

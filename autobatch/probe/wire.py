@@ -81,7 +81,7 @@ class TryOut(_Message, frozen=True):
 class TraceMemory(_Message, frozen=True):
     """Log the storages of a step at two small sizes. Answered by Traced; the session is used up then.
 
-    `without_data`: on tensors that take no memory, whatever the device.
+    `without_data`: on tensors that take no memory, whatever the device, with lines down to a batch of none.
     """
 
     without_data: bool = False

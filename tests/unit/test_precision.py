@@ -29,6 +29,8 @@ from autobatch.snapshot import Snapshot
 from autobatch.targets import parts_from_objects
 from autobatch.workload import Trainer
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 INPUTS, TARGETS = torch.randn(64, 8), torch.randn(64, 2)
 HALF = [Precision.BF16, Precision.FP16]
 MODEL = "from torch import nn\nmodel = nn.Linear(4, 2)\n"
