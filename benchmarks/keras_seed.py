@@ -1,9 +1,9 @@
 """Does the recommended batch size beat the text's own? The beginner's Keras model, trained by `fit`.
 
-    python benchmarks/keras_seed.py [--seeds COUNT]
+    python benchmarks/keras_seed.py [--seeds COUNT] [--budget SECONDS]
 
-Writes results/keras_seed.json as it goes. `autobatch.find` is asked once, with the text's size of 10 as
-the present one. For each seed two trainings follow from the same first weights, one after the other: A at
+Writes results/keras_seed.json as it goes, with a part for each budget. `autobatch.find` is asked once, with
+the text's size of 10 as the present one and the budget given, the default of 60 seconds without. For each seed two trainings follow from the same first weights, one after the other: A at
 batch size 10 with the compiled learning rate, for the text's 20 epochs, then B with the answer.
 
 target    the validation loss that A ends with: the median of its last five epochs
@@ -38,7 +38,7 @@ import numpy
 import torch
 
 import autobatch
-from autobatch import Recommendation
+from autobatch import Limits, Recommendation
 from autobatch.devices import host
 from autobatch.examples import keras_beginner
 
@@ -156,7 +156,7 @@ def _told(run: Run, epoch: int) -> dict[str, Any]:
     }
 
 
-def find() -> tuple[Recommendation, float]:
+def find(budget_seconds: float) -> tuple[Recommendation, float]:
     """(the answer, the seconds that it took from the call on)."""
     begin = time.perf_counter()
     answer = autobatch.find(
@@ -164,6 +164,7 @@ def find() -> tuple[Recommendation, float]:
         keras_beginner.build_dataset(),
         val_dataset=keras_beginner.build_val_dataset(),
         batch_size=keras_beginner.batch_size,
+        limits=Limits(budget_seconds=budget_seconds),
     )
     return answer, time.perf_counter() - begin
 
@@ -207,10 +208,11 @@ def environment() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--budget", type=float, default=Limits().budget_seconds)
     options = parser.parse_args()
 
     about = environment()
-    answer, find_seconds = find()
+    answer, find_seconds = find(options.budget)
     told = {
         "batch_size": answer.batch_size,
         "learning_rate": answer.learning_rate,
@@ -230,7 +232,9 @@ def main() -> None:
             "summary": summed_up(pairs, find_seconds),
             "pairs": pairs,
         }
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        kept[f"budget of {options.budget:g} s"] = result
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     print(json.dumps(summed_up(pairs, find_seconds), indent=1))
 
 

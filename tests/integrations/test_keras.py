@@ -30,6 +30,9 @@ from autobatch.gradients import has_batch_norm, measure_chunks
 from autobatch.keras_models import backend, kinds
 from autobatch.keras_models.archive import Archive
 from autobatch.law import learning_rate_power
+from autobatch.probe.process import worker_environment
+from autobatch.probe.runner import WorkerEngine
+from autobatch.probe.wire import Recipe
 from autobatch.samples import open_samples
 from autobatch.snapshot import Snapshot
 from autobatch.targets import Parts, parts_from_objects
@@ -541,3 +544,25 @@ def test_the_guide_runs(tmp_path: Path):
     )
     assert ended.returncode == 0, ended.stderr
     assert "Epoch 20/20" in ended.stdout
+
+
+def test_keras_is_imported_once_ahead_of_all_further_sessions(tmp_path: Path):
+    file = tmp_path / "tells_whether_keras_is_there.py"
+    file.write_text(
+        "import sys\n"
+        "print('there' if 'keras' in sys.modules else 'not there')\n"
+        "import numpy, keras\n"
+        "model = keras.Sequential([keras.layers.Dense(1)])\n"
+        "model.compile('sgd', 'mse')\n"
+        "dataset = (numpy.ones((8, 3)), numpy.ones((8, 1)))\n"
+    )
+    said: list[str] = []
+    environment = worker_environment("cpu", contended=False)
+    engine = WorkerEngine(Recipe(target=str(file)), Limits(), "cpu", environment, said.append)
+    try:
+        for _ in range(2):
+            engine.open()
+            engine.renew()
+    finally:
+        engine.close()
+    assert said == ["not there", "there"]
