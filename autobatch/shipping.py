@@ -56,13 +56,18 @@ def _with_keras(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(path: str) -> Parts:
-    """The parts of a `find` call, in the worker. The file was written by this user's own process."""
-    import torch
-
+    """The parts of a `find` call, in the worker."""
     from autobatch.targets import parts_from_objects
 
-    objects = torch.load(path, map_location="cpu", weights_only=False)
-    return parts_from_objects(objects)
+    return parts_from_objects(unpack_objects(path))
+
+
+def unpack_objects(path: str) -> dict[str, Any]:
+    """What was packed, in a child on the CPU. The file was written by this user's own process."""
+    import torch
+
+    objects: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    return objects
 
 
 def _not_sendable(parts: dict[str, Any], error: Exception) -> AutobatchError:

@@ -138,10 +138,9 @@ def _end_with_parent() -> None:
 
 
 def _compare(payload: str, folder: str) -> dict[str, Any]:
-    import torch
     import transformers
 
-    objects = torch.load(payload, map_location="cpu", weights_only=False)
+    objects = shipping.unpack_objects(payload)
     rows = list(_first_rows(objects["dataset"], objects["samples"] * objects["steps"]))
     steps = objects["steps"]
     samples = len(rows) // steps

@@ -16,7 +16,7 @@ import numpy
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from transformers import (
@@ -287,7 +287,7 @@ def test_labels_of_other_names_use_the_models_own_loss_too(tmp_path: Path):
     assert loss.requires_grad
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(found=recommendations(), asked=st.booleans())
 def test_the_learning_rate_is_set_where_it_was_asked_for(found: Recommendation, asked: bool):
     args = arguments(Path("nowhere"), learning_rate=1e-3)

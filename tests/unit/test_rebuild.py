@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
     BatchSampler,
@@ -193,7 +193,7 @@ def test_a_stream_is_read_as_before(workers: int):
     assert sorted(flat(epoch)) == list(range(30))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(recommendations())
 def test_a_recommendation_gives_its_batch_size(found):
     assert autobatch.rebuild(DataLoader(Numbers(5)), found).batch_size == found.batch_size
