@@ -118,7 +118,7 @@ class Session:
         with torch.enable_grad():
             backend.warm_up()
         on_host = backend.torch_device == "cpu" and parts.made is not None
-        held_bytes = model_bytes(parts.made) if on_host and parts.made else 0
+        held_bytes = model_bytes(parts.made) if on_host and parts.made is not None else 0
         backend.limit_memory(command.memory_bytes, held_bytes, command.memory_fraction)
         trainer = self._guard(
             "build",

@@ -59,15 +59,14 @@ def engine(file: Path, precision: Precision | None = None) -> WorkerEngine:
     return WorkerEngine(Recipe(target=str(file), precision=precision), Limits(), "testdev", {}, print)
 
 
-@pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP16])
-def test_half_precision_trains_takes_less_and_is_traced(tmp_path: Path, precision: Precision) -> None:
+def test_half_precision_trains_takes_less_and_is_traced(tmp_path: Path) -> None:
     peaks = {}
-    for one in (Precision.FP32, precision):
+    for one in (Precision.FP32, Precision.FP16):
         opened = engine(target(tmp_path, 256 * MIB), one)
         try:
             opened.open()
             traced = opened.trace_memory()
-            tried = opened.try_out(2, 60.0, 3)
+            tried = opened.try_out(1, 60.0, 3)
         finally:
             opened.close()
         assert tried.outcome is Outcome.OK, tried.detail
@@ -75,8 +74,8 @@ def test_half_precision_trains_takes_less_and_is_traced(tmp_path: Path, precisio
         assert traced.lines, traced.detail
         assert tried.peak_bytes is not None
         peaks[one] = tried.peak_bytes
-        assert live_bytes(traced.lines, 2) == pytest.approx(peaks[one], rel=0.2)
-    assert peaks[precision] < 0.85 * peaks[Precision.FP32]
+        assert live_bytes(traced.lines, 1) == pytest.approx(peaks[one], rel=0.2)
+    assert peaks[Precision.FP16] < 0.85 * peaks[Precision.FP32]
 
 
 def test_a_device_that_refuses_a_type_is_told() -> None:
@@ -85,7 +84,8 @@ def test_a_device_that_refuses_a_type_is_told() -> None:
 
 def _refuse() -> None:
     testdev.register(MIB)
-    Arithmetic(Precision.BF16, "testdev")
+    assert not Arithmetic(Precision.BF16, "testdev").scales
+    assert Arithmetic(Precision.FP16, "testdev").scales
     testdev.get_amp_supported_dtype = lambda: [torch.float16]
     with pytest.raises(DeviceError) as raised:
         Arithmetic(Precision.BF16, "testdev")
@@ -93,12 +93,12 @@ def _refuse() -> None:
 
 
 def test_where_activations_are_too_large_checkpointing_is_hinted_and_helps(tmp_path: Path) -> None:
-    error = refusal(target(tmp_path, 20 * MIB))
+    error = refusal(target(tmp_path, 26 * MIB))
     assert error.code == "nothing_fits"
     (predicted,) = [fact for fact in error.facts if "predicted" in fact]
     assert "activations at batch size 1" in predicted
     assert "`torch.utils.checkpoint`" in error.hint
-    opened = engine(target(tmp_path, 20 * MIB, saves=True))
+    opened = engine(target(tmp_path, 26 * MIB, saves=True))
     try:
         opened.open()
         tried = opened.try_out(1, 60.0, 3)
