@@ -2,10 +2,10 @@
 
     python benchmarks/keras_seed.py [--seeds COUNT] [--budget SECONDS]
 
-Writes results/keras_seed.json as it goes, with a part for each budget. `autobatch.find` is asked once, with the
-text's size of 10 as the present one and the budget given, the default of 60 seconds without. For each seed two
-trainings follow from the same first weights, one after the other: A at batch size 10 with the compiled learning
-rate, for the text's 20 epochs, then B with the answer.
+Writes results/keras_seed.json as it goes, with a part for each budget. `autobatch.find` is asked once, with
+the text's size of 10 as the present one and the budget given, the default of 60 seconds without. For each
+seed two trainings follow from the same first weights, one after the other: A at batch size 10 with the
+compiled learning rate, for the text's 20 epochs, then B with the answer.
 
 target    the validation loss that A ends with: the median of its last five epochs
 seconds   of `fit` without its evaluations, to the second of two epochs in a row at or below the target
