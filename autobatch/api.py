@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
 # Where the objects of a `find` lie, and where modules are looked for, may be new each time.
-_TOLD_OF_RECIPE = tuple(one for one in wire.Recipe.__struct_fields__ if one not in ("payload", "sys_path"))
+_TOLD_OF_RECIPE = tuple(
+    one for one in wire.Recipe.__struct_fields__ if one not in ("payload", "sys_path", "frameworks")
+)
 
 
 def find(

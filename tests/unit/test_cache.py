@@ -75,7 +75,13 @@ OTHER_DEVICES = {
     "total_bytes": 40 * GIB,
     "threads": 2,
 }
-OTHER_RECIPES = {"target": "n.py", "input_shape": (3, 8, 8), "classes": 10, "epochs": 2.0}
+OTHER_RECIPES = {
+    "target": "n.py",
+    "input_shape": (3, 8, 8),
+    "classes": 10,
+    "epochs": 2.0,
+    "precision": "bf16",
+}
 
 
 def test_the_same_search_has_the_same_name() -> None:
