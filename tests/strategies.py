@@ -266,5 +266,4 @@ def recommendations(
         device=draw(devices(texts)),
         limits=draw(limits()),
         environment=draw(st.none() | environment),
-        cached=draw(st.booleans()),
     )

@@ -116,8 +116,6 @@ class Climb:
         self._memory = replace(self._memory, lines=traced.lines)
         if not traced.lines:
             self._warn(f"a training step can't be traced, so the ceiling takes more tries: {traced.detail}")
-        elif traced.detail:
-            self._warn(f"what memory a step takes was predicted from a trace: {traced.detail}")
 
     def _try(self, move: search.Try) -> None:
         size = move.batch_size
@@ -152,10 +150,9 @@ class Climb:
             return None
         if tried.outcome is Outcome.OK and not tried.finite:
             self._not_finite(size)
-        counted = tried.optimizer_steps + tried.skipped_steps
-        if tried.outcome is Outcome.OK and counted == 0:
+        if tried.outcome is Outcome.OK and tried.optimizer_steps == 0:
             raise verdicts.no_optimizer_step(tried)
-        if tried.outcome is Outcome.OK and counted < tried.steps:
+        if tried.outcome is Outcome.OK and tried.optimizer_steps < tried.steps:
             self._warn("the training step does not step its optimizer every time: peak memory may come later")
         trial = self._trial(tried, self._judge(tried))
         if trial.ok:
@@ -344,9 +341,7 @@ class Climb:
             # No larger size may be tried, so that it can't be told from a floor: the error is the fact.
             raise self._first_error
         assert self._opened is not None
-        last, device = self.trials[-1], self._opened.device
-        predicted = self._engine.trace_memory(without_data=True).lines if verdicts.is_too_large(last) else ()
-        raise verdicts.nothing_passed(self.trials, device, predicted)
+        raise verdicts.nothing_passed(self.trials, self._opened.device)
 
     def _budget_detail(self, move: search.Try | search.Trace) -> str:
         before = f"batch size {move.batch_size}" if isinstance(move, search.Try) else "the next size"
@@ -361,11 +356,7 @@ class Climb:
                 self._opened.workload, dataset_size=self._dataset_size, sizes=self._engine.sizes
             ),
             device=self._opened.device,
-            warnings=(
-                *self.warnings,
-                *verdicts.doubts(self.trials, self._opened.device),
-                *verdicts.uncounted(self._engine.compile_seconds),
-            ),
+            warnings=(*self.warnings, *verdicts.doubts(self.trials, self._opened.device)),
         )
 
     def _partial_curve(self) -> Curve | None:
