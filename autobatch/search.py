@@ -146,11 +146,6 @@ def largest_passed(trials: Sequence[Trial]) -> int | None:
     return max((n for n, t in last.items() if t.ok and (lowest is None or n < lowest)), default=None)
 
 
-def largest_up_to(trials: Sequence[Trial], size: int) -> int | None:
-    """The largest size up to `size` whose last trial passed."""
-    return max((n for n, trial in latest(trials).items() if trial.ok and n <= size), default=None)
-
-
 def smallest_failure_above(trials: Sequence[Trial], size: int, step: int = 1) -> Trial | None:
     """The failed trial of the smallest size above `size` that is no hole."""
     holes = holes_in(trials, step)

@@ -254,7 +254,8 @@ class Climb:
                     continue
                 self._require_success()
                 verified = found.batch_size is not None
-                size = found.batch_size or search.largest_up_to(self.trials, found.wanted) or size
+                roomy = [trial for trial in self.trials if trial.batch_size <= found.wanted]
+                size = found.batch_size or search.largest_passed(roomy) or size
             return Ceiling(batch_size=size, limited_by=stop.limited_by, verified=verified, detail=stop.detail)
 
     def _attempt_fresh(self, size: int, steps: int, last: bool) -> Trial | None:

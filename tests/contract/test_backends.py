@@ -7,6 +7,7 @@ Each case opens its backend in a process of its own.
 from __future__ import annotations
 
 import mmap
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -256,6 +257,7 @@ def test_absent_device_is_refused(name: str) -> None:
     in_child(_open_absent, name)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has mapped for its data")
 def test_on_a_cpu_what_is_mapped_and_never_touched_is_reserved() -> None:
     """The limit counts it: a thread's stack of 8 MiB takes 2% of 400 MiB before anything is computed."""
     in_child(_map_untouched)
