@@ -15,9 +15,11 @@ VERIFY_STEPS = 5
 # What fits on a heap differs from process to process by some percent: so many new workers have to hold it.
 HEAP_RUNS = 2
 # On a heap this share of the limit has to stay free: more, up to so much, where peaks lie far apart.
-_LEAST_SPARE, _MOST_SPARE = 0.04, 0.08
+_LEAST_SPARE, _MOST_SPARE = 0.01, 0.08
 # Before two peaks of about the size are known, they are taken to lie this far apart.
-_USUAL_SPARE = 0.04
+_USUAL_SPARE = 0.02
+# And this share of the samples: what grows with the batch varies from process to process, parameters don't.
+_SPARE_SAMPLES = 0.04
 # Sizes within this ratio lose about the same share of their memory between blocks.
 _ABOUT = 1.2
 # The forecast may raise a size by this at most: further up, it has to be tried first.
@@ -93,6 +95,10 @@ class Verification:
         ratios = [(taken_bytes(t, self._memory) or 0) / live_bytes(lines, t.batch_size) for t in near]
         apart = log(max(ratios) / min(ratios)) if len(ratios) > 1 else _USUAL_SPARE
         spare = min(_MOST_SPARE, max(_LEAST_SPARE, apart))
+        all_that_fit = largest_alive(lines, limit_bytes / max(ratios))
         fits = largest_alive(lines, limit_bytes * exp(-spare) / max(ratios))
+        if fits is None or all_that_fit is None:
+            return size
+        fits = min(fits, int((1 - _SPARE_SAMPLES) * all_that_fit), highest)
         step = self._limits.multiple_of
-        return size if fits is None else max(min(fits, highest) // step * step, self._limits.smallest)
+        return max(fits // step * step, self._limits.smallest)
