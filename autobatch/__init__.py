@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError
-from autobatch.records import Limits, Recommendation
+from autobatch.records import Limits, Recommendation, render_in_notebooks_by
 
 if TYPE_CHECKING:
     from autobatch.api import find
+    from autobatch.loaders import rebuild
     from autobatch.saved import load, save
 
-__all__ = ["AutobatchError", "Limits", "Recommendation", "__version__", "find", "load", "save"]
+__all__ = ["AutobatchError", "Limits", "Recommendation", "__version__", "find", "load", "rebuild", "save"]
 
-_LATE = {"find": "autobatch.api", "load": "autobatch.saved", "save": "autobatch.saved"}
+_LATE = {
+    "find": "autobatch.api",
+    "load": "autobatch.saved",
+    "rebuild": "autobatch.loaders",
+    "save": "autobatch.saved",
+}
 
 
 def __dir__() -> list[str]:
@@ -28,3 +34,15 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_LATE[name]), name)
+
+
+def _render_in_notebook(recommendation: Recommendation) -> str:
+    """Imports the reports only when a notebook shows an answer."""
+    from importlib import import_module
+
+    shown: str = import_module("autobatch.reports.notebook").render(recommendation)
+    return shown
+
+
+# Here, since this package is loaded before any of its rooms: every answer has it, wherever it comes from.
+render_in_notebooks_by(_render_in_notebook)

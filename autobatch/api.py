@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from autobatch import devices
+from autobatch import cache, devices
 from autobatch._version import __version__
 from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
+from autobatch.formatting import parse_precision
+from autobatch.keras_models import kinds
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.confirmation import confirm
@@ -27,7 +29,7 @@ from autobatch.probe.loading import Loading, usable_processors
 from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
 from autobatch.probe.runner import Opened, WorkerEngine
 from autobatch.recommender import recommend
-from autobatch.records import Check, Curve, Device, Environment, Limits, Recommendation
+from autobatch.records import Check, Curve, Device, Environment, Limits, Precision, Recommendation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,11 +39,15 @@ if TYPE_CHECKING:
 
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
+# Where the objects of a `find` lie, and where modules are looked for, may be new each time.
+_TOLD_OF_RECIPE = tuple(
+    one for one in wire.Recipe.__struct_fields__ if one not in ("payload", "sys_path", "frameworks")
+)
 
 
 def find(
     model: nn.Module | Callable[[], nn.Module],
-    dataset: Any,
+    dataset: Any = None,
     *,
     loss_fn: Callable[..., Any] | None = None,
     optimizer: Optimizer | Callable[..., Any] | None = None,
@@ -51,47 +57,82 @@ def find(
     batch_size: int | None = None,
     epochs: float | None = None,
     schedule: Mapping[str, int] | None = None,
+    precision: str | None = None,
     device: str | None = None,
     limits: Limits | None = None,
+    fresh: bool = False,
 ) -> Recommendation:
     """One tuned batch size for a model on this machine, measured in a process of its own.
 
     `model`: an nn.Module, or a function that returns one. `dataset`: a map-style or iterable Dataset, a
-    DataLoader (its workers are timed too), or a tuple of tensors or arrays with one row a sample.
+    DataLoader (its workers are timed too), a tuple of tensors or arrays with one row a sample, or a
+    LightningDataModule; a LightningModule may have its own, and trains by its own `training_step`.
     `val_dataset`: the same, to judge short trainings on; without it a tenth of the training set is held out
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
     optimizer. `batch_size`: the present one, to compare with, which the learning rate is meant for.
     `epochs`: how many the training has, to warn where too few steps are left. `schedule`: what of it is
-    counted in steps, such as {"warmup_steps": 500}, to be restated. `training_step(model, batch) -> loss`
+    counted in steps, such as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
+    the latter two by autocast, fp16 with scaled gradients. `training_step(model, batch) -> loss`
     replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
-    `workload.inferred`. The arguments are copied to the worker and never changed.
+    `workload.inferred`. The arguments are copied to the worker and never changed. An answer to the same
+    question comes from the cache (`cached` is True then), unless it has to be `fresh`.
 
     Raises AutobatchError (message, facts, hint) where something has to be repaired, and Interrupted, a
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
     """
-    limits = limits or Limits()
-    dataset, loader, collate_fn, batch_size = _unwrap_loader(dataset, collate_fn, batch_size)
-    val_dataset, _, val_collate_fn, _ = _unwrap_loader(val_dataset, None, None)
     objects = {
         "model": model,
         "dataset": dataset,
-        "loader": loader,
         "loss_fn": loss_fn,
         "optimizer": optimizer,
         "collate_fn": collate_fn,
         "val_dataset": val_dataset,
-        "val_collate_fn": val_collate_fn,
         "training_step": training_step,
         "batch_size": batch_size,
         "epochs": epochs,
         "schedule": None if schedule is None else dict(schedule),
     }
+    chosen = None if precision is None else parse_precision(precision)
+    return find_of(objects, limits or Limits(), precision=chosen, device=device, fresh=fresh)
+
+
+def find_of(
+    objects: dict[str, Any],
+    limits: Limits,
+    *,
+    precision: Precision | None = None,
+    device: str | None,
+    fresh: bool = False,
+) -> Recommendation:
+    """The same for the arguments of `find` by name, and what else integrations know (see targets.Parts)."""
     from autobatch import shipping
+    from autobatch.lightning_modules.frameworks import frameworks_of
 
     _refuse_in_worker()
-    with shipping.packed(objects) as payload:
-        recipe = wire.Recipe(payload=payload, sys_path=tuple(sys.path))
-        return probe(recipe, limits, device=device)
+    data, loader, collate_fn, batch_size = _unwrap_loader(
+        objects["dataset"], objects.get("collate_fn"), objects.get("batch_size")
+    )
+    held, _, val_collate_fn, _ = _unwrap_loader(objects.get("val_dataset"), None, None)
+    sent = {
+        **objects,
+        "dataset": data,
+        "loader": loader,
+        "collate_fn": collate_fn,
+        "batch_size": batch_size,
+        "val_dataset": held,
+        "val_collate_fn": val_collate_fn,
+    }
+    with shipping.packed(sent) as payload:
+        recipe = wire.Recipe(
+            payload=payload,
+            sys_path=tuple(sys.path),
+            precision=precision,
+            frameworks=(
+                *frameworks_of(sent["model"], data),
+                *(("keras",) if kinds.is_model(sent["model"]) else ()),
+            ),
+        )
+        return probe(recipe, limits, device=device, fresh=fresh)
 
 
 def probe(
@@ -101,11 +142,18 @@ def probe(
     device: str | None = None,
     observer: Observer | None = None,
     on_output: Callable[[str], None] | None = None,
+    fresh: bool = False,
 ) -> Recommendation:
-    """The recommendation for a recipe; `on_output` gets each line that the worker prints."""
+    """The recommendation for a recipe; `on_output` gets each line that the worker prints.
+
+    It comes from the cache where it can, unless it has to be `fresh`.
+    """
     engine, contended = _engine(recipe, limits, device, on_output)
     watch = Watch(observer)
     try:
+        slot = _slot(engine, recipe, limits)
+        if not fresh and (known := slot.answer()) is not None:
+            return known
         curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
         curve = _loaded(engine, curve, limits, watch)
         check = _check(engine, curve, limits, watch) if limits.check else None
@@ -119,7 +167,21 @@ def probe(
         raise
     finally:
         engine.close()
-    return watch.finish(curve, limits, contended, check)
+    return slot.keep(watch.finish(curve, limits, contended, check))
+
+
+def _slot(engine: WorkerEngine, recipe: wire.Recipe, limits: Limits) -> cache.Slot:
+    """The place in the cache for what the engine has opened. Raises like `engine.open`."""
+    try:
+        opened = engine.open()
+        told = engine.take_fingerprint()
+    except KeyboardInterrupt:
+        raise Interrupted(None) from None
+    name = ""
+    if told.parts:
+        asked = {one: getattr(recipe, one) for one in _TOLD_OF_RECIPE}
+        name = cache.name_of(told.parts, limits, opened.device, asked, os.environ)
+    return cache.Slot(name, limits, opened.device, opened.workload, why_not=told.detail)
 
 
 def _loaded(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Curve:
@@ -229,10 +291,10 @@ def _unwrap_loader(
         return data, None, collate_fn, batch_size
     from torch.utils.data import DataLoader
 
-    from autobatch.loaders import settings_of
-    from autobatch.samples import check_loader
+    from autobatch.lightning_modules.frameworks import detached
+    from autobatch.loaders import check_loader, settings_of
 
     if not isinstance(data, DataLoader):
-        return data, None, collate_fn, batch_size
+        return detached(data), None, collate_fn, batch_size
     check_loader(data)
     return data.dataset, settings_of(data), collate_fn or data.collate_fn, batch_size or data.batch_size

@@ -15,12 +15,13 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from autobatch import formatting, saved
+from autobatch import cache, formatting, saved
 from autobatch._version import __version__
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
+from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
+from autobatch.reports import cache_list, html, text
 from autobatch.reports import json as json_report
-from autobatch.reports import text
 
 _INTERRUPTED = 130
 _PACKAGE = str(Path(__file__).parent)
@@ -57,6 +58,7 @@ def _shape(value: str) -> tuple[int, ...]:
 _BYTES = _Parsed("size", formatting.parse_bytes)
 _SECONDS = _Parsed("duration", formatting.parse_seconds)
 _SHAPE = _Parsed("shape", _shape)
+_PRECISION = _Parsed("precision", formatting.parse_precision)
 _COUNT = _Count(min=1)
 
 
@@ -111,12 +113,17 @@ def cli() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="How many your training has, if it is fixed.",
 )
+@click.option(
+    "--precision", type=_PRECISION, help="fp32, or autocast to bf16 or fp16; else that of TARGET, or fp32."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--fresh", is_flag=True, help="Measure anew, even where the cache has the answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
 @click.option(
     "--save", "save_to", type=click.Path(), help="Write the result to a file, for `autobatch show`."
 )
+@click.option("--html", "html_to", type=click.Path(), help="Write a report for the browser to a file.")
 def probe(target: str, **options: Any) -> None:
     """Measures TARGET, a `file.py[:model]` or `pkg.module[:model]`, and recommends a batch size."""
     from autobatch import api
@@ -125,14 +132,18 @@ def probe(target: str, **options: Any) -> None:
 
     limits = _limits(options)
     recipe = _recipe(target, options)
-    if options["save_to"]:
-        saved.check_writable(options["save_to"])
+    _check_writable(options, target.partition(":")[0])
     quiet = options["quiet"] or options["as_json"]
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=_colour(sys.stderr))
     try:
         with progress:
             found = api.probe(
-                recipe, limits, device=options["device"], observer=progress, on_output=progress.print_line
+                recipe,
+                limits,
+                device=options["device"],
+                observer=progress,
+                on_output=progress.print_line,
+                fresh=options["fresh"],
             )
     except Interrupted as stopped:
         _hear_no_more_interrupts()
@@ -145,9 +156,13 @@ def probe(target: str, **options: Any) -> None:
 @click.argument("file", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
-def show(file: str, as_json: bool, quiet: bool) -> None:
+@click.option("--html", "html_to", type=click.Path(), help="Write a report for the browser to a file.")
+def show(file: str, **options: Any) -> None:
     """Shows a saved result again."""
-    _deliver(saved.load(file), {"as_json": as_json, "quiet": quiet, "save_to": None})
+    options["save_to"] = None
+    found = saved.load(file)
+    _check_writable(options, file)
+    _deliver(found, options)
 
 
 @cli.command()
@@ -156,6 +171,28 @@ def devices() -> None:
     from autobatch import api
 
     _print(text.render_devices(api.find_devices(), width=_width(sys.stdout), colour=_colour(sys.stdout)))
+
+
+@cli.group("cache", no_args_is_help=False)
+def cached_answers() -> None:
+    """Lists or clears the answers that are kept for the next time."""
+
+
+@cached_answers.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def list_cached(as_json: bool) -> None:
+    """Lists the answers in the cache, the newest first."""
+    found = cache.list_entries()
+    if as_json:
+        _print(cache_list.render_json(found))
+    else:
+        _print(cache_list.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+
+
+@cached_answers.command("clear")
+def clear_cached() -> None:
+    """Removes every answer from the cache."""
+    _print(cache_list.render_cleared(cache.clear()))
 
 
 def main() -> NoReturn:
@@ -168,13 +205,9 @@ def main() -> NoReturn:
     except AutobatchError as error:
         _fail(error, as_json=as_json)
     except click.UsageError as error:
-        hint = (
-            f"autobatch {error.ctx.info_name} --help"
-            if error.ctx and error.ctx.parent
-            else "autobatch --help"
-        )
         message = error.format_message().rstrip(".")
-        _fail(UsageError(message, code="usage", hint=f"see `{hint}`"), as_json=as_json)
+        hint = f"see `autobatch {_command(error.ctx)}--help`"
+        _fail(UsageError(message, code="usage", hint=hint), as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         _hear_no_more_interrupts()
         _fail(AutobatchError("interrupted", code="interrupted"), as_json=as_json, status=_INTERRUPTED)
@@ -185,6 +218,13 @@ def main() -> NoReturn:
             traceback.print_exception(bug)
         _fail(_unforeseen(bug), as_json=as_json)
     raise SystemExit(0)
+
+
+def _command(context: click.Context | None) -> str:
+    """`cache list ` for the context of a command; empty for autobatch itself."""
+    if context is None or context.parent is None:
+        return ""
+    return f"{_command(context.parent)}{context.info_name} "
 
 
 def _unforeseen(bug: Exception) -> AutobatchError:
@@ -242,7 +282,28 @@ def _recipe(target: str, options: dict[str, Any]) -> Any:
         input_shape=options["input_shape"],
         classes=options["classes"],
         epochs=options["epochs"],
+        precision=options["precision"],
     )
+
+
+def _check_writable(options: dict[str, Any], source: str) -> None:
+    """Raises an error for a file that can't be written; `source` is the one that is read."""
+    taken = {os.path.realpath(source): f"`{printable(source)}`"}
+    for option, path, kind in (
+        ("--save", options["save_to"], saved.RESULT),
+        ("--html", options["html_to"], saved.REPORT),
+    ):
+        if not path:
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise UsageError(
+                f"`{option}` would write over {taken[place]}",
+                code="usage",
+                hint=f"give it a file of its own: `{kind.option}`",
+            )
+        taken[place] = f"the file of `{option}`"
+        saved.check_writable(path, kind)
 
 
 def _deliver(found: Recommendation, options: dict[str, Any]) -> None:
@@ -258,12 +319,14 @@ def _deliver(found: Recommendation, options: dict[str, Any]) -> None:
 
 
 def _save(found: Recommendation, options: dict[str, Any]) -> None:
-    if options["save_to"]:
-        try:
+    try:
+        if options["save_to"]:
             saved.save(found, options["save_to"])
-        except SavedResultError as error:
-            error.trials = found.trials
-            raise
+        if options["html_to"]:
+            saved.write(html.render(found), options["html_to"], saved.REPORT)
+    except SavedResultError as error:
+        error.trials = found.trials
+        raise
 
 
 def _show(found: Recommendation, options: dict[str, Any]) -> None:

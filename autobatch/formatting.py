@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from math import isfinite
 
 from autobatch.errors import UsageError
 from autobatch.escaping import printable
+from autobatch.records import Precision
 
 MISSING = "-"
 
@@ -139,6 +141,15 @@ def _below_two_minutes(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.0f} s"
 
 
+def format_moment(moment: str) -> str:
+    """`2026-11-24 19:16 UTC` of a time in ISO 8601; anything else as it is."""
+    try:
+        found = datetime.fromisoformat(moment).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return moment
+    return f"{found:%Y-%m-%d %H:%M} UTC"
+
+
 def parse_bytes(text: str) -> int:
     """Bytes in `600MiB`, `1.5GiB`, `2GB` or `12345`, rounded down. Raises UsageError.
 
@@ -166,6 +177,19 @@ def parse_bytes(text: str) -> int:
             f"`{printable(text)}` is no usable amount of memory", code="bad_bytes", facts=(fact,), hint=hint
         )
     return count
+
+
+def parse_precision(text: object) -> Precision:
+    """The precision of that name. Raises UsageError for anything else."""
+    for one in Precision:
+        if text == one:
+            return one
+    known = ", ".join(f"`{one}`" for one in Precision)
+    raise UsageError(
+        f"`precision` must be one of {known}, not `{printable(str(text))}`",
+        code="bad_precision",
+        hint="`bf16` and `fp16` mean autocast; a model that is kept in another type needs no option",
+    )
 
 
 def parse_seconds(text: str) -> float:

@@ -58,7 +58,10 @@ def measure_chunks(
 
 def has_batch_norm(model: nn.Module) -> bool:
     """True where a chunk's samples see each other, so that chunks must not be too small."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    names = ("_BatchNorm", "BatchNormalization")
+    # Keras keeps its layers where torch does not find them.
+    parts = getattr(model, "_flatten_layers", model.modules)()
+    return any(base.__name__ in names for part in parts for base in type(part).__mro__)
 
 
 def _trained(trainer: Trainer) -> list[torch.Tensor]:
@@ -72,6 +75,7 @@ def _unchanged(trainer: Trainer, device: torch.device) -> Iterator[None]:
     """Without gradients at both ends; puts the buffers and the random state back, whatever happens."""
     buffers = buffers_of(trainer.model)
     values = [None if buffer is None else buffer.clone() for _, _, buffer in buffers]
+    drifted = [(tensor, tensor.clone()) for tensor in trainer.drifting]
     devices: list[Any] = [] if device.type == "cpu" else [device]
     _forget_gradients(trainer)
     try:
@@ -81,6 +85,8 @@ def _unchanged(trainer: Trainer, device: torch.device) -> Iterator[None]:
         _forget_gradients(trainer)
         with torch.no_grad():
             put_back(buffers, values)
+            for tensor, value in drifted:
+                tensor.copy_(value)
 
 
 def _forget_gradients(trainer: Trainer) -> None:

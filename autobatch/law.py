@@ -39,7 +39,7 @@ GRID_REACH = 4.0
 # How the learning rate follows a batch size's gain, by optimizer; for others there is no rule.
 _LEARNING_RATE_POWERS = {
     "SGD": 1.0,
-    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "SparseAdam"), 0.5),
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "Nadam", "RAdam", "Adamax", "SparseAdam"), 0.5),
 }
 # Fewer steps than this many times S_min leave the loss far from where more of them would take it.
 FEW_STEPS = 3.0

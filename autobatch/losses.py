@@ -47,6 +47,11 @@ def tensor_of(output: Any) -> Any:
     return output if logits is None else logits
 
 
+def widened(output: Any) -> Any:
+    """The tensor in fp32 where it is in half precision, in which squares overflow or lose their digits."""
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+
 def scalar(loss: Any) -> torch.Tensor:
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return loss
@@ -84,6 +89,7 @@ def _cross_entropy(output: Any, target: torch.Tensor) -> torch.Tensor:
 
 def _mean_squared_error(output: Any, target: torch.Tensor) -> torch.Tensor:
     output, target = _same_shape("mean squared error", output, target)
+    output = widened(output)
     return F.mse_loss(output, target.to(output.dtype))
 
 

@@ -49,6 +49,11 @@ def as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.
     return list(found)
 
 
+def names(optimizers: Sequence[torch.optim.Optimizer]) -> str:
+    """`AdamW`, or `SGD and Adam`: their classes, of a Keras optimizer its own."""
+    return " and ".join(getattr(one, "kind", type(one).__name__) for one in optimizers)
+
+
 def learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float | None:
     """The one that all parameter groups have; None where they differ."""
     rates = {float(group["lr"]) for group in _groups(optimizers) if "lr" in group}

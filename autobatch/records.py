@@ -5,6 +5,7 @@ Units are in the names: `_seconds`, `_bytes`. Sizes are batch sizes in samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
@@ -68,6 +69,16 @@ class Objective(StrEnum):
     TIME = "time"
     THROUGHPUT = "throughput"
     MEMORY = "memory"
+
+
+class Precision(StrEnum):
+    """The arithmetic of a training step. `bf16` and `fp16`: autocast, with weights kept in their own type;
+    `fp16` scales its gradients, so that small ones are not lost.
+    """
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +303,8 @@ class Workload:
     are measured, and nothing can be said about learning. `batch_size` is the user's present one, `epochs`
     how many they train for, `schedule` what of their training is counted in steps. `learning_rate` is
     None where parameter groups differ in it. `sizes` is None where no sample was looked at, `workers` (of
-    the DataLoader) where none was given: then torch's default of 0 is meant.
+    the DataLoader) where none was given: then torch's default of 0 is meant. `precision` is None for a `step`
+    of the user's own, which has its own.
     """
 
     target: str
@@ -310,6 +322,7 @@ class Workload:
     synthetic: bool = False
     sizes: SampleSizes | None = None
     workers: int | None = None
+    precision: Precision | None = Precision.FP32
     inferred: tuple[str, ...] = ()
 
 
@@ -492,7 +505,8 @@ class Recommendation:
     user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
     worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
     was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
-    `tokens_per_second` is there for sequences, `loader` where loading takes a share of the step.
+    `tokens_per_second` is there for sequences, `loader` where loading takes a share of the step. `cached`:
+    nothing was measured now; it is the answer of `environment.started_at`, from the cache.
     """
 
     batch_size: int
@@ -518,8 +532,40 @@ class Recommendation:
     device: Device
     limits: Limits = field(default_factory=Limits)
     environment: Environment | None = None
+    cached: bool = False
 
     @property
     def chosen(self) -> Trial:
         """The trial of the recommended batch size."""
         return next(t for t in reversed(self.trials) if t.ok and t.batch_size == self.batch_size)
+
+    def _repr_html_(self) -> str | None:
+        """What notebooks show, by a renderer from above, as records know of no reports; None without one."""
+        return None if _notebook_renderer is None else _notebook_renderer(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """An answer in the cache, and the size of its file."""
+
+    path: str
+    size_bytes: int
+    answer: Recommendation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheListing:
+    """What lies in the cache, the newest first; `damaged` says of files why they are ignored."""
+
+    folder: str
+    entries: tuple[CacheEntry, ...]
+    damaged: tuple[str, ...] = ()
+
+
+_notebook_renderer: Callable[[Recommendation], str] | None = None
+
+
+def render_in_notebooks_by(renderer: Callable[[Recommendation], str]) -> None:
+    """From now on a notebook shows an answer as the HTML that `renderer` makes of it."""
+    global _notebook_renderer
+    _notebook_renderer = renderer

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from autobatch import extent
 from autobatch.batches import split_batch
 from autobatch.errors import TargetError
 from autobatch.extent import Extent, Scan
-from autobatch.loaders import LoaderSettings, make_loader
+from autobatch.keras_models import kinds
+from autobatch.loaders import LoaderSettings, check_loader, make_loader
 from autobatch.records import SampleSizes
 from autobatch.targets import at, told
 
@@ -33,6 +35,7 @@ _MOST_SCANNED, _SCAN_SECONDS = 2048, 1.0
 class Samples(ABC):
     """A source of batches. `size` is the number of samples, None where nobody knows.
 
+    `at_once`: rows of arrays are taken all at once, as Keras does, and not one by one as a DataLoader does.
     `kept`: they are read only once, so that loading a batch again says nothing of the time that it takes.
     `found`: what a scan has found in the samples; None where there was none.
     """
@@ -41,6 +44,7 @@ class Samples(ABC):
     size: int | None
     synthetic = False
     notes: tuple[str, ...] = ()
+    at_once = False
     kept = False
     found: Scan | None = None
 
@@ -102,6 +106,8 @@ class MappedSamples(Samples):
         return self.rows(random.Random(seed).sample(range(self.size or 0), batch_size))
 
     def rows(self, indices: Sequence[int]) -> Any:
+        if self.at_once and isinstance(self._dataset, _Columns) and self._collate is default_collate:
+            return self._dataset.rows(list(indices))
         return _collate(self._read(list(indices)), self._collate)
 
     def scan(self, seed: int) -> None:
@@ -109,7 +115,7 @@ class MappedSamples(Samples):
         size = self.size or 0
         places: list[int] = []
         extents: list[Extent] = []
-        with _random_state_kept():
+        with random_state_kept():
             for place in random.Random(seed).sample(range(size), min(size, _MOST_SCANNED)):
                 # A sample that can't be read is told of when a batch needs it.
                 with suppress(TargetError):
@@ -128,7 +134,11 @@ class MappedSamples(Samples):
         place = self.found.largest[0] if self.found is not None and self.vary else 0
         return self.rows([place] * batch_size)
 
-    def loader(self, settings: LoaderSettings, batch_size: int, workers: int, seed: int) -> DataLoader[Any]:
+    def loader(
+        self, settings: LoaderSettings, batch_size: int, workers: int, seed: int
+    ) -> DataLoader[Any] | None:
+        if self.at_once and isinstance(self._dataset, _Columns):
+            return None
         return make_loader(self._dataset, self._collate, settings, batch_size, workers, seed)
 
     def _read(self, indices: list[int]) -> list[Any]:
@@ -248,16 +258,21 @@ class SyntheticSamples(Samples):
 
 
 class _Columns:
-    """A map-style view of arrays that share their first dimension."""
+    """A map-style view of arrays that share their first dimension, in tuples and dicts of any depth."""
 
     def __init__(self, arrays: tuple[Any, ...]) -> None:
         self._arrays = arrays
+        self._size = len(tree_leaves(arrays)[0])
 
     def __len__(self) -> int:
-        return len(self._arrays[0])
+        return self._size
 
     def __getitem__(self, index: int) -> Any:
-        return tuple(array[index] for array in self._arrays)
+        return tree_map(lambda array: array[index], self._arrays)
+
+    def rows(self, indices: list[int]) -> Any:
+        """The batch that `default_collate` makes of these rows."""
+        return list(tree_map(lambda array: array[indices], self._arrays))
 
 
 def open_samples(data: Any, collate: Collate | None = None) -> Samples:
@@ -269,8 +284,10 @@ def open_samples(data: Any, collate: Collate | None = None) -> Samples:
         return _open_loader(data, collate)
     if isinstance(data, (torch.Tensor, np.ndarray)):
         return _checked(MappedSamples(_as_tensor(data), collate, _array_notes((data,))))
-    if isinstance(data, tuple) and data and all(isinstance(one, (torch.Tensor, np.ndarray)) for one in data):
-        return _open_arrays(data, collate)
+    leaves = tree_leaves(data) if isinstance(data, tuple) else []
+    if leaves and all(isinstance(one, (torch.Tensor, np.ndarray)) for one in leaves):
+        return _open_arrays(data, leaves, collate)
+    kinds.refuse_batches(data)
     if isinstance(data, IterableDataset):
         return StreamedSamples(data, collate)
     usable = not isinstance(data, (dict, str, bytes)) and not inspect.isclass(data)
@@ -284,16 +301,6 @@ def open_samples(data: Any, collate: Collate | None = None) -> Samples:
         facts=("it has `__getitem__` but no `__len__`",) if hasattr(data, "__getitem__") else (),
         hint="give a torch Dataset, a DataLoader, or a tuple of tensors or arrays with one row a sample",
     )
-
-
-def check_loader(loader: DataLoader[Any]) -> None:
-    """Raises TargetError for a DataLoader whose data set makes the batches itself."""
-    if loader.batch_size is None and loader.batch_sampler is None:
-        raise TargetError(
-            "the DataLoader has `batch_size=None`: its data set makes the batches itself",
-            code="unbatched_loader",
-            hint="give a data set of single samples, so that batches of any size can be made",
-        )
 
 
 def describe_batch(batch: Any) -> str:
@@ -318,7 +325,8 @@ def _open_loader(loader: DataLoader[Any], collate: Collate | None) -> Samples:
     return open_samples(loader.dataset, collate or loader.collate_fn)
 
 
-def _open_arrays(arrays: tuple[Any, ...], collate: Collate | None) -> Samples:
+def _open_arrays(data: tuple[Any, ...], arrays: list[Any], collate: Collate | None) -> Samples:
+    """Samples of the `arrays` that are the leaves of `data`."""
     lengths = {len(array) for array in arrays}
     if len(lengths) > 1:
         raise TargetError(
@@ -327,7 +335,7 @@ def _open_arrays(arrays: tuple[Any, ...], collate: Collate | None) -> Samples:
             facts=tuple(f"array {i}: shape {tuple(array.shape)}" for i, array in enumerate(arrays)),
             hint="the first dimension of each is the number of samples",
         )
-    columns = _Columns(tuple(_as_tensor(array) for array in arrays))
+    columns = _Columns(tree_map(_as_tensor, data))
     what = "array" if isinstance(arrays[0], np.ndarray) else "tensor"
     kind = f"{len(arrays)} {what}s" if len(arrays) > 1 else f"1 {what}"
     return _checked(MappedSamples(columns, collate, _array_notes(arrays), kind))
@@ -341,7 +349,7 @@ def _as_tensor(array: Any) -> torch.Tensor:
     return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
 
 
-def _array_notes(arrays: tuple[Any, ...]) -> tuple[str, ...]:
+def _array_notes(arrays: Sequence[Any]) -> tuple[str, ...]:
     doubles = any(isinstance(array, np.ndarray) and array.dtype == np.float64 for array in arrays)
     return ("NumPy float64 arrays taken as float32",) if doubles else ()
 
@@ -357,7 +365,7 @@ def _extent_of(sample: Any) -> Extent:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Iterator[None]:
     """Reading samples early must not change what is drawn later, such as the model's first weights."""
     python, numbers, drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:

@@ -1,4 +1,4 @@
-"""Saved results: JSON files that are written whole or not at all. Data only, nothing is executed."""
+"""Results and reports in files, written whole or not at all. Data only, nothing is executed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from autobatch.errors import SavedResultError
@@ -16,6 +17,19 @@ from autobatch.reports import json
 
 # A result takes some kilobytes; whatever is larger than this was never written by autobatch.
 MAX_BYTES = 8 * 2**20
+_CHOOSE = "choose a folder that exists and can be written to"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is written, as errors call it, and the option that asks for it."""
+
+    name: str
+    option: str
+
+
+RESULT = Kind("result", "--save result.json")
+REPORT = Kind("report", "--html report.html")
 
 
 def save(recommendation: Recommendation, path: str | os.PathLike[str]) -> None:
@@ -23,27 +37,30 @@ def save(recommendation: Recommendation, path: str | os.PathLike[str]) -> None:
 
     Raises SavedResultError where it can't be written.
     """
+    write(json.render(recommendation) + "\n", path)
+
+
+def write(text: str, path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
+    """Writes a text to `path`, in place of what was there; a failure leaves the old file as it was.
+
+    Raises SavedResultError where it can't be written.
+    """
     try:
-        target = _target(path)
-        _replace(target, (json.render(recommendation) + "\n").encode())
+        replace_file(_target(path, kind), text.encode())
     except (OSError, ValueError) as error:
-        raise _unwritable(
-            path, _reason(error), "choose a folder that exists and can be written to"
-        ) from error
+        raise _unwritable(path, kind, _reason(error), _CHOOSE) from error
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raises SavedResultError where `save` could not write to `path`; to ask before minutes are spent."""
+def check_writable(path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
+    """Raises SavedResultError where `write` could not write to `path`; to ask before minutes are spent."""
     try:
-        folder = _target(path).parent
+        folder = _target(path, kind).parent
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder `{printable(str(Path(path).parent))}`")
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"the folder `{printable(str(folder))}` can't be written to")
     except (OSError, ValueError) as error:
-        raise _unwritable(
-            path, _reason(error), "choose a folder that exists and can be written to"
-        ) from error
+        raise _unwritable(path, kind, _reason(error), _CHOOSE) from error
 
 
 def load(path: str | os.PathLike[str]) -> Recommendation:
@@ -86,21 +103,24 @@ def _require_regular(mode: int, name: str) -> None:
         raise _unreadable(name, f"it is {kind}", "name the file that `autobatch probe --save` wrote")
 
 
-def _target(path: str | os.PathLike[str]) -> Path:
+def _target(path: str | os.PathLike[str], wanted: Kind) -> Path:
     """Where `path` leads. Raises SavedResultError where that is something else than a file."""
     # Through a link, so that the link stays and the temporary file is on the target's file system.
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         kind = "a directory" if target.is_dir() else "not a regular file"
-        raise _unwritable(path, f"it is {kind}", "name a file: `--save result.json`")
+        raise _unwritable(path, wanted, f"it is {kind}", f"name a file: `{wanted.option}`")
     return target
 
 
-def _replace(target: Path, content: bytes) -> None:
-    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it."""
+def replace_file(target: Path, content: bytes, mode: int = 0o666) -> None:
+    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it.
+
+    The umask is taken from `mode`. Raises OSError.
+    """
     part = target.with_name(f".autobatch-{secrets.token_hex(8)}.part")
-    # Exclusive, so that no one else's file or link is written through; 0o666 leaves the mode to the umask.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    # Exclusive, so that no one else's file or link is written through.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -124,9 +144,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _unwritable(path: str | os.PathLike[str], fact: str, hint: str) -> SavedResultError:
+def _unwritable(path: str | os.PathLike[str], kind: Kind, fact: str, hint: str) -> SavedResultError:
     return SavedResultError(
-        f"the result can't be saved to {_quoted(path)}", code="cannot_save", facts=(fact,), hint=hint
+        f"the {kind.name} can't be saved to {_quoted(path)}", code="cannot_save", facts=(fact,), hint=hint
     )
 
 

@@ -10,10 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+from autobatch import compilation
 from autobatch.errors import AutobatchError, UsageError
 from autobatch.formatting import format_bytes
+from autobatch.keras_models import kinds
+from autobatch.keras_models.archive import Archive
 from autobatch.targets import Parts, told
 
 _MAX_DEPTH = 4
@@ -26,31 +30,44 @@ def packed(parts: dict[str, Any]) -> Iterator[str]:
     """The path of a private file with the pickled `parts`, for as long as the context lasts.
 
     They are one pickle, so that an optimizer keeps its parameters. The caller's objects are only read.
-    Raises UsageError where a part can't be pickled, naming the attribute at fault, and AutobatchError where
-    the file can't be written.
+    Raises UsageError where a part can't be pickled, naming the attribute at fault, AutobatchError where the
+    file can't be written, and TargetError for a part of Keras that can't be measured.
     """
-    import cloudpickle
     import torch
 
+    parts = _with_keras(parts)
     # On Linux a TemporaryFile has no name, so that not even SIGKILL leaves it behind.
     make = tempfile.TemporaryFile if sys.platform == "linux" else tempfile.NamedTemporaryFile
     with make(prefix="autobatch-", suffix=".pt") as file:
         try:
-            torch.save(parts, file, pickle_module=cloudpickle)
+            torch.save(parts, file, pickle_module=_pickling())
             file.flush()
         except Exception as error:
             raise _not_sendable(parts, error) from None
         yield f"/proc/{os.getpid()}/fd/{file.fileno()}" if sys.platform == "linux" else file.name
 
 
-def unpack(path: str) -> Parts:
-    """The parts of a `find` call, in the worker. The file was written by this user's own process."""
-    import torch
+def _with_keras(parts: dict[str, Any]) -> dict[str, Any]:
+    """The same parts, a Keras model among them as its archive."""
+    kinds.refuse_batches(parts.get("dataset"))
+    kinds.refuse_batches(parts.get("val_dataset"))
+    kinds.refuse_other_backend(parts.get("model"))
+    return {**parts, "model": Archive(parts["model"])} if kinds.is_model(parts.get("model")) else parts
 
+
+def unpack(path: str) -> Parts:
+    """The parts of a `find` call, in the worker."""
     from autobatch.targets import parts_from_objects
 
-    objects = torch.load(path, map_location="cpu", weights_only=False)
-    return parts_from_objects(objects)
+    return parts_from_objects(unpack_objects(path))
+
+
+def unpack_objects(path: str) -> dict[str, Any]:
+    """What was packed, in a child on the CPU. The file was written by this user's own process."""
+    import torch
+
+    objects: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    return objects
 
 
 def _not_sendable(parts: dict[str, Any], error: Exception) -> AutobatchError:
@@ -91,11 +108,21 @@ def _inner_culprit(value: Any, path: str, depth: int) -> str:
 
 
 def _pickles(value: Any) -> bool:
-    import cloudpickle
     import torch
 
     try:
-        torch.save(value, io.BytesIO(), pickle_module=cloudpickle)
+        torch.save(value, io.BytesIO(), pickle_module=_pickling())
     except Exception:
         return False
     return True
+
+
+def _pickling() -> Any:
+    """cloudpickle, with compiled modules sent so that they are compiled again; what torch.save takes."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            return compilation.reduced(value) or super().reducer_override(value)
+
+    return SimpleNamespace(__name__=cloudpickle.__name__, Pickler=Pickler)

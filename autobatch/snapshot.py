@@ -32,6 +32,7 @@ class Snapshot:
             self._file,
         )
         self._random = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+        self._arithmetic = trainer.arithmetic.state()
         self._device = _device_of(trainer.model)
         self._device_random = _device_random(self._device)
 
@@ -46,6 +47,7 @@ class Snapshot:
             put_back(self._buffers, kept["buffers"])
         for optimizer, state in zip(self._trainer.optimizers, kept["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+        self._trainer.arithmetic.restore(self._arithmetic)
         python, numbers, torch_state = self._random
         random.setstate(python)
         numpy.random.set_state(numbers)

@@ -23,11 +23,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.errors import AutobatchError, TargetError, message_of, missing_file
+from autobatch.formatting import parse_precision
+from autobatch.keras_models import kinds
 from autobatch.loaders import LoaderSettings, settings_of
-from autobatch.records import StepCount
+from autobatch.records import Precision, StepCount
 
 _MODEL_FACTORIES = ("build_model", "get_model", "make_model", "create_model")
-_DATASETS = ("dataset", "train_dataset", "train_dataloader")
+_DATASETS = ("dataset", "train_dataset", "train_dataloader", "datamodule")
 _VAL_DATASETS = ("val_dataset", "valid_dataset", "val_dataloader")
 _EPOCHS = ("epochs", "num_epochs", "max_epochs", "num_train_epochs")
 # What people count in steps: a new batch size needs new numbers for them.
@@ -39,7 +41,8 @@ _LONGEST_TOLD = 2000
 class Parts:
     """What a target gives. `make_model` returns a model to train; `made` is the one that exists already.
 
-    `loader` is None where the data set did not come in a DataLoader.
+    `loader` is None where the data set did not come in a DataLoader. `prepared`: the data have been set up by
+    who sends them. `remarks`: what has to be told of a training that was taken from a framework.
     """
 
     name: str
@@ -54,10 +57,14 @@ class Parts:
     optimizer: Any = None
     make_optimizers: Callable[[nn.Module], Any] | None = None
     training_step: Callable[..., Any] | None = None
+    evaluation_step: Callable[..., Any] | None = None
     step: Callable[..., Any] | None = None
     batch_size: int | None = None
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
+    prepared: bool = False
+    remarks: Callable[[], tuple[str, ...]] = tuple
+    precision: Precision = Precision.FP32
 
 
 def load_parts(target: str) -> Parts:
@@ -70,6 +77,8 @@ def load_parts(target: str) -> Parts:
     model = _attribute(module, attribute, target) if attribute else _find_model(module, path)
     make_model, made = _as_factory(model, target)
     dataset = _first(module, _DATASETS)
+    if dataset is None:
+        dataset = _own_datamodule(module)
     return Parts(
         name=target,
         make_model=make_model,
@@ -86,6 +95,7 @@ def load_parts(target: str) -> Parts:
         batch_size=_present_batch_size(module, dataset),
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),
+        precision=_precision(module),
     )
 
 
@@ -281,7 +291,11 @@ def _is_model(value: Any) -> bool:
 def _is_own_model_class(value: Any, module: ModuleType) -> bool:
     if not (inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == module.__name__):
         return False
-    parameters = list(inspect.signature(value.__init__).parameters.values())[1:]
+    return _needs_no_arguments(value)
+
+
+def _needs_no_arguments(kind: Any) -> bool:
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     flexible = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return all(p.default is not p.empty or p.kind in flexible for p in parameters)
 
@@ -299,6 +313,7 @@ def _candidate_hint(module: ModuleType, path: str) -> str:
 
 
 def _as_factory(model: Any, target: str) -> tuple[Callable[[], nn.Module], nn.Module | None]:
+    kinds.refuse_other_backend(model)
     if isinstance(model, nn.Module):
         return (lambda: model), model
     if not callable(model):
@@ -310,6 +325,7 @@ def _as_factory(model: Any, target: str) -> tuple[Callable[[], nn.Module], nn.Mo
 
     def make() -> nn.Module:
         made = model()
+        kinds.refuse_other_backend(made)
         if not isinstance(made, nn.Module):
             raise TargetError(
                 f"`{getattr(model, '__name__', model)}()` returned a {type(made).__name__}, not an nn.Module",
@@ -332,6 +348,22 @@ def _first(module: ModuleType, names: tuple[str, ...]) -> Any:
     return None
 
 
+def _own_datamodule(module: ModuleType) -> Any:
+    """An instance of the file's only class that looks like a LightningDataModule and needs no arguments."""
+    looks = ("prepare_data", "setup", "train_dataloader")
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        # A LightningModule may bring its data along, but it is no data module.
+        and not issubclass(value, nn.Module)
+        and all(hasattr(value, name) for name in looks)
+        and _needs_no_arguments(value)
+    ]
+    return _made_by(found[0], found[0].__name__) if len(found) == 1 else None
+
+
 def _made_by(function: Callable[[], Any], name: str) -> Any:
     try:
         return function()
@@ -349,6 +381,13 @@ def _positive(module: ModuleType, names: tuple[str, ...]) -> float | None:
     return next(
         (float(n) for n in found if isinstance(n, (int, float)) and not isinstance(n, bool) and n > 0), None
     )
+
+
+def _precision(module: ModuleType) -> Precision:
+    """What the module calls its precision. Raises UsageError for a text that names none."""
+    # Something else by that name, such as a metric, says nothing about how the model is trained.
+    named = getattr(module, "precision", None)
+    return parse_precision(named) if isinstance(named, str) else Precision.FP32
 
 
 def _present_batch_size(module: ModuleType, dataset: Any) -> int | None:

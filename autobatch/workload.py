@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autobatch import optimizers
+from autobatch import compilation, optimizers
 from autobatch.batches import split_batch, to_device
 from autobatch.errors import TargetError
+from autobatch.keras_models import compiled
 from autobatch.loaders import LoaderSettings
-from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of
-from autobatch.records import SampleSizes, Workload
+from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of, widened
+from autobatch.precision import Arithmetic
+from autobatch.records import Precision, SampleSizes, Workload
 from autobatch.samples import Samples, StreamedSamples, StreamEndedError
 from autobatch.targets import Parts
 
 _DEFAULT_LEARNING_RATE = 1e-3
+# Each compiles more; what compiles anew in every step is not waited for.
+_MOST_PASSES = 4
+# From 2^16 down to where the smallest numbers of fp16 are larger than any gradient.
+_MOST_SKIPS = 40
 
 
 class Trainer:
@@ -50,9 +57,15 @@ class Trainer:
         self.phase = ""
         self.optimizer_steps = 0
         self._last_loss: torch.Tensor | None = None
+        self.skipped_steps = 0
         self._enter("build")
+        self.arithmetic = Arithmetic(parts.precision, device)
         self.model = parts.make_model().to(device)
+        self.compiled = compilation.is_compiled(self.model)
+        if self.compiled:
+            compilation.lift_limits()
         self.model.train()
+        self._keras = self._open_keras()
         self._loss_name, self._loss = self._choose_loss()
         self.optimizers = self._make_optimizers()
         for optimizer in self.optimizers:
@@ -73,6 +86,8 @@ class Trainer:
         """Why neither the gradient's noise nor a loss can be measured; empty where they can."""
         if self._parts.step is not None:
             return "your `step` keeps its gradients to itself"
+        if self._keras is not None and self._keras.own_step:
+            return "the model's own `train_step` keeps its gradients to itself"
         if isinstance(self._samples, StreamedSamples):
             return "the data set is a stream, which gives its samples once"
         return ""
@@ -81,6 +96,16 @@ class Trainer:
     def sample_sizes(self) -> SampleSizes | None:
         """How large the training samples are, of those that were looked at so far."""
         return self._samples.sizes
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """What takes seconds to import beside torch, and is the same for every session."""
+        return () if self._keras is None else ("keras",)
+
+    @property
+    def drifting(self) -> list[torch.Tensor]:
+        """What a forward pass changes in the model, buffers excepted."""
+        return [] if self._keras is None else self._keras.drifting
 
     @property
     def keeps_samples(self) -> bool:
@@ -101,21 +126,22 @@ class Trainer:
         """What was found and what was filled in."""
         return Workload(
             target=self._parts.name,
-            model=type(self.model).__name__,
-            parameters=sum(p.numel() for p in self.model.parameters() if not _is_lazy(p)),
+            model=compilation.name_of(self.model),
+            parameters=self._count_parameters(),
             loss=self._loss_name,
-            optimizer=" and ".join(type(optimizer).__name__ for optimizer in self.optimizers),
+            optimizer=optimizers.names(self.optimizers),
             learning_rate=optimizers.learning_rate(self.optimizers),
             decays=optimizers.decays(self.optimizers),
             dataset=self._samples.kind,
             dataset_size=self._samples.size,
-            batch_size=self._parts.batch_size,
+            batch_size=self._present_batch_size,
             epochs=self._parts.epochs,
-            schedule=self._parts.schedule,
+            schedule=self._parts.schedule or (() if self._keras is None else self._keras.schedule),
             synthetic=self._samples.synthetic,
             sizes=self._samples.sizes,
             workers=None if self._parts.loader is None else self._parts.loader.workers,
-            inferred=tuple(self._inferred),
+            precision=self._precision,
+            inferred=(*self._inferred, *self._parts.remarks()),
         )
 
     def load(self, batch_size: int, seed: int) -> Any:
@@ -154,12 +180,14 @@ class Trainer:
         if self._parts.step is not None:
             loss = self._parts.step(self.model, self._optimizer_argument(), batch)
             return loss.detach() if isinstance(loss, torch.Tensor) else None
+        if self._keras is not None:
+            return self._keras_step(self._keras, batch)
         # As in a loop of one's own, the loss lives until the next one: its graph lies between the tensors
         # on the heap, and what fits there depends on it.
         loss = self._last_loss = self._backward(batch)
         self._enter("step")
-        for optimizer in self.optimizers:
-            optimizer.step()
+        if not self.arithmetic.step(self.optimizers):
+            self.skipped_steps += 1
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         return loss.detach()
@@ -169,29 +197,81 @@ class Trainer:
         self._enter("forward")
         if self._parts.step is not None:
             raise TargetError("your `step` keeps its gradients to itself", code="no_gradient")
-        self._backward(to_device(batch, self._device))
+        batch = to_device(batch, self._device)
+        if self._keras is not None:
+            self._keras.backward(batch)
+            return
+        for _ in range(_MOST_SKIPS):
+            self._backward(batch)
+            if self.arithmetic.unscale(self.optimizers):
+                return
+            self.model.zero_grad(set_to_none=True)
+        raise _overflow()
 
     def _backward(self, batch: Any) -> torch.Tensor:
-        loss = self._loss(batch)
+        with self.arithmetic.autocast():
+            loss = self._loss(batch)
         self._enter("backward")
-        loss.backward()
+        self.arithmetic.backward(loss)
         return loss
+
+    def warm_up(self, batch: Any) -> None:
+        """Compiles what this batch needs, and finds a scale for its gradients, which a training does once.
+
+        Raises TargetError where there is no such scale.
+        """
+        if self.compiled:
+            with self.compiling():
+                self._compile(batch)
+        if self.arithmetic.scales and self._parts.step is None:
+            self._find_scale(batch)
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """A context whose time is not that of training; its phases are one to whoever listens."""
+        tell, self.on_phase = self.on_phase, lambda name: None
+        tell(compilation.BEGINS)
+        try:
+            yield
+        finally:
+            self.on_phase = tell
+            tell(compilation.ENDS)
+
+    def _compile(self, batch: Any) -> None:
+        for _ in range(_MOST_PASSES):
+            before = compilation.compiled_frames()
+            self.step(batch)
+            self.evaluate(batch)
+            if compilation.compiled_frames() == before:
+                return
+
+    def _find_scale(self, batch: Any) -> None:
+        for _ in range(_MOST_SKIPS):
+            before = self.skipped_steps
+            loss = self.step(batch)
+            if self.skipped_steps == before or (loss is not None and not math.isfinite(float(loss))):
+                return
+        raise _overflow()
 
     def evaluate(self, batch: Any) -> torch.Tensor | None:
         """The loss of a batch, without gradients; None for a loop of the user's own (`step`)."""
-        if self._parts.step is not None:
+        if self._parts.step is not None or (self._keras is not None and self._keras.own_step):
             return None
         self._enter("evaluation")
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
-            with torch.no_grad():
-                return self._loss(to_device(batch, self._device))
+            with torch.no_grad(), self.arithmetic.autocast():
+                return self._judge(to_device(batch, self._device))
         finally:
             self.model.train()
             # Parts that a model keeps out of training stay out.
             for module, mode in modes:
                 module.training = mode
+
+    def _judge(self, batch: Any) -> torch.Tensor:
+        own = self._parts.evaluation_step
+        return self._loss(batch) if own is None else scalar(own(self.model, batch))
 
     def held_out_loss(self, rows: Sequence[int], *, from_validation: bool) -> float:
         """The loss of rows of the validation set, or of the training set."""
@@ -203,8 +283,9 @@ class Trainer:
         return float(loss)
 
     def use_device(self, device: str) -> None:
-        """Takes batches to another device from here on, one that the model is on."""
+        """Takes batches to another device from here on, one that the model is on. No step is skipped."""
         self._device = device
+        self.arithmetic = Arithmetic(self._parts.precision, device, first_scale=1.0)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiplies the learning rate of every parameter group."""
@@ -220,8 +301,45 @@ class Trainer:
     def _optimizer_argument(self) -> Any:
         return self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
 
+    def _open_keras(self) -> compiled.CompiledModel | None:
+        """The model as Keras trains it, where it is one of Keras'."""
+        names = ("loss_fn", "optimizer", "make_optimizers", "training_step", "step")
+        given = {name: getattr(self._parts, name) for name in names}
+        found = compiled.open_model(self.model, self._device, given, lambda: self._samples.batch(1, 0))
+        if found is not None:
+            if self._parts.precision is not Precision.FP32:
+                raise _keras_precision(self._parts.precision)
+            self._samples.at_once = True
+            if self._parts.batch_size is None:
+                self._inferred.append(f"present batch size: {compiled.BATCH_SIZE}, which Keras' `fit` takes")
+        return found
+
+    @property
+    def _precision(self) -> Precision | None:
+        """None where the training has its own."""
+        own = self._parts.step is not None or self._keras is not None
+        return None if own else self._parts.precision
+
+    @property
+    def _present_batch_size(self) -> int | None:
+        return self._parts.batch_size or (None if self._keras is None else compiled.BATCH_SIZE)
+
+    def _count_parameters(self) -> int:
+        if self._keras is not None:
+            return self._keras.parameters
+        return sum(p.numel() for p in self.model.parameters() if not _is_lazy(p))
+
+    def _keras_step(self, model: compiled.CompiledModel, batch: Any) -> torch.Tensor | None:
+        """A step that Keras makes as a whole: no phase of it can be told from the others."""
+        self._enter("step")
+        loss = model.step(batch)
+        self._count_step()
+        return loss
+
     def _choose_loss(self) -> tuple[str, Callable[[Any], torch.Tensor]]:
         parts = self._parts
+        if self._keras is not None:
+            return self._keras.loss_name, self._keras.loss
         if parts.step is not None:
             return "your `step`", lambda batch: torch.zeros(())
         if parts.training_step is not None:
@@ -235,7 +353,7 @@ class Trainer:
             self._inferred.append("loss: mean square of the output, since the inputs are synthetic")
             return (
                 "mean square of the output",
-                lambda batch: tensor_of(_call(self.model, batch)).square().mean(),
+                lambda batch: widened(tensor_of(_call(self.model, batch))).square().mean(),
             )
         if target is None:
             raise no_target(inputs)
@@ -254,6 +372,8 @@ class Trainer:
 
     def _make_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = self._parts
+        if self._keras is not None:
+            return [self._keras.optimizer]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if parts.make_optimizers is not None:
             return optimizers.as_optimizers(parts.make_optimizers(self.model), self.model, self._device)
@@ -270,6 +390,14 @@ class Trainer:
             )
         self._inferred.append(f"optimizer: AdamW, learning rate {_DEFAULT_LEARNING_RATE:g}")
         return [torch.optim.AdamW(trained, lr=_DEFAULT_LEARNING_RATE)]
+
+
+def _keras_precision(asked: Precision) -> TargetError:
+    return TargetError(
+        f"`{asked}` can't be asked of a Keras model, which has a policy for it",
+        code="own_precision",
+        hint='leave it out, and call `keras.config.set_dtype_policy("mixed_bfloat16")` before you build it',
+    )
 
 
 def model_bytes(model: nn.Module) -> int:
@@ -295,5 +423,14 @@ def _model_takes_labels(model: nn.Module, batch: Any) -> bool:
     return (
         isinstance(batch, Mapping)
         and "labels" in batch
-        and "labels" in inspect.signature(model.forward).parameters
+        and "labels" in inspect.signature(compilation.inner(model).forward).parameters
+    )
+
+
+def _overflow() -> TargetError:
+    return TargetError(
+        "in fp16 the gradients are not finite, however small the loss is scaled",
+        code="gradient_not_finite",
+        facts=(f"after {_MOST_SKIPS} steps, the scale halved with each",),
+        hint="use `bf16`, whose numbers reach as far as those of fp32",
     )

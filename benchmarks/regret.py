@@ -203,6 +203,7 @@ def judge(ground: Ground, seed: int) -> Row:
         val_dataset=held_out,
         batch_size=task.batch_size,
         limits=autobatch.Limits(seed=seed),
+        fresh=True,
     )
     rate = found.learning_rate or task.learning_rate
     trained = _train(ground, found.batch_size, rate, seed)

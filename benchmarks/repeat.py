@@ -52,6 +52,7 @@ def ask() -> dict[str, object]:
         val_dataset=digits_cnn.build_val_dataset(),
         batch_size=digits_cnn.batch_size,
         limits=autobatch.Limits(seed=SEED),
+        fresh=True,
     )
     return {
         "batch_size": found.batch_size,

@@ -27,6 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _cache_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For searches of fixtures that a whole module shares: never the developer's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOBATCH_CACHE", str(tmp_path_factory.mktemp("cache") / "autobatch"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_the_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test is answered from what another has measured."""
+    monkeypatch.setenv("AUTOBATCH_CACHE", str(tmp_path_factory.mktemp("cache") / "autobatch"))
+
+
 @pytest.fixture(scope="module")
 def quick_collections() -> Iterator[None]:
     """As in a worker: the collection before each trial need not walk all that was imported."""

@@ -214,6 +214,7 @@ class SimulatedTrainer:
         self._on_run = on_run
         self.phase = ""
         self.optimizer_steps = 0
+        self.skipped_steps = 0
 
     @property
     def dataset_size(self) -> int | None:
@@ -235,6 +236,9 @@ class SimulatedTrainer:
 
     def load_validation(self, batch_size: int, seed: int) -> int:
         return self.load(batch_size, seed)
+
+    def warm_up(self, batch: int) -> None:
+        """Nothing compiles here, and no gradient overflows."""
 
     def step(self, batch: int) -> None:
         self.phase = "forward"
@@ -269,6 +273,7 @@ class SimulatedEngine:
         self.loader_commands: list[wire.TimeLoader] = []
         self._random = random.Random(machine.seed)
         self.busy_seconds = 0.0
+        self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = machine.sizes
         self.closed = False
 
@@ -300,7 +305,7 @@ class SimulatedEngine:
         self.rounds.append(batch_size)
         return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
 
-    def trace_memory(self) -> wire.Traced:
+    def trace_memory(self, *, without_data: bool = False) -> wire.Traced:
         """The machine's own line, or as much of it as a trace sees."""
         self.traces += 1
         self.renew()

@@ -266,4 +266,5 @@ def recommendations(
         device=draw(devices(texts)),
         limits=draw(limits()),
         environment=draw(st.none() | environment),
+        cached=draw(st.booleans()),
     )

@@ -62,9 +62,13 @@ def peak_bytes(events: Sequence[Event]) -> int:
 
 
 def lines_of(
-    first: Sequence[Event], first_size: int, second: Sequence[Event], second_size: int
+    first: Sequence[Event],
+    first_size: int,
+    second: Sequence[Event],
+    second_size: int,
+    smallest: float = 1.0,
 ) -> tuple[MemoryLine, ...] | None:
-    """The peak as the largest of a few lines, from traces at two batch sizes.
+    """The peak as the largest of a few lines, from traces at two batch sizes; it holds from `smallest` on.
 
     None where the two differ in structure: then the step is another one at another size, and no line
     through two sizes says anything about a third.
@@ -85,15 +89,15 @@ def lines_of(
         else:
             gone = alive.pop(one.storage)
             fixed, sample = fixed - gone[0], sample - gone[1]
-    return envelope(MemoryLine(fixed_bytes=a, sample_bytes=b) for a, b in sums)
+    return envelope((MemoryLine(fixed_bytes=a, sample_bytes=b) for a, b in sums), smallest)
 
 
-def envelope(lines: Iterable[MemoryLine]) -> tuple[MemoryLine, ...]:
-    """The lines that are the highest at some batch size of 1 or more, by rising slope."""
+def envelope(lines: Iterable[MemoryLine], smallest: float = 1.0) -> tuple[MemoryLine, ...]:
+    """The lines that are the highest at some batch size of `smallest` or more, by rising slope."""
     hull: list[MemoryLine] = []
     for line in sorted(lines, key=lambda one: (one.sample_bytes, one.fixed_bytes)):
-        if hull and line.at(1) >= hull[-1].at(1):
-            hull = [one for one in hull if one.at(1) > line.at(1)]
+        if hull and line.at(smallest) >= hull[-1].at(smallest):
+            hull = [one for one in hull if one.at(smallest) > line.at(smallest)]
         while len(hull) > 1 and _meet(hull[-2], line) <= _meet(hull[-2], hull[-1]):
             hull.pop()
         hull.append(line)

@@ -116,6 +116,8 @@ class Climb:
         self._memory = replace(self._memory, lines=traced.lines)
         if not traced.lines:
             self._warn(f"a training step can't be traced, so the ceiling takes more tries: {traced.detail}")
+        elif traced.detail:
+            self._warn(f"what memory a step takes was predicted from a trace: {traced.detail}")
 
     def _try(self, move: search.Try) -> None:
         size = move.batch_size
@@ -150,9 +152,10 @@ class Climb:
             return None
         if tried.outcome is Outcome.OK and not tried.finite:
             self._not_finite(size)
-        if tried.outcome is Outcome.OK and tried.optimizer_steps == 0:
+        counted = tried.optimizer_steps + tried.skipped_steps
+        if tried.outcome is Outcome.OK and counted == 0:
             raise verdicts.no_optimizer_step(tried)
-        if tried.outcome is Outcome.OK and tried.optimizer_steps < tried.steps:
+        if tried.outcome is Outcome.OK and counted < tried.steps:
             self._warn("the training step does not step its optimizer every time: peak memory may come later")
         trial = self._trial(tried, self._judge(tried))
         if trial.ok:
@@ -342,7 +345,9 @@ class Climb:
             # No larger size may be tried, so that it can't be told from a floor: the error is the fact.
             raise self._first_error
         assert self._opened is not None
-        raise verdicts.nothing_passed(self.trials, self._opened.device)
+        last, device = self.trials[-1], self._opened.device
+        predicted = self._engine.trace_memory(without_data=True).lines if verdicts.is_too_large(last) else ()
+        raise verdicts.nothing_passed(self.trials, device, predicted)
 
     def _budget_detail(self, move: search.Try | search.Trace) -> str:
         before = f"batch size {move.batch_size}" if isinstance(move, search.Try) else "the next size"
@@ -357,7 +362,11 @@ class Climb:
                 self._opened.workload, dataset_size=self._dataset_size, sizes=self._engine.sizes
             ),
             device=self._opened.device,
-            warnings=(*self.warnings, *verdicts.doubts(self.trials, self._opened.device)),
+            warnings=(
+                *self.warnings,
+                *verdicts.doubts(self.trials, self._opened.device),
+                *verdicts.uncounted(self._engine.compile_seconds),
+            ),
         )
 
     def _partial_curve(self) -> Curve | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from autobatch import compilation
 from autobatch.errors import AutobatchError, TargetError
 from autobatch.probe import wire
 from autobatch.probe.oom import Cause
 from autobatch.probe.process import (
+    COMPILE_TRIALS,
     WorkerDiedError,
     WorkerEndedError,
     WorkerHungError,
@@ -42,11 +44,16 @@ def of_trial(
     # A round tells no phases: that would take longer than some of its steps.
     phase = "timing" if isinstance(command, wire.TimeRound) else end.phase
     if isinstance(end, WorkerHungError):
+        # Of a round too it is told when it compiles.
+        compiles = end.phase == compilation.BEGINS
+        limit = (
+            f"{COMPILE_TRIALS * timeout_seconds:g} s of compiling" if compiles else f"{timeout_seconds:g} s"
+        )
         return wire.Tried(
             batch_size=batch_size,
             outcome=Outcome.TIMEOUT,
-            phase=phase,
-            detail=f"no end after {timeout_seconds:g} s",
+            phase=end.phase if compiles else phase,
+            detail=f"no end after {limit}",
         )
     if isinstance(end, WorkerTookTooMuchError):
         return wire.Tried(

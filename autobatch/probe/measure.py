@@ -10,6 +10,7 @@ import gc
 import math
 from typing import Any, Protocol
 
+from autobatch import compilation
 from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, TargetError
 from autobatch.probe.oom import Cause, classify, told_briefly
@@ -30,6 +31,7 @@ class Trains(Protocol):
 
     phase: str
     optimizer_steps: int
+    skipped_steps: int
 
     @property
     def dataset_size(self) -> int | None: ...
@@ -40,6 +42,7 @@ class Trains(Protocol):
     def load_largest(self, batch_size: int, seed: int) -> Any: ...
     def load(self, batch_size: int, seed: int) -> Any: ...
     def load_validation(self, batch_size: int, seed: int) -> Any: ...
+    def warm_up(self, batch: Any) -> None: ...
     def step(self, batch: Any) -> Any: ...
     def evaluate(self, batch: Any) -> None: ...
 
@@ -71,13 +74,14 @@ class Measurer:
         gc.collect()
         backend.release()
         backend.reset_peak()
-        deadline = backend.now() + seconds
-        steps_before = trainer.optimizer_steps
         step_seconds: list[float] = []
         batch = None
         finite = True
         try:
             batch, load_seconds = self._load(batch_size, largest=True)
+            self._warm_up(batch)
+            deadline = backend.now() + seconds
+            steps_before, skips_before = trainer.optimizer_steps, trainer.skipped_steps
             backend.start_usage()
             for index in range(steps):
                 if steps > FULL_STEPS and index > 0:
@@ -111,6 +115,7 @@ class Measurer:
             reserved_bytes=peak.reserved_bytes,
             steps=steps,
             optimizer_steps=trainer.optimizer_steps - steps_before,
+            skipped_steps=trainer.skipped_steps - skips_before,
             finite=finite,
             sizes=sizes,
         )
@@ -118,10 +123,12 @@ class Measurer:
     def time_round(self, batch_size: int, seconds: float) -> Timed | Tried:
         """The mean step of a short window, after a warm-up step, synchronised at its ends only."""
         backend, trainer = self._backend, self._trainer
-        done, steps_before = 0, trainer.optimizer_steps
+        done = 0
         batch = None
         try:
             batch, load_seconds = self._load(batch_size)
+            trainer.warm_up(batch)
+            steps_before = trainer.optimizer_steps
             _, warm_seconds = self._timed_step(batch)
             done = 1
             steps = _steps_in_round(min(warm_seconds, seconds), seconds)
@@ -141,6 +148,14 @@ class Measurer:
             steps=steps + 1,
             optimizer_steps=trainer.optimizer_steps - steps_before,
         )
+
+    def _warm_up(self, batch: Any) -> None:
+        """Does what a training does once at a size; the memory that this takes is none of a step's."""
+        self._trainer.warm_up(batch)
+        self._backend.synchronize()
+        gc.collect()
+        self._backend.release()
+        self._backend.reset_peak()
 
     def _load(self, batch_size: int, *, largest: bool = False) -> tuple[Any, float | None]:
         """(batch, seconds that loading it took, None where it was there already)."""
@@ -192,6 +207,13 @@ def _user_error(batch_size: int, error: BaseException, phase: str, batch: Any) -
             code="target_exits",
             facts=(f"exit status: {error.code}", *at(error)),
             hint="raise an error instead, so that what went wrong can be told",
+        )
+    if compilation.lacks_compiler(error):
+        return TargetError(
+            "the model can't be compiled here: torch.compile finds no C++ compiler",
+            code="no_compiler",
+            facts=(told(error),),
+            hint="install one, such as g++, or name it in `CXX`; or give the model without torch.compile",
         )
     shapes = () if batch is None else (f"the batch: {describe_batch(batch)}",)
     return TargetError(

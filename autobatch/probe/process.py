@@ -16,8 +16,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from autobatch import compilation
 from autobatch.devices import host
 from autobatch.errors import AutobatchError
+from autobatch.keras_models import backend as keras_backend
 from autobatch.probe import family, wire
 
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -27,6 +29,8 @@ _BOOT = f"import sys; sys.path.append({_PACKAGE_PARENT!r}); from autobatch.probe
 IN_WORKER = "AUTOBATCH_WORKER"
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 5.0
+# Compiling for one batch size may take as long as that many trials.
+COMPILE_TRIALS = 5
 # A worker imports torch before its first session, from a cold disk perhaps; nothing of the user's runs then.
 BOOT_TIMEOUT_SECONDS = 600.0
 
@@ -63,13 +67,20 @@ class WorkerTookTooMuchError(WorkerEndedError):
 
 
 class WorkerProcess:
-    """One worker: a process that forks sessions, and the session that it has at present."""
+    """One worker: a process that forks sessions, and the session that it has at present.
+
+    `compile_seconds`: what its sessions have spent in torch.compile, which no time limit but one of its own
+    counts.
+    """
 
     def __init__(self, environment: Mapping[str, str], on_output: Callable[[str], None]) -> None:
         self._on_output = on_output
         self._replies: queue.Queue[wire.Reply | None] = queue.Queue()
         self._session_pid: int | None = None
         self._phase = ""
+        self.compile_seconds = 0.0
+        # When compiling began, and how much time the command had left then.
+        self._paused: tuple[float, float] | None = None
         self.watch_bytes: int | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT],
@@ -97,6 +108,7 @@ class WorkerProcess:
         next Start gets a fresh one.
         """
         self._phase = ""
+        self._paused = None
         try:
             assert self._process.stdin is not None
             wire.send(self._process.stdin, command)  # type: ignore[arg-type]
@@ -110,12 +122,26 @@ class WorkerProcess:
                 self._session_pid = reply.pid
                 deadline = time.monotonic() + timeout_seconds
             elif isinstance(reply, wire.Phase):
-                self._phase = reply.name
+                deadline = self._enter(reply.name, deadline, timeout_seconds)
             elif isinstance(reply, wire.Exited):
                 self._session_pid = None
                 raise WorkerDiedError(reply.status, self._phase)
             else:
                 return reply
+
+    def _enter(self, phase: str, deadline: float, timeout_seconds: float) -> float:
+        """The deadline once a phase has begun: compiling has one of its own, then the old one moves on."""
+        now = time.monotonic()
+        if phase == compilation.BEGINS:
+            self._paused = now, deadline - now
+            deadline = now + COMPILE_TRIALS * timeout_seconds
+        elif phase == compilation.ENDS and self._paused is not None:
+            began, left = self._paused
+            self._paused = None
+            self.compile_seconds += now - began
+            deadline = now + left
+        self._phase = phase
+        return deadline
 
     def end_session(self) -> None:
         """Kills the session with all that it started, and waits until it is gone."""
@@ -203,7 +229,7 @@ class WorkerProcess:
 
 def worker_environment(kind: str | None, *, contended: bool) -> dict[str, str]:
     """Variables that have to be set before the worker imports torch."""
-    environment: dict[str, str] = {}
+    environment = keras_backend.worker_environment()
     if contended:
         # Threads that spin while they wait take the processor from the ones that work.
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -211,7 +237,7 @@ def worker_environment(kind: str | None, *, contended: bool) -> dict[str, str]:
         # Without both, MPS swaps instead of running out; lowering HIGH alone is an error.
         environment["PYTORCH_MPS_HIGH_WATERMARK_RATIO"] = "1.0"
         environment["PYTORCH_MPS_LOW_WATERMARK_RATIO"] = "0.9"
-    return environment
+    return environment | compilation.own_folder()
 
 
 def signal_name(status: int) -> str:

@@ -9,10 +9,14 @@ from typing import Protocol
 
 import msgspec
 
+from autobatch import compilation
 from autobatch.errors import AutobatchError
 from autobatch.probe import endings, wire
 from autobatch.probe.process import WorkerEndedError, WorkerProcess, interrupts_held
 from autobatch.records import Device, Limits, Outcome, SampleSizes, Workload
+
+# What takes longer to tell than this is as well measured.
+_FINGERPRINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +31,18 @@ class Opened:
 class Engine(Protocol):
     """Where trials run: a worker process, or a simulated device in the tests.
 
-    `busy_seconds` is the time spent in measurements, the start of sessions excepted. `sizes` is what is
-    known of the samples by now.
+    `busy_seconds` is the time spent in measurements, the start of sessions and `compile_seconds` excepted.
+    `sizes` is what is known of the samples by now.
     """
 
     busy_seconds: float
+    compile_seconds: float
     sizes: SampleSizes | None
 
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
-    def trace_memory(self) -> wire.Traced: ...
+    def trace_memory(self, *, without_data: bool = False) -> wire.Traced: ...
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
     def train(self, command: wire.Train) -> wire.Trained: ...
     def time_loader(self, command: wire.TimeLoader) -> wire.Loaded: ...
@@ -65,6 +70,7 @@ class WorkerEngine:
             memory_bytes=limits.memory_bytes,
             memory_fraction=limits.memory_fraction,
             seed=limits.seed,
+            frameworks=recipe.frameworks,
         )
         self._timeout_seconds = limits.trial_timeout_seconds
         self._start_seconds = endings.START_TRIALS * limits.trial_timeout_seconds
@@ -73,8 +79,10 @@ class WorkerEngine:
         self._worker: WorkerProcess | None = None
         self._spare: WorkerProcess | None = None
         self._used = False
+        self._opened: Opened | None = None
         self._first: Workload | None = None
         self.busy_seconds = 0.0
+        self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = None
 
     def open(self) -> Opened:
@@ -83,6 +91,8 @@ class WorkerEngine:
         Raises the user's errors, and TargetError where the process died on the way, or found another model
         than the first time.
         """
+        if self._opened is not None and self._worker is not None and self._worker.has_session:
+            return self._opened
         if self._worker is None or not self._worker.alive:
             self._replace_worker()
         reply = self._begin(self._start)
@@ -94,9 +104,22 @@ class WorkerEngine:
         if endings.identity(reply.workload) != endings.identity(self._first):
             self._worker.end_session()
             raise endings.changed(self._start.recipe, self._first, reply.workload)
-        self._start = msgspec.structs.replace(self._start, scan=reply.scan)
+        self._start = msgspec.structs.replace(self._start, scan=reply.scan, frameworks=reply.frameworks)
         self.sizes = self.sizes or reply.workload.sizes
-        return Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
+        self._opened = Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
+        return self._opened
+
+    def take_fingerprint(self) -> wire.Fingerprint:
+        """What the present session trains; without parts where the worker can't tell, or dies of it."""
+        assert self._worker is not None
+        try:
+            reply = self._worker.ask(wire.TakeFingerprint(), min(self._timeout_seconds, _FINGERPRINT_SECONDS))
+        except WorkerEndedError as end:
+            return wire.Fingerprint(parts={}, detail=str(end))
+        if isinstance(reply, wire.Refused):
+            return wire.Fingerprint(parts={}, detail="; ".join((reply.message, *reply.facts)))
+        assert isinstance(reply, wire.Fingerprint)
+        return reply
 
     def devices(self) -> tuple[Device, ...]:
         """Every device that a worker sees."""
@@ -156,6 +179,7 @@ class WorkerEngine:
             if one is not None:
                 one.close()
         self._worker = self._spare = None
+        compilation.remove_own_folder(self._environment)
 
     def _replace_worker(self) -> None:
         if self._worker is not None:
@@ -175,10 +199,11 @@ class WorkerEngine:
                 hint="free memory, or allow more processes and open files (`ulimit -a` shows the limits)",
             ) from error
 
-    def trace_memory(self) -> wire.Traced:
+    def trace_memory(self, *, without_data: bool = False) -> wire.Traced:
         """The memory of a step at any size; without lines where the step can't be traced."""
+        command = wire.TraceMemory(without_data=without_data)
         try:
-            reply = self._ask_in_time(wire.TraceMemory(), self._timeout_seconds)
+            reply = self._ask_in_time(command, self._timeout_seconds)
         except AutobatchError as error:
             return wire.Traced(lines=(), detail=error.message)
         finally:
@@ -219,14 +244,10 @@ class WorkerEngine:
     ) -> wire.Reply:
         if self._worker is None or not self._worker.has_session:
             self.open()
-        assert self._worker is not None
-        begin = time.monotonic()
         try:
-            reply = self._worker.ask(command, seconds)
+            reply = self._ask(command, seconds)
         except WorkerEndedError as end:
             raise AutobatchError(str(end), code="worker_died") from None
-        finally:
-            self.busy_seconds += time.monotonic() - begin
         if isinstance(reply, wire.Refused):
             raise reply.rebuilt()
         return reply
@@ -234,22 +255,30 @@ class WorkerEngine:
     def _measure(self, command: wire.TryOut | wire.TimeRound) -> wire.Tried | wire.Timed:
         if self._worker is None or not self._worker.has_session:
             self.open()
-        assert self._worker is not None
         self._used = True
-        begin = time.monotonic()
         try:
-            reply = self._worker.ask(command, self._timeout_seconds)
+            reply = self._ask(command, self._timeout_seconds)
         except WorkerEndedError as end:
             return endings.of_trial(command, end, self._timeout_seconds)
-        finally:
-            self.busy_seconds += time.monotonic() - begin
         if isinstance(reply, wire.Refused):
             raise reply.rebuilt()
         assert isinstance(reply, (wire.Tried, wire.Timed))
-        if isinstance(reply, wire.Tried) and reply.outcome is not Outcome.OK:
+        if isinstance(reply, wire.Tried) and reply.outcome is not Outcome.OK and self._worker is not None:
             # A process that ran out of memory keeps a fragmented heap and would understate the next size.
             self._worker.end_session()
         return reply
+
+    def _ask(self, command: wire.Command, seconds: float) -> wire.Reply:
+        """The reply of the present session; counts the time of it. Raises WorkerEndedError."""
+        worker = self._worker
+        assert worker is not None
+        begin, compiled_before = time.monotonic(), worker.compile_seconds
+        try:
+            return worker.ask(command, seconds)
+        finally:
+            compiled = worker.compile_seconds - compiled_before
+            self.compile_seconds += compiled
+            self.busy_seconds += time.monotonic() - begin - compiled
 
 
 def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:

@@ -11,13 +11,16 @@ from typing import Any
 import numpy
 import torch
 
-from autobatch import shipping
+from autobatch import compilation, fingerprint, shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
-from autobatch.errors import AutobatchError, DeviceError, TargetError
+from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
+from autobatch.lightning_modules.completion import completed
+from autobatch.lightning_modules.frameworks import frameworks_in_use
 from autobatch.probe import loader_run, memory_run, noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
+from autobatch.records import Precision
 from autobatch.samples import Samples, SyntheticSamples, open_samples
 from autobatch.snapshot import Snapshot
 from autobatch.targets import Parts, at, exits, load_parts, told
@@ -25,9 +28,11 @@ from autobatch.workload import Trainer, model_bytes
 
 _DURING = {
     "import": "it was imported",
+    "setup": "its module and its data were set up",
     "load": "its data set was opened",
     "build": "its model and optimizer were made",
 }
+_LOOKED_FOR = "looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`, `datamodule`"
 
 
 class Session:
@@ -36,6 +41,7 @@ class Session:
     _trainer: Trainer
     _backend: Backend
     _measurer: Measurer
+    _opened: tuple[Parts, Samples, Samples | None]
 
     def __init__(self, tell: Callable[[wire.Reply], None]) -> None:
         self._tell = tell
@@ -70,13 +76,15 @@ class Session:
             return self._open(command)
         if isinstance(command, wire.ListDevices):
             return wire.Devices(devices=tuple(backend.describe() for backend in open_all()))
+        if isinstance(command, wire.TakeFingerprint):
+            return wire.Fingerprint(parts=fingerprint.take(*self._opened, self._trainer))
         self._in_round = isinstance(
             command, (wire.TimeRound, wire.TraceMemory, wire.MeasureNoise, wire.Train)
         )
         if isinstance(command, wire.TryOut):
             return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
         if isinstance(command, wire.TraceMemory):
-            return memory_run.run(self._trainer, self._backend)
+            return memory_run.run(self._trainer, self._backend, without_data=command.without_data)
         if isinstance(command, wire.MeasureNoise):
             if not self._trainer.why_no_check:
                 self._at_start()
@@ -103,19 +111,21 @@ class Session:
         _seed_everything(command.seed)
         recipe = command.recipe
         parts = self._guard("import", lambda: _load_parts(recipe), recipe)
+        parts = self._guard("setup", lambda: completed(parts), recipe)
         samples, val_samples = self._guard("load", lambda: _open_samples(parts, command), recipe)
         backend = open_backend(command.device)
         # The file may have switched gradients off: its own training step shall be what fails of it.
         with torch.enable_grad():
             backend.warm_up()
         on_host = backend.torch_device == "cpu" and parts.made is not None
-        held_bytes = model_bytes(parts.made) if on_host and parts.made else 0
+        held_bytes = model_bytes(parts.made) if on_host and parts.made is not None else 0
         backend.limit_memory(command.memory_bytes, held_bytes, command.memory_fraction)
         trainer = self._guard(
             "build",
             lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase),
             recipe,
         )
+        self._opened = parts, samples, val_samples
         self._trainer = trainer
         self._backend = backend
         self._measurer = Measurer(backend, trainer, command.seed)
@@ -125,11 +135,12 @@ class Session:
             torch=str(torch.__version__),
             watch_bytes=getattr(backend, "watch_bytes", None),
             scan=samples.found,
+            frameworks=(*frameworks_in_use(), *trainer.frameworks),
         )
 
     def _on_phase(self, name: str) -> None:
         # Rounds are timed: there, telling would cost more than some steps take.
-        if not self._in_round:
+        if not self._in_round or name in (compilation.BEGINS, compilation.ENDS):
             self._tell(wire.Phase(name=name))
 
     def _guard(self, phase: str, work: Callable[[], Any], recipe: wire.Recipe) -> Any:
@@ -161,7 +172,23 @@ class Session:
 def _load_parts(recipe: wire.Recipe) -> Parts:
     sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
     parts = shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
+    if recipe.precision is not None:
+        parts = replace(parts, precision=recipe.precision)
+        if parts.step is not None:
+            raise own_precision(parts.name)
+    elif parts.step is not None:
+        parts = replace(parts, precision=Precision.FP32)
     return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
+
+
+def own_precision(name: str) -> UsageError:
+    """The error for a precision asked of a loop that has its own."""
+    return UsageError(
+        "`--precision` can't be used with a `step` of your own",
+        code="own_precision",
+        facts=(f"the loop of `{name}` runs forward, backward and optimizers by itself",),
+        hint="put `with torch.autocast(...)` into that `step`, and leave the option out",
+    )
 
 
 def _open_samples(parts: Parts, command: wire.Start) -> tuple[Samples, Samples | None]:
@@ -171,10 +198,12 @@ def _open_samples(parts: Parts, command: wire.Start) -> tuple[Samples, Samples |
         return SyntheticSamples(recipe.input_shape, recipe.classes), None
     if parts.dataset is None:
         raise TargetError(
-            f"`{recipe.target}` has no data set",
+            f"`{recipe.target}` has no data set" if recipe.target else "`find` was given no data set",
             code="no_dataset",
-            facts=("looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`",),
-            hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only",
+            facts=(_LOOKED_FOR,) if recipe.target else (),
+            hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only"
+            if recipe.target
+            else "give it as the second argument",
         )
     val_samples = (
         None

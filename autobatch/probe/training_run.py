@@ -44,6 +44,7 @@ class _Run:
         self._trainer = trainer
         self._command = command
         self._from_validation = found.from_validation
+        self._first = list(found.train[: command.batch_size])
         self._rows = _rows(found.train, command.seed)
         self._parts = _parts(found.held_out, command.part_size)
         self._steps = 0
@@ -52,6 +53,7 @@ class _Run:
 
     def training(self, start: Snapshot) -> Training:
         try:
+            self._warm_up()
             start.restore()
             self._trainer.scale_learning_rates(self._command.learning_rate_factor)
             self._train(time.perf_counter() + self._command.seconds)
@@ -63,6 +65,14 @@ class _Run:
             out_of_memory = classify(error) is Cause.OUT_OF_MEMORY
             return self._ended(Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, told(error))
         return self._ended(Outcome.OK)
+
+    def _warm_up(self) -> None:
+        """Compiles what is not compiled yet, so that no training pays for it; all else is put back after."""
+        trainer = self._trainer
+        if trainer.compiled:
+            trainer.warm_up(trainer.load_rows(self._first))
+            with trainer.compiling():
+                trainer.held_out_loss(self._parts[0], from_validation=self._from_validation)
 
     def _train(self, deadline: float) -> None:
         next_evaluation = _FIRST_EVALUATION

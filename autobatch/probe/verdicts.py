@@ -6,13 +6,24 @@ from collections.abc import Sequence
 
 from autobatch import search
 from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
-from autobatch.formatting import format_bytes
+from autobatch.forecast import live_bytes
+from autobatch.formatting import format_bytes, format_duration
 from autobatch.probe import wire
-from autobatch.records import Device, Limits, Outcome, Trial
+from autobatch.records import Device, Limits, MemoryLine, Outcome, Trial
 
 
-def nothing_passed(trials: Sequence[Trial], device: Device) -> AutobatchError:
-    """The error for a climb in which no size passed at all."""
+def is_too_large(trial: Trial) -> bool:
+    """True for a failure that memory is the reason of."""
+    return trial.outcome is Outcome.OUT_OF_MEMORY
+
+
+def nothing_passed(
+    trials: Sequence[Trial], device: Device, predicted: Sequence[MemoryLine] = ()
+) -> AutobatchError:
+    """The error for a climb in which no size passed at all.
+
+    `predicted`: the bytes alive in a step, from a trace, as the highest of these lines; empty without one.
+    """
     trial = trials[-1]
     size = trial.batch_size
     if trial.outcome is Outcome.TIMEOUT:
@@ -35,14 +46,45 @@ def nothing_passed(trials: Sequence[Trial], device: Device) -> AutobatchError:
     for holder in device.holders:
         held = "memory" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
         facts.append(f"{held} is held by pid {holder.pid} (`{holder.name}`)")
+    facts += _parts(predicted, size)
     lower = "lower `--min-batch`, " if size > 1 else ""
     free = "raise `--memory-limit`" if device.limit_source == "`--memory-limit`" else "free memory there"
     return DeviceError(
         f"batch size {size} does not fit on {device.label}",
         code="nothing_fits",
         facts=tuple(facts),
-        hint=f"{lower}{free}, or use activation checkpointing or a smaller model",
+        hint=f"{lower}{free}, or use {_remedy(predicted, device.limit_bytes)}",
     )
+
+
+def _parts(predicted: Sequence[MemoryLine], size: int) -> list[str]:
+    """What a step keeps at any size, and what grows with it: activation checkpointing saves the latter."""
+    if not predicted:
+        return []
+    fixed = _fixed_bytes(predicted)
+    grown = max(0.0, live_bytes(predicted, size) - fixed)
+    return [
+        f"predicted by a trace: {format_bytes(fixed)} of parameters, gradients and optimizer state, "
+        f"{format_bytes(int(grown))} of activations at batch size {size}"
+    ]
+
+
+def _remedy(predicted: Sequence[MemoryLine], limit_bytes: int | None) -> str:
+    """What may help a step that is too large for the device."""
+    if predicted and limit_bytes is not None and _fixed_bytes(predicted) >= limit_bytes:
+        return "a smaller model: activation checkpointing can't help, since it saves activations only"
+    return "activation checkpointing (`torch.utils.checkpoint`) or a smaller model"
+
+
+def _fixed_bytes(predicted: Sequence[MemoryLine]) -> int:
+    return max(0, int(max(line.fixed_bytes for line in predicted)))
+
+
+def uncounted(compile_seconds: float) -> tuple[str, ...]:
+    """What took time beside the budget."""
+    if compile_seconds < 1:
+        return ()
+    return (f"compiling took {format_duration(compile_seconds)} beside the budget by the end of the search",)
 
 
 def nothing_to_try(limits: Limits, cap: int, reason: str, dataset_size: int | None) -> UsageError:

@@ -13,7 +13,7 @@ from autobatch.errors import AutobatchError, DeviceError, SavedResultError, Targ
 from autobatch.extent import Scan
 from autobatch.noise import Chunks
 from autobatch.probe.oom import Cause
-from autobatch.records import Device, MemoryLine, Outcome, SampleSizes, Training, Workload
+from autobatch.records import Device, MemoryLine, Outcome, Precision, SampleSizes, Training, Workload
 
 # Lazily made optimizer state and what the allocator keeps show from the second and third step on.
 FULL_STEPS = 3
@@ -27,20 +27,27 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker gets at the workload: a target to import, or a file of pickled objects."""
+    """How a worker gets at the workload: a target to import, or a file of pickled objects.
+
+    `frameworks`: what they are known to import that takes seconds.
+    `precision` is None where that of the target is meant.
+    """
 
     target: str = ""
     payload: str = ""
     sys_path: tuple[str, ...] = ()
+    frameworks: tuple[str, ...] = ()
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
     epochs: float | None = None
+    precision: Precision | None = None
 
 
 class Start(_Message, frozen=True):
     """Begin a session: import, load, build, limit. Answered by Opened or Refused.
 
     `scan`: what an earlier session has found in the samples, so that they are looked at only once.
+    `frameworks`: what it imports that takes seconds, to be imported once for all sessions.
     """
 
     recipe: Recipe
@@ -49,6 +56,18 @@ class Start(_Message, frozen=True):
     memory_fraction: float
     seed: int
     scan: Scan | None = None
+    frameworks: tuple[str, ...] = ()
+
+
+class TakeFingerprint(_Message, frozen=True):
+    """Tell what the session trains. Answered by Fingerprint."""
+
+
+class Fingerprint(_Message, frozen=True):
+    """A digest for each part of what is trained; without `parts`, `detail` says why there are none."""
+
+    parts: dict[str, str]
+    detail: str = ""
 
 
 class TryOut(_Message, frozen=True):
@@ -60,11 +79,19 @@ class TryOut(_Message, frozen=True):
 
 
 class TraceMemory(_Message, frozen=True):
-    """Log the storages of a step at two small sizes. Answered by Traced; the session is used up then."""
+    """Log the storages of a step at two small sizes. Answered by Traced; the session is used up then.
+
+    `without_data`: on tensors that take no memory, whatever the device, with lines down to a batch of none.
+    """
+
+    without_data: bool = False
 
 
 class Traced(_Message, frozen=True):
-    """The bytes alive at the peak, as the highest of `lines`; without lines, `detail` says why."""
+    """The bytes alive at the peak, as the highest of `lines`; without lines, `detail` says why.
+
+    With lines, `detail` says what they leave out, if anything.
+    """
 
     lines: tuple[MemoryLine, ...]
     detail: str = ""
@@ -148,13 +175,17 @@ class Began(_Message, frozen=True):
 
 
 class Opened(_Message, frozen=True):
-    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed."""
+    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed.
+
+    `libraries`: what a further session needs not import by itself.
+    """
 
     device: Device
     workload: Workload
     torch: str
     watch_bytes: int | None = None
     scan: Scan | None = None
+    frameworks: tuple[str, ...] = ()
 
 
 class Devices(_Message, frozen=True):
@@ -191,7 +222,8 @@ class Tried(_Message, frozen=True):
 
     `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
     largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
-    samples that were kept. `sizes`: what is known of them by now.
+    samples that were kept. `sizes`: what is known of them by now. `skipped_steps` had gradients beyond the
+    range of fp16, which a training skips as well.
     """
 
     batch_size: int
@@ -203,6 +235,7 @@ class Tried(_Message, frozen=True):
     reserved_bytes: int | None = None
     steps: int = 0
     optimizer_steps: int = 0
+    skipped_steps: int = 0
     finite: bool = True
     sizes: SampleSizes | None = None
     phase: str = ""
@@ -228,9 +261,31 @@ class Exited(_Message, frozen=True):
     status: int
 
 
-Command = Start | TryOut | TraceMemory | TimeRound | MeasureNoise | Train | TimeLoader | ListDevices
+Command = (
+    Start
+    | TakeFingerprint
+    | TryOut
+    | TraceMemory
+    | TimeRound
+    | MeasureNoise
+    | Train
+    | TimeLoader
+    | ListDevices
+)
 Reply = (
-    Began | Opened | Devices | Refused | Phase | Tried | Timed | Traced | Noise | Trained | Loaded | Exited
+    Began
+    | Opened
+    | Fingerprint
+    | Devices
+    | Refused
+    | Phase
+    | Tried
+    | Timed
+    | Traced
+    | Noise
+    | Trained
+    | Loaded
+    | Exited
 )
 
 _encoder = msgspec.json.Encoder()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import queue
 import signal
@@ -20,7 +21,9 @@ from typing import BinaryIO, NoReturn
 
 import psutil
 
+from autobatch import compilation
 from autobatch.errors import AutobatchError
+from autobatch.keras_models import backend as keras_backend
 from autobatch.probe import family, wire
 
 _PR_SET_PDEATHSIG = 1
@@ -50,6 +53,8 @@ def main() -> NoReturn:
         if isinstance(command, (wire.Start, wire.ListDevices)):
             if not forks:
                 _serve(command, commands, replies)
+            if isinstance(command, wire.Start):
+                _import_frameworks(command.frameworks)
             _serve_in_child(command, commands, replies)
     os._exit(_ENDED_BY_PARENT)
 
@@ -147,6 +152,19 @@ def _import_torch() -> None:
     gc.freeze()
 
 
+def _import_frameworks(names: tuple[str, ...]) -> None:
+    """Imports those that are known and not here yet. Where that fails, a session tries again, and tells."""
+    from autobatch.lightning_modules.frameworks import FRAMEWORKS
+
+    known = (*FRAMEWORKS, "keras") if keras_backend.is_torch() else FRAMEWORKS
+    wanted = [name for name in names if name in known and name not in sys.modules]
+    for name in wanted:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    if wanted:
+        gc.freeze()
+
+
 def _no_torch(error: Exception) -> AutobatchError:
     return AutobatchError(
         "torch can't be imported",
@@ -167,6 +185,8 @@ def _answer_for_descendants() -> None:
 
 def _end_everything(*_: object) -> NoReturn:
     _end_leftovers()
+    # A parent that was killed can't do it any more.
+    compilation.remove_own_folder(os.environ)
     os._exit(_ENDED_BY_PARENT)
 
 

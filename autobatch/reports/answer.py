@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from autobatch.formatting import format_count, format_percent, format_rate, format_short_duration
+from dataclasses import dataclass
+
+from autobatch.formatting import (
+    format_count,
+    format_moment,
+    format_percent,
+    format_rate,
+    format_short_duration,
+)
 from autobatch.records import (
     AnswerLimit,
     Ceiling,
     Check,
     CheckStatus,
     Comparison,
+    Environment,
     LimitedBy,
     Loader,
     LoaderTiming,
@@ -26,6 +35,18 @@ UNCHECKED = "quality check: not run; the choice comes from throughput alone"
 _WORTH_TELLING = 1.02
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A thing to say about an answer: a label, a sentence, and its tone: `` (plain), `use` or `doubt`."""
+
+    label: str
+    text: str
+    tone: str = ""
+
+
+_STYLES = {"": ("", "bold"), "use": ("bold green", "bold green"), "doubt": ("", "bold yellow")}
+
+
 def _contest(recommendation: Recommendation, width: int) -> list[Line]:
     found = contest_table.lines(recommendation, width)
     return [*found, ()] if found else []
@@ -33,32 +54,35 @@ def _contest(recommendation: Recommendation, width: int) -> list[Line]:
 
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
     """The table of the check, where there is one, and a labelled line or more for each thing to say."""
-    check = recommendation.check
-    verdict = UNCHECKED if check is None else _check_text(check)
     found = _contest(recommendation, width)
-    found += _said("fits", _ceiling_text(recommendation.ceiling, recommendation.workload), width)
-    if recommendation.workload.synthetic:
-        found += _said("data", SYNTHETIC, width, label_style="bold yellow")
-    if recommendation.workload.sizes is not None and recommendation.workload.sizes.vary:
-        found += _said("data", _sizes_text(recommendation.batch_size, recommendation.workload.sizes), width)
-    if (speed := _speed_text(recommendation)) != "":
-        found += _said("speed", speed, width)
-    if recommendation.loader is not None and recommendation.loader.timings:
-        found += _said("loader", _loader_text(recommendation, recommendation.loader), width)
-    found += _said("check", verdict, width)
-    found += _said("use", _use_text(recommendation), width, style="bold green", label_style="bold green")
-    found += _said("why", clean(_why_text(recommendation)), width)
-    if recommendation.present is not None:
-        found += _said("gain", _gain_text(recommendation.present), width)
-    if recommendation.schedule:
-        found += _said("steps", _schedule_text(recommendation), width)
-    for warning in recommendation.warnings:
-        found += _said("warn", clean(warning), width, label_style="bold yellow")
+    for one in statements(recommendation):
+        style, label_style = _STYLES[one.tone]
+        found += hang(one.label.ljust(7), one.text, width, style=style, label_style=label_style)
     return found
 
 
-def _said(label: str, text: str, width: int, *, style: str = "", label_style: str = "bold") -> list[Line]:
-    return hang(label.ljust(7), text, width, style=style, label_style=label_style)
+def statements(recommendation: Recommendation) -> list[Statement]:
+    """What every report says of an answer, in this order; each text is on one line and steers nothing."""
+    check, workload = recommendation.check, recommendation.workload
+    found = [Statement("fits", _ceiling_text(recommendation.ceiling, workload))]
+    if workload.synthetic:
+        found.append(Statement("data", SYNTHETIC, "doubt"))
+    if workload.sizes is not None and workload.sizes.vary:
+        found.append(Statement("data", _sizes_text(recommendation.batch_size, workload.sizes)))
+    if (speed := _speed_text(recommendation)) != "":
+        found.append(Statement("speed", speed))
+    if recommendation.loader is not None and recommendation.loader.timings:
+        found.append(Statement("loader", _loader_text(recommendation, recommendation.loader)))
+    found.append(Statement("check", UNCHECKED if check is None else _check_text(check)))
+    found.append(Statement("use", _use_text(recommendation), "use"))
+    found.append(Statement("why", clean(_why_text(recommendation))))
+    if recommendation.present is not None:
+        found.append(Statement("gain", _gain_text(recommendation.present)))
+    if recommendation.schedule:
+        found.append(Statement("steps", _schedule_text(recommendation)))
+    if recommendation.cached:
+        found.append(Statement("cache", _cache_text(recommendation.environment)))
+    return found + [Statement("warn", clean(warning), "doubt") for warning in recommendation.warnings]
 
 
 def _check_text(check: Check) -> str:
@@ -168,6 +192,15 @@ def _schedule_text(recommendation: Recommendation) -> str:
         for one in recommendation.schedule
     ]
     return f"{', '.join(parts)}: as many samples as before"
+
+
+def _cache_text(then: Environment | None) -> str:
+    """Since when the answer has been there, and how to get another one."""
+    when = "earlier"
+    if then is not None:
+        took = format_short_duration(then.elapsed_seconds)
+        when = f"on {clean(format_moment(then.started_at))}, in {took}"
+    return f"measured {when}; --fresh measures anew"
 
 
 def _use_text(recommendation: Recommendation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from autobatch.records import LimitedBy, Limits, Recommendation
+from autobatch.records import LimitedBy, Limits, Precision, Recommendation
 
 # What a shell can be given as a target, such as `model.py` or `pkg.model:net`; objects given to `find`
 # have no such name.
@@ -15,17 +15,32 @@ _DEFAULTS = Limits()
 
 def next_commands(recommendation: Recommendation) -> tuple[str, ...]:
     """The command that would tell most beyond this answer; none where it can't be written in full."""
-    target, limits = recommendation.workload.target, recommendation.limits
-    # Random inputs were described by options that the records don't keep.
-    if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
+    limits, command = recommendation.limits, probe_command(recommendation)
+    if not command:
         return ()
-    command = f"autobatch probe {shlex.quote(target)}{_options(limits)}"
     by = recommendation.ceiling.limited_by
     if by is LimitedBy.BUDGET:
         return (f"{command} --budget {2 * limits.budget_seconds:.0f}s",)
     if by is LimitedBy.PLATEAU:
         return (f"{command} --ceiling",)
     return (f"{command} --save result.json",)
+
+
+def probe_command(recommendation: Recommendation) -> str:
+    """The command that looks for this answer again; empty where it can't be written in full."""
+    target = recommendation.workload.target
+    # Random inputs were described by options that the records don't keep.
+    if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
+        return ""
+    return (
+        f"autobatch probe {shlex.quote(target)}{_precision(recommendation)}{_options(recommendation.limits)}"
+    )
+
+
+def _precision(recommendation: Recommendation) -> str:
+    # Also where the target says so by itself: what was measured is what the next search measures.
+    precision = recommendation.workload.precision
+    return "" if precision in (None, Precision.FP32) else f" --precision {precision}"
 
 
 def _options(limits: Limits) -> str:

@@ -15,28 +15,51 @@ _EXPENDABLE = ("time", "steps", "lr")
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
     """A title and a row for each size that was trained; none where there was no training."""
     check = recommendation.check
-    if check is None:
-        return []
-    rows = [one for one in check.candidates if one.steps is not None or one.accumulation_steps > 1]
-    if not any(one.steps is not None for one in rows):
+    rows = [] if check is None else contestants(check)
+    if check is None or not rows:
         return []
     columns = _columns(check, width)
     title = "".join(fit(name, span) for name, span in columns.values())
     vetoed = {veto.batch_size: veto for veto in check.vetoed}
     found: list[Line] = [(("batch".rjust(_BATCH) + title, "dim"),)]
     for row in rows:
-        chosen = row.batch_size == recommendation.batch_size and row.accumulation_steps == 1
-        found += _row(row, columns, vetoed.get(row.batch_size), chosen, width)
+        found += _row(row, columns, vetoed.get(row.batch_size), is_chosen(row, recommendation), width)
     return found
 
 
+def contestants(check: Check) -> list[Candidate]:
+    """The rows: sizes that were trained, and the same with gradients accumulated; none without a training."""
+    rows = [one for one in check.candidates if one.steps is not None or one.accumulation_steps > 1]
+    return rows if any(one.steps is not None for one in rows) else []
+
+
+def is_chosen(row: Candidate, recommendation: Recommendation) -> bool:
+    return row.batch_size == recommendation.batch_size and row.accumulation_steps == 1
+
+
+def to_loss_title(check: Check) -> str:
+    """The title of the column with the steps to the loss that the trainings have in common."""
+    return "to " + (MISSING if check.matched_loss is None else f"{check.matched_loss:.3g}")
+
+
+def figures(row: Candidate) -> dict[str, str]:
+    """The figures of a size that was trained, by the name of their column."""
+    return {
+        "lr": MISSING if row.learning_rate_factor is None else f"×{row.learning_rate_factor:.3g}",
+        "steps": format_count(row.steps),
+        "loss": MISSING if row.loss is None else f"{row.loss:.3g}",
+        "to_loss": _steps(row.steps_to_loss),
+        "time": format_short_duration(row.seconds_to_loss),
+        "expected": f"{row.relative_time:.2f}",
+    }
+
+
 def _columns(check: Check, width: int) -> dict[str, tuple[str, int]]:
-    loss = MISSING if check.matched_loss is None else f"{check.matched_loss:.3g}"
     columns = {
         "lr": ("lr", _FACTOR),
         "steps": ("steps", _STEPS),
         "loss": ("loss", _LOSS),
-        "to_loss": (f"to {loss}", _TO_LOSS),
+        "to_loss": (to_loss_title(check), _TO_LOSS),
         "time": ("time", _SECONDS),
         "expected": ("expected", _EXPECTED),
     }
@@ -60,17 +83,10 @@ def _row(
         )
     if row.accumulation_steps > 1:
         return _accumulated_row(row, columns)
-    texts = {
-        "lr": MISSING if row.learning_rate_factor is None else f"×{row.learning_rate_factor:.3g}",
-        "steps": format_count(row.steps),
-        "loss": MISSING if row.loss is None else f"{row.loss:.3g}",
-        "to_loss": _steps(row.steps_to_loss),
-        "time": format_short_duration(row.seconds_to_loss),
-        "expected": f"{row.relative_time:.2f}",
-    }
-    figures = "".join(fit(texts[name], span) for name, (_, span) in columns.items())
+    texts = figures(row)
+    shown = "".join(fit(texts[name], span) for name, (_, span) in columns.items())
     style = "bold green" if chosen else ""
-    return [((fit(str(row.batch_size), _BATCH) + figures, style), (f" {USE}" if chosen else "", style))]
+    return [((fit(str(row.batch_size), _BATCH) + shown, style), (f" {USE}" if chosen else "", style))]
 
 
 def _accumulated_row(row: Candidate, columns: dict[str, tuple[str, int]]) -> list[Line]:

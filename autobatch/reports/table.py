@@ -28,6 +28,7 @@ USE, NOW = "<- use", "<- now"
 # spaces between all don't fit, columns whose figures leave room by themselves have one.
 _BATCH = 7
 _WIDTHS = {"steps/epoch": 11, "epoch": 7, "samples/s": 12, "step": 7, "memory": 8, "util": 4}
+COLUMNS = tuple(_WIDTHS)
 _WIDE = dict.fromkeys(_WIDTHS, 2)
 _TIGHT = {**_WIDE, "epoch": 1, "samples/s": 1, "util": 1}
 # What a terminal too narrow for the whole table loses, in this order.
@@ -80,12 +81,26 @@ def trial_row(trial: Trial, plan: Layout, *, best: float | None = None, mark: st
 
     `best`: the samples per second that a full bar stands for; None draws no bar (not known yet).
     """
-    # Without separators: a batch size is there to be copied.
-    size = str(trial.batch_size)
-    size = size.rjust(_BATCH) if len(size) <= _BATCH else fit(f"{Decimal(size):.1e}", _BATCH)
+    size = fit(size_text(trial.batch_size), _BATCH)
     if not trial.ok:
         return _failed_row(size, trial, plan)
-    texts = {
+    texts = figures(trial)
+    shown = "".join(fit(texts[name], _WIDTHS[name]).rjust(span) for name, span in plan.columns.items())
+    style = "bold green" if mark == USE else ""
+    drawn = bar(trial.samples_per_second, best, plan.bar)
+    tail = f" {mark}" if mark else ""
+    return [((size, style), (shown, style), (f"  {drawn}", style or "cyan"), (tail, style or "dim"))]
+
+
+def size_text(batch_size: int) -> str:
+    """A batch size without separators, as it is there to be copied; one that no column holds in short."""
+    text = str(batch_size)
+    return text if len(text) <= _BATCH else f"{Decimal(text):.1e}"
+
+
+def figures(trial: Trial) -> dict[str, str]:
+    """The figures of a trial that passed, by the title of their column."""
+    return {
         "steps/epoch": format_count(trial.steps_per_epoch),
         "epoch": format_short_duration(trial.epoch_seconds),
         "samples/s": format_rate(trial.samples_per_second, trial.samples_per_second_interval),
@@ -93,19 +108,20 @@ def trial_row(trial: Trial, plan: Layout, *, best: float | None = None, mark: st
         "memory": format_bytes(trial.peak_bytes),
         "util": format_percent(trial.utilisation),
     }
-    figures = "".join(fit(texts[name], _WIDTHS[name]).rjust(span) for name, span in plan.columns.items())
-    style = "bold green" if mark == USE else ""
-    drawn = bar(trial.samples_per_second, best, plan.bar)
-    tail = f" {mark}" if mark else ""
-    return [((size, style), (figures, style), (f"  {drawn}", style or "cyan"), (tail, style or "dim"))]
 
 
-def _failed_row(size: str, trial: Trial, plan: Layout) -> list[Line]:
-    what, style = _FAILURE.get(trial.outcome, ("failed", "red"))
+def failure_text(trial: Trial) -> str:
+    """How a trial failed, with what is known of it, on one line."""
+    what, _ = _FAILURE.get(trial.outcome, _FAILURE[Outcome.FAILED])
     if trial.phase:
         what += f" during {clean(trial.phase)}"
     detail = clean(trial.detail)
-    text = f"{what}: {detail}" if detail else what
+    return f"{what}: {detail}" if detail else what
+
+
+def _failed_row(size: str, trial: Trial, plan: Layout) -> list[Line]:
+    text = failure_text(trial)
+    _, style = _FAILURE.get(trial.outcome, _FAILURE[Outcome.FAILED])
     first, *rest = wrap(text, plan.width - _BATCH - 3)
     if len(rest) >= _FAILURE_LINES:
         rest = [
@@ -128,8 +144,8 @@ def rows(recommendation: Recommendation, plan: Layout) -> list[Line]:
     """Every row of the final table, by batch size, with bars, marks and long refinements folded."""
     chosen = recommendation.chosen
     present = recommendation.workload.batch_size
-    shown, folded, failures = _sorted_out(recommendation, chosen)
-    best = max((_rate(trial) for trial in (*shown, *folded) if trial.ok), default=0.0)
+    shown, folded, failures = sorted_out(recommendation)
+    best = max((rate_of(trial) for trial in (*shown, *folded) if trial.ok), default=0.0)
     lines: list[Line] = []
     for trial in shown:
         if folded and trial.batch_size > folded[0].batch_size:
@@ -142,21 +158,18 @@ def rows(recommendation: Recommendation, plan: Layout) -> list[Line]:
     return lines + _further_failures(failures, plan.width)
 
 
-def _sorted_out(
-    recommendation: Recommendation, chosen: Trial
-) -> tuple[list[Trial], list[Trial], list[Trial]]:
+def sorted_out(recommendation: Recommendation) -> tuple[list[Trial], list[Trial], list[Trial]]:
     """(shown, folded, out of memory further up): the last word on each size, by batch size.
 
     A refinement is a size that passed after the first failure: it narrows the ceiling and says little
     about speed. The ceiling, the best, the present and the chosen size are always shown.
     """
-    trials = recommendation.trials
-    latest = {trial.batch_size: trial for trial in trials} | {chosen.batch_size: chosen}
-    by_size = [latest[size] for size in sorted(latest)]
+    trials, chosen = recommendation.trials, recommendation.chosen
+    by_size = latest(recommendation)
     first_failure = next((number for number, trial in enumerate(trials) if not trial.ok), len(trials))
     refined = {trial.batch_size for trial in trials[first_failure:]}
     passed = [trial for trial in by_size if trial.ok]
-    quickest = max(passed, key=_rate)
+    quickest = max(passed, key=rate_of)
     kept = {
         chosen.batch_size,
         quickest.batch_size,
@@ -171,24 +184,39 @@ def _sorted_out(
     return [trial for trial in by_size if trial.batch_size not in hidden], folded, above[1:]
 
 
+def latest(recommendation: Recommendation) -> list[Trial]:
+    """The last word on each size, by batch size; of the recommended one, the trial that it stands on."""
+    chosen = recommendation.chosen
+    found = {trial.batch_size: trial for trial in recommendation.trials} | {chosen.batch_size: chosen}
+    return [found[size] for size in sorted(found)]
+
+
+def folded_text(folded: Sequence[Trial]) -> str:
+    """What stands for the refinements that are not shown."""
+    return f"{len(folded)} more sizes from {folded[0].batch_size} to {folded[-1].batch_size} fit"
+
+
+def further_text(failures: Sequence[Trial]) -> str:
+    """What stands for the sizes out of memory above the smallest of them."""
+    largest = failures[-1].batch_size
+    where = str(largest) if len(failures) == 1 else f"{len(failures)} larger sizes up to {largest}"
+    return f"out of memory at {where} as well"
+
+
 def _folded_rows(folded: Sequence[Trial], width: int) -> list[Line]:
-    first, last = folded[0].batch_size, folded[-1].batch_size
-    return _remark(f"{len(folded)} more sizes from {first} to {last} fit", width)
+    return _remark(folded_text(folded), width)
 
 
 def _further_failures(failures: Sequence[Trial], width: int) -> list[Line]:
-    if not failures:
-        return []
-    largest = failures[-1].batch_size
-    where = str(largest) if len(failures) == 1 else f"{len(failures)} larger sizes up to {largest}"
-    return _remark(f"out of memory at {where} as well", width)
+    return _remark(further_text(failures), width) if failures else []
 
 
 def _remark(text: str, width: int) -> list[Line]:
     return hang("…".rjust(_BATCH) + "   ", text, width, style="dim", label_style="dim")
 
 
-def _rate(trial: Trial) -> float:
+def rate_of(trial: Trial) -> float:
+    """Samples per second to compare by: 0 where they are not known."""
     rate = trial.samples_per_second
     return rate if rate is not None and isfinite(rate) else 0.0
 

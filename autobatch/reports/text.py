@@ -11,7 +11,7 @@ from autobatch._version import __version__
 from autobatch.errors import AutobatchError
 from autobatch.escaping import printable
 from autobatch.formatting import format_bytes, format_percent
-from autobatch.records import Device, Recommendation, Trial, Workload
+from autobatch.records import Device, Precision, Recommendation, Trial, Workload
 from autobatch.reports import answer, table
 from autobatch.reports.commands import next_commands
 from autobatch.reports.lines import Line, cells, clean, counted, hang, join, paint, shorten, wrap
@@ -108,7 +108,7 @@ def _header(device: Device, workload: Workload, version: str, width: int) -> lis
     parts = [f"autobatch {clean(version)}", f"{shorten(clean(device.name), _NAME_CELLS)} ({_label(device)})"]
     if device.threads is not None:
         parts.append(counted(device.threads, "thread"))
-    parts += [_memory(device)] if _memory(device) else []
+    parts += [memory_text(device)] if memory_text(device) else []
     if device.limit_bytes is not None:
         source = f" ({clean(device.limit_source)})" if device.limit_source else ""
         parts.append(f"limit {format_bytes(device.limit_bytes)}{source}")
@@ -130,7 +130,10 @@ def _workload_facts(workload: Workload) -> list[str]:
         facts.append(f"{name}, {samples}" if samples else name)
     elif samples:
         facts.append(samples)
-    return facts + [shorten(clean(name), _NAME_CELLS) for name in (workload.loss, workload.optimizer) if name]
+    facts += [shorten(clean(name), _NAME_CELLS) for name in (workload.loss, workload.optimizer) if name]
+    if workload.precision not in (None, Precision.FP32):
+        facts.append(f"{workload.precision} autocast")
+    return facts
 
 
 def _next(commands: Sequence[str], width: int) -> list[Line]:
@@ -147,7 +150,7 @@ def _next(commands: Sequence[str], width: int) -> list[Line]:
 def _device_facts(device: Device) -> list[str]:
     limit = "no limit set" if device.limit_bytes is None else f"limit {format_bytes(device.limit_bytes)}"
     source = f": {clean(device.limit_source)}" if device.limit_source else ""
-    facts = [_memory(device) or "memory unknown"]
+    facts = [memory_text(device) or "memory unknown"]
     if device.threads is not None:
         facts.insert(0, counted(device.threads, "thread"))
     if device.utilisation is not None:
@@ -161,7 +164,8 @@ def _device_facts(device: Device) -> list[str]:
     return lines + [clean(note) for note in device.notes]
 
 
-def _memory(device: Device) -> str:
+def memory_text(device: Device) -> str:
+    """`78.4 GiB free of 79.1 GiB`; empty where the device doesn't tell."""
     total, free = device.total_bytes, device.free_bytes
     if free is None:
         return "" if total is None else f"{format_bytes(total)} in all"

@@ -285,3 +285,46 @@ def on_a_terminal(folder: Path, command: tuple[str, ...], environment: dict[str,
     os.close(ours)
     assert started.wait(30) == 0
     return b"".join(parts).decode()
+
+
+def test_a_report_for_the_browser_is_written_beside_the_answer(folder: Path) -> None:
+    (told,) = run(folder, (*PROBE, "--no-check", "--html", "report.html", "--save", "result.json"))
+    assert told.status == 0, told.stderr
+    assert "use    batch size" in told.stdout
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>\n<html ")
+    show = (autobatch(), "show", "result.json", "--html")
+    again, quiet = run(folder, (*show, "again.html"), (*show, "quiet.html", "-q"))
+    assert again.stdout == told.stdout
+    assert quiet.stdout.strip().isdigit()
+    for name in ("again.html", "quiet.html"):
+        assert (folder / name).read_bytes() == (folder / "report.html").read_bytes()
+    assert not list(folder.glob(".autobatch-*"))
+
+
+def test_a_report_never_takes_the_place_of_what_is_read_or_saved(folder: Path) -> None:
+    ended = run(
+        folder,
+        (*PROBE, "--html", "model.py"),
+        (*PROBE, "--save", "a.json", "--html", "./a.json"),
+        (autobatch(), "probe", "model.py:model", "--save", "model.py"),
+        (*PROBE, "--html", "none/report.html"),
+        (*PROBE, "--html", "."),
+    )
+    assert [one.status for one in ended] == [2, 2, 2, 1, 1]
+    assert "`--html` would write over `model.py`" in ended[0].stderr
+    assert "`--html` would write over the file of `--save`" in ended[1].stderr
+    assert "the report can't be saved to `none/report.html`" in ended[3].stderr
+    assert "name a file: `--html report.html`" in ended[4].stderr
+    # Before anything was measured.
+    assert not any("samples/s" in one.stderr for one in ended)
+    assert (folder / "model.py").read_text() == MODEL
+    assert not (folder / "a.json").exists()
+
+
+def test_a_saved_result_is_not_written_over_by_its_report(saved: tuple[Path, Ended, Ended]) -> None:
+    folder, _, _ = saved
+    before = (folder / "result.json").read_bytes()
+    (ended,) = run(folder, (autobatch(), "show", "result.json", "--html", "result.json"))
+    assert ended.status == 2
+    assert "would write over `result.json`" in ended.stderr
+    assert (folder / "result.json").read_bytes() == before

@@ -315,7 +315,7 @@ def test_find_leaves_no_descriptor_thread_or_process_in_the_caller() -> None:
     autobatch.find(nn.Linear(8, 4), data, limits=limits)
     before = held()
     for _ in range(2):
-        autobatch.find(nn.Linear(8, 4), data, limits=limits)
+        autobatch.find(nn.Linear(8, 4), data, limits=limits, fresh=True)
     with pytest.raises(autobatch.AutobatchError):
         autobatch.find(nn.Linear(9, 4), data, limits=limits)
     assert held() == before

@@ -21,12 +21,11 @@ from torch.utils.data import (
 )
 
 from autobatch.errors import TargetError
-from autobatch.loaders import LoaderSettings, make_loader, settings_of
+from autobatch.loaders import LoaderSettings, check_loader, make_loader, settings_of
 from autobatch.records import SampleSizes, SequenceLengths
 from autobatch.samples import (
     StreamEndedError,
     SyntheticSamples,
-    check_loader,
     describe_batch,
     open_samples,
 )

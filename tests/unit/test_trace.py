@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from autobatch.forecast import live_bytes
 from autobatch.memory.storage_log import lines_of, peak_bytes
@@ -40,6 +41,28 @@ class Tied(nn.Module):
         return self.out(self.into(inputs).relu())
 
 
+class Checkpointed(nn.Module):
+    """Four wide blocks whose activations are computed again in the backward pass, or are kept."""
+
+    def __init__(self, *, reentrant: bool | None) -> None:
+        super().__init__()
+        self.reentrant = reentrant
+        self.into = nn.Linear(16, 32)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(32, 256), nn.GELU(), nn.Dropout(0.1), nn.Linear(256, 32))
+            for _ in range(4)
+        )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.into(inputs)
+        for block in self.blocks:
+            if self.reentrant is None:
+                hidden = block(hidden)
+            else:
+                hidden = checkpoint(block, hidden, use_reentrant=self.reentrant)
+        return hidden
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], torch.Tensor]]] = {
     "mlp": (
         lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)),
@@ -57,6 +80,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], torch.Tensor]]]
         lambda size: torch.randint(50, (size, 12)),
     ),
     "tied": (Tied, lambda size: torch.randn(size, 64)),
+    "kept": (lambda: Checkpointed(reentrant=None), lambda size: torch.randn(size, 16)),
+    "reentrant": (lambda: Checkpointed(reentrant=True), lambda size: torch.randn(size, 16)),
+    "checkpointed": (lambda: Checkpointed(reentrant=False), lambda size: torch.randn(size, 16)),
 }
 
 
@@ -85,7 +111,7 @@ def test_two_small_traces_give_the_peak_of_a_large_one(name: str, optimizer: typ
         assert live_bytes(lines, size) == pytest.approx(real, rel=0.001)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "attention", "tied"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "attention", "tied", "reentrant", "checkpointed"])
 def test_fake_tensors_take_no_memory_and_say_the_same(name: str) -> None:
     logs = [log_of(name, size, fake=True) for size in (4, 8)]
     lines = lines_of(logs[0], 4, logs[1], 8)
@@ -101,6 +127,18 @@ def test_the_peak_of_a_linear_layer_is_what_arithmetic_says() -> None:
     assert lines is not None
     assert 4 * weights <= live_bytes(lines, 1) <= 6 * weights
     assert lines[-1].sample_bytes >= (64 + 2 * 256 + 10) * FLOAT
+
+
+@pytest.mark.parametrize("fake", [False, True])
+@pytest.mark.parametrize("name", ["reentrant", "checkpointed"])
+def test_a_trace_sees_what_checkpointing_saves(name: str, fake: bool) -> None:
+    slopes = {}
+    for one in (name, "kept"):
+        logs = [log_of(one, size, fake=fake) for size in (4, 8)]
+        lines = lines_of(logs[0], 4, logs[1], 8)
+        assert lines is not None
+        slopes[one] = lines[-1].sample_bytes
+    assert slopes[name] < 0.6 * slopes["kept"]
 
 
 def test_tied_weights_are_counted_once() -> None:

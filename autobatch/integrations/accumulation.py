@@ -1,0 +1,223 @@
+"""Whether the installed Trainer's accumulated gradients are those of one large batch, tried in a child.
+
+Some models count their loss in a way that the Trainer takes for another: then accumulation over n batches
+gives n times the gradient (huggingface/transformers issue 47688).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from autobatch import shipping
+from autobatch.probe.process import IN_WORKER
+from autobatch.records import Recommendation
+from autobatch.targets import told
+
+# Enough to tell n times the gradient from once, in a second.
+_MOST_SAMPLES, _MOST_STEPS = 4, 4
+_MOST_SECONDS = 300.0
+# Sums in another order differ by millionths; a loss that is counted otherwise by much more.
+_TOLERANCE = 0.02
+_CURE = "trainer.model_accepts_loss_kwargs = False"
+# What of the arguments decides on how a loss is counted.
+_KEPT_ARGUMENTS = ("remove_unused_columns", "label_names", "average_tokens_across_devices")
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+# The caller's own modules may be needed to make its objects again.
+_BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
+    f"sys.path.append({_PACKAGE_PARENT!r}); from autobatch.integrations.accumulation import main; main()"
+)
+
+
+def doubts(
+    args: Any, model: Any, dataset: Any, collate: Callable[[list[Any]], Any], found: Recommendation
+) -> list[str]:
+    """What speaks against accumulating gradients as recommended; nothing where it is as one large batch."""
+    samples, steps = min(found.batch_size, _MOST_SAMPLES), min(found.accumulation_steps, _MOST_STEPS)
+    objects = {
+        "model": model,
+        "dataset": dataset,
+        "collate": collate,
+        "samples": samples,
+        "steps": steps,
+        "arguments": {name: getattr(args, name) for name in _KEPT_ARGUMENTS},
+    }
+    with shipping.packed(objects) as payload, tempfile.TemporaryDirectory(prefix="autobatch-") as folder:
+        answer = _ask_child(payload, folder)
+    if "error" in answer:
+        return [
+            f"whether gradients accumulated by the Trainer equal those of one batch is not known: "
+            f"{answer['error']}"
+        ]
+    return _told(answer, type(model).__name__)
+
+
+def _told(answer: dict[str, Any], model: str) -> list[str]:
+    if _agrees(answer["accumulated"]):
+        return []
+    samples, steps = answer["samples"], answer["steps"]
+    text = (
+        f"with transformers {answer['version']} and {model} the gradient of {steps} batches of {samples}, "
+        f"accumulated, is {_difference(answer['accumulated'])} of one batch of {samples * steps}"
+    )
+    if _agrees(answer["cured"]):
+        return [f"{text}; with `{_CURE}`, set before training, it is {_difference(answer['cured'])}"]
+    return [f"{text}, also with `{_CURE}`: a batch that needs no accumulation is safer"]
+
+
+def _agrees(compared: dict[str, float]) -> bool:
+    return abs(compared["ratio"] - 1) <= _TOLERANCE and compared["rest"] <= _TOLERANCE
+
+
+def _difference(compared: dict[str, float]) -> str:
+    text = f"{compared['ratio']:.2f} times that"
+    return (
+        text
+        if compared["rest"] <= _TOLERANCE
+        else f"{text}, with {compared['rest']:.0%} in other directions,"
+    )
+
+
+def _ask_child(payload: str, folder: str) -> dict[str, Any]:
+    """What the child found, or its `error`. It ends with this process, and sees no accelerator."""
+    held, ours = os.pipe()
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-c", _BOOT, payload, folder, json.dumps(sys.path)],
+            cwd=folder,
+            env={**os.environ, IN_WORKER: "1", "CUDA_VISIBLE_DEVICES": ""},
+            stdin=held,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_MOST_SECONDS,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"it took more than {_MOST_SECONDS:.0f} seconds"}
+    finally:
+        os.close(held)
+        os.close(ours)
+    try:
+        answer: dict[str, Any] = json.loads(ended.stdout)
+    except ValueError:
+        return {"error": f"the process that tried it ended with status {ended.returncode}"}
+    return answer
+
+
+def main() -> NoReturn:
+    """The child: prints its answer as one JSON object, whatever happens, and ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        answer = _compare(sys.argv[1], sys.argv[2])
+    # What the user's code raises may be no Exception.
+    except BaseException as error:
+        answer = {"error": told(error)}
+    os.write(out, json.dumps(answer).encode())
+    os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """Nothing is ever written to standard input: its end is the parent's."""
+    with contextlib.suppress(OSError):
+        os.read(0, 1)
+    os._exit(1)
+
+
+def _compare(payload: str, folder: str) -> dict[str, Any]:
+    import transformers
+
+    objects = shipping.unpack_objects(payload)
+    rows = list(_first_rows(objects["dataset"], objects["samples"] * objects["steps"]))
+    steps = objects["steps"]
+    samples = len(rows) // steps
+    rows = rows[: samples * steps]
+    if samples == 0:
+        raise ValueError("the data set has too few samples")
+
+    def gradient(size: int, count: int, cured: bool = False) -> Any:
+        return _gradient(objects, rows, size, count, folder, cured=cured)
+
+    one = gradient(len(rows), 1)
+    return {
+        "version": transformers.__version__,
+        "samples": samples,
+        "steps": steps,
+        "accumulated": _compared(gradient(samples, steps), one),
+        "cured": _compared(gradient(samples, steps, cured=True), one),
+    }
+
+
+def _first_rows(dataset: Any, count: int) -> Iterator[Any]:
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        return (dataset[index] for index in range(min(count, len(dataset))))
+    return itertools.islice(dataset, count)
+
+
+def _gradient(
+    objects: dict[str, Any], rows: list[Any], size: int, count: int, folder: str, *, cured: bool
+) -> Any:
+    """The gradient that the Trainer's optimizer gets for its first step, as one float64 vector."""
+    import torch
+    import transformers
+
+    model = objects["model"].float().eval()
+    # Without dropout, or no two gradients would be alike.
+    model.train = lambda mode=True: model
+    model.zero_grad(set_to_none=True)
+    arguments = transformers.TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=count,
+        max_steps=1,
+        max_grad_norm=0.0,
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **objects["arguments"],
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    taken: list[Any] = []
+    optimizer.register_step_pre_hook(lambda *_: taken.append(_flat_gradient(model)))
+    trainer = transformers.Trainer(
+        model,
+        arguments,
+        data_collator=objects["collate"],
+        train_dataset=rows,
+        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)),
+    )
+    if cured:
+        trainer.model_accepts_loss_kwargs = False
+    trainer.train()
+    return taken[0]
+
+
+def _flat_gradient(model: Any) -> Any:
+    import torch
+
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters() if p.requires_grad]
+    return torch.cat([part.to_dense().flatten().double() for part in parts])
+
+
+def _compared(gradient: Any, one: Any) -> dict[str, float]:
+    """`ratio`: the gradient along `one`, in units of it. `rest`: what is across, in the same units."""
+    squared = float(one @ one)
+    if squared == 0 or not math.isfinite(squared):
+        raise ValueError("the gradient is zero or not finite")
+    ratio = float(gradient @ one) / squared
+    return {"ratio": ratio, "rest": float((gradient - ratio * one).norm()) / math.sqrt(squared)}

@@ -1,0 +1,196 @@
+"""A `fit` of Lightning after its set-up and before its loaders: what is measured of it and set in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from autobatch import api
+from autobatch.errors import UsageError
+from autobatch.lightning_modules.frameworks import framework_of, is_datamodule
+from autobatch.records import Limits, Precision, Recommendation
+
+# These leave no whole model in a process that could be measured.
+_SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+# Other precisions turn the module itself into another type, and go with it.
+_AUTOCAST = {"bf16-mixed": Precision.BF16, "16-mixed": Precision.FP16}
+HINT = (
+    "let `train_dataloader` use `self.batch_size` of the module or the data module, or name your own "
+    "attribute with `AutoBatch(attribute=...)`"
+)
+
+
+class Fit:
+    """A `fit` that has set up its module and data. Raises UsageError where no batch size can be set in it."""
+
+    def __init__(self, trainer: Any, module: Any, attribute: str) -> None:
+        self._trainer = trainer
+        self._module = module
+        self._attribute = attribute
+        utilities = f"{framework_of(module).__name__}.utilities"
+        self._parsing = import_module(f"{utilities}.parsing")
+        self._seed = import_module(f"{utilities}.seed")
+        given = trainer.fit_loop._data_source.instance
+        self._loader = None if given is module or is_datamodule(given) else given
+        _check_trainer(trainer)
+        if self._loader is not None:
+            _check_resizable(self._loader)
+        elif not self.has(attribute):
+            raise UsageError(
+                f"neither the module nor the data module has a `{attribute}`",
+                code="no_attribute",
+                hint=HINT,
+            )
+
+    def has(self, name: str) -> bool:
+        """True where the module, its hyperparameters or the data module hold something by that name."""
+        return bool(self._parsing.lightning_hasattr(self._module, name))
+
+    @property
+    def present(self) -> int | None:
+        """The batch size that the user has given."""
+        if self._loader is not None:
+            size: Any = self._loader.batch_size
+        else:
+            size = self._value(self._attribute)
+        return size if isinstance(size, int) and not isinstance(size, bool) and size >= 1 else None
+
+    def find(self, limits: Limits) -> Recommendation:
+        """What is measured of this training in a process of its own."""
+        trainer = self._trainer
+        held = trainer.fit_loop.epoch_loop.val_loop._data_source.instance
+        held = held[0] if isinstance(held, (list, tuple)) and held else held
+        # The learning rate belongs to what an optimizer step averages over.
+        present = self.present and self.present * trainer.accumulate_grad_batches
+        objects = {
+            "model": self._module,
+            "dataset": trainer.datamodule if self._loader is None else self._loader,
+            "val_dataset": held if isinstance(held, DataLoader) else None,
+            "batch_size": present,
+            "epochs": float(trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else None,
+            "schedule": {"max_steps": trainer.max_steps},
+            "prepared": True,
+        }
+        return api.find_of(
+            objects,
+            _limits_of_a_rank(limits, trainer.world_size),
+            precision=_AUTOCAST.get(trainer.precision) if self._module.automatic_optimization else None,
+            device=str(trainer.strategy.root_device),
+        )
+
+    def set_sizes(self, batch_size: int, accumulation_steps: int) -> None:
+        """Lets the training run with these, whatever has been made for others by now."""
+        if accumulation_steps > 1 and not self._module.automatic_optimization:
+            raise UsageError(
+                f"{batch_size:,} × {accumulation_steps:,} samples a step: a module with "
+                "`automatic_optimization = False` has to accumulate its gradients itself",
+                code="manual_accumulation",
+                hint="leave `global_batch` out of the limits",
+            )
+        trainer, loop = self._trainer, self._trainer.fit_loop
+        trainer.accumulate_grad_batches = accumulation_steps
+        if self._loader is not None:
+            loop._data_source.instance = _resized(self._loader, batch_size)
+        else:
+            self._set(self._attribute, batch_size)
+        if loop._combined_loader is not None:
+            # `estimated_stepping_batches` has made it, for a schedule whose length was that of the old size.
+            loop._combined_loader = None
+            self._remake_optimizers()
+
+    def scale_rate(self, name: str, factor: float) -> bool:
+        """Multiplies a rate, and has the optimizers and schedules made from it. False if they ignore it."""
+        before = self._rates()
+        self._set(name, self._value(name) * factor)
+        self._remake_optimizers()
+        return factor == 1.0 or self._rates() != before
+
+    def _remake_optimizers(self) -> None:
+        """Makes them as Lightning does. What a loader made on the way draws shall change nothing."""
+        with self._seed.isolate_rng():
+            self._trainer.strategy.setup_optimizers(self._trainer)
+
+    def _value(self, name: str) -> Any:
+        return self._parsing.lightning_getattr(self._module, name)
+
+    def _set(self, name: str, value: Any) -> None:
+        """Sets it wherever it is held, and in the first hyperparameters too, which loggers are told of."""
+        self._parsing.lightning_setattr(self._module, name, value)
+        for holder in (self._module, self._trainer.datamodule):
+            first = getattr(holder, "_hparams_initial", {})
+            if name in first:
+                first[name] = value
+
+    def _rates(self) -> list[float]:
+        groups = [group for one in self._trainer.strategy.optimizers for group in one.param_groups]
+        return [group["lr"] for group in groups if "lr" in group]
+
+
+def _limits_of_a_rank(limits: Limits, world_size: int) -> Limits:
+    """The limits with one rank's share of the global batch. Raises UsageError where there is none."""
+    if limits.global_batch is None or world_size == 1:
+        return limits
+    if limits.global_batch % world_size:
+        raise UsageError(
+            f"the global batch size {limits.global_batch:,} can't be shared out to {world_size:,} ranks",
+            code="bad_limit",
+            hint=f"give a multiple of {world_size:,}",
+        )
+    return replace(limits, global_batch=limits.global_batch // world_size)
+
+
+def _check_trainer(trainer: Any) -> None:
+    strategy = type(trainer.strategy).__name__
+    if strategy in _SHARDING:
+        raise UsageError(
+            f"a model that {strategy} spreads over devices can't be measured",
+            code="sharded_model",
+            hint="leave AutoBatch out, and set the batch size yourself",
+        )
+    if any(type(one).__name__ == "GradientAccumulationScheduler" for one in trainer.callbacks):
+        raise UsageError(
+            "a GradientAccumulationScheduler changes the samples of a step from epoch to epoch",
+            code="accumulation_schedule",
+            hint="leave one of the two callbacks out",
+        )
+
+
+def _check_resizable(loader: Any) -> None:
+    """Raises UsageError for a loader given to `fit` that can't be made again at another batch size."""
+    if type(loader) is DataLoader and type(loader.batch_sampler) is BatchSampler:
+        return
+    if type(loader) is DataLoader and isinstance(loader.dataset, IterableDataset) and loader.batch_size:
+        return
+    what = type(loader).__name__
+    if type(loader) is DataLoader:
+        what = f"DataLoader with a {type(loader.batch_sampler).__name__} of its own"
+    raise UsageError(
+        f"the {what} given to `fit` can't be made again at another batch size",
+        code="fixed_loader",
+        hint="let `train_dataloader` of the module or of a data module make it, with `self.batch_size`",
+    )
+
+
+def _resized(loader: DataLoader[Any], batch_size: int) -> DataLoader[Any]:
+    """The same loader at another batch size; its sampler is kept, and with it what it draws."""
+    streamed = isinstance(loader.dataset, IterableDataset)
+    drop_last = loader.drop_last if streamed else loader.batch_sampler.drop_last  # type: ignore[union-attr]
+    return DataLoader(
+        loader.dataset,
+        batch_size=batch_size,
+        sampler=None if streamed else loader.sampler,
+        drop_last=drop_last,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+        in_order=loader.in_order,
+    )

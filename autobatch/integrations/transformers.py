@@ -1,0 +1,245 @@
+"""Hugging Face's Trainer: its training arguments with a measured batch size, before the Trainer is built."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import nn
+from torch.utils.data import DataLoader
+
+from autobatch import api
+from autobatch.errors import TargetError, UsageError
+from autobatch.integrations import accumulation
+from autobatch.losses import own_loss
+from autobatch.records import Limits, Recommendation
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_LABELS = "labels"
+# What the Trainer lets through beside the arguments of the model's `forward`.
+_ALWAYS_KEPT = ("label", "label_ids")
+# What the arguments count in steps, and so what a new batch size changes.
+_SCHEDULE = ("warmup_steps", "max_steps")
+# What changes the Trainer's step in a way that isn't measured here.
+_UNMEASURED = ("label_smoothing_factor", "torch_compile", "deepspeed", "fsdp", "use_liger_kernel")
+
+
+def tune_training_arguments(
+    args: TrainingArguments,
+    model: nn.Module,
+    dataset: Any,
+    *,
+    data_collator: Callable[[list[Any]], Any] | None = None,
+    eval_dataset: Any = None,
+    learning_rate: bool = False,
+    limits: Limits | None = None,
+) -> tuple[TrainingArguments, Recommendation]:
+    """Training arguments with a measured batch size, and the recommendation that it comes from.
+
+    The arguments are a copy: `per_device_train_batch_size` and `gradient_accumulation_steps` are set in it,
+    `learning_rate` where that is asked for and the check has found one, and `warmup_steps` and `max_steps`
+    are restated, so that they cover as many samples as before. Build the Trainer from it; a Trainer that is
+    there already keeps its old batch size. `args`, `model` and `dataset` are only read.
+
+    What is measured is the step that these arguments describe: their optimizer and device, the columns that
+    the Trainer would keep, gradient checkpointing. The present size, to which the learning rate belongs, is
+    `per_device_train_batch_size` x `gradient_accumulation_steps`; to keep it, give it as
+    `Limits(global_batch=...)`. `data_collator` and `eval_dataset` are what the Trainer gets; without a
+    collator it is `transformers.default_data_collator`. Where the answer accumulates gradients, the
+    installed Trainer's gradient is compared with that of one large batch, and a difference is among the
+    recommendation's warnings with what cures it.
+
+    Raises UsageError for arguments whose step can't be measured here, else like `autobatch.find`.
+    """
+    _check(args, model)
+    collate = _collator(args, model, data_collator or transformers.default_data_collator)
+    present = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    found = api.find(
+        _AsTrained(model, _settings(args)),  # type: ignore[arg-type]
+        _loader(args, dataset, collate),
+        optimizer=_optimizer(args, model),
+        val_dataset=eval_dataset,
+        training_step=None if _LABELS in _label_names(args, model) else _own_step,
+        batch_size=present,
+        epochs=args.num_train_epochs if args.max_steps <= 0 else None,
+        schedule={name: int(getattr(args, name)) for name in _SCHEDULE},
+        precision=_precision(args),
+        device=str(args.device),
+        limits=limits,
+    )
+    if found.accumulation_steps > 1:
+        warnings = accumulation.doubts(args, model, dataset, collate, found)
+        found = replace(found, warnings=(*found.warnings, *warnings))
+    return with_batch_size(args, found, learning_rate=learning_rate), found
+
+
+def with_batch_size(
+    args: TrainingArguments, found: Recommendation, *, learning_rate: bool = False
+) -> TrainingArguments:
+    """A copy of training arguments with what a recommendation says; a saved one does as well."""
+    tuned = copy.deepcopy(args)
+    tuned.per_device_train_batch_size = found.batch_size
+    tuned.gradient_accumulation_steps = found.accumulation_steps
+    if learning_rate and found.learning_rate is not None:
+        tuned.learning_rate = found.learning_rate
+    for count in found.schedule:
+        setattr(tuned, count.name, count.steps)
+    return tuned
+
+
+def _check(args: Any, model: Any) -> None:
+    """Raises UsageError for what can't be measured as the Trainer would train it."""
+    if not isinstance(args, transformers.TrainingArguments):
+        raise UsageError(
+            f"the arguments are a {type(args).__name__}, not TrainingArguments",
+            code="bad_arguments",
+            hint="give `transformers.TrainingArguments`, or use `autobatch.find`",
+        )
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"the model is a {type(model).__name__}, not an nn.Module",
+            code="not_a_model",
+            hint="give the model itself; of a `model_init`, what it returns",
+        )
+    processes = args.world_size * max(1, args.n_gpu)
+    if processes > 1:
+        raise UsageError(
+            "the batch size is measured on one device, and these arguments train on several",
+            code="several_devices",
+            facts=(f"{args.world_size} processes, {max(1, args.n_gpu)} devices in each",),
+            hint="measure in a program of its own that sees one device (`CUDA_VISIBLE_DEVICES=0`)",
+        )
+    for name in _UNMEASURED:
+        if getattr(args, name, None):
+            raise UsageError(
+                f"the arguments set `{name}`, which changes the step in a way that is not measured here",
+                code="unmeasured_argument",
+                facts=(f"`{name}` is {getattr(args, name)!r}",),
+                hint="give `autobatch.find` a `training_step` that does what your training does",
+            )
+
+
+def _precision(args: TrainingArguments) -> str | None:
+    """The precision of the Trainer's autocast; None where it has none."""
+    return next((name for name in ("bf16", "fp16") if getattr(args, name)), None)
+
+
+def _label_names(args: TrainingArguments, model: nn.Module) -> list[str]:
+    return list(args.label_names or transformers.utils.find_labels(type(_unwrapped(model))))
+
+
+def _unwrapped(model: Any) -> Any:
+    """The model whose `forward` takes the columns: of an adapter's (PEFT) the one that it adapts."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _own_step(model: nn.Module, batch: Mapping[str, Any]) -> Any:
+    """The loss of a model whose labels go by other names, such as `start_positions`."""
+    return own_loss(model(**batch))
+
+
+def _optimizer(args: TrainingArguments, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that the Trainer would make. It only refers to the model's parameters."""
+    kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
+    plain = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    if not plain or "params" in options or "model" in options:
+        raise UsageError(
+            f"the optimizer `{args.optim}` can't be made apart from the Trainer",
+            code="unmeasured_argument",
+            hint='give `autobatch.find` an `optimizer` of your own, or use `optim="adamw_torch"`',
+        )
+    # A method that needs nothing of the Trainer that it belongs to.
+    decayed = set(transformers.Trainer.get_decay_parameter_names(None, model))
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if name in decayed], "weight_decay": args.weight_decay},
+        {"params": [p for name, p in named if name not in decayed], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise TargetError(
+            f"{type(model).__name__} has no parameter to train",
+            code="nothing_to_train",
+            hint="give a model with parameters that require gradients",
+        )
+    made: torch.optim.Optimizer = kind(groups, **options)
+    return made
+
+
+def _loader(args: TrainingArguments, dataset: Any, collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
+    """The data set with the Trainer's way to load it, so that loading is timed too."""
+    workers = args.dataloader_num_workers
+    return DataLoader(
+        dataset,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=args.dataloader_prefetch_factor if workers else None,
+        persistent_workers=args.dataloader_persistent_workers and workers > 0,
+        pin_memory=args.dataloader_pin_memory,
+    )
+
+
+def _collator(
+    args: TrainingArguments, model: nn.Module, collate: Callable[[list[Any]], Any]
+) -> Callable[[list[Any]], Any]:
+    if not args.remove_unused_columns:
+        return collate
+    taken = inspect.signature(_unwrapped(model).forward).parameters
+    return _Collator(collate, frozenset([*taken, *_label_names(args, model), *_ALWAYS_KEPT]))
+
+
+@dataclass(frozen=True)
+class _Collator:
+    """Collates the columns that the model takes, as the Trainer does."""
+
+    collate: Callable[[list[Any]], Any]
+    columns: frozenset[str]
+
+    def __call__(self, samples: Iterable[Any]) -> Any:
+        return self.collate([self._kept(one) for one in samples])
+
+    def _kept(self, sample: Any) -> Any:
+        if not isinstance(sample, Mapping):
+            return sample
+        return {name: value for name, value in sample.items() if name in self.columns}
+
+
+@dataclass(frozen=True)
+class _AsTrained:
+    """Stands for a model on its way to the worker, and arrives there as that model with `settings` done."""
+
+    model: nn.Module
+    settings: dict[str, Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _prepared, (self.model, self.settings)
+
+
+def _settings(args: Any) -> dict[str, Any]:
+    # transformers 5.24 has renamed it, and still sets the old name beside the new one.
+    new = hasattr(args, "activation_checkpointing")
+    name = "activation_checkpointing" if new else "gradient_checkpointing"
+    return {
+        "use_cache": args.use_cache,
+        "checkpointing": name if getattr(args, name) else "",
+        "checkpointing_kwargs": dict(getattr(args, f"{name}_kwargs") or {}),
+    }
+
+
+def _prepared(model: Any, settings: dict[str, Any]) -> nn.Module:
+    """The model with what the Trainer changes in it before it trains. Runs in the worker, on its copy."""
+    if getattr(model, "config", None) is not None:
+        model.config.use_cache = settings["use_cache"]
+    name, options = settings["checkpointing"], settings["checkpointing_kwargs"]
+    if name:
+        own = {key: options.pop(key) for key in ("every_n_layers", "offload") if key in options}
+        getattr(model, f"{name}_enable")(**{f"{name}_kwargs": options or None}, **own)
+    prepared: nn.Module = model
+    return prepared

@@ -1,0 +1,154 @@
+"""A second search of the same thing is answered from the cache, through the real command and `find`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import autobatch
+from autobatch import load
+from tests.cli.console import MODEL, Ended, run, validator
+from tests.cli.console import autobatch as command
+
+QUICK = ("--device", "cpu", "--max-batch", "1", "--budget", "3s", "--no-check")
+PROBE = (command(), "probe", "model.py", *QUICK)
+LIST = (command(), "cache", "list", "--json")
+
+
+def answer(ended: Ended) -> dict[str, Any]:
+    assert ended.status == 0, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)
+    validator().validate(document)
+    return document
+
+
+def measured(document: dict[str, Any]) -> Any:
+    """All that a search found; not whether it was found now."""
+    return {name: value for name, value in document.items() if name != "cached"}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder in which a model was probed, and the answer."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "model.py").write_text(MODEL)
+    (first,) = run(folder, (*PROBE, "--json"), environment=cached_in(folder))
+    found = answer(first)
+    assert found["cached"] is False
+    return folder, found
+
+
+def cached_in(folder: Path) -> dict[str, str]:
+    return {"AUTOBATCH_CACHE": str(folder / "cache")}
+
+
+def test_the_second_probe_measures_nothing(work: tuple[Path, dict[str, Any]]) -> None:
+    folder, first = work
+    commands = (PROBE, (*PROBE, "-q"), (*PROBE, "--json", "--save", "saved.json"))
+    plain, quiet, as_json = run(folder, *commands, environment=cached_in(folder))
+    second = answer(as_json)
+    assert second["cached"] is True
+    assert measured(second) == measured(first)
+    assert json.loads((folder / "saved.json").read_text()) == second
+    assert (quiet.status, quiet.stdout, quiet.stderr) == (0, f"{first['batch_size']}\n", "")
+    (line,) = re.findall("^cache .*$", plain.stdout, re.MULTILINE)
+    assert re.fullmatch(r"cache  measured on \d{4}-\d\d-\d\d \d\d:\d\d UTC, in [\d.]+ \w+; --fresh .*", line)
+    assert plain.stderr == ""
+
+
+def test_fresh_measures_anew_and_replaces_the_entry(work: tuple[Path, dict[str, Any]]) -> None:
+    folder, first = work
+    (fresh,) = run(folder, (*PROBE, "--json", "--fresh"), environment=cached_in(folder))
+    anew = answer(fresh)
+    assert anew["cached"] is False
+    assert measured(anew) != measured(first)
+    (entry,) = (folder / "cache").iterdir()
+    assert json.loads(entry.read_text()) == anew
+
+
+def test_another_source_is_measured_anew_and_a_damaged_entry_told(
+    work: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Of the key, one part through everything; the unit tests change every one."""
+    folder, _ = work
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    (entry,) = (damaged / "cache").iterdir()
+    entry.write_text('{"schema": "autobatch/1", "ok": true, "batch_size": 1000000}')
+    (tmp_path / "model.py").write_text(MODEL + "\n# another line\n")
+    (source,) = run(tmp_path, (*PROBE, "--json"), environment=cached_in(folder))
+    assert answer(source)["cached"] is False
+
+    (told,) = run(damaged, PROBE, environment=cached_in(damaged))
+    assert told.status == 0
+    assert "warn   an entry of the cache was ignored" in told.stdout
+    assert not [one for one in load(entry).warnings if "cache" in one]
+
+
+def test_a_folder_that_can_not_be_written_to_costs_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    (tmp_path / "cache").write_text("a file")
+    probed, listed = run(tmp_path, PROBE, LIST, environment=cached_in(tmp_path))
+    assert probed.status == 0
+    assert "warn   the answer was not kept in the cache: " in probed.stdout
+    assert listed.status == 1
+    assert json.loads(listed.stdout)["error"]["code"] == "no_cache_folder"
+
+
+def test_listing_and_clearing(work: tuple[Path, dict[str, Any]]) -> None:
+    folder, first = work
+    own = {"AUTOBATCH_CACHE": str(folder / "other")}
+    empty, cleared = run(folder, (command(), "cache", "list"), LIST, environment=own)
+    assert empty.stdout == f"0 answers, 0 B, in {folder / 'other'}\n"
+    assert json.loads(cleared.stdout)["entries"] == []
+    for entry in (folder / "cache").iterdir():
+        (folder / "other").mkdir(exist_ok=True)
+        os.link(entry, folder / "other" / entry.name)
+    table, as_json = run(folder, (command(), "cache", "list"), LIST, environment=own)
+    assert "model.py" in table.stdout
+    found = json.loads(as_json.stdout)["entries"]
+    assert {one["batch_size"] for one in found} == {first["batch_size"]}
+    (cleared,) = run(folder, (command(), "cache", "clear"), environment=own)
+    assert cleared.stdout == f"{len(found)} answer{'s' * (len(found) > 1)} removed\n"
+    assert not list((folder / "other").iterdir())
+
+
+NOTEBOOK = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(12, 3)
+
+    def forward(self, inputs):
+        return self.body(inputs) * 1.0
+"""
+
+
+def test_find_is_answered_from_the_cache_by_what_the_code_does() -> None:
+    """Classes of a script or of a notebook come to the worker without a file."""
+
+    def ask(code: str, fresh: bool = False) -> bool:
+        space: dict[str, Any] = {"__name__": "__main__", "nn": nn}
+        exec(code, space)
+        model = space["Net"]()
+        return autobatch.find(
+            model,
+            (torch.randn(64, 12), torch.randint(3, (64,))),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            device="cpu",
+            limits=autobatch.Limits(max_batch=1, budget_seconds=3, check=False),
+            fresh=fresh,
+        ).cached
+
+    assert ask(NOTEBOOK) is False
+    assert ask(f"# A comment.\n{NOTEBOOK}") is True
+    assert ask(NOTEBOOK.replace("* 1.0", "* 2.0")) is False
+    assert ask(NOTEBOOK, fresh=True) is False

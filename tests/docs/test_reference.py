@@ -1,0 +1,40 @@
+"""docs/reference.md leaves no option and no field of the JSON out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from autobatch.cli import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+SCHEMA = json.loads((ROOT / "autobatch" / "reports" / "schema.json").read_text(encoding="utf-8"))
+
+
+def options_of_probe() -> list[str]:
+    return [
+        name
+        for parameter in cli.commands["probe"].params
+        if isinstance(parameter, click.Option)
+        for name in parameter.opts
+    ]
+
+
+@pytest.mark.parametrize("option", options_of_probe())
+def test_every_option_is_there(option: str) -> None:
+    assert re.search(rf"`{option}[ `]", REFERENCE)
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_is_there(command: str) -> None:
+    assert f"`autobatch {command} " in REFERENCE or f"`autobatch {command}`" in REFERENCE
+
+
+@pytest.mark.parametrize("field", SCHEMA["$defs"]["Answer"]["properties"])
+def test_every_field_of_an_answer_is_there(field: str) -> None:
+    assert f"`{field}`" in REFERENCE

@@ -1,0 +1,39 @@
+"""The HTML report as files to review in a browser; `pytest --update-golden` rewrites them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autobatch.reports import html, notebook
+from tests.golden.test_text_report import CASES
+
+Golden = Callable[[str | Path, str], None]
+
+# A check with a veto; accumulation on several ranks; what others may write into names; no check, failures.
+SHOWN = ("checked", "ranks", "hostile", "broken_rows")
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_page(name: str, golden: Golden) -> None:
+    golden(f"html/{name}.html", html.render(CASES[name]()).removesuffix("\n"))
+
+
+def test_fragment_for_a_notebook(golden: Golden) -> None:
+    golden("html/notebook.html", notebook.render(CASES["checked"]()))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_shows_what_the_text_report_says(name: str) -> None:
+    """Each sentence of the answer is on the page too."""
+    from html import escape
+
+    from autobatch.reports.answer import statements
+
+    page = html.render(CASES[name]())
+    for said in statements(CASES[name]()):
+        if said.label != "use":
+            assert escape(said.text) in page
+    assert f">{CASES[name]().batch_size}<" in page
