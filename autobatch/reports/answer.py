@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autobatch.formatting import (
+    format_bytes,
     format_count,
     format_moment,
     format_percent,
@@ -65,6 +66,8 @@ def statements(recommendation: Recommendation) -> list[Statement]:
     """What every report says of an answer, in this order; each text is on one line and steers nothing."""
     check, workload = recommendation.check, recommendation.workload
     found = [Statement("fits", _ceiling_text(recommendation.ceiling, workload))]
+    if (memory := _memory_text(recommendation)) != "":
+        found.append(Statement("memory", memory))
     if workload.synthetic:
         found.append(Statement("data", SYNTHETIC, "doubt"))
     if workload.sizes is not None and workload.sizes.vary:
@@ -83,6 +86,19 @@ def statements(recommendation: Recommendation) -> list[Statement]:
     if recommendation.cached:
         found.append(Statement("cache", _cache_text(recommendation.environment)))
     return found + [Statement("warn", clean(warning), "doubt") for warning in recommendation.warnings]
+
+
+def _memory_text(recommendation: Recommendation) -> str:
+    """What the device's allocator holds beside what the training uses; nothing on a CPU, which has none."""
+    if recommendation.device.kind == "cpu":
+        return ""
+    sizes = sorted({recommendation.batch_size, recommendation.ceiling.batch_size})
+    trials = {trial.batch_size: trial for trial in (*recommendation.trials, recommendation.chosen)}
+    return "; ".join(
+        f"at {size}: {format_bytes(trial.peak_bytes)} allocated, {format_bytes(trial.reserved_bytes)} reserved"
+        for size in sizes
+        if (trial := trials.get(size)) and trial.peak_bytes is not None and trial.reserved_bytes is not None
+    )
 
 
 def _check_text(check: Check) -> str:

@@ -22,6 +22,7 @@ from autobatch.reports.text import memory_text
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _LABELS = {
     "fits": "Fits",
+    "memory": "Memory",
     "data": "Data",
     "speed": "Speed",
     "loader": "Loading",
