@@ -111,7 +111,7 @@ class Session:
         _seed_everything(command.seed)
         recipe = command.recipe
         parts = self._guard("import", lambda: _load_parts(recipe), recipe)
-        parts = self._guard("setup", lambda: completed(parts), recipe)
+        parts = self._guard("setup", lambda: _in_precision(completed(parts), recipe), recipe)
         samples, val_samples = self._guard("load", lambda: _open_samples(parts, command), recipe)
         backend = open_backend(command.device)
         # The file may have switched gradients off: its own training step shall be what fails of it.
@@ -172,13 +172,16 @@ class Session:
 def _load_parts(recipe: wire.Recipe) -> Parts:
     sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
     parts = shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
-    if recipe.precision is not None:
-        parts = replace(parts, precision=recipe.precision)
-        if parts.step is not None:
-            raise own_precision(parts.name)
-    elif parts.step is not None:
-        parts = replace(parts, precision=Precision.FP32)
     return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
+
+
+def _in_precision(parts: Parts, recipe: wire.Recipe) -> Parts:
+    """The parts in the precision that was asked for; a loop that has its own can't be asked."""
+    if parts.step is None:
+        return parts if recipe.precision is None else replace(parts, precision=recipe.precision)
+    if recipe.precision is not None:
+        raise own_precision(parts.name)
+    return replace(parts, precision=Precision.FP32)
 
 
 def own_precision(name: str) -> UsageError:

@@ -21,11 +21,13 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from autobatch import AutobatchError, Limits
-from autobatch.errors import TargetError
+from autobatch.errors import TargetError, UsageError
 from autobatch.examples.lightning_digits import Digits, DigitsNet
 from autobatch.integrations.lightning import AutoBatch
 from autobatch.lightning_modules.completion import completed
 from autobatch.lightning_modules.frameworks import detached
+from autobatch.probe import wire
+from autobatch.probe.session import _in_precision
 from autobatch.records import Precision
 from autobatch.samples import open_samples
 from autobatch.targets import load_parts, parts_from_objects
@@ -242,6 +244,14 @@ def test_manual_optimization_runs_as_a_loop_of_its_own() -> None:
     assert made.optimizer_steps == 12
     assert made.describe().optimizer == "SGD and Adam"
     assert "gradients to itself" in made.why_no_check
+
+
+def test_a_precision_can_t_be_asked_of_manual_optimization() -> None:
+    recipe = wire.Recipe(precision=Precision.BF16)
+    found = [completed(parts_from_objects({"model": kind(), "dataset": DATASET})) for kind in (Own, Manual)]
+    assert _in_precision(found[0], recipe).precision is Precision.BF16
+    with pytest.raises(UsageError, match="a `step` of your own"):
+        _in_precision(found[1], recipe)
 
 
 def eval_loss(module: Any, batch: Any) -> float:

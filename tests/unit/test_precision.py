@@ -21,7 +21,7 @@ from autobatch.losses import infer
 from autobatch.precision import FIRST_SCALE, Arithmetic
 from autobatch.probe import wire
 from autobatch.probe.measure import Measurer
-from autobatch.probe.session import _load_parts
+from autobatch.probe.session import _in_precision, _load_parts
 from autobatch.records import Device, Limits, Outcome, Precision, Workload
 from autobatch.reports import json, text
 from autobatch.samples import open_samples
@@ -215,7 +215,8 @@ def _parts_of(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, option: 
     monkeypatch.setattr("sys.path", list(sys.path))
     monkeypatch.delitem(sys.modules, file.stem, raising=False)
     chosen = None if option is None else Precision(option)
-    return _load_parts(wire.Recipe(target=str(file), precision=chosen))
+    recipe = wire.Recipe(target=str(file), precision=chosen)
+    return _in_precision(_load_parts(recipe), recipe)
 
 
 def test_find_trains_in_fp16_and_its_report_says_so() -> None:
