@@ -1,66 +1,71 @@
 """Asks the tool the same question again and again: how far its answers differ.
 
-    python benchmarks/repeat.py [--runs COUNT]
+    python benchmarks/repeat.py [TARGET ...] [--runs COUNT] [--load PROCESSES] [--budget SECONDS]
 
-`autobatch.find` on the digits CNN of the examples, each time with the same seed, so that only the machine
-differs. Writes results/repeat.json. The aim: 95% of the answers within a factor of two of their median.
+`autobatch probe` on each example, always with the same seed, so that only the machine differs; each answer
+from a process of its own. `--load` keeps so many other processes busy all the while. Results are kept in
+results/repeat.json, one entry for each target, load and budget. The aim: 95% of the answers within a factor
+of two of their median.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 from regret import environment
 
-import autobatch
-from autobatch.examples import digits_cnn
-
 RESULTS = Path(__file__).parent / "results" / "repeat.json"
+EXAMPLES = ("digits_cnn", "charlm", "keras_beginner", "lightning_digits", "hf_text")
 SEED = 0
+# Multiplies matrices that no cache holds, for ever: processors and memory bus are both in use.
+_BUSY = "import torch; torch.set_num_threads(1); a = torch.ones(1024, 1024)\nwhile True: a @ a"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=20)
-    options = parser.parse_args()
-    begun = datetime.now(UTC)
-    answers: list[dict[str, object]] = []
-    for _ in range(options.runs):
-        answers.append(ask())
-        print(json.dumps(answers[-1]), flush=True)
-        document = {"environment": environment(begun), "seed": SEED, **agreement(answers), "answers": answers}
-        RESULTS.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(agreement(answers)))
+    options = _options()
+    entries: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    for target in options.target:
+        question = {"target": target, "load": options.load, "budget_seconds": options.budget, "seed": SEED}
+        entries = [entry for entry in entries if any(entry.get(name) != question[name] for name in question)]
+        begun = datetime.now(UTC)
+        answers: list[dict[str, object]] = []
+        with _load(options.load):
+            for _ in range(options.runs):
+                answers.append(ask(target, options.budget))
+                print(target, json.dumps(answers[-1]), flush=True)
+                entry = {**question, **agreement(answers), "environment": environment(begun)}
+                RESULTS.write_text(json.dumps([*entries, entry | {"answers": answers}], indent=1) + "\n")
+        entries.append(entry | {"answers": answers})
+        print(target, json.dumps(agreement(answers)), flush=True)
 
 
-def ask() -> dict[str, object]:
+def ask(target: str, budget_seconds: float | None) -> dict[str, object]:
     """One answer of the tool, with what it rests on."""
-    found = autobatch.find(
-        digits_cnn.build_model,
-        digits_cnn.build_dataset(),
-        loss_fn=digits_cnn.loss_fn,
-        optimizer=digits_cnn.make_optimizer,
-        val_dataset=digits_cnn.build_val_dataset(),
-        batch_size=digits_cnn.batch_size,
-        limits=autobatch.Limits(seed=SEED),
-        fresh=True,
-    )
+    command = [sys.executable, "-m", "autobatch", "probe", target, "--device", "cpu", "--fresh", "--json"]
+    command += ["--seed", str(SEED)]
+    command += [] if budget_seconds is None else ["--budget", str(budget_seconds)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = json.loads(ended.stdout)
+    if not said["ok"]:
+        raise SystemExit(f"{target}: {said['error']['message']}")
+    check = said["check"] or {}
     return {
-        "batch_size": found.batch_size,
-        "learning_rate": found.learning_rate,
-        "critical_batch_size": found.check.critical_batch_size if found.check else None,
-        "interval": found.check.interval if found.check else None,
-        "status": str(found.check.status) if found.check else "",
-        "find_seconds": found.environment.elapsed_seconds if found.environment else math.nan,
+        "batch_size": said["batch_size"],
+        "learning_rate": said["learning_rate"],
+        "critical_batch_size": check.get("critical_batch_size"),
+        "interval": check.get("interval"),
+        "status": check.get("status", ""),
+        "find_seconds": said["environment"]["elapsed_seconds"],
     }
 
 
@@ -71,6 +76,7 @@ def agreement(answers: Sequence[dict[str, object]]) -> dict[str, object]:
     pairs = list(combinations(sizes, 2))
     return {
         "median": middle,
+        "same_as_median": sum(size == middle for size in sizes) / len(sizes),
         "within_factor_2_of_median": _share([(size, middle) for size in sizes]),
         "pairs_within_factor_2": _share(pairs) if pairs else None,
         "counts": {size: sizes.count(size) for size in sorted(set(sizes))},
@@ -79,6 +85,29 @@ def agreement(answers: Sequence[dict[str, object]]) -> dict[str, object]:
 
 def _share(pairs: Sequence[tuple[int, int]]) -> float:
     return sum(max(pair) <= 2 * min(pair) for pair in pairs) / len(pairs)
+
+
+@contextmanager
+def _load(processes: int) -> Iterator[None]:
+    running = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    examples = [f"autobatch.examples.{name}" for name in EXAMPLES]
+    parser.add_argument("target", nargs="*", default=examples)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--load", type=int, default=0, help="processes that keep the machine busy")
+    parser.add_argument("--budget", type=float, help="seconds of each question; the tool's own if not given")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
