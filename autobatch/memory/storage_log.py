@@ -8,9 +8,23 @@ piecewise straight: the upper envelope of these sums.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from autobatch.records import MemoryLine
+
+
+class Kind(StrEnum):
+    """What a storage is for. Buffers count as parameters, batches as activations.
+
+    `workspace`: what an optimizer's step makes and drops again.
+    """
+
+    PARAMETER = "parameter"
+    GRADIENT = "gradient"
+    OPTIMIZER = "optimizer"
+    ACTIVATION = "activation"
+    WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +33,7 @@ class Birth:
 
     storage: int
     size_bytes: int
+    kind: Kind = Kind.ACTIVATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +44,23 @@ class Death:
 
 
 Event = Birth | Death
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """A storage of a step at any batch size B: fixed_bytes + sample_bytes x B.
+
+    `born` and `died` count the events of the step; `died` is None where it outlives the step.
+    """
+
+    born: int
+    died: int | None
+    fixed_bytes: float
+    sample_bytes: float
+    kind: Kind
+
+    def size_bytes(self, batch_size: int) -> int:
+        return max(0, round(self.fixed_bytes + self.sample_bytes * batch_size))
 
 
 def ordered(events: Iterable[Event]) -> tuple[Event, ...]:
@@ -61,34 +93,50 @@ def peak_bytes(events: Sequence[Event]) -> int:
     return peak
 
 
-def lines_of(
-    first: Sequence[Event],
-    first_size: int,
-    second: Sequence[Event],
-    second_size: int,
-    smallest: float = 1.0,
-) -> tuple[MemoryLine, ...] | None:
-    """The peak as the largest of a few lines, from traces at two batch sizes; it holds from `smallest` on.
+def align(
+    first: Sequence[Event], first_size: int, second: Sequence[Event], second_size: int
+) -> tuple[Lifetime, ...] | None:
+    """The storages of a step at any batch size, by their birth, from traces at two.
 
     None where the two differ in structure: then the step is another one at another size, and no line
     through two sizes says anything about a third.
     """
     if len(first) != len(second):
         return None
-    sums: set[tuple[float, float]] = set()
-    alive: dict[int, tuple[float, float]] = {}
-    fixed = sample = 0.0
-    for one, other in zip(first, second, strict=True):
+    born: dict[int, Lifetime] = {}
+    for moment, (one, other) in enumerate(zip(first, second, strict=True)):
         if type(one) is not type(other) or one.storage != other.storage:
             return None
         if isinstance(one, Birth) and isinstance(other, Birth):
             slope = (other.size_bytes - one.size_bytes) / (second_size - first_size)
-            alive[one.storage] = (one.size_bytes - slope * first_size, slope)
-            fixed, sample = fixed + alive[one.storage][0], sample + slope
+            fixed = one.size_bytes - slope * first_size
+            born[one.storage] = Lifetime(moment, None, fixed, slope, one.kind)
+        else:
+            born[one.storage] = replace(born[one.storage], died=moment)
+    return tuple(born.values())
+
+
+def events_at(lifetimes: Sequence[Lifetime], batch_size: int) -> tuple[Event, ...]:
+    """The step at one batch size, as if it had been traced there."""
+    moments: list[tuple[int, Event]] = []
+    for storage, one in enumerate(lifetimes):
+        moments.append((one.born, Birth(storage, one.size_bytes(batch_size), one.kind)))
+        if one.died is not None:
+            moments.append((one.died, Death(storage)))
+    return tuple(event for _, event in sorted(moments, key=lambda pair: pair[0]))
+
+
+def lines_of(lifetimes: Sequence[Lifetime], smallest: float = 1.0) -> tuple[MemoryLine, ...]:
+    """The peak as the highest of a few lines; it holds from `smallest` on."""
+    sums: set[tuple[float, float]] = set()
+    fixed = sample = 0.0
+    for event in events_at(lifetimes, 1):
+        one = lifetimes[event.storage]
+        if isinstance(event, Birth):
+            fixed, sample = fixed + one.fixed_bytes, sample + one.sample_bytes
             sums.add((fixed, sample))
         else:
-            gone = alive.pop(one.storage)
-            fixed, sample = fixed - gone[0], sample - gone[1]
+            fixed, sample = fixed - one.fixed_bytes, sample - one.sample_bytes
     return envelope((MemoryLine(fixed_bytes=a, sample_bytes=b) for a, b in sums), smallest)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +20,27 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from autobatch.memory.storage_log import Birth, Death, Event, ordered
+from autobatch.memory.storage_log import Birth, Death, Event, Kind, ordered
 
 # The second step is the first one that sees the optimizer's state.
 _STEPS = 2
 _ACCUMULATES = torch.ops.aten.add.Tensor
 _READS_SCALAR = torch.ops.aten._local_scalar_dense.default
+# Operators of torch itself, whose results are all that they allocate, but for workspaces.
+_OWN = ("aten", "prim", "prims", "profiler")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The log of two whole steps.
+
+    `guessed`: how often a number was read from a fake tensor, and taken for 0. `foreign`: the operators
+    that are not torch's own, of which only the results are seen.
+    """
+
+    events: tuple[Event, ...]
+    guessed: int = 0
+    foreign: tuple[str, ...] = ()
 
 
 def trace_step(
@@ -34,9 +50,11 @@ def trace_step(
     step: Callable[[Any], object],
     *,
     fake: bool,
-) -> tuple[Event, ...]:
+    channels_last: bool = False,
+) -> Trace:
     """The log of two whole steps on `batch`, parameters and batch included.
 
+    `channels_last`: images and the weights that are laid out like them have their channels last in memory.
     Afterwards model and optimizers are good for nothing but another trace: they have trained, or hold fake
     tensors. Raises whatever the step raises, on fake tensors also where its path depends on the data.
     """
@@ -44,17 +62,46 @@ def trace_step(
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
         optimizer.state.clear()
+    if channels_last:
+        _lay_out(model)
+        batch = tree_map(_channels_last, batch)
     if mode is not None:
         _fill_with_fakes(model, optimizers, mode)
         batch = tree_map(lambda leaf: _fake(leaf, mode) if isinstance(leaf, torch.Tensor) else leaf, batch)
     log = _StorageLog()
     for tensor in (*model.parameters(), *model.buffers(), *tree_leaves(batch)):
         log.note(tensor)
+    log.mark((*model.parameters(), *model.buffers()), Kind.PARAMETER)
     # What a compiled step allocates happens inside of its kernels' code, where no log sees it.
     with torch.compiler.set_stance("force_eager"), mode or contextlib.nullcontext(), log:
-        for _ in range(_STEPS):
-            step(batch)
-    return log.closed()
+        with _watched(optimizers, log):
+            for _ in range(_STEPS):
+                step(batch)
+        # Before the modes end: what they let go of is not the step's.
+        return log.closed()
+
+
+@contextlib.contextmanager
+def _watched(optimizers: Sequence[torch.optim.Optimizer], log: _StorageLog) -> Iterator[None]:
+    """Tells the log, at each step of an optimizer, what are gradients and what is its state."""
+    with contextlib.ExitStack() as hooks:
+        for one in optimizers:
+            hooks.callback(one.register_step_pre_hook(lambda *_: log.begin_update()).remove)
+            hooks.callback(one.register_step_post_hook(lambda made, *_: log.end_update(made)).remove)
+        yield
+
+
+def _lay_out(model: nn.Module) -> None:
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4 and not tensor.is_contiguous(memory_format=torch.channels_last):
+            tensor.data = _channels_last(tensor.data)
+
+
+def _channels_last(value: Any) -> Any:
+    """A tensor of four dimensions with its second one last in memory; anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.dim() == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
 
 
 def _fill_with_fakes(
@@ -95,13 +142,37 @@ class _StorageLog(TorchDispatchMode):
         self._alive: dict[int, tuple[int, weakref.ref[Any], int]] = {}
         self._count = 0
         self._open = True
+        self._guessed = 0
+        self._foreign: set[str] = set()
+        # What each storage is for; what is missing is an activation.
+        self._kinds: dict[int, Kind] = {}
+        self._updating = False
         # The storage that a gradient was accumulated from, until it is known whether it lives on.
         self._replaced: weakref.ref[Any] | None = None
 
-    def closed(self) -> tuple[Event, ...]:
+    def closed(self) -> Trace:
         """The log; nothing that dies from here on belongs to it."""
         self._open = False
-        return ordered(self._events)
+        return Trace(ordered(map(self._with_kind, self._events)), self._guessed, tuple(sorted(self._foreign)))
+
+    def mark(self, tensors: Iterable[Any], kind: Kind) -> None:
+        """Says what the storages of these tensors are for."""
+        for tensor in tensors:
+            if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided:
+                known = self._alive.get(tensor.untyped_storage()._cdata)
+                if known is not None:
+                    self._kinds[known[0]] = kind
+
+    def begin_update(self) -> None:
+        """From here to `end_update` an optimizer makes its state, and what it drops again."""
+        self._updating = True
+
+    def end_update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Marks the optimizer's state and the gradients that it has used."""
+        self._updating = False
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        self.mark((one.grad for one in parameters), Kind.GRADIENT)
+        self.mark(tree_leaves(dict(optimizer.state)), Kind.OPTIMIZER)
 
     def note(self, value: Any) -> None:
         """Notes the storage of a tensor, if it is new or was resized."""
@@ -113,21 +184,42 @@ class _StorageLog(TorchDispatchMode):
             return
         if known is not None:
             self._dies(storage._cdata, known[0])
-        self._events.append(Birth(self._count, storage.nbytes()))
-        self._keep(storage, self._count)
-        self._count += 1
+        self._born(storage)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._settle_replaced()
         if func is _READS_SCALAR:
-            return _guessed_scalar(func, args)
+            return self._read_scalar(func, args)
+        if func.namespace not in _OWN:
+            self._foreign.add(f"{func.namespace}::{func._opname}")
         result = func(*args, **kwargs)
         if func is _ACCUMULATES and not kwargs and _in_backward() and self._takes_over(args, result):
             return result
         for leaf in tree_leaves(result):
             self.note(leaf)
         return result
+
+    def _with_kind(self, event: Event) -> Event:
+        if isinstance(event, Birth) and event.storage in self._kinds:
+            return Birth(event.storage, event.size_bytes, self._kinds[event.storage])
+        return event
+
+    def _read_scalar(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """The number in a tensor; 0 where it is fake, so that `loss.item()` and `if isnan` pass."""
+        try:
+            return func(*args)
+        except DataDependentOutputException:
+            self._guessed += 1
+            dtype = args[0].dtype
+            return False if dtype == torch.bool else 0.0 if dtype.is_floating_point else 0
+
+    def _born(self, storage: Any) -> None:
+        self._events.append(Birth(self._count, storage.nbytes()))
+        self._keep(storage, self._count)
+        if self._updating:
+            self._kinds[self._count] = Kind.WORKSPACE
+        self._count += 1
 
     def _keep(self, storage: Any, number: int) -> None:
         key = storage._cdata
@@ -160,19 +252,8 @@ class _StorageLog(TorchDispatchMode):
         old = self._replaced() if self._replaced is not None else None
         self._replaced = None
         if old is not None and old._cdata not in self._alive:
-            self._events.append(Birth(self._count, old.nbytes()))
-            self._keep(old, self._count)
-            self._count += 1
+            self._born(old)
 
 
 def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1 and not torch.is_grad_enabled()
-
-
-def _guessed_scalar(func: Any, args: tuple[Any, ...]) -> Any:
-    """The number in a tensor; 0 where it is fake, so that `loss.item()` and `if isnan` pass."""
-    try:
-        return func(*args)
-    except DataDependentOutputException:
-        dtype = args[0].dtype
-        return False if dtype == torch.bool else 0.0 if dtype.is_floating_point else 0

@@ -211,6 +211,15 @@ class WorkerEngine:
         assert isinstance(reply, wire.Traced)
         return reply
 
+    def trace_storages(self, command: wire.TraceStorages) -> wire.Storages:
+        """The storages of a step at any size, in the present session, or why there are none."""
+        try:
+            reply = self._ask_in_time(command, self._timeout_seconds)
+        except AutobatchError as error:
+            return wire.Storages(lifetimes=(), detail=error.message)
+        assert isinstance(reply, wire.Storages)
+        return reply
+
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise:
         """The gradient's noise, in a fresh session. Raises AutobatchError where the worker died."""
         self.renew()
@@ -240,7 +249,9 @@ class WorkerEngine:
         return reply
 
     def _ask_in_time(
-        self, command: wire.TraceMemory | wire.MeasureNoise | wire.Train | wire.TimeLoader, seconds: float
+        self,
+        command: wire.TraceMemory | wire.TraceStorages | wire.MeasureNoise | wire.Train | wire.TimeLoader,
+        seconds: float,
     ) -> wire.Reply:
         if self._worker is None or not self._worker.has_session:
             self.open()

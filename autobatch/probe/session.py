@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from autobatch import compilation, fingerprint, shipping
+from autobatch import compilation, fingerprint, optimizers, shipping
 from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
@@ -47,6 +47,7 @@ class Session:
         self._tell = tell
         self._in_round = False
         self._start: Snapshot | None = None
+        self._tracer: memory_run.Tracer | None = None
 
     def answer(self, command: wire.Command) -> wire.Reply:
         """The reply to one command. Whatever goes wrong is a reply too."""
@@ -79,12 +80,16 @@ class Session:
         if isinstance(command, wire.TakeFingerprint):
             return wire.Fingerprint(parts=fingerprint.take(*self._opened, self._trainer))
         self._in_round = isinstance(
-            command, (wire.TimeRound, wire.TraceMemory, wire.MeasureNoise, wire.Train)
+            command,
+            (wire.TimeRound, wire.TraceMemory, wire.TraceStorages, wire.MeasureNoise, wire.Train),
         )
         if isinstance(command, wire.TryOut):
             return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
         if isinstance(command, wire.TraceMemory):
             return memory_run.run(self._trainer, self._backend, without_data=command.without_data)
+        if isinstance(command, wire.TraceStorages):
+            self._tracer = self._tracer or memory_run.Tracer.of(self._trainer, command)
+            return self._tracer.between(*command.sizes)
         if isinstance(command, wire.MeasureNoise):
             if not self._trainer.why_no_check:
                 self._at_start()
@@ -111,7 +116,7 @@ class Session:
         _seed_everything(command.seed)
         recipe = command.recipe
         parts = self._guard("import", lambda: _load_parts(recipe), recipe)
-        parts = self._guard("setup", lambda: _in_precision(completed(parts), recipe), recipe)
+        parts = self._guard("setup", lambda: _as_asked(completed(parts), recipe), recipe)
         samples, val_samples = self._guard("load", lambda: _open_samples(parts, command), recipe)
         backend = open_backend(command.device)
         # The file may have switched gradients off: its own training step shall be what fails of it.
@@ -173,6 +178,14 @@ def _load_parts(recipe: wire.Recipe) -> Parts:
     sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
     parts = shipping.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
     return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
+
+
+def _as_asked(parts: Parts, recipe: wire.Recipe) -> Parts:
+    """The parts with the precision and the optimizer that were asked for."""
+    parts = _in_precision(parts, recipe)
+    if recipe.optimizer is None:
+        return parts
+    return replace(parts, optimizer=optimizers.NAMED[recipe.optimizer], make_optimizers=None)
 
 
 def _in_precision(parts: Parts, recipe: wire.Recipe) -> Parts:

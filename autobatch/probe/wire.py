@@ -11,6 +11,7 @@ import msgspec
 
 from autobatch.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
 from autobatch.extent import Scan
+from autobatch.memory.storage_log import Lifetime
 from autobatch.noise import Chunks
 from autobatch.probe.oom import Cause
 from autobatch.records import Device, MemoryLine, Outcome, Precision, SampleSizes, Training, Workload
@@ -30,7 +31,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker gets at the workload: a target to import, or a file of pickled objects.
 
     `frameworks`: what they are known to import that takes seconds.
-    `precision` is None where that of the target is meant.
+    `precision` and `optimizer` (a name of optimizers.NAMED) are None where those of the target are meant.
     """
 
     target: str = ""
@@ -41,6 +42,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     classes: int | None = None
     epochs: float | None = None
     precision: Precision | None = None
+    optimizer: str | None = None
 
 
 class Start(_Message, frozen=True):
@@ -95,6 +97,32 @@ class Traced(_Message, frozen=True):
 
     lines: tuple[MemoryLine, ...]
     detail: str = ""
+
+
+class TraceStorages(_Message, frozen=True):
+    """Log the storages of a step at two sizes. Answered by Storages; the session is good for more of these.
+
+    `cuda`: as CUDA would hold them, whatever the device. `fake`: on tensors that take no memory.
+    """
+
+    sizes: tuple[int, int]
+    cuda: bool
+    fake: bool
+    channels_last: bool = False
+
+
+class Storages(_Message, frozen=True):
+    """The storages of a step at any size; without `lifetimes`, `detail` says why there are none.
+
+    `alike` is False where the step was traced at both sizes and is another one at the second. `guessed`: how
+    often a number was read that a fake tensor does not have. `traits`: what may take more than is seen.
+    """
+
+    lifetimes: tuple[Lifetime, ...]
+    detail: str = ""
+    alike: bool = True
+    guessed: int = 0
+    traits: tuple[str, ...] = ()
 
 
 class TimeRound(_Message, frozen=True):
@@ -266,6 +294,7 @@ Command = (
     | TakeFingerprint
     | TryOut
     | TraceMemory
+    | TraceStorages
     | TimeRound
     | MeasureNoise
     | Train
@@ -282,6 +311,7 @@ Reply = (
     | Tried
     | Timed
     | Traced
+    | Storages
     | Noise
     | Trained
     | Loaded

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobatch.forecast import live_bytes
-from autobatch.memory.storage_log import Birth, Death, Event, envelope, lines_of, ordered, peak_bytes
+from autobatch.memory.storage_log import (
+    Birth,
+    Death,
+    Event,
+    align,
+    envelope,
+    events_at,
+    lines_of,
+    ordered,
+    peak_bytes,
+)
 from autobatch.records import MemoryLine
 
 # A storage: bytes without samples, bytes a sample, and how many births it outlives.
@@ -32,9 +42,10 @@ def log_of(made: Sequence[tuple[int, int, int]], batch_size: int) -> tuple[Event
 def test_the_lines_of_two_traces_give_the_peak_at_any_size(
     made: list[tuple[int, int, int]], batch_size: int
 ) -> None:
-    lines = lines_of(log_of(made, 4), 4, log_of(made, 8), 8)
-    assert lines is not None
-    assert abs(live_bytes(lines, batch_size) - peak_bytes(log_of(made, batch_size))) < 1
+    lifetimes = align(log_of(made, 4), 4, log_of(made, 8), 8)
+    assert lifetimes is not None
+    assert events_at(lifetimes, batch_size) == log_of(made, batch_size)
+    assert abs(live_bytes(lines_of(lifetimes), batch_size) - peak_bytes(log_of(made, batch_size))) < 1
 
 
 @given(st.lists(st.tuples(st.integers(-100, 1000), st.integers(0, 50)), min_size=1), st.integers(1, 3000))
@@ -46,11 +57,11 @@ def test_an_envelope_is_as_high_as_all_its_lines(found: list[tuple[int, int]], b
     assert [line.sample_bytes for line in kept] == sorted({line.sample_bytes for line in kept})
 
 
-def test_traces_of_unlike_structure_have_no_lines() -> None:
+def test_traces_of_unlike_structure_are_not_aligned() -> None:
     one, two = (Birth(0, 8), Birth(1, 8)), (Birth(0, 16), Death(0))
-    assert lines_of(one, 4, two, 8) is None
-    assert lines_of(one, 4, (*one, Death(0)), 8) is None
-    assert lines_of((*one, Death(0)), 4, (*one, Death(1)), 8) is None
+    assert align(one, 4, two, 8) is None
+    assert align(one, 4, (*one, Death(0)), 8) is None
+    assert align((*one, Death(0)), 4, (*one, Death(1)), 8) is None
 
 
 def test_deaths_of_one_operation_have_no_order() -> None:

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from autobatch.forecast import live_bytes
-from autobatch.memory.storage_log import lines_of, peak_bytes
+from autobatch.memory.storage_log import align, lines_of, peak_bytes
 from autobatch.memory.trace import trace_step
+from autobatch.records import MemoryLine
 
 FLOAT = 4
 
@@ -97,15 +98,21 @@ def log_of(name: str, size: int, *, fake: bool, optimizer: type = torch.optim.Ad
         made.step()
         made.zero_grad(set_to_none=True)
 
-    return trace_step(model, [made], inputs(size), step, fake=fake)
+    return trace_step(model, [made], inputs(size), step, fake=fake).events
+
+
+def lines_between(first: Any, first_size: int, second: Any, second_size: int) -> tuple[MemoryLine, ...]:
+    """The peak at any size, from the logs at two."""
+    lifetimes = align(first, first_size, second, second_size)
+    assert lifetimes is not None
+    return lines_of(lifetimes)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("name", MODELS)
 def test_two_small_traces_give_the_peak_of_a_large_one(name: str, optimizer: type) -> None:
     small = [log_of(name, size, fake=False, optimizer=optimizer) for size in (4, 8)]
-    lines = lines_of(small[0], 4, small[1], 8)
-    assert lines is not None
+    lines = lines_between(small[0], 4, small[1], 8)
     for size in (3, 100, 700):
         real = peak_bytes(log_of(name, size, fake=False, optimizer=optimizer))
         assert live_bytes(lines, size) == pytest.approx(real, rel=0.001)
@@ -114,8 +121,7 @@ def test_two_small_traces_give_the_peak_of_a_large_one(name: str, optimizer: typ
 @pytest.mark.parametrize("name", ["mlp", "cnn", "attention", "tied", "reentrant", "checkpointed"])
 def test_fake_tensors_take_no_memory_and_say_the_same(name: str) -> None:
     logs = [log_of(name, size, fake=True) for size in (4, 8)]
-    lines = lines_of(logs[0], 4, logs[1], 8)
-    assert lines is not None
+    lines = lines_between(logs[0], 4, logs[1], 8)
     assert live_bytes(lines, 64) == pytest.approx(peak_bytes(log_of(name, 64, fake=False)), rel=0.01)
 
 
@@ -123,8 +129,7 @@ def test_the_peak_of_a_linear_layer_is_what_arithmetic_says() -> None:
     """Weights, gradients and AdamW's two moments; inputs, outputs and their gradients of B samples."""
     weights = (64 * 256 + 256 + 256 * 10 + 10) * FLOAT
     small = [log_of("mlp", size, fake=False) for size in (4, 8)]
-    lines = lines_of(small[0], 4, small[1], 8)
-    assert lines is not None
+    lines = lines_between(small[0], 4, small[1], 8)
     assert 4 * weights <= live_bytes(lines, 1) <= 6 * weights
     assert lines[-1].sample_bytes >= (64 + 2 * 256 + 10) * FLOAT
 
@@ -135,8 +140,7 @@ def test_a_trace_sees_what_checkpointing_saves(name: str, fake: bool) -> None:
     slopes = {}
     for one in (name, "kept"):
         logs = [log_of(one, size, fake=fake) for size in (4, 8)]
-        lines = lines_of(logs[0], 4, logs[1], 8)
-        assert lines is not None
+        lines = lines_between(logs[0], 4, logs[1], 8)
         slopes[one] = lines[-1].sample_bytes
     assert slopes[name] < 0.6 * slopes["kept"]
 
