@@ -9,15 +9,26 @@ from autobatch.errors import AutobatchError
 from autobatch.records import Limits, Recommendation, render_in_notebooks_by
 
 if TYPE_CHECKING:
-    from autobatch.api import find
+    from autobatch.api import find, plan
     from autobatch.loaders import rebuild
     from autobatch.saved import load, save
 
-__all__ = ["AutobatchError", "Limits", "Recommendation", "__version__", "find", "load", "rebuild", "save"]
+__all__ = [
+    "AutobatchError",
+    "Limits",
+    "Recommendation",
+    "__version__",
+    "find",
+    "load",
+    "plan",
+    "rebuild",
+    "save",
+]
 
 _LATE = {
     "find": "autobatch.api",
     "load": "autobatch.saved",
+    "plan": "autobatch.api",
     "rebuild": "autobatch.loaders",
     "save": "autobatch.saved",
 }

@@ -7,11 +7,12 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psutil
 
 from autobatch import cache, devices
@@ -20,8 +21,13 @@ from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
 from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
-from autobatch.formatting import parse_precision
+from autobatch.formatting import parse_optimizer, parse_precision
 from autobatch.keras_models import kinds
+from autobatch.planning import catalogue
+from autobatch.planning.assembly import plan_for
+from autobatch.planning.catalogue import PlannedDevice
+from autobatch.planning.plans import Plan
+from autobatch.planning.sample import as_dataset
 from autobatch.probe import wire
 from autobatch.probe.climb import Climb, Interrupted, Observer
 from autobatch.probe.confirmation import confirm
@@ -39,6 +45,8 @@ if TYPE_CHECKING:
 
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
+# For one trace: of a large model it takes minutes where others use the processor.
+_TRACE_SECONDS = 600.0
 # Where the objects of a `find` lie, and where modules are looked for, may be new each time.
 _TOLD_OF_RECIPE = tuple(
     one for one in wire.Recipe.__struct_fields__ if one not in ("payload", "sys_path", "frameworks")
@@ -105,6 +113,13 @@ def find_of(
     fresh: bool = False,
 ) -> Recommendation:
     """The same for the arguments of `find` by name, and what else integrations know (see targets.Parts)."""
+    with _sent(objects, precision) as recipe:
+        return probe(recipe, limits, device=device, fresh=fresh)
+
+
+@contextlib.contextmanager
+def _sent(objects: dict[str, Any], precision: Precision | None) -> Iterator[wire.Recipe]:
+    """The recipe of objects that lie in a file for the worker until the end of the block."""
     from autobatch import shipping
     from autobatch.lightning_modules.frameworks import frameworks_of
 
@@ -123,7 +138,7 @@ def find_of(
         "val_collate_fn": val_collate_fn,
     }
     with shipping.packed(sent) as payload:
-        recipe = wire.Recipe(
+        yield wire.Recipe(
             payload=payload,
             sys_path=tuple(sys.path),
             precision=precision,
@@ -132,7 +147,70 @@ def find_of(
                 *(("keras",) if kinds.is_model(sent["model"]) else ()),
             ),
         )
-        return probe(recipe, limits, device=device, fresh=fresh)
+
+
+def plan(
+    model: nn.Module | Callable[[], nn.Module],
+    data: Any = None,
+    *,
+    on: str | None = None,
+    batch_size: int | None = None,
+    loss_fn: Callable[..., Any] | None = None,
+    optimizer: Optimizer | Callable[..., Any] | str | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    training_step: Callable[..., Any] | None = None,
+    precision: str | None = None,
+    channels_last: bool = False,
+) -> Plan:
+    """What fits on devices that need not be here, predicted from a training step without data.
+
+    `data`: what `find` takes as its data set, or one sample (a dict, or a tuple that isn't arrays with one
+    row a sample). `on`: devices by name, amounts of memory, `here`, with commas between; None takes the whole
+    catalogue. `batch_size`: a size to ask about. `optimizer`: also a name, such as `adamw`, `sgd` or
+    `sgd-momentum`. The rest is as in `find`. Nothing is run on a device, and the arguments are not changed.
+
+    Raises AutobatchError (message, facts, hint) where something has to be repaired.
+    """
+    named = parse_optimizer(optimizer) if isinstance(optimizer, str) else None
+    objects = {
+        "model": model,
+        "dataset": as_dataset(data),
+        "loss_fn": loss_fn,
+        "optimizer": None if isinstance(optimizer, str) else optimizer,
+        "collate_fn": collate_fn,
+        "training_step": training_step,
+    }
+    devices = catalogue.CATALOGUE if on is None else catalogue.parse_devices(on)
+    with _sent(objects, None if precision is None else parse_precision(precision)) as recipe:
+        recipe = msgspec.structs.replace(recipe, optimizer=named)
+        return plan_recipe(recipe, devices, batch_size=batch_size, channels_last=channels_last)
+
+
+def plan_recipe(
+    recipe: wire.Recipe,
+    devices: Sequence[PlannedDevice | None],
+    *,
+    batch_size: int | None,
+    channels_last: bool,
+    on_output: Callable[[str], None] | None = None,
+) -> Plan:
+    """The plan for a recipe; of the devices, None is the one that is here."""
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
+    known = tuple(_present_device() if one is None else one for one in devices)
+    limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
+    engine, _ = _engine(recipe, limits, "cpu", on_output)
+    try:
+        return plan_for(engine, known, batch_size=batch_size, channels_last=channels_last)
+    finally:
+        engine.close()
+
+
+def _present_device() -> PlannedDevice:
+    """The accelerator that is here, else the CPU."""
+    found = find_devices()
+    chosen = next((one for one in found if one.kind != "cpu"), found[0])
+    return catalogue.of_present(chosen)
 
 
 def probe(

@@ -20,7 +20,7 @@ from autobatch._version import __version__
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
 from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
-from autobatch.reports import cache_list, html, text
+from autobatch.reports import cache_list, fits, html, text
 from autobatch.reports import json as json_report
 
 _INTERRUPTED = 130
@@ -59,6 +59,7 @@ _BYTES = _Parsed("size", formatting.parse_bytes)
 _SECONDS = _Parsed("duration", formatting.parse_seconds)
 _SHAPE = _Parsed("shape", _shape)
 _PRECISION = _Parsed("precision", formatting.parse_precision)
+_OPTIMIZER = _Parsed("optimizer", formatting.parse_optimizer)
 _COUNT = _Count(min=1)
 
 
@@ -163,6 +164,41 @@ def show(file: str, **options: Any) -> None:
     found = saved.load(file)
     _check_writable(options, file)
     _deliver(found, options)
+
+
+@cli.command("plan")
+@click.argument("target")
+@click.option(
+    "--on", metavar="DEVICES", help="As rtx3090,a100-80gb,24GiB,here; the whole catalogue if left out."
+)
+@click.option("--batch", type=_COUNT, help="A size to ask about, and the smallest device that takes it.")
+@click.option(
+    "--precision", type=_PRECISION, help="fp32, or autocast to bf16 or fp16; else that of TARGET, or fp32."
+)
+@click.option(
+    "--optimizer", type=_OPTIMIZER, help="sgd, sgd-momentum, adam, adamw, ...; else that of TARGET, or AdamW."
+)
+@click.option("--channels-last", is_flag=True, help="Images and weights with their channels last in memory.")
+@click.option("--input-shape", type=_SHAPE, help="Inputs of this shape instead of a data set, as 3,224,224.")
+@click.option("--classes", type=_COUNT, help="With --input-shape: targets of this many classes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
+def plan_target(target: str, **options: Any) -> None:
+    """Predicts what fits on devices that need not be here, from a step of TARGET without data."""
+    from autobatch import api
+    from autobatch.planning import catalogue
+
+    on = options["on"]
+    devices = catalogue.CATALOGUE if on is None else catalogue.parse_devices(on)
+    planned = api.plan_recipe(
+        _recipe(target, {**options, "epochs": None}),
+        devices,
+        batch_size=options["batch"],
+        channels_last=options["channels_last"],
+    )
+    if options["as_json"]:
+        _print(json_report.render_plan(planned))
+    else:
+        _print(fits.render(planned, width=_width(sys.stdout), colour=_colour(sys.stdout)))
 
 
 @cli.command()
@@ -283,6 +319,7 @@ def _recipe(target: str, options: dict[str, Any]) -> Any:
         classes=options["classes"],
         epochs=options["epochs"],
         precision=options["precision"],
+        optimizer=options.get("optimizer"),
     )
 
 

@@ -13,6 +13,8 @@ from autobatch.escaping import printable
 from autobatch.records import Precision
 
 MISSING = "-"
+# What optimizers.NAMED makes.
+OPTIMIZERS = ("sgd", "sgd-momentum", "rmsprop", "adagrad", "adafactor", "adam", "adamw", "adamw-fused")
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -189,6 +191,19 @@ def parse_precision(text: object) -> Precision:
         f"`precision` must be one of {known}, not `{printable(str(text))}`",
         code="bad_precision",
         hint="`bf16` and `fp16` mean autocast; a model that is kept in another type needs no option",
+    )
+
+
+def parse_optimizer(text: str) -> str:
+    """The name of an optimizer that a plan can be made for. Raises UsageError for anything else."""
+    name = text.strip().lower()
+    if name in OPTIMIZERS:
+        return name
+    raise UsageError(
+        f"`{printable(text)}` is not an optimizer that has a name here",
+        code="bad_optimizer",
+        facts=(f"known are {', '.join(f'`{one}`' for one in OPTIMIZERS)}",),
+        hint="name one whose state has the same size, or set your own in the model file",
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from autobatch.errors import TargetError
 from autobatch.records import Decay
 
-# By the names that they are asked for with, as far as their memory differs.
+# By the names of formatting.OPTIMIZERS, for a plan: their memory counts, not their settings.
 NAMED: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, lr=1e-3),
     "sgd-momentum": partial(torch.optim.SGD, lr=1e-3, momentum=0.9),

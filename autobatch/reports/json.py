@@ -16,9 +16,11 @@ import msgspec
 
 from autobatch.errors import AutobatchError, SavedResultError
 from autobatch.escaping import escaped_json, printable
+from autobatch.planning.plans import Plan
 from autobatch.records import Recommendation, Trial
 
 SCHEMA = "autobatch/1"
+PLAN_SCHEMA = "autobatch-plan/1"
 
 _DAMAGED = "the file was cut short or changed since it was saved; probe again with `--save`"
 
@@ -26,6 +28,11 @@ _DAMAGED = "the file was cut short or changed since it was saved; probe again wi
 def render(recommendation: Recommendation) -> str:
     """One JSON object: `schema`, `ok`: true, and the fields of the recommendation."""
     return _encode({"schema": SCHEMA, "ok": True, **_plain(recommendation)})
+
+
+def render_plan(plan: Plan) -> str:
+    """One JSON object: `schema`, `ok`: true, and the fields of the plan, `predicted`: true among them."""
+    return _encode({"schema": PLAN_SCHEMA, "ok": True, **_plain(plan)})
 
 
 def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:

@@ -113,13 +113,14 @@ def _header(device: Device, workload: Workload, version: str, width: int) -> lis
         source = f" ({clean(device.limit_source)})" if device.limit_source else ""
         parts.append(f"limit {format_bytes(device.limit_bytes)}{source}")
     lines = join(parts, width, first_style="bold")
-    lines += join(_workload_facts(workload), width, style="dim", first_style="dim")
+    lines += join(workload_facts(workload), width, style="dim", first_style="dim")
     for guess in workload.inferred:
         lines += hang("inferred: ", clean(guess), width, style="dim", label_style="dim")
     return lines
 
 
-def _workload_facts(workload: Workload) -> list[str]:
+def workload_facts(workload: Workload) -> list[str]:
+    """Short words for model, data set, loss, optimizer and precision."""
     parameters = counted(workload.parameters, "parameter")
     facts = [f"{shorten(clean(workload.model), _NAME_CELLS)}, {parameters}"]
     samples = "" if workload.dataset_size is None else counted(workload.dataset_size, "sample")

@@ -38,9 +38,19 @@ LAYERS = (
 # Nothing imports these, and they import nothing but what a user would: they are the user's side.
 ALONE = ("examples",)
 
-PUBLIC = ("find", "rebuild", "load", "save", "Limits", "Recommendation", "AutobatchError", "__version__")
-# Functions to come: their names stay free too.
-RESERVED = ("recommend", "plan")
+PUBLIC = (
+    "find",
+    "plan",
+    "rebuild",
+    "load",
+    "save",
+    "Limits",
+    "Recommendation",
+    "AutobatchError",
+    "__version__",
+)
+# A function to come: its name stays free too.
+RESERVED = ("recommend",)
 
 # `import autobatch` may load this many modules beyond those of a bare Python.
 MOST_MODULES = 60

@@ -1,0 +1,123 @@
+"""Devices that a plan can be made for, and what torch says their memory is.
+
+torch reports less than the name promises: what ECC and the driver keep is not there for anyone. Each total
+is from an out-of-memory message of torch on such a device, in the thread that `source` names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from autobatch.errors import UsageError
+from autobatch.escaping import printable
+from autobatch.formatting import parse_bytes
+from autobatch.records import Device
+
+_GIB, _MIB = 1 << 30, 1 << 20
+HERE = "here"
+# What a process holds beside its tensors: CUDA's context and the kernels that were loaded. Others have
+# measured 0.24 to 0.6 GiB with CUDA 12, and 0.7 to 1.9 with CUDA 11 or where the device shows a desktop.
+_CONTEXT_BYTES = int(0.6 * _GIB)
+# What cuBLAS asks torch's allocator for (docs.nvidia.com/cuda/cublas, CUBLAS_WORKSPACE_CONFIG), and cuBLASLt.
+_WORKSPACE_BYTES = 8 * _MIB + 128 * 1024 + 4 * _MIB
+_HOPPER_WORKSPACE_BYTES = 32 * _MIB + 32 * _MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDevice:
+    """A device to plan for. `total_bytes` as torch reports it; of these, `context_bytes` are not torch's to
+    give, and libraries keep `workspace_bytes`. `kind` is torch's word for it.
+    """
+
+    name: str
+    total_bytes: int
+    context_bytes: int = _CONTEXT_BYTES
+    workspace_bytes: int = _WORKSPACE_BYTES
+    kind: str = "cuda"
+    source: str = ""
+
+    @property
+    def room_bytes(self) -> int:
+        """What a training's tensors may take, as its allocator reserves it."""
+        return max(0, self.total_bytes - self.context_bytes - self.workspace_bytes)
+
+
+def _row(name: str, total_gib: float, thread: str, workspace_bytes: int = _WORKSPACE_BYTES) -> PlannedDevice:
+    return PlannedDevice(
+        name=name,
+        total_bytes=int(total_gib * _GIB),
+        workspace_bytes=workspace_bytes,
+        source=f"https://github.com/{thread}",
+    )
+
+
+CATALOGUE = (
+    _row("rtx4060", 7.75, "ESRSchao/EdgeRegNet/issues/2"),
+    _row("rtx3070", 7.78, "akshitac8/OW-DETR/issues/46"),
+    _row("rtx3080", 9.78, "zai-org/CogVideo/issues/34"),
+    _row("t4", 14.56, "AlphaGPU/leetgpu-challenges/issues/52"),
+    _row("rtx-a4000", 15.61, "DengKaiCQ/VGGT-Long/issues/6"),
+    _row("v100-16gb", 15.77, "nomic-ai/gpt4all/issues/544"),
+    _row("a10", 21.99, "zai-org/CogVLM/issues/236"),
+    _row("a30", 23.53, "google/RB-Modulation/issues/5"),
+    _row("rtx4090", 23.64, "ali-vilab/VGen/issues/104"),
+    _row("rtx3090", 23.69, "ucwxb/GraphAvatar/issues/4"),
+    _row("rtx5090", 31.37, "Wan-Video/Wan2.1/issues/465"),
+    _row("a100-40gb", 39.50, "TianheWu/CoSeR/issues/10"),
+    _row("l40", 44.40, "QwenLM/Qwen3-VL/issues/2097"),
+    _row("rtx6000-ada", 44.43, "DINGYANB/MTVCrafter/issues/21"),
+    _row("h100", 79.11, "vllm-project/vllm/issues/27508", _HOPPER_WORKSPACE_BYTES),
+    _row("a100-80gb", 79.25, "levihsu/OOTDiffusion/issues/235"),
+    _row("gh200", 94.88, "Lightning-AI/litgpt/issues/1892", _HOPPER_WORKSPACE_BYTES),
+    _row("h200", 139.72, "liziniu/GEM/issues/4", _HOPPER_WORKSPACE_BYTES),
+)
+_BY_NAME = {one.name.replace("-", ""): one for one in CATALOGUE}
+
+
+def parse_devices(names: str) -> tuple[PlannedDevice | None, ...]:
+    """The devices in `rtx3090,a100-80gb,24GiB,here`, each once; None stands for the one that is here.
+
+    Raises UsageError for what is neither a name nor an amount of memory.
+    """
+    words = [word.strip() for word in names.split(",") if word.strip()]
+    if not words:
+        raise UsageError("no device is named", code="unknown_device", hint=_hint())
+    return tuple(dict.fromkeys(map(_parse, words)))
+
+
+def of_present(device: Device) -> PlannedDevice:
+    """The device that is here, with what it has to give now."""
+    given_bytes = device.limit_bytes or device.free_bytes or device.total_bytes or 0
+    on_host = device.kind == "cpu"
+    return PlannedDevice(
+        name=device.label,
+        total_bytes=given_bytes,
+        # It has started already, so what is available is without it.
+        context_bytes=0,
+        workspace_bytes=0 if on_host else _WORKSPACE_BYTES,
+        kind=device.kind,
+        source=device.limit_source or "what is available here",
+    )
+
+
+def _parse(word: str) -> PlannedDevice | None:
+    if word.lower() == HERE:
+        return None
+    plain = word.lower().replace("-", "").replace("_", "").replace(" ", "")
+    if plain in _BY_NAME:
+        return _BY_NAME[plain]
+    if word[0].isdigit():
+        return PlannedDevice(name=word, total_bytes=parse_bytes(word), source="as it was given")
+    close = get_close_matches(plain, _BY_NAME, n=3)
+    raise UsageError(
+        f"`{printable(word)}` is not in the catalogue of devices",
+        code="unknown_device",
+        facts=(f"close to it: {', '.join(f'`{_BY_NAME[one].name}`' for one in close)}",) if close else (),
+        hint=_hint(),
+    )
+
+
+def _hint() -> str:
+    known = ", ".join(one.name for one in CATALOGUE)
+    return f"write an amount of memory such as `24GiB`, `{HERE}`, or one of {known}"
