@@ -87,8 +87,8 @@ def _with_fp32_result(name: str) -> Callable[..., Any]:
             typed = kwargs.get("dtype") is not None or (name in _SOFTMAX and len(args) > 1)
             if values.dtype not in _LOW or typed:
                 return operator(values, *args, **kwargs)
-            if name in _SOFTMAX and values.dtype == torch.float16:
-                # CUDA's kernel reads fp16 and writes fp32, without a copy of its input.
+            if name in _SOFTMAX and values.dtype == torch.float16 and isinstance(values, FakeTensor):
+                # CUDA's kernel reads fp16 and writes fp32, without a copy of its input; a CPU has no such.
                 return _SOFTMAX[name](values, args[0], True)
             return operator(values, *args, **{**kwargs, "dtype": torch.float32})
 

@@ -8,7 +8,8 @@ from autobatch.formatting import format_count
 from autobatch.records import Precision, Workload
 
 ACCURACY = (
-    "about 5% of the batch size is typical, on published runs of an RTX 3090; no device was measured here"
+    "an error of about 5% of the batch size is typical, on published runs of an RTX 3090; "
+    "no device was measured here"
 )
 _TRAITS = {
     "rnn": "recurrent layers: cuDNN keeps a reserve of its own, which made an LSTM take half as much again",

@@ -28,14 +28,15 @@ def render(plan: Plan, *, width: int = 80, colour: bool = False) -> str:
         if fit.batch_size == 0:
             needs = format_bytes(fit.usage.reserved_bytes)
             has = format_bytes(fit.device.room_bytes)
-            lines += hang("none   ", f"on {clean(fit.device.name)} size 1 takes {needs} of {has}", width)
+            told = f"on {clean(fit.device.name)}, batch size 1 takes {needs}, and there are {has}"
+            lines += hang("none   ", told, width)
     if plan.asked is not None:
         lines += hang("asked  ", _asked(plan.asked), width, label_style="bold", style="bold")
     for given in plan.assumptions:
         lines += hang("given  ", clean(given), width, label_style="dim", style="dim")
     for warning in plan.warnings:
         lines += hang("warn   ", clean(warning), width, label_style="bold yellow")
-    lines += hang("error  ", clean(plan.accuracy), width, label_style="bold")
+    lines += hang("doubt  ", clean(plan.accuracy), width, label_style="bold")
     return paint(lines, colour=colour)
 
 
