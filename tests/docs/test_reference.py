@@ -16,16 +16,19 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 SCHEMA = json.loads((ROOT / "autobatch" / "reports" / "schema.json").read_text(encoding="utf-8"))
 
 
-def options_of_probe() -> list[str]:
-    return [
+def options() -> list[str]:
+    """Of the commands that measure or predict, each once."""
+    parameters = [one for name in ("probe", "plan") for one in cli.commands[name].params]
+    found = [
         name
-        for parameter in cli.commands["probe"].params
+        for parameter in parameters
         if isinstance(parameter, click.Option)
         for name in parameter.opts
     ]
+    return sorted(set(found))
 
 
-@pytest.mark.parametrize("option", options_of_probe())
+@pytest.mark.parametrize("option", options())
 def test_every_option_is_there(option: str) -> None:
     assert re.search(rf"`{option}[ `]", REFERENCE)
 
