@@ -51,6 +51,7 @@ def install() -> None:
     _install_autocast(library)
     library.impl("dropout", _dropout, "AutogradCPU")
     library.impl("scaled_dot_product_attention", _attention, "AutogradCPU")
+    library.impl("lstm.input", _lstm, "AutogradCPU")
     _foreach_by_default()
     _autocast_of_cuda_is_ours()
 
@@ -122,6 +123,16 @@ def _attention(
     """CUDA's fused kernels drop out by a seed; a CPU's can't, and would keep all the attention weights."""
     operator = _aten.scaled_dot_product_attention.default
     return operator.decompose(query, key, value, mask, 0.0, causal, **settings)
+
+
+def _lstm(*args: Any) -> Any:
+    """A CPU's own kernel keeps what it needs to itself; step by step it shows, much as cuDNN's reserve."""
+    enabled: bool = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        return _aten.lstm.input.decompose(*args)
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _foreach_by_default() -> None:

@@ -197,6 +197,21 @@ def _savings() -> None:
     assert twice > once
 
 
+def test_what_a_recurrent_layer_keeps_of_each_step_shows() -> None:
+    in_child(_recurrent)
+
+
+def _recurrent() -> None:
+    cuda_rules.install()
+    layer = nn.LSTM(16, 32, batch_first=True)
+    # Of each step, four gates at least.
+    gates_bytes = 100 * 24 * 4 * 32 * 4
+    assert peak_at(lambda size: trace(layer, torch.randn(size, 24, 16)), 100) > 1.5 * gates_bytes
+    for dtype in HALVES:
+        real = nn.LSTM(16, 32, batch_first=True)
+        assert peak_bytes(trace(real, torch.randn(4, 6, 16), dtype=dtype, fake=False).events) > 0
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], torch.Tensor]]] = {
     "mlp": (
         lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, 10)),

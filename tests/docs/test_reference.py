@@ -20,10 +20,7 @@ def options() -> list[str]:
     """Of the commands that measure or predict, each once."""
     parameters = [one for name in ("probe", "plan") for one in cli.commands[name].params]
     found = [
-        name
-        for parameter in parameters
-        if isinstance(parameter, click.Option)
-        for name in parameter.opts
+        name for parameter in parameters if isinstance(parameter, click.Option) for name in parameter.opts
     ]
     return sorted(set(found))
 
