@@ -1,6 +1,6 @@
 """Predicted batch sizes against the largest that trained: timm's published runs on an RTX 3090.
 
-    python benchmarks/plan_timm.py --data FOLDER --save FILE [--count 110]
+    python benchmarks/plan_timm.py --data FOLDER --save FILE [--count 120] [--kitsune]
 
 FOLDER holds timm's benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv (huggingface/pytorch-image-models,
 results/). Each row's `train_batch_size` is the largest of a list of candidates that survived, so the truth
@@ -52,11 +52,12 @@ MODEL_SECONDS = 1200
 
 @dataclass(frozen=True)
 class Row:
-    """A model as timm trained it, and the largest candidate that survived."""
+    """A model as timm trained it, its parameters in millions, and the largest candidate that survived."""
 
     model: str
     image_size: int
     batch_size: int
+    millions: float
 
     @property
     def family(self) -> str:
@@ -74,18 +75,25 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="folder with timm's figures")
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
-    parser.add_argument("--count", type=int, default=110, help="models to draw")
+    parser.add_argument("--count", type=int, default=120, help="models to draw")
+    parser.add_argument(
+        "--kitsune", action="store_true", help="ask torch-kitsune too, which must be installed"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(predicted(options.one[0], int(options.one[1]))))
+        ask = by_kitsune if options.kitsune else predicted
+        print(json.dumps(ask(options.one[0], int(options.one[1]))))
         return
     rows = drawn(read(options.data), options.count, options.seed)
     known = json.loads(options.save.read_text())["models"] if options.save.exists() else {}
     for number, row in enumerate(rows, start=1):
         if row.model not in known:
             known[row.model] = scored(row, in_child(row))
+            save(options.save, known, rows)
+        if options.kitsune and "verdict" in known[row.model] and "kitsune" not in known[row.model]:
+            known[row.model]["kitsune"] = in_child(row, "--kitsune").get("predicted")
             save(options.save, known, rows)
         print(f"{number}/{len(rows)} {row.model}: {known[row.model]}", file=sys.stderr, flush=True)
     save(options.save, known, rows)
@@ -95,7 +103,12 @@ def read(folder: Path) -> list[Row]:
     """The rows whose truth has two ends."""
     with (folder / "benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv").open() as file:
         found = [
-            Row(line["model"], int(line["train_img_size"]), int(line["train_batch_size"]))
+            Row(
+                line["model"],
+                int(line["train_img_size"]),
+                int(line["train_batch_size"]),
+                float(line["param_count"]),
+            )
             for line in csv.DictReader(file)
         ]
     return [row for row in found if row.batch_size < CANDIDATES[-1] and row.model not in TUNED]
@@ -117,9 +130,9 @@ def drawn(rows: list[Row], count: int, seed: int) -> list[Row]:
     return found[:count]
 
 
-def in_child(row: Row) -> dict[str, Any]:
+def in_child(row: Row, *options: str) -> dict[str, Any]:
     """The prediction from a process of its own; its error where it came to none."""
-    command = [sys.executable, __file__, "--one", row.model, str(row.image_size)]
+    command = [sys.executable, __file__, "--one", row.model, str(row.image_size), *options]
     environment = {**os.environ, "TIMM_FUSED_ATTN": "0"}
     try:
         ended = subprocess.run(
@@ -134,7 +147,6 @@ def in_child(row: Row) -> dict[str, Any]:
 
 def predicted(name: str, image_size: int) -> dict[str, Any]:
     """The largest size for a model in ROOM_BYTES by two traces, with what they took."""
-    import timm
     import torch
 
     from autobatch.memory import cuda_rules
@@ -145,12 +157,7 @@ def predicted(name: str, image_size: int) -> dict[str, Any]:
     cuda_rules.IN_FP32 = tuple(one for one in cuda_rules.IN_FP32 if one not in LATER_RULES)
     cuda_rules.install()
     begin = time.perf_counter()
-    try:
-        model = timm.create_model(name, pretrained=False, img_size=image_size)
-    except TypeError:
-        # What takes images of any size has no such argument.
-        model = timm.create_model(name, pretrained=False)
-    model.train()
+    model = built_model(name, image_size)
     built = time.perf_counter()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, foreach=False)
     loss_fn = torch.nn.CrossEntropyLoss()
@@ -183,6 +190,7 @@ def predicted(name: str, image_size: int) -> dict[str, Any]:
     return {
         "predicted": size,
         "ceiling": memory.ceiling(ROOM_BYTES),
+        "millions": round(sum(one.numel() for one in model.parameters()) / 1e6, 2),
         "events": len(traces[0].events),
         "build_seconds": round(built - begin, 1),
         "trace_seconds": round(traced - built, 1),
@@ -191,9 +199,35 @@ def predicted(name: str, image_size: int) -> dict[str, Any]:
     }
 
 
+def built_model(name: str, image_size: int) -> Any:
+    import timm
+
+    try:
+        model = timm.create_model(name, pretrained=False, img_size=image_size)
+    except TypeError:
+        # What takes images of any size has no such argument.
+        model = timm.create_model(name, pretrained=False)
+    return model.train()
+
+
+def by_kitsune(name: str, image_size: int) -> dict[str, Any]:
+    """The largest size by torch-kitsune, whose estimate is a straight line, in the same ROOM_BYTES."""
+    from kitsune.predict import predict_memory
+
+    model = built_model(name, image_size)
+    one, two = (
+        predict_memory(model, (3, image_size, image_size), size, "float16", "sgd").total_bytes
+        for size in (1, 2)
+    )
+    return {"predicted": max(0, int((ROOM_BYTES - (2 * one - two)) // (two - one)))}
+
+
 def scored(row: Row, found: dict[str, Any]) -> dict[str, Any]:
     """The prediction beside the truth: inside, under or over."""
     told = {"image_size": row.image_size, "true": row.batch_size, "next": row.next_size, **found}
+    if "millions" in found and abs(found["millions"] / row.millions - 1) > 0.01:
+        # The name stands for another model by now.
+        told["millions_then"] = row.millions
     if "predicted" in found:
         told["verdict"] = verdict(row, found["predicted"])
         low, high = int(SHARE * found["predicted"]), found["ceiling"]
@@ -223,23 +257,35 @@ def save(path: Path, known: dict[str, Any], rows: list[Row]) -> None:
         str(scale): sum(verdict(row, scale * known[row.model]["predicted"]) == "inside" for row in told)
         for scale in SCALES
     }
+    others = [
+        (row, known[row.model]["kitsune"]) for row in told if known[row.model].get("kitsune") is not None
+    ]
+    theirs = {
+        "models": len(others),
+        **{
+            name: sum(verdict(row, size) == name for row, size in others)
+            for name in ("inside", "under", "over")
+        },
+    }
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         "constants": {"room_bytes": ROOM_BYTES, "share": SHARE, "sizes": SIZES, "tuned": TUNED},
         "counts": counts,
         "inside_by_scale": scaled,
+        "torch_kitsune": theirs,
         "models": known,
     }
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def environment() -> dict[str, str]:
-    from importlib.metadata import version
+    from importlib.metadata import distributions, version
 
-    names = ("torch", "torchvision", "timm")
+    names = ("torch", "torchvision", "timm", "torch-kitsune")
+    installed = {one.metadata["Name"] for one in distributions()}
     return {
-        **{name: version(name) for name in names},
+        **{name: version(name) for name in names if name in installed},
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
