@@ -30,12 +30,14 @@ def plan_for(
         chosen = [one for one in devices if (one.kind == "cpu") is on_host]
         if not chosen:
             continue
-        planner = _opened(engine, opened.workload.target, on_host=on_host, channels_last=channels_last)
+        planner = _opened(engine, opened.workload.model, on_host=on_host, channels_last=channels_last)
         fits |= {one: planner.fit(one) for one in chosen}
         if batch_size is not None and (asked is None or asked.smallest is None):
             asked = planner.ask(batch_size, list(fits.values()))
         traits |= planner.traits
         guessed = max(guessed, planner.guessed)
+        # What a session has traced it can trace again, but only by the same rules.
+        engine.renew()
     return Plan(
         workload=opened.workload,
         channels_last=channels_last,
@@ -49,12 +51,10 @@ def plan_for(
     )
 
 
-def _opened(engine: WorkerEngine, target: str, *, on_host: bool, channels_last: bool) -> Planner:
+def _opened(engine: WorkerEngine, model: str, *, on_host: bool, channels_last: bool) -> Planner:
     """A planner whose small traces are there: without data, else on real batches."""
     details: list[str] = []
     for real in (False, True):
-        # What a session has traced it can trace again, but only in the same way.
-        engine.renew()
         planner = Planner(
             _tracing(engine, real=real, cuda=not on_host, channels_last=channels_last),
             real=real,
@@ -64,7 +64,8 @@ def _opened(engine: WorkerEngine, target: str, *, on_host: bool, channels_last: 
         if not detail:
             return planner
         details.append(detail)
-    raise _untraceable(target, *details)
+        engine.renew()
+    raise _untraceable(model, *details)
 
 
 def _tracing(
@@ -79,9 +80,9 @@ def _tracing(
     return trace
 
 
-def _untraceable(target: str, without_data: str, with_data: str) -> TargetError:
+def _untraceable(model: str, without_data: str, with_data: str) -> TargetError:
     return TargetError(
-        f"the training step of `{target}` can't be traced",
+        f"the training step of `{model}` can't be traced",
         code="cannot_trace",
         facts=(f"without data: {without_data}", f"on small real batches: {with_data}"),
         hint="run one training step of your own on the CPU to see the whole error, then plan again",

@@ -214,7 +214,7 @@ def _open_samples(parts: Parts, command: wire.Start) -> tuple[Samples, Samples |
         return SyntheticSamples(recipe.input_shape, recipe.classes), None
     if parts.dataset is None:
         raise TargetError(
-            f"`{recipe.target}` has no data set" if recipe.target else "`find` was given no data set",
+            f"`{recipe.target}` has no data set" if recipe.target else "no data set was given",
             code="no_dataset",
             facts=(_LOOKED_FOR,) if recipe.target else (),
             hint="add `dataset = ...` to the file, or give `--input-shape 3,32,32` for memory and speed only"
