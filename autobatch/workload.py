@@ -215,16 +215,18 @@ class Trainer:
         self.arithmetic.backward(loss)
         return loss
 
-    def warm_up(self, batch: Any) -> None:
+    def warm_up(self, batch: Any) -> bool:
         """Compiles what this batch needs, and finds a scale for its gradients, which a training does once.
 
-        Raises TargetError where there is no such scale.
+        False where there is nothing of the kind to do. Raises TargetError where there is no such scale.
         """
+        scales = self.arithmetic.scales and self._parts.step is None
         if self.compiled:
             with self.compiling():
                 self._compile(batch)
-        if self.arithmetic.scales and self._parts.step is None:
+        if scales:
             self._find_scale(batch)
+        return self.compiled or scales
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:

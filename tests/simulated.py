@@ -237,8 +237,9 @@ class SimulatedTrainer:
     def load_validation(self, batch_size: int, seed: int) -> int:
         return self.load(batch_size, seed)
 
-    def warm_up(self, batch: int) -> None:
+    def warm_up(self, batch: int) -> bool:
         """Nothing compiles here, and no gradient overflows."""
+        return False
 
     def step(self, batch: int) -> None:
         self.phase = "forward"

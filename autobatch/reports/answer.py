@@ -94,15 +94,13 @@ def _memory_text(recommendation: Recommendation) -> str:
         return ""
     sizes = sorted({recommendation.batch_size, recommendation.ceiling.batch_size})
     trials = {trial.batch_size: trial for trial in (*recommendation.trials, recommendation.chosen)}
-    known = [
-        (size, trial.peak_bytes, trial.reserved_bytes)
-        for size in sizes
-        if (trial := trials.get(size)) and trial.peak_bytes is not None and trial.reserved_bytes is not None
-    ]
-    return "; ".join(
-        f"at {size}: {format_bytes(peak)} allocated, {format_bytes(reserved)} reserved"
-        for size, peak, reserved in known
-    )
+    found = []
+    for size in sizes:
+        trial = trials.get(size)
+        if trial is not None and trial.peak_bytes is not None and trial.reserved_bytes is not None:
+            allocated, reserved = format_bytes(trial.peak_bytes), format_bytes(trial.reserved_bytes)
+            found.append(f"at {size}: {allocated} allocated, {reserved} reserved")
+    return "; ".join(found)
 
 
 def _check_text(check: Check) -> str:

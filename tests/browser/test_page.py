@@ -60,9 +60,10 @@ def show(browser: Any, page: Path, *, width: int, scheme: str = "light", media: 
 
 
 def requests(browser: Any) -> list[str]:
-    """The addresses that the page asked for since it was shown."""
+    """The addresses that the page asked for since it was shown; a browser's own start page asks too."""
     told = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
-    return [one["params"]["request"]["url"] for one in told if one["method"] == "Network.requestWillBeSent"]
+    sent = [one["params"] for one in told if one["method"] == "Network.requestWillBeSent"]
+    return [one["request"]["url"] for one in sent if not one["documentURL"].startswith("chrome://")]
 
 
 def colours(browser: Any) -> tuple[str, str]:

@@ -43,13 +43,13 @@ def autobatch() -> str:
     return found
 
 
+# What would make another's terminal, or a make around the tests, show in what is printed.
+_FOREIGN = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
+
 def run(folder: Path, *commands: Sequence[str], environment: dict[str, str] | None = None) -> list[Ended]:
     """The ends of several commands that run side by side in `folder`; most of their time is start-up."""
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH")
-    }
+    inherited = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
     started = [
         subprocess.Popen(
             [*command],

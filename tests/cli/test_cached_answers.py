@@ -132,6 +132,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_find_is_answered_from_the_cache_by_what_the_code_does() -> None:
     """Classes of a script or of a notebook come to the worker without a file."""
 

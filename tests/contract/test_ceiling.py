@@ -89,6 +89,7 @@ def make_optimizer(params):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_on_a_cpu_the_ceiling_survives_and_is_near_the_largest_that_does(tmp_path: Path) -> None:
     target = tmp_path / "net.py"
     target.write_text(LARGE_TENSORS)

@@ -59,6 +59,7 @@ def engine(file: Path, precision: Precision | None = None) -> WorkerEngine:
     return WorkerEngine(Recipe(target=str(file), precision=precision), Limits(), "testdev", {}, print)
 
 
+@pytest.mark.slow
 def test_half_precision_trains_takes_less_and_is_traced(tmp_path: Path) -> None:
     peaks = {}
     for one in (Precision.FP32, Precision.FP16):

@@ -55,6 +55,7 @@ def curve(folder: Path, name: str, lengths: str) -> Curve:
 
 
 @pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+@pytest.mark.slow
 def test_one_long_sample_alone_decides_on_memory(tmp_path: Path) -> None:
     """What a training meets once an epoch: Lightning-AI/pytorch-lightning 20447, lhotse-speech/lhotse 231,
     OpenNMT/OpenNMT-tf 806, ultralytics/ultralytics 17514.

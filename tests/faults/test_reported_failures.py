@@ -160,7 +160,8 @@ def test_4_where_nothing_fits_there_is_no_answer_but_the_figures() -> None:
         answered(Machine(total_bytes=100 * MIB, fixed_bytes=150 * MIB), memory_bytes=100 * MIB)
     error = caught.value
     assert (error.code, error.message) == ("nothing_fits", "batch size 1 does not fit on simulated:0")
-    assert error.facts == ("asked for 151 MiB", "training may take 100 MiB (simulated)")
+    assert error.facts[:2] == ("asked for 151 MiB", "training may take 100 MiB (simulated)")
+    assert error.facts[2].startswith("predicted by a trace: 150 MiB of parameters")
     assert "smaller model" in error.hint
     assert [trial.outcome for trial in error.trials] == [Outcome.OUT_OF_MEMORY]
 

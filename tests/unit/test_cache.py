@@ -131,7 +131,7 @@ def test_what_changes_from_moment_to_moment_is_no_part_of_it() -> None:
     )
     assert name(device=later) == name()
     assert name(environment={"HOME": "/other", "PWD": "/tmp"}) == name()
-    assert {"payload", "sys_path"} == set(wire.Recipe.__struct_fields__) - set(_TOLD_OF_RECIPE)
+    assert {"frameworks", "payload", "sys_path"} == set(wire.Recipe.__struct_fields__) - set(_TOLD_OF_RECIPE)
 
 
 # Whether an answer still holds with the memory that there is

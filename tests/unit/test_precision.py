@@ -31,7 +31,9 @@ from autobatch.workload import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
-INPUTS, TARGETS = torch.randn(64, 8), torch.randn(64, 2)
+_SEEDED = torch.Generator().manual_seed(0)
+INPUTS = torch.randn(64, 8, generator=_SEEDED)
+TARGETS = torch.randn(64, 2, generator=_SEEDED)
 HALF = [Precision.BF16, Precision.FP16]
 MODEL = "from torch import nn\nmodel = nn.Linear(4, 2)\n"
 
