@@ -31,7 +31,9 @@ def plan_for(
         if not chosen:
             continue
         planner = _opened(engine, opened.workload.model, on_host=on_host, channels_last=channels_last)
-        fits |= {one: planner.fit(one) for one in chosen}
+        # The largest first: what is so there needs no look at the smaller ones.
+        by_room = sorted(chosen, key=lambda one: one.room_bytes, reverse=True)
+        fits |= {one: planner.fit(one) for one in by_room}
         if batch_size is not None and (asked is None or asked.smallest is None):
             asked = planner.ask(batch_size, list(fits.values()))
         traits |= planner.traits

@@ -46,7 +46,8 @@ class Planner:
         self._real = real
         self._heap = heap
         self._small: tuple[Lifetime, ...] = ()
-        self._largest_small = 0
+        # The size of the second small trace, and the largest at which a trace had the peak that they say.
+        self._second = self._agreed = 0
         self.traits: set[str] = {"real"} if real else set()
         self.guessed = 0
 
@@ -56,7 +57,8 @@ class Planner:
         for first, second in SMALL_REAL if self._real else SMALL:
             found = self._trace(first, second)
             if found.lifetimes:
-                self._small, self._largest_small = found.lifetimes, second
+                self._small = found.lifetimes
+                self._second = self._agreed = second
                 self.traits |= set(found.traits)
                 self.guessed = found.guessed
                 return ""
@@ -110,14 +112,20 @@ class Planner:
         return step.ceiling(int(_HEAP_SHARE * room_bytes)) if self._heap else step.largest(room_bytes)
 
     def _agrees(self, step: StepMemory, size: int) -> bool:
-        """True where a trace at this size has the peak that was expected, and where none can be made."""
-        if self._real or size <= self._largest_small:
+        """True where a trace at this size has the peak that was expected, and where none can be made.
+
+        A step that is the same at a small and at a large size is taken to be the same between them.
+        """
+        if self._real or size <= self._agreed:
             return True
-        found = self._trace(self._largest_small, size)
+        found = self._trace(self._second, size)
         if not found.lifetimes:
             return False
         traced = peak_bytes(events_at(found.lifetimes, size))
-        return abs(traced - step.live_bytes(size)) <= _SAME * traced
+        if abs(traced - step.live_bytes(size)) > _SAME * traced:
+            return False
+        self._agreed = size
+        return True
 
     def _near(self, size: int) -> StepMemory | None:
         """The step by two traces near a size; None where it has two structures there, or no trace."""

@@ -83,6 +83,15 @@ def test_a_straight_step_is_traced_at_two_sizes_and_once_at_the_answer() -> None
     assert fit.usage.parts.gradients_bytes == 0
 
 
+def test_what_is_so_at_a_large_size_is_not_looked_at_between() -> None:
+    tracing = Tracing(straight)
+    opened = Planner(tracing, real=False, heap=False)
+    opened.open()
+    for gib in (4, 2, 1):
+        opened.fit(device(gib))
+    assert tracing.sizes == {4, 8, 1344}
+
+
 def test_where_nothing_fits_size_1_is_shown() -> None:
     fit = planner(straight).fit(device(0.1))
     assert (fit.batch_size, fit.low, fit.high) == (0, 0, 0)
