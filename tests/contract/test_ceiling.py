@@ -55,6 +55,7 @@ def survives(opened: WorkerEngine, size: int) -> bool:
     return opened.try_out(size, 600.0, STEPS).outcome == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
 def test_on_a_device_with_an_exact_limit_the_ceiling_is_exact(tmp_path: Path) -> None:
     built_library()

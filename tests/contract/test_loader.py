@@ -88,6 +88,7 @@ def asking(workers: int, seconds: float = 0.5) -> wire.TimeLoader:
     return wire.TimeLoader(batch_size=8, workers=workers, seconds=seconds, seed=0)
 
 
+@pytest.mark.slow
 def test_workers_share_the_loading(tmp_path: Path) -> None:
     alone = loaded(tmp_path, asking(0))
     assert alone.detail == ""

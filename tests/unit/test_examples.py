@@ -131,6 +131,7 @@ def test_digits_without_scikit_learn_name_what_to_install():
 
 
 @EXAMPLES
+@pytest.mark.slow
 def test_each_trains_as_a_program_at_a_given_batch_size(example: ModuleType):
     command = [sys.executable, "-m", example.__name__, "--batch-size", "512", "--epochs", "1"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

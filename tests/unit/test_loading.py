@@ -59,6 +59,7 @@ def said(found: Recommendation, label: str) -> str:
     return " ".join(line[7:].strip() for line in shown[start:end])
 
 
+@pytest.mark.slow
 def test_loading_that_hardly_takes_time_is_not_timed() -> None:
     curve, engine = measured(machine(1e-6))
     assert curve.loader is None
@@ -77,6 +78,7 @@ def test_workers_that_keep_up_are_enough() -> None:
     assert not any("loading" in warning for warning in found.warnings)
 
 
+@pytest.mark.slow
 def test_the_number_that_lifts_the_bound_is_the_first_that_is_quicker_than_the_step() -> None:
     """Three steps' time in one process: 4 workers are the first power of two above that."""
     made = machine(3.6e-4)
