@@ -81,6 +81,7 @@ OTHER_RECIPES = {
     "classes": 10,
     "epochs": 2.0,
     "precision": "bf16",
+    "optimizer": "sgd",
 }
 
 
