@@ -85,7 +85,7 @@ def _spent(target: str) -> dict[str, float]:
     api.WorkerEngine = _timed(WorkerEngine, spent)  # type: ignore[misc]
     spent[BEFORE] = time.time() - started_at
     begin = time.monotonic()
-    api.probe(wire.Recipe(target=target), Limits(), on_output=lambda line: None)
+    api.probe(wire.Recipe(target=target), Limits(), fresh=True, on_output=lambda line: None)
     spent[REST] = time.monotonic() - begin - sum(spent[part] for part in PARTS.values())
     return {part: round(seconds, 3) for part, seconds in spent.items()}
 
