@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 MIB = 1 << 20
-ROUNDING_BYTES = 512
+_ROUNDING_BYTES = 512
 _LARGEST_SMALL = MIB
 _SMALL_SEGMENT, _LARGE_SEGMENT = 2 * MIB, 20 * MIB
 _OWN_SEGMENT_FROM, _SEGMENT_STEP = 10 * MIB, 2 * MIB
@@ -53,10 +53,10 @@ class CachingAllocator:
         """Takes memory for a storage. Raises NoRoomError."""
         if size_bytes == 0:
             return
-        rounded = -(-size_bytes // ROUNDING_BYTES) * ROUNDING_BYTES
+        rounded = rounded_bytes(size_bytes)
         block = self._smallest_free(rounded) or self._new_segment(rounded)
         rest = block.size_bytes - rounded
-        if rest >= ROUNDING_BYTES if block.small else rest > _LARGEST_SMALL:
+        if rest >= _ROUNDING_BYTES if block.small else rest > _LARGEST_SMALL:
             self._split(block, rounded)
         self._used[storage] = block
         self.allocated_bytes += block.size_bytes
@@ -127,6 +127,11 @@ class CachingAllocator:
         block.free = False
         free = self._free[block.small]
         del free[bisect_left(free, (block.size_bytes, block.address))]
+
+
+def rounded_bytes(size_bytes: int) -> int:
+    """What a request of `size_bytes` takes of its block."""
+    return -(-size_bytes // _ROUNDING_BYTES) * _ROUNDING_BYTES
 
 
 def segment_size(size_bytes: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autobatch.forecast import largest_alive, live_bytes
-from autobatch.memory.caching_allocator import ROUNDING_BYTES, CachingAllocator, NoRoomError
+from autobatch.memory.caching_allocator import CachingAllocator, NoRoomError, rounded_bytes
 from autobatch.memory.storage_log import Birth, Event, Kind, Lifetime, events_at, lines_of
 from autobatch.planning.plans import MemoryParts, Usage
 
@@ -95,7 +95,7 @@ def _parts_at_peak(events: Sequence[Event]) -> dict[Kind, int]:
     peak, highest = dict(now), -1
     for event in events:
         birth = event if isinstance(event, Birth) else alive.pop(event.storage)
-        rounded = -(-birth.size_bytes // ROUNDING_BYTES) * ROUNDING_BYTES
+        rounded = rounded_bytes(birth.size_bytes)
         if event is birth:
             alive[birth.storage] = birth
             now[birth.kind] += rounded

@@ -27,7 +27,7 @@ from autobatch.records import (
     StepTime,
     Workload,
 )
-from autobatch.reports import contest_table
+from autobatch.reports import contest_table, table
 from autobatch.reports.lines import Line, clean, counted, hang
 
 SYNTHETIC = "memory and speed only: inputs are random"
@@ -92,14 +92,12 @@ def _memory_text(recommendation: Recommendation) -> str:
     """What the device's allocator holds beside what the training uses; nothing on a CPU, which has none."""
     if recommendation.device.kind == "cpu":
         return ""
-    sizes = sorted({recommendation.batch_size, recommendation.ceiling.batch_size})
-    trials = {trial.batch_size: trial for trial in (*recommendation.trials, recommendation.chosen)}
+    sizes = (recommendation.batch_size, recommendation.ceiling.batch_size)
     found = []
-    for size in sizes:
-        trial = trials.get(size)
-        if trial is not None and trial.peak_bytes is not None and trial.reserved_bytes is not None:
+    for trial in table.latest(recommendation):
+        if trial.batch_size in sizes and None not in (trial.peak_bytes, trial.reserved_bytes):
             allocated, reserved = format_bytes(trial.peak_bytes), format_bytes(trial.reserved_bytes)
-            found.append(f"at {size}: {allocated} allocated, {reserved} reserved")
+            found.append(f"at {trial.batch_size}: {allocated} allocated, {reserved} reserved")
     return "; ".join(found)
 
 
