@@ -34,12 +34,19 @@ def run(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, snippets.__file__, str(page)],
         cwd=folder,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **_trackers(folder)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
+
+
+def _trackers(folder: Path) -> dict[str, str]:
+    """What keeps trackers from asking anybody, and their files in the folder."""
+    homes = {f"WANDB_{name}_DIR": str(folder / "wandb") for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT")}
+    mlflow = {"MLFLOW_TRACKING_URI": (folder / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    return {**homes, **mlflow, "MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_MODE": "offline"}
 
 
 @PAGE

@@ -1,4 +1,4 @@
-"""An answer in trackers: TensorBoard's and MLflow's own files read back; Weights & Biases by a stand-in."""
+"""An answer in trackers: what TensorBoard, MLflow and Weights & Biases keep is read back from each."""
 
 from __future__ import annotations
 
@@ -55,6 +55,21 @@ def test_weights_and_biases_gets_configuration_and_summary() -> None:
     assert run.summary["autobatch/samples_per_second"] == 783
     assert run.summary["autobatch/critical_batch_size"] == 173
     assert run.summary["autobatch/why"] == CHECKED.why
+
+
+def test_weights_and_biases_keeps_them(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name.lower()))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb = pytest.importorskip("wandb", reason="Weights & Biases is missing (`pip install wandb`)")
+    with wandb.init(mode="offline", dir=str(tmp_path), project="batches", config={"lr": 1}) as run:
+        trackers.log(SMALL, run)
+        trackers.log(CHECKED, run)
+        assert dict(run.config) == {"lr": 1, **trackers.parameters(CHECKED)}
+        assert run.summary["autobatch/samples_per_second"] == 783
+        assert run.summary["autobatch/why"] == CHECKED.why
+    (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"autobatch/critical_batch_size" in kept.read_bytes()
 
 
 def test_tensorboard_gets_curves_over_batch_size_and_the_report(tmp_path: Path) -> None:
