@@ -6,10 +6,9 @@
 Needs Linux, and the peers of README.md. All processes have one thread and the same limit, set by RLIMIT_DATA:
 so much memory above what they hold after the imports, the data set, the model and a warm-up.
 
-truth      the largest size, to 1%, at which 20 of 20 fresh processes survive ten training steps and an
-           evaluation; median over repetitions
 answers    of each method, each in a process of its own, one at a time: their time counts
-survival   in how many of 20 fresh processes the same training survives at each answer
+survival   in how many of 20 fresh processes ten training steps and an evaluation survive at each answer
+truth      the largest size, to 1%, at which 20 of 20 fresh processes survive these; median over repetitions
 
 Every outcome is saved as it comes: a run that was interrupted goes on where it stopped.
 """
@@ -56,13 +55,18 @@ def main() -> None:
     settings = {"memory_bytes": options.memory, "processes": options.processes}
     store = Store(options.results, settings)
     store.note_environment(environment())
-    for name in options.workload:
-        workload = store.workload(name)
-        measurement = Measurement(store, workload, options.memory, options.processes, options.jobs)
-        measurement.find_truths(options.repetitions)
-        if not options.truth_only:
+    of_all = [
+        Measurement(store, store.workload(name), options.memory, options.processes, options.jobs)
+        for name in options.workload
+    ]
+    # The truths take the longest: what is cut short has the answers and who survives at them.
+    if not options.truth_only:
+        for measurement in of_all:
             measurement.ask(options.method, options.runs)
+        for measurement in of_all:
             measurement.judge_answers()
+    for measurement in of_all:
+        measurement.find_truths(options.repetitions)
     print(table.render(store))
 
 
