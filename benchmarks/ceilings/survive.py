@@ -62,7 +62,8 @@ def _error_of(training: Training, batches: Any) -> str:
         training.run(batches)
     except Exception as failure:
         ground.lift_limit()
-        return f"{type(failure).__name__}: {str(failure).partition(': you tried')[0][:160]}"
+        told = str(failure).partition(": you tried")[0][:160]
+        return f"after {training.steps} steps: {type(failure).__name__}: {told}"
     return ""
 
 
