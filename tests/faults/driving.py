@@ -27,8 +27,8 @@ from tests.faults.cases import NOT_RUN, OK, Case
 from tests.faults.probing import MADE_BY_TORCH, MARK, running
 
 _BUDGET_SECONDS = 6.0
-# A busy machine has to come as far as the check.
-_BUDGET_SECONDS_OF_CHECK = 12.0
+# However busy the machine is, it has to come as far as the check, whose trainings are short.
+_BUDGET_SECONDS_OF_CHECK = 90.0
 # What the machine may add to the limits of a case: a fresh worker that imports torch, on a busy machine.
 _SLACK_SECONDS = 60.0
 _CGROUP_BYTES = 64 << 20

@@ -202,11 +202,14 @@ def test_compiling_may_take_longer_than_a_trial_and_costs_no_budget(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_inductor_compiles_in_a_worker_and_its_files_go() -> None:
+def test_inductor_compiles_in_a_worker_and_its_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     limits = Limits(min_batch=8, max_batch=16, budget_seconds=5.0, check=False, trial_timeout_seconds=300.0)
     found = api.find(torch.compile(net()), (INPUTS, TARGETS), device="cpu", limits=limits)
     assert found.chosen.optimizer_steps > 3
-    assert not glob.glob(f"{tempfile.gettempdir()}/{compilation._FOLDER_PREFIX}*")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
