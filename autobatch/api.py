@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from autobatch.loaders import LoaderSettings
 
+# The arguments of WorkerEngine, to one that may run a part of the trials elsewhere.
+EngineMaker = Callable[[wire.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], WorkerEngine]
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
 # For one trace: of a large model it takes minutes where others use the processor.
@@ -221,12 +223,13 @@ def probe(
     observer: Observer | None = None,
     on_output: Callable[[str], None] | None = None,
     fresh: bool = False,
+    make_engine: EngineMaker = WorkerEngine,
 ) -> Recommendation:
     """The recommendation for a recipe; `on_output` gets each line that the worker prints.
 
     It comes from the cache where it can, unless it has to be `fresh`.
     """
-    engine, contended = _engine(recipe, limits, device, on_output)
+    engine, contended = _engine(recipe, limits, device, on_output, make_engine)
     watch = Watch(observer)
     try:
         slot = _slot(engine, recipe, limits)
@@ -336,14 +339,18 @@ class Watch(Observer):
 
 
 def _engine(
-    recipe: wire.Recipe, limits: Limits, device: str | None, on_output: Callable[[str], None] | None
+    recipe: wire.Recipe,
+    limits: Limits,
+    device: str | None,
+    on_output: Callable[[str], None] | None,
+    make_engine: EngineMaker = WorkerEngine,
 ) -> tuple[WorkerEngine, bool]:
     _refuse_in_worker()
     check_interpreter()
     kind = devices.parse_name(device)[0] if device else None
     contended = kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
     environment = worker_environment(kind, contended=contended)
-    return WorkerEngine(recipe, limits, device, environment, on_output or _to_stderr), contended
+    return make_engine(recipe, limits, device, environment, on_output or _to_stderr), contended
 
 
 def _to_stderr(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 
 from autobatch import contest, noise, search
 from autobatch.comparison import step_time_law
@@ -147,13 +147,17 @@ class Assessment:
             return self._give_up("no other size can be expected to be quicker")
         if seconds is None:
             return self._give_up("too little of the budget was left for trainings")
-        while (entry := contest.next_entry(about, self._trainings)) is not None and self._left >= seconds:
-            self._tell(f"training at batch size {entry.batch_size:,}, to compare")
-            reply = self._engine.train(self._train_command(about, entry, seconds))
-            if reply.training is None:
-                return self._give_up(reply.held_out)
-            self._trainings.append(reply.training)
-            self._held_out = reply.held_out or self._held_out
+        at_once = self._engine.trainings_at_once
+        while (entries := contest.next_entries(about, self._trainings, at_once)) and self._left >= seconds:
+            self._tell(
+                f"training at batch size {', '.join(f'{one.batch_size:,}' for one in entries)}, to compare"
+            )
+            commands = [self._train_command(about, one, seconds) for one in entries]
+            for reply in self._engine.train_all(commands):
+                if reply.training is None:
+                    return self._give_up(reply.held_out)
+                self._trainings.append(reply.training)
+                self._held_out = reply.held_out or self._held_out
             self._keep_trainings(about)
         return None
 
@@ -163,8 +167,10 @@ class Assessment:
         least = _FEWEST_STEPS * slowest
         useful = _EPOCHS * self._epoch_seconds(about)
         for trainings in (contest.MOST_SIZES, _FEWEST_TRAININGS):
-            if self._left / trainings >= least:
-                return min(self._left / trainings, max(useful, least))
+            # Where all run at the same time, there is to be time for what they leave open.
+            rounds = max(_FEWEST_TRAININGS, ceil(trainings / self._engine.trainings_at_once))
+            if self._left / rounds >= least:
+                return min(self._left / rounds, max(useful, least))
         return None
 
     def _epoch_seconds(self, about: contest.Contest) -> float:

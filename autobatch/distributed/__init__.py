@@ -1,0 +1,1 @@
+"""More than one process or machine: trainings across a Ray cluster, a fleet of unlike machines."""
