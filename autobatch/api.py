@@ -201,7 +201,7 @@ def plan_recipe(
         raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
     known = tuple(_present_device() if one is None else one for one in devices)
     limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
-    engine, _ = _engine(recipe, limits, "cpu", on_output)
+    engine, _ = new_engine(recipe, limits, "cpu", on_output)
     try:
         return plan_for(engine, known, batch_size=batch_size, channels_last=channels_last)
     finally:
@@ -229,7 +229,7 @@ def probe(
 
     It comes from the cache where it can, unless it has to be `fresh`.
     """
-    engine, contended = _engine(recipe, limits, device, on_output, make_engine)
+    engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
     watch = Watch(observer)
     try:
         slot = _slot(engine, recipe, limits)
@@ -296,7 +296,7 @@ def _confirmed(
 
 def find_devices() -> tuple[Device, ...]:
     """Every device that torch sees here, read in a worker, so that this process holds none of them."""
-    engine, _ = _engine(wire.Recipe(), Limits(), None, None)
+    engine, _ = new_engine(wire.Recipe(), Limits(), None, None)
     try:
         return engine.devices()
     finally:
@@ -338,13 +338,14 @@ class Watch(Observer):
         return replace(recommend(curve, check, limits), environment=environment)
 
 
-def _engine(
+def new_engine(
     recipe: wire.Recipe,
     limits: Limits,
     device: str | None,
     on_output: Callable[[str], None] | None,
     make_engine: EngineMaker = WorkerEngine,
 ) -> tuple[WorkerEngine, bool]:
+    """An engine for this machine, and whether other processes keep its processors busy."""
     _refuse_in_worker()
     check_interpreter()
     kind = devices.parse_name(device)[0] if device else None

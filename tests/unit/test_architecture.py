@@ -23,7 +23,7 @@ LAYERS = (
     ("records", "errors", "escaping", "_version"),
     ("formatting", "extent"),
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
-    ("trainings", "contest", "comparison", "advice", "recommender"),
+    ("trainings", "contest", "comparison", "advice", "recommender", "fleet"),
     ("compilation", "precision"),
     (
         *("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses"),
