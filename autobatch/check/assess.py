@@ -148,18 +148,27 @@ class Assessment:
         if seconds is None:
             return self._give_up("too little of the budget was left for trainings")
         at_once = self._engine.trainings_at_once
-        while (entries := contest.next_entries(about, self._trainings, at_once)) and self._left >= seconds:
-            self._tell(
-                f"training at batch size {', '.join(f'{one.batch_size:,}' for one in entries)}, to compare"
-            )
-            commands = [self._train_command(about, one, seconds) for one in entries]
-            for reply in self._engine.train_all(commands):
-                if reply.training is None:
-                    return self._give_up(reply.held_out)
+        while self._left >= seconds:
+            entries = contest.next_entries(about, self._trainings, at_once)
+            if not entries or not self._train(about, entries, seconds):
+                return None
+        return None
+
+    def _train(self, about: contest.Contest, entries: Sequence[contest.Entry], seconds: float) -> bool:
+        """Runs these trainings and keeps what they show; False where one of them can't be held."""
+        sizes = ", ".join(f"{one.batch_size:,}" for one in entries)
+        self._tell(f"training at batch size {sizes}, to compare")
+        replies = self._engine.train_all([self._train_command(about, one, seconds) for one in entries])
+        for reply in replies:
+            if reply.training is not None:
                 self._trainings.append(reply.training)
                 self._held_out = reply.held_out or self._held_out
+        if any(one.batch_size == about.base_size for one in self._trainings):
             self._keep_trainings(about)
-        return None
+        why_not = [reply.held_out for reply in replies if reply.training is None]
+        if why_not:
+            self._give_up(why_not[0])
+        return not why_not
 
     def _training_seconds(self, about: contest.Contest) -> float | None:
         """Seconds of each training; None where the time that is left can't tell any two sizes apart."""

@@ -56,7 +56,7 @@ def build_model():
     return nn.Sequential(nn.Linear(12, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 3))
 
 def build_dataset():
-    inputs = torch.randn(2000, 12, generator=torch.Generator().manual_seed(1))
+    inputs = torch.randn(20_000, 12, generator=torch.Generator().manual_seed(1))
     return TensorDataset(inputs, inputs[:, :3].argmax(1))
 
 dataset = build_dataset()
@@ -74,6 +74,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_TMPDIR", folder)
+        (Path(folder) / "ray").mkdir()
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         made = Cluster(
             initialize_head=True,
