@@ -179,8 +179,8 @@ def probe(target: str, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
 def probe_kinds(target: str, **options: Any) -> None:
     """Measures TARGET on every kind of node of a Ray cluster, and compares them."""
-    from autobatch.distributed import fleet_prices
-    from autobatch.distributed.fleet_probe import probe_fleet
+    from autobatch.clusters import fleet_prices
+    from autobatch.clusters.fleet_probe import probe_fleet
     from autobatch.progress import Progress
 
     recipe = _recipe(target, {**options, "epochs": None, "input_shape": None, "classes": None})
@@ -361,7 +361,7 @@ def _engines(recipe: Any, options: dict[str, Any], tell: Callable[[str], None]) 
             )
         yield {}
         return
-    from autobatch.distributed.ray_engine import ray_engines
+    from autobatch.clusters.ray_engine import ray_engines
 
     with ray_engines(options["ray_address"], recipe, options["device"], tell) as make_engine:
         yield {"make_engine": make_engine}

@@ -33,7 +33,7 @@ LAYERS = (
     ("workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
     ("probe", "check", "planning", "reports", "saved", "cache"),
     ("api", "progress"),
-    ("cli", "__main__", "integrations", "distributed"),
+    ("cli", "__main__", "integrations", "distributed", "clusters"),
 )
 # Nothing imports these, and they import nothing but what a user would: they are the user's side.
 ALONE = ("examples",)

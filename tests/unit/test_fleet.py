@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobatch.distributed import fleet_prices
+from autobatch.clusters import fleet_prices
 from autobatch.errors import DeviceError, UsageError
 from autobatch.fleet import (
     Fleet,

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from autobatch.distributed.fleet_probe import probe_fleet
-from autobatch.distributed.ray_cluster import Node, connected, find_nodes
-from autobatch.distributed.ray_engine import RayEngine, ray_engines
-from autobatch.distributed.ray_tasks import Place, run_each
+from autobatch.clusters.fleet_probe import probe_fleet
+from autobatch.clusters.ray_cluster import Node, connected, find_nodes
+from autobatch.clusters.ray_engine import RayEngine, ray_engines
+from autobatch.clusters.ray_tasks import Place, run_each
 from autobatch.errors import AutobatchError
 from autobatch.fleet import NodeKind
 from autobatch.probe import wire
@@ -33,8 +33,8 @@ from autobatch.probe.runner import WorkerEngine
 from autobatch.records import Limits, Outcome, Training
 from autobatch.reports import json as json_report
 from tests.cli.console import autobatch
-from tests.distributed import clusters
-from tests.distributed.clusters import PATIENCE_SECONDS, processes_with, wait_until
+from tests.clusters import on_nodes
+from tests.clusters.on_nodes import PATIENCE_SECONDS, processes_with, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 pytest.importorskip("ray", reason="Ray is not installed; `make ray` installs it and runs these tests")
@@ -70,7 +70,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     # Nodes can't import the tests.
-    cloudpickle.register_pickle_by_value(clusters)
+    cloudpickle.register_pickle_by_value(on_nodes)
     with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
@@ -163,14 +163,14 @@ def test_trainings_on_two_nodes_have_the_losses_of_those_that_run_here(cluster: 
 def test_there_are_never_two_on_one_device(cluster: Any, tmp_path: Path) -> None:
     with connected(cluster.address, None):
         place = find_nodes()[0][0].places[0]
-        found = run_each(clusters.hold_alone, [(str(tmp_path), 0.5)] * 3, [[place]] * 3, 60.0)
+        found = run_each(on_nodes.hold_alone, [(str(tmp_path), 0.5)] * 3, [[place]] * 3, 60.0)
     assert found == [place.node] * 3
 
 
 def test_a_lost_process_is_tried_once_more_on_another_node(cluster: Any, tmp_path: Path) -> None:
     with connected(cluster.address, None):
         places = [node.places[0] for node in find_nodes()[0]]
-        (found,) = run_each(clusters.die, [(str(tmp_path), 1)], [places], 60.0)
+        (found,) = run_each(on_nodes.die, [(str(tmp_path), 1)], [places], 60.0)
     assert found == places[1].node
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -178,7 +178,7 @@ def test_a_lost_process_is_tried_once_more_on_another_node(cluster: Any, tmp_pat
 def test_one_that_is_lost_twice_is_not_tried_again(cluster: Any, tmp_path: Path) -> None:
     with connected(cluster.address, None):
         places = [node.places[0] for node in find_nodes()[0]]
-        (found,) = run_each(clusters.die, [(str(tmp_path), 9)], [places], 60.0)
+        (found,) = run_each(on_nodes.die, [(str(tmp_path), 9)], [places], 60.0)
     assert isinstance(found, AutobatchError)
     assert found.code == "node_lost"
     assert "lost twice" in found.message
@@ -201,7 +201,7 @@ def test_a_node_that_is_removed_in_the_middle_of_a_trial(cluster: Any, tmp_path:
         doomed = Place(node=added.node_id, name="doomed", cpus=CPUS, gpus=0)
         others = [place for node in find_nodes()[0] for place in node.places if place.node != added.node_id]
         threading.Thread(target=remove, daemon=True).start()
-        (found,) = run_each(clusters.stay_on, [(str(tmp_path), added.node_id)], [[doomed, *others]], 120.0)
+        (found,) = run_each(on_nodes.stay_on, [(str(tmp_path), added.node_id)], [[doomed, *others]], 120.0)
     assert removed.is_set()
     assert found == others[0].node
 
@@ -235,7 +235,7 @@ def test_what_keeps_the_workload_from_being_made_is_no_failed_training(cluster: 
 
 
 def test_a_cluster_without_the_device_that_is_here(cluster: Any) -> None:
-    from autobatch.distributed import ray_engine
+    from autobatch.clusters import ray_engine
 
     with connected(cluster.address, None):
         nodes, _ = find_nodes()

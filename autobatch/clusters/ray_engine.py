@@ -11,10 +11,10 @@ import msgspec
 
 from autobatch import devices
 from autobatch.api import EngineMaker
-from autobatch.distributed import ray_cluster
-from autobatch.distributed.ray_cluster import Node
-from autobatch.distributed.ray_nodes import read_node, train_here
-from autobatch.distributed.ray_tasks import run_each
+from autobatch.clusters import ray_cluster
+from autobatch.clusters.ray_cluster import Node
+from autobatch.clusters.ray_nodes import read_node, train_here
+from autobatch.clusters.ray_tasks import run_each
 from autobatch.errors import AutobatchError
 from autobatch.fleet import kind_of
 from autobatch.probe import endings, wire

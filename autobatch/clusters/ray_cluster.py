@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from autobatch.distributed.ray_nodes import read_node
-from autobatch.distributed.ray_tasks import Place, run_each
+from autobatch.clusters.ray_nodes import read_node
+from autobatch.clusters.ray_tasks import Place, run_each
 from autobatch.errors import AutobatchError, UsageError
 from autobatch.escaping import printable
 from autobatch.fleet import NodeKind, NodeReport, kind_of

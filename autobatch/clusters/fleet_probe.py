@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autobatch._version import __version__
-from autobatch.distributed import ray_cluster
-from autobatch.distributed.ray_cluster import Node
-from autobatch.distributed.ray_engine import as_sent, folder_of
-from autobatch.distributed.ray_nodes import probe_here
-from autobatch.distributed.ray_tasks import run_each
+from autobatch.clusters import ray_cluster
+from autobatch.clusters.ray_cluster import Node
+from autobatch.clusters.ray_engine import as_sent, folder_of
+from autobatch.clusters.ray_nodes import probe_here
+from autobatch.clusters.ray_tasks import run_each
 from autobatch.errors import AutobatchError, UsageError
 from autobatch.fleet import Fleet, NodeKind, Prices, assemble
 from autobatch.probe import wire

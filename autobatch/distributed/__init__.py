@@ -1,1 +1,0 @@
-"""More than one process or machine: trainings across a Ray cluster, a fleet of unlike machines."""
