@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 
+from autobatch.clusters import fleet_prices
 from autobatch.clusters.fleet_probe import probe_fleet
 from autobatch.clusters.ray_cluster import Node, connected, find_nodes
 from autobatch.clusters.ray_engine import RayEngine, ray_engines
 from autobatch.clusters.ray_tasks import Place, run_each
 from autobatch.errors import AutobatchError
+from autobatch.examples import digits_cnn
 from autobatch.fleet import NodeKind
 from autobatch.probe import wire
 from autobatch.probe.loading import usable_processors
@@ -35,10 +37,12 @@ from autobatch.reports import json as json_report
 from tests.cli.console import autobatch
 from tests.clusters import on_nodes
 from tests.clusters.on_nodes import PATIENCE_SECONDS, processes_with, wait_until
+from tests.docs import snippets
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 pytest.importorskip("ray", reason="Ray is not installed; `make ray` installs it and runs these tests")
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "ray.md"
 CPUS = usable_processors()
 DIGITS = wire.Recipe(target="autobatch.examples.digits_cnn")
 LIMITS = Limits(trial_timeout_seconds=60.0)
@@ -396,3 +400,27 @@ def test_a_kind_that_fails_is_a_row(cluster: Any, small_node: Any, model: Path) 
     assert failed.answer is None
     assert "not on this one" in failed.detail
     assert failed.nodes == 1
+
+
+# The guide
+
+
+def test_the_commands_of_the_guide_work(cluster: Any, tmp_path: Path) -> None:
+    """As they stand, but for the address, the budget, and the names of the kinds in the file of prices."""
+    (tmp_path / "model.py").write_text(
+        Path(digits_cnn.__file__).read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    with connected(cluster.address, None):
+        kind = find_nodes()[0][0].kind.name
+    found = list(snippets.parse(GUIDE.read_text(encoding="utf-8")))
+    (prices,) = (one for one in found if one.file)
+    assert fleet_prices.parse(prices.text, prices.file).currency == "EUR"
+    (tmp_path / prices.file).write_text(f'currency = "EUR"\nper_hour = {{ {json.dumps(kind)} = 1 }}\n')
+    commands = [line for one in found if "tests/clusters" in one.not_run for line in one.commands]
+    commands = [line for line in commands if line.startswith("autobatch ")]
+    assert {line.split()[1] for line in commands} == {"probe", "fleet"}
+    for line in commands:
+        words = line.partition(" > ")[0].replace("head:6379", cluster.address).split()
+        words = [cluster.address if word == "auto" else word for word in words]
+        ended = run(tmp_path, *words[1:], "--budget", "10s")
+        assert ended.returncode == 0, ended.stderr
