@@ -176,22 +176,22 @@ def _check_reachable(address: str) -> None:
 
 
 def _not_connected(address: str | None, folder: Path | None, error: BaseException) -> AutobatchError:
-    told = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Ray's own words for what it was doing, then those for what went wrong.
+    facts = tuple(dict.fromkeys((lines[0], lines[-1])))
     if folder is not None and _TOO_LARGE in str(error):
         return UsageError(
             f"the folder of the model file, `{printable(str(folder))}`, is too large to send to the nodes",
             code="folder_too_large",
-            facts=(told,),
+            facts=tuple(line.partition(". To exclude")[0] for line in lines if _TOO_LARGE in line)[-1:],
             hint="move the model file to a folder of its own, and its data to a path that all nodes share",
         )
     if address is None:
-        return AutobatchError(
-            "no Ray cluster can be started on this machine", code="no_cluster", facts=(told,)
-        )
+        return AutobatchError("no Ray cluster can be started on this machine", code="no_cluster", facts=facts)
     return AutobatchError(
         f"there is no connection to a Ray cluster at `{printable(address)}`",
         code="no_cluster",
-        facts=(told,),
+        facts=facts,
         hint="`ray status` on one of its nodes says whether it runs; its Ray and Python have to be of the "
         "versions that are here",
     )

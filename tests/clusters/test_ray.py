@@ -350,6 +350,16 @@ def test_an_address_that_nothing_answers_at(model: Path, address: str, code: str
     assert "Traceback" not in ended.stderr
 
 
+def test_a_folder_that_is_too_large_to_send(cluster: Any, model: Path) -> None:
+    (model.parent / "data.bin").write_bytes(os.urandom(3 << 20))
+    words = ("probe", "model.py", "--engine", "ray", "--ray-address", cluster.address, "--json")
+    ended = run(model.parent, *words, RAY_max_grpc_message_size=str(2 << 20))
+    error = json.loads(ended.stdout)["error"]
+    assert (ended.returncode, error["code"]) == (2, "folder_too_large")
+    (fact,) = error["facts"]
+    assert fact.endswith("Package size (3.00MiB) exceeds the maximum size of 2.00MiB")
+
+
 # The fleet
 
 
