@@ -21,8 +21,8 @@ from autobatch.probe import endings, wire
 from autobatch.probe.runner import WorkerEngine
 from autobatch.records import Limits
 
-# Codes of errors that are a training's own failure, and not the workload's.
-_TRAINING_LOST = ("node_lost", "node_too_late")
+# The code of an error that is a training's own failure, and neither the workload's nor the cluster's.
+_LOST = "node_lost"
 
 
 class RayEngine(WorkerEngine):
@@ -46,8 +46,8 @@ class RayEngine(WorkerEngine):
     def train_all(self, commands: Sequence[wire.Train]) -> Sequence[wire.Trained]:
         """The trainings, each on a device of its own; one that was lost twice is a failed training.
 
-        What they take counts as long as the longest of them. Raises AutobatchError where the workload can't
-        be made on a node.
+        Of what they take, the longest counts. Raises AutobatchError where the workload can't be made on a
+        node, or no device is free in time.
         """
         # What the present session holds, a training on the same device could not have.
         self.renew()
@@ -109,7 +109,7 @@ def _reply(
 ) -> tuple[wire.Trained, float]:
     if not isinstance(reply, AutobatchError):
         return reply
-    if reply.code not in _TRAINING_LOST:
+    if reply.code != _LOST:
         raise reply
     return endings.of_training(command, reply.message), 0.0
 
