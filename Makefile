@@ -14,12 +14,13 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint clean
+.PHONY: help setup demo test slow ray lint clean
 
 help:
 	@echo "make demo    set up and find the batch size of a small CNN on real data"
 	@echo "make test    set up and run the tests, the slow ones left out"
 	@echo "make slow    run the slow tests"
+	@echo "make ray     add Ray to $(VENV) and run the tests that need it"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make clean   remove $(VENV), caches and build outputs"
 
@@ -33,6 +34,10 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+ray: $(READY)
+	$(PIP) install -c constraints-cpu.txt -e '.[ray]'
+	$(BIN)/python -m pytest tests/clusters $(PYTEST_FLAGS)
 
 lint: $(READY)
 	@failed=; \

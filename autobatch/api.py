@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from autobatch.loaders import LoaderSettings
 
+# The arguments of WorkerEngine, to one that may run a part of the trials elsewhere.
+EngineMaker = Callable[[wire.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], WorkerEngine]
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
 # For one trace: of a large model it takes minutes where others use the processor.
@@ -199,7 +201,7 @@ def plan_recipe(
         raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
     known = tuple(_present_device() if one is None else one for one in devices)
     limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
-    engine, _ = _engine(recipe, limits, "cpu", on_output)
+    engine, _ = new_engine(recipe, limits, "cpu", on_output)
     try:
         return plan_for(engine, known, batch_size=batch_size, channels_last=channels_last)
     finally:
@@ -221,12 +223,13 @@ def probe(
     observer: Observer | None = None,
     on_output: Callable[[str], None] | None = None,
     fresh: bool = False,
+    make_engine: EngineMaker = WorkerEngine,
 ) -> Recommendation:
     """The recommendation for a recipe; `on_output` gets each line that the worker prints.
 
     It comes from the cache where it can, unless it has to be `fresh`.
     """
-    engine, contended = _engine(recipe, limits, device, on_output)
+    engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
     watch = Watch(observer)
     try:
         slot = _slot(engine, recipe, limits)
@@ -293,7 +296,7 @@ def _confirmed(
 
 def find_devices() -> tuple[Device, ...]:
     """Every device that torch sees here, read in a worker, so that this process holds none of them."""
-    engine, _ = _engine(wire.Recipe(), Limits(), None, None)
+    engine, _ = new_engine(wire.Recipe(), Limits(), None, None)
     try:
         return engine.devices()
     finally:
@@ -335,15 +338,20 @@ class Watch(Observer):
         return replace(recommend(curve, check, limits), environment=environment)
 
 
-def _engine(
-    recipe: wire.Recipe, limits: Limits, device: str | None, on_output: Callable[[str], None] | None
+def new_engine(
+    recipe: wire.Recipe,
+    limits: Limits,
+    device: str | None,
+    on_output: Callable[[str], None] | None,
+    make_engine: EngineMaker = WorkerEngine,
 ) -> tuple[WorkerEngine, bool]:
+    """An engine for this machine, and whether other processes keep its processors busy."""
     _refuse_in_worker()
     check_interpreter()
     kind = devices.parse_name(device)[0] if device else None
     contended = kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
     environment = worker_environment(kind, contended=contended)
-    return WorkerEngine(recipe, limits, device, environment, on_output or _to_stderr), contended
+    return make_engine(recipe, limits, device, environment, on_output or _to_stderr), contended
 
 
 def _to_stderr(line: str) -> None:

@@ -20,7 +20,7 @@ from autobatch._version import __version__
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
 from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
-from autobatch.reports import cache_list, fits, html, text
+from autobatch.reports import cache_list, fits, fleet_table, html, text
 from autobatch.reports import json as json_report
 
 _INTERRUPTED = 130
@@ -61,6 +61,9 @@ _SHAPE = _Parsed("shape", _shape)
 _PRECISION = _Parsed("precision", formatting.parse_precision)
 _OPTIMIZER = _Parsed("optimizer", formatting.parse_optimizer)
 _COUNT = _Count(min=1)
+
+
+_RAY_ADDRESS = "host:port of a Ray cluster, or auto; else RAY_ADDRESS, or one of this machine alone."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -119,6 +122,14 @@ def cli() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--fresh", is_flag=True, help="Measure anew, even where the cache has the answer.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the check's trainings run on all nodes of a Ray cluster that have this device.",
+)
+@click.option("--ray-address", metavar="ADDRESS", help=_RAY_ADDRESS)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
 @click.option(
@@ -137,7 +148,7 @@ def probe(target: str, **options: Any) -> None:
     quiet = options["quiet"] or options["as_json"]
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=_colour(sys.stderr))
     try:
-        with progress:
+        with progress, _engines(recipe, options, progress.print_line) as chosen:
             found = api.probe(
                 recipe,
                 limits,
@@ -145,12 +156,51 @@ def probe(target: str, **options: Any) -> None:
                 observer=progress,
                 on_output=progress.print_line,
                 fresh=options["fresh"],
+                **chosen,
             )
     except Interrupted as stopped:
         _hear_no_more_interrupts()
         _show_interrupted(stopped.recommendation, options)
         raise SystemExit(_INTERRUPTED) from None
     _deliver(found, options)
+
+
+@cli.command("fleet")
+@click.argument("target")
+@click.option("--ray-address", metavar="ADDRESS", help=_RAY_ADDRESS)
+@click.option("--prices", type=click.Path(), help="TOML or JSON: what an hour of each kind of node costs.")
+@click.option(
+    "--budget", type=_SECONDS, default="60s", show_default=True, help="Time for each kind's measurements."
+)
+@click.option(
+    "--precision", type=_PRECISION, help="fp32, or autocast to bf16 or fp16; else that of TARGET, or fp32."
+)
+@click.option("--fresh", is_flag=True, help="Measure anew, even where a node's cache has the answer.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
+def probe_kinds(target: str, **options: Any) -> None:
+    """Measures TARGET on every kind of node of a Ray cluster, and compares them."""
+    from autobatch.clusters import fleet_prices
+    from autobatch.clusters.fleet_probe import probe_fleet
+    from autobatch.progress import Progress
+
+    recipe = _recipe(target, {**options, "epochs": None, "input_shape": None, "classes": None})
+    prices = None if options["prices"] is None else fleet_prices.load(options["prices"])
+    progress = Progress(sys.stderr, quiet=options["as_json"], colour=_colour(sys.stderr))
+    with progress:
+        found = probe_fleet(
+            recipe,
+            Limits(budget_seconds=options["budget"]),
+            prices,
+            address=options["ray_address"],
+            fresh=options["fresh"],
+            tell=progress.checking,
+        )
+    if options["as_json"]:
+        _print(json_report.render_fleet(found))
+    else:
+        _print(fleet_table.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+    if all(one.answer is None for one in found.members):
+        raise SystemExit(AutobatchError.exit_status)
 
 
 @cli.command()
@@ -299,6 +349,22 @@ def _limits(options: dict[str, Any]) -> Limits:
         check=not options["no_check"],
         seed=options["seed"],
     )
+
+
+@contextmanager
+def _engines(recipe: Any, options: dict[str, Any], tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """The argument of `api.probe` for the engine that was asked for; nothing for the one that is here."""
+    if options["engine"] == "local":
+        if options["ray_address"] is not None:
+            raise UsageError(
+                "`--ray-address` goes with `--engine ray`", code="usage", hint="give both, or neither"
+            )
+        yield {}
+        return
+    from autobatch.clusters.ray_engine import ray_engines
+
+    with ray_engines(options["ray_address"], recipe, options["device"], tell) as make_engine:
+        yield {"make_engine": make_engine}
 
 
 def _recipe(target: str, options: dict[str, Any]) -> Any:

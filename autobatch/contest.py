@@ -8,8 +8,10 @@ turn out quicker than the choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 
 from autobatch import law as law_of_time
@@ -80,17 +82,34 @@ def standing(contest: Contest, trainings: Sequence[Training]) -> Standing:
 
 def next_entry(contest: Contest, trainings: Sequence[Training]) -> Entry | None:
     """The training to run next; None where no further one can change the answer much."""
+    return next(_entries(contest, trainings), None)
+
+
+def next_entries(contest: Contest, trainings: Sequence[Training], most: int) -> tuple[Entry, ...]:
+    """The trainings to run at the same time next, `most` of them at most, the first that of `next_entry`.
+
+    None waits for what another one shows: all are worth their time by what is known now.
+    """
+    return tuple(islice(_entries(contest, trainings), most))
+
+
+def _entries(contest: Contest, trainings: Sequence[Training]) -> Iterator[Entry]:
+    """What is worth a training as things stand, the most urgent first."""
     now = standing(contest, trainings)
     trained = evidence.best_of_each(trainings)
-    if contest.base_size not in trained:
-        return _entry(contest, now, contest.base_size) if _contested(contest, now) else None
-    own = trained[contest.base_size]
-    if evidence.why_worse(own, own):
-        return None
-    if (again := _retry(own, trainings) or _gentler(contest, now, trainings)) is not None:
-        return again
-    size = _most_worthwhile(contest, now, trained)
-    return None if size is None else _entry(contest, now, size)
+    own = trained.get(contest.base_size)
+    if own is None:
+        if not _contested(contest, now):
+            return
+        yield _entry(contest, now, contest.base_size)
+    elif evidence.why_worse(own, own):
+        return
+    else:
+        yield from _again(now, own, trainings)
+    taken = {contest.base_size, *trained}
+    while (size := _most_worthwhile(contest, now, taken)) is not None:
+        yield _entry(contest, now, size)
+        taken.add(size)
 
 
 def _entry(contest: Contest, now: Standing, size: int) -> Entry:
@@ -129,30 +148,24 @@ def learning_rate_factor(contest: Contest, belief: Belief, size: int) -> float:
 
 def _contested(contest: Contest, now: Standing) -> bool:
     """Whether another size is chosen than the base size, or could still turn out to be the better one."""
-    return now.choice != contest.base_size or _most_worthwhile(contest, now, {}) is not None
+    return now.choice != contest.base_size or _most_worthwhile(contest, now, ()) is not None
 
 
-def _retry(own: Training, trainings: Sequence[Training]) -> Entry | None:
-    """The last training again with half the learning rate, if it was rejected at its first go."""
-    last = trainings[-1]
-    tries = sum(one.batch_size == last.batch_size for one in trainings)
-    if last is own or tries > 1 or last.outcome not in _REPAIRABLE or not evidence.why_worse(own, last):
-        return None
-    return Entry(batch_size=last.batch_size, learning_rate_factor=_RETRY * last.learning_rate_factor)
-
-
-def _gentler(contest: Contest, now: Standing, trainings: Sequence[Training]) -> Entry | None:
-    """The choice again with half the learning rate, where that was raised: the rule may have gone too far.
+def _again(now: Standing, own: Training, trainings: Sequence[Training]) -> Iterator[Entry]:
+    """What to train once more with half the learning rate: all that was rejected at its first go, and the
+    choice, where its rate was raised: the rule may have gone too far.
 
     The present rate may be close to the largest that this model bears at any batch size.
     """
-    tries = [one for one in trainings if one.batch_size == now.choice]
-    if now.choice == contest.base_size or len(tries) != 1 or tries[0].learning_rate_factor < _RAISED:
-        return None
-    return Entry(batch_size=now.choice, learning_rate_factor=_RETRY * tries[0].learning_rate_factor)
+    tries = Counter(one.batch_size for one in trainings)
+    once = [one for one in trainings if one is not own and tries[one.batch_size] == 1]
+    rejected = [one for one in once if one.outcome in _REPAIRABLE and evidence.why_worse(own, one)]
+    raised = [one for one in once if one.learning_rate_factor >= _RAISED and one not in rejected]
+    for one in (*rejected, *(one for one in raised if one.batch_size == now.choice)):
+        yield Entry(batch_size=one.batch_size, learning_rate_factor=_RETRY * one.learning_rate_factor)
 
 
-def _most_worthwhile(contest: Contest, now: Standing, trained: dict[int, Training]) -> int | None:
+def _most_worthwhile(contest: Contest, now: Standing, trained: Collection[int]) -> int | None:
     """The size to train: the choice itself, else the candidate that may save the most time beyond it."""
     if len(trained) >= MOST_SIZES:
         return None

@@ -7,7 +7,7 @@ run), and has a clock of its own, so that a climb of minutes takes milliseconds 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil, log
 
@@ -56,6 +56,7 @@ class Machine:
     `training_deaths`. `heap_loss`: a process loses a share of memory between blocks, up to this one,
     another in each fresh process; the device then calls itself a CPU. `traced_share`: what a trace of a step
     sees of its memory; None where the step can't be traced. `smallest_trained`: all sizes below fail.
+    `trainings_at_once`: that many take the time of the longest of them.
     """
 
     total_bytes: int = 1024 * MIB
@@ -84,6 +85,7 @@ class Machine:
     heap_loss: float = 0.0
     traced_share: float | None = 1.0
     smallest_trained: int = 1
+    trainings_at_once: int = 1
     seed: int = 0
 
     def bytes_at(self, size: int, ratio: float = 1.0) -> int:
@@ -276,6 +278,7 @@ class SimulatedEngine:
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = machine.sizes
+        self.trainings_at_once = machine.trainings_at_once
         self.closed = False
 
     def open(self) -> Opened:
@@ -365,6 +368,18 @@ class SimulatedEngine:
             evaluations=() if diverges else tuple(self._evaluations(command, steps)),
         )
         return wire.Trained(training=training, held_out=f"{command.samples} validation samples")
+
+    def train_all(self, commands: Sequence[wire.Train]) -> tuple[wire.Trained, ...]:
+        """All at the same time: the longest counts."""
+        assert len(commands) <= self.trainings_at_once
+        before = self.busy_seconds
+        ends, replies = [before], []
+        for command in commands:
+            self.busy_seconds = before
+            replies.append(self.train(command))
+            ends.append(self.busy_seconds)
+        self.busy_seconds = max(ends)
+        return tuple(replies)
 
     def _evaluations(self, command: wire.Train, steps: int) -> Iterator[Evaluation]:
         size, at = command.batch_size, 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 
 from autobatch import contest, noise, search
 from autobatch.comparison import step_time_law
@@ -147,15 +147,28 @@ class Assessment:
             return self._give_up("no other size can be expected to be quicker")
         if seconds is None:
             return self._give_up("too little of the budget was left for trainings")
-        while (entry := contest.next_entry(about, self._trainings)) is not None and self._left >= seconds:
-            self._tell(f"training at batch size {entry.batch_size:,}, to compare")
-            reply = self._engine.train(self._train_command(about, entry, seconds))
-            if reply.training is None:
-                return self._give_up(reply.held_out)
-            self._trainings.append(reply.training)
-            self._held_out = reply.held_out or self._held_out
-            self._keep_trainings(about)
+        at_once = self._engine.trainings_at_once
+        while self._left >= seconds:
+            entries = contest.next_entries(about, self._trainings, at_once)
+            if not entries or not self._train(about, entries, seconds):
+                return None
         return None
+
+    def _train(self, about: contest.Contest, entries: Sequence[contest.Entry], seconds: float) -> bool:
+        """Runs these trainings and keeps what they show; False where one of them can't be held."""
+        sizes = ", ".join(f"{one.batch_size:,}" for one in entries)
+        self._tell(f"training at batch size {sizes}, to compare")
+        replies = self._engine.train_all([self._train_command(about, one, seconds) for one in entries])
+        for reply in replies:
+            if reply.training is not None:
+                self._trainings.append(reply.training)
+                self._held_out = reply.held_out or self._held_out
+        if any(one.batch_size == about.base_size for one in self._trainings):
+            self._keep_trainings(about)
+        why_not = [reply.held_out for reply in replies if reply.training is None]
+        if why_not:
+            self._give_up(why_not[0])
+        return not why_not
 
     def _training_seconds(self, about: contest.Contest) -> float | None:
         """Seconds of each training; None where the time that is left can't tell any two sizes apart."""
@@ -163,8 +176,10 @@ class Assessment:
         least = _FEWEST_STEPS * slowest
         useful = _EPOCHS * self._epoch_seconds(about)
         for trainings in (contest.MOST_SIZES, _FEWEST_TRAININGS):
-            if self._left / trainings >= least:
-                return min(self._left / trainings, max(useful, least))
+            # Where all run at the same time, there is to be time for what they leave open.
+            rounds = max(_FEWEST_TRAININGS, ceil(trainings / self._engine.trainings_at_once))
+            if self._left / rounds >= least:
+                return min(self._left / rounds, max(useful, least))
         return None
 
     def _epoch_seconds(self, about: contest.Contest) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,19 +32,21 @@ class Engine(Protocol):
     """Where trials run: a worker process, or a simulated device in the tests.
 
     `busy_seconds` is the time spent in measurements, the start of sessions and `compile_seconds` excepted.
-    `sizes` is what is known of the samples by now.
+    `sizes` is what is known of the samples by now. `trainings_at_once`: how many short trainings `train_all`
+    runs at the same time.
     """
 
     busy_seconds: float
     compile_seconds: float
     sizes: SampleSizes | None
+    trainings_at_once: int
 
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
     def trace_memory(self, *, without_data: bool = False) -> wire.Traced: ...
     def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise: ...
-    def train(self, command: wire.Train) -> wire.Trained: ...
+    def train_all(self, commands: Sequence[wire.Train]) -> Sequence[wire.Trained]: ...
     def time_loader(self, command: wire.TimeLoader) -> wire.Loaded: ...
     @property
     def fresh(self) -> bool: ...
@@ -84,6 +86,7 @@ class WorkerEngine:
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = None
+        self.trainings_at_once = 1
 
     def open(self) -> Opened:
         """Starts a session if there is none, and tells what it found.
@@ -235,6 +238,10 @@ class WorkerEngine:
             return endings.of_training(command, error.message)
         assert isinstance(reply, wire.Trained)
         return reply
+
+    def train_all(self, commands: Sequence[wire.Train]) -> Sequence[wire.Trained]:
+        """The same for several, in their order. Raises AutobatchError where they can't be run at all."""
+        return tuple(map(self.train, commands))
 
     def time_loader(self, command: wire.TimeLoader) -> wire.Loaded:
         """Seconds from batch to batch of a DataLoader; what keeps it from giving any is the detail."""

@@ -16,11 +16,13 @@ import msgspec
 
 from autobatch.errors import AutobatchError, SavedResultError
 from autobatch.escaping import escaped_json, printable
+from autobatch.fleet import Fleet
 from autobatch.planning.plans import Plan
 from autobatch.records import Recommendation, Trial
 
 SCHEMA = "autobatch/1"
 PLAN_SCHEMA = "autobatch-plan/1"
+FLEET_SCHEMA = "autobatch-fleet/1"
 
 _DAMAGED = "the file was cut short or changed since it was saved; probe again with `--save`"
 
@@ -33,6 +35,11 @@ def render(recommendation: Recommendation) -> str:
 def render_plan(plan: Plan) -> str:
     """One JSON object: `schema`, `ok`: true, and the fields of the plan, `predicted`: true among them."""
     return _encode({"schema": PLAN_SCHEMA, "ok": True, **_plain(plan)})
+
+
+def render_fleet(fleet: Fleet) -> str:
+    """One JSON object: `schema`, `ok`: true, and the fields of the fleet, each kind's answer among them."""
+    return _encode({"schema": FLEET_SCHEMA, "ok": True, **_plain(fleet)})
 
 
 def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:

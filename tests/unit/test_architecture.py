@@ -23,7 +23,7 @@ LAYERS = (
     ("records", "errors", "escaping", "_version"),
     ("formatting", "extent"),
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
-    ("trainings", "contest", "comparison", "advice", "recommender"),
+    ("trainings", "contest", "comparison", "advice", "recommender", "fleet"),
     ("compilation", "precision"),
     (
         *("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses"),
@@ -33,7 +33,7 @@ LAYERS = (
     ("workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
     ("probe", "check", "planning", "reports", "saved", "cache"),
     ("api", "progress"),
-    ("cli", "__main__", "integrations", "distributed"),
+    ("cli", "__main__", "integrations", "distributed", "clusters"),
 )
 # Nothing imports these, and they import nothing but what a user would: they are the user's side.
 ALONE = ("examples",)

@@ -359,3 +359,29 @@ def test_a_raised_learning_rate_is_compared_with_half_of_it_and_the_better_one_r
     assert answer.batch_size == 256
     assert answer.learning_rate_factor == halved
     assert answer.learning_rate == pytest.approx(0.1 * halved)
+
+
+def test_trainings_at_the_same_time_take_the_time_of_one() -> None:
+    alone, together = (SimulatedEngine(replace(machine(), trainings_at_once=count)) for count in (1, 4))
+    limits = Limits(budget_seconds=20.0)
+    found = [assess(engine, timed_curve(), limits) for engine in (alone, together)]
+    assert [one.status for one in found] == [CheckStatus.PASSED] * 2
+    longer, shorter = (engine.train_commands[0].seconds for engine in (together, alone))
+    assert longer > 1.5 * shorter
+    assert together.busy_seconds <= 1.1 * limits.budget_seconds
+    assert len(together.train_commands) >= len(alone.train_commands)
+
+
+def test_a_training_that_can_not_be_held_leaves_those_beside_it() -> None:
+    class Short(SimulatedEngine):
+        def train(self, command: wire.Train) -> wire.Trained:
+            if command.batch_size >= 256:
+                return wire.Trained(training=None, held_out="the data set is too small")
+            return super().train(command)
+
+    found = assess(Short(replace(machine(), trainings_at_once=4)), timed_curve(), Limits(budget_seconds=60.0))
+    assert 32 in [one.batch_size for one in found.trainings]
+    assert all(one.batch_size < 256 for one in found.trainings)
+    assert found.critical_batch_size is not None
+    alone = assess(Short(machine()), timed_curve(), Limits(budget_seconds=60.0))
+    assert [one.batch_size for one in alone.trainings] == [32]

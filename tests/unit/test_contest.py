@@ -224,6 +224,70 @@ def test_four_sizes_are_room_for_all_that_may_be_the_best() -> None:
     assert len(set(sizes_of(found))) == 4
 
 
+# Several at the same time
+
+
+def held_together(about: Contest, train: Train, most: int) -> list[tuple[Entry, ...]]:
+    """What was trained at the same time, `most` at most, to the end of the contest."""
+    trainings: list[Training] = []
+    together: list[tuple[Entry, ...]] = []
+    while entries := contests.next_entries(about, trainings, most):
+        assert len(together) < 40
+        together.append(entries)
+        trainings += map(train, entries)
+    return together
+
+
+@settings(max_examples=100, deadline=None)
+@given(about=contests_of_any_kind(), factor=st.floats(0.01, 100.0), most=st.integers(1, 8))
+def test_the_first_of_several_is_the_one_that_comes_next_alone(
+    about: Contest, factor: float, most: int
+) -> None:
+    trainings = held(about, by_the_law(about, factor * about.prior.batch_size))
+    for count in range(len(trainings) + 1):
+        entries = contests.next_entries(about, trainings[:count], most)
+        assert next(iter(entries), None) == next_entry(about, trainings[:count])
+        assert len(entries) <= most
+        assert len({one.batch_size for one in entries}) == len(entries)
+
+
+@settings(max_examples=100, deadline=None)
+@given(about=contests_of_any_kind(), seed=st.integers(0, 2**32), most=st.integers(1, 8))
+def test_several_at_a_time_end_whatever_comes_out(about: Contest, seed: int, most: int) -> None:
+    draw = random.Random(seed)
+    critical = math.exp(draw.uniform(0, 10))
+
+    def arbitrary(entry: Entry) -> Training:
+        outcome = draw.choice([Outcome.OK] * 3 + list(Outcome))
+        return trained(about, entry, critical) if outcome is Outcome.OK else ended(entry, outcome)
+
+    together = held_together(about, arbitrary, most)
+    sizes = [entry.batch_size for entries in together for entry in entries]
+    assert len(set(sizes)) <= MOST_SIZES
+    assert all(sizes.count(size) <= 2 for size in sizes)
+    assert sizes.count(about.base_size) <= 1
+    assert not sizes or sizes[0] == about.base_size
+
+
+def test_the_base_size_and_its_first_rivals_are_trained_at_the_same_time() -> None:
+    wide = contest(prior=prior(200.0, 1.5), base_size=1, own_size=1, hardware=30.0)
+    (first, *_) = held_together(wide, by_the_law(wide, 200.0), 3)
+    assert len(first) == 3
+    assert (first[0].batch_size, first[1].batch_size) == (1, standing(wide, ()).choice)
+
+
+def test_all_that_failed_at_the_same_time_is_tried_again() -> None:
+    about = contest(prior=prior(2000.0, 1.4))
+
+    def only_the_base_size(entry: Entry) -> Training:
+        return trained(about, entry, 2000.0) if entry.batch_size == 32 else ended(entry)
+
+    first, second, *_ = held_together(about, only_the_base_size, 3)
+    rivals = [replace(one, learning_rate_factor=one.learning_rate_factor / 2) for one in first[1:]]
+    assert len(rivals) == 2
+    assert list(second[:2]) == rivals
+
+
 # Sizes that train worse
 
 

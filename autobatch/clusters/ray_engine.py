@@ -1,0 +1,119 @@
+"""`--engine ray`: the climb on the device that is here, the check's trainings on all nodes that have it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from autobatch import devices
+from autobatch.api import EngineMaker
+from autobatch.clusters import ray_cluster
+from autobatch.clusters.ray_cluster import Node
+from autobatch.clusters.ray_nodes import read_node, train_here
+from autobatch.clusters.ray_tasks import run_each
+from autobatch.errors import AutobatchError
+from autobatch.fleet import kind_of
+from autobatch.probe import endings, wire
+from autobatch.probe.runner import WorkerEngine
+from autobatch.records import Limits
+
+# The code of an error that is a training's own failure, and neither the workload's nor the cluster's.
+_LOST = "node_lost"
+
+
+class RayEngine(WorkerEngine):
+    """Runs the check's trainings as tasks of a Ray cluster, all else in a worker process here."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        recipe: wire.Recipe,
+        limits: Limits,
+        device: str | None,
+        environment: dict[str, str],
+        on_output: Callable[[str], None],
+    ) -> None:
+        super().__init__(recipe, limits, device, environment, on_output)
+        self._places = [place for node in nodes for place in node.places]
+        self._there = as_sent(recipe), limits, _any_of(device)
+        self._limit_seconds = (endings.START_TRIALS + 1) * limits.trial_timeout_seconds
+        self.trainings_at_once = len(self._places)
+
+    def train_all(self, commands: Sequence[wire.Train]) -> Sequence[wire.Trained]:
+        """The trainings, each on a device of its own; one that was lost twice is a failed training.
+
+        Of what they take, the longest counts. Raises AutobatchError where the workload can't be made on a
+        node, or no device is free in time.
+        """
+        # What the present session holds, a training on the same device could not have.
+        self.renew()
+        order = [[*self._places[number:], *self._places[:number]] for number in range(len(commands))]
+        limit = max(one.seconds for one in commands) + self._limit_seconds
+        replies = run_each(train_here, [(*self._there, one) for one in commands], order, limit)
+        kept = [_reply(command, reply) for command, reply in zip(commands, replies, strict=True)]
+        self.busy_seconds += max(seconds for _, seconds in kept)
+        return [trained for trained, _ in kept]
+
+
+@contextlib.contextmanager
+def ray_engines(
+    address: str | None, recipe: wire.Recipe, device: str | None, tell: Callable[[str], None]
+) -> Iterator[EngineMaker]:
+    """Makes RayEngines for as long as the block lasts; `tell` hears of nodes that can't be used.
+
+    Raises AutobatchError where there is no cluster, or none of its nodes is like this machine.
+    """
+    accelerated = _any_of(device) != "cpu"
+    with ray_cluster.connected(address, folder_of(recipe)):
+        nodes, left_out = ray_cluster.find_nodes(accelerated=accelerated)
+        for why in left_out:
+            tell(why)
+        yield partial(RayEngine, _alike(nodes, accelerated))
+
+
+def folder_of(recipe: wire.Recipe) -> Path | None:
+    """The folder that has to go to the nodes: that of a model file; None for a module."""
+    path = recipe.target.partition(":")[0]
+    return Path(path).resolve().parent if path.endswith(".py") else None
+
+
+def as_sent(recipe: wire.Recipe) -> wire.Recipe:
+    """The recipe for a node, where a model file lies in the current folder."""
+    if folder_of(recipe) is None:
+        return recipe
+    path, colon, attribute = recipe.target.partition(":")
+    return msgspec.structs.replace(recipe, target=f"{Path(path).name}{colon}{attribute}")
+
+
+def _alike(nodes: Sequence[Node], accelerated: bool) -> list[Node]:
+    """The nodes with the device that is here. Raises AutobatchError where there is none."""
+    here = read_node()
+    own = kind_of(here, cpus=here.cpus, gpus=len(here.gpus) if accelerated else 0)
+    alike = [one for one in nodes if one.kind.device == own.device and one.places]
+    if alike:
+        return alike
+    raise AutobatchError(
+        "no node of the Ray cluster has the device that is measured here",
+        code="no_node_alike",
+        facts=(f"here: {own.name}", *sorted({f"there: {one.kind.name}" for one in nodes})),
+        hint="run it on a node of the kind that you train on; `autobatch fleet` measures every kind",
+    )
+
+
+def _reply(
+    command: wire.Train, reply: tuple[wire.Trained, float] | AutobatchError
+) -> tuple[wire.Trained, float]:
+    if not isinstance(reply, AutobatchError):
+        return reply
+    if reply.code != _LOST:
+        raise reply
+    return endings.of_training(command, reply.message), 0.0
+
+
+def _any_of(device: str | None) -> str | None:
+    """The kind of a device: on another node, Ray says which one of it."""
+    return devices.parse_name(device)[0] if device else None
