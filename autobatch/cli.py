@@ -17,6 +17,7 @@ import click
 
 from autobatch import cache, formatting, saved
 from autobatch._version import __version__
+from autobatch.distributed import meeting as meetings
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
 from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
@@ -133,6 +134,9 @@ def probe(target: str, **options: Any) -> None:
 
     limits = _limits(options)
     recipe = _recipe(target, options)
+    meeting = meetings.of_environment()
+    if not _leads():
+        return _follow(recipe, limits, options["device"], meeting)
     _check_writable(options, target.partition(":")[0])
     quiet = options["quiet"] or options["as_json"]
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=_colour(sys.stderr))
@@ -145,12 +149,13 @@ def probe(target: str, **options: Any) -> None:
                 observer=progress,
                 on_output=progress.print_line,
                 fresh=options["fresh"],
+                meeting=meeting,
             )
     except Interrupted as stopped:
         _hear_no_more_interrupts()
         _show_interrupted(stopped.recommendation, options)
         raise SystemExit(_INTERRUPTED) from None
-    _deliver(found, options)
+    return _deliver(found, options)
 
 
 @cli.command()
@@ -284,6 +289,21 @@ def _hear_no_more_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _leads() -> bool:
+    """True in the first of the ranks that torchrun has started, and where it has started none.
+
+    It speaks for all of them: the others print nothing, and exit alike.
+    """
+    meeting = meetings.of_environment()
+    return meeting is None or meeting.rank == 0
+
+
+def _follow(recipe: Any, limits: Limits, device: str | None, meeting: Any) -> None:
+    from autobatch import api
+
+    api.probe(recipe, limits, device=device, on_output=lambda line: None, meeting=meeting)
+
+
 def _limits(options: dict[str, Any]) -> Limits:
     return Limits(
         memory_bytes=options["memory_limit"],
@@ -394,6 +414,8 @@ def _fail(error: AutobatchError, *, as_json: bool, status: int | None = None) ->
 
 
 def _report(error: AutobatchError, *, as_json: bool) -> None:
+    if not _speaks():
+        return
     if as_json:
         _print(json_report.render_error(error, error.trials))
     else:
@@ -402,7 +424,16 @@ def _report(error: AutobatchError, *, as_json: bool) -> None:
             print(rendered, file=sys.stderr, flush=True)
 
 
+def _speaks() -> bool:
+    try:
+        return _leads()
+    except UsageError:
+        return True  # what is wrong with the rank has to be said by somebody
+
+
 def _print(rendered: str) -> None:
+    if not _speaks():
+        return
     encoding = sys.stdout.encoding or "utf-8"
     with _told_writing():
         sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
