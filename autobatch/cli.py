@@ -7,6 +7,7 @@ import platform
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from autobatch.reports import cache_list, fits, html, text
 from autobatch.reports import json as json_report
 
 _INTERRUPTED = 130
+# torchrun ends all ranks as soon as one has failed: the one that says why needs time to do so.
+_SILENT_SECONDS = 5.0
 _PACKAGE = str(Path(__file__).parent)
 # Set to anything, it shows the traceback of a bug in autobatch.
 _TRACEBACK = "AUTOBATCH_TRACEBACK"
@@ -410,6 +413,8 @@ def _show_interrupted(found: Recommendation | None, options: dict[str, Any]) -> 
 def _fail(error: AutobatchError, *, as_json: bool, status: int | None = None) -> NoReturn:
     _report(error, as_json=as_json)
     _flush()
+    if not _speaks():
+        time.sleep(_SILENT_SECONDS)
     raise SystemExit(error.exit_status if status is None else status)
 
 

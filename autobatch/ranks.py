@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from autobatch.errors import TargetError
+
 
 class Ranks:
     """One rank alone: nothing is exchanged."""
@@ -25,6 +27,9 @@ class Ranks:
     def highest(self, *values: float) -> tuple[float, ...]:
         """Of each value the highest that a rank has given; all ranks have to ask."""
         return values
+
+    def require_alike(self, model: str) -> None:
+        """Raises TargetError, on every rank, where ranks have other models; `model` describes this one's."""
 
 
 class RanksTogether(Ranks):
@@ -61,6 +66,19 @@ class RanksTogether(Ranks):
         told = torch.tensor(values, dtype=torch.float32, device=self._device)
         dist.all_reduce(told, op=dist.ReduceOp.MAX)
         return tuple(told.tolist())
+
+    def require_alike(self, model: str) -> None:
+        """Raises TargetError, on every rank, where ranks have other models; `model` describes this one's."""
+        models: list[str] = [""] * self.count
+        dist.all_gather_object(models, model)
+        other = next((rank for rank, one in enumerate(models) if one != models[0]), None)
+        if other is not None:
+            raise TargetError(
+                "the ranks don't train the same thing",
+                code="ranks_differ",
+                facts=tuple(f"rank {rank}: {models[rank]}" for rank in (0, other)),
+                hint="give every rank the same model file, or the same arguments",
+            )
 
 
 class Loss(nn.Module):

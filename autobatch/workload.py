@@ -335,6 +335,7 @@ class Trainer:
                 hint="measure it in one process, or train it with a `step` of your own",
             )
         self.materialize()
+        self.ranks.require_alike(f"{self._model_name}, {self._count_parameters():,} parameters")
         if self._parts.parallelize is not None:
             self.model = self._parts.parallelize(self.model)
             if not isinstance(self.model, nn.Module):

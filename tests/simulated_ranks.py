@@ -59,7 +59,8 @@ class RankEngine(SimulatedEngine):
 class SimulatedStore:
     """The store as the leader sees it: an order that is put is answered by all other ranks at once.
 
-    `silent`: ranks that don't answer any more, from an order's number on.
+    `silent`: ranks that don't answer any more, from an order's number on; `noticed`: the sessions of others
+    fail with theirs, as where a machine is gone.
     """
 
     def __init__(self, engines: Sequence[RankEngine], network: Network | None = None) -> None:
@@ -69,9 +70,14 @@ class SimulatedStore:
         self._messages: dict[str, bytes] = {}
         self._waited_seconds = 0.0
         self.silent: dict[int, int] = {}
+        self.noticed = False
         self.members: list[Member] = []
         self.orders = 0
         self.messages = 0
+        # What the leader's orders took beyond the work of the slowest rank.
+        self.agreeing_seconds = 0.0
+        self._put = (0.0, 0.0)
+        self._work_seconds = 0.0
 
     @property
     def now_seconds(self) -> float:
@@ -79,6 +85,7 @@ class SimulatedStore:
         return self._engines[0].now_seconds + self._waited_seconds
 
     def put(self, key: str, message: bytes) -> None:
+        self._put = (self.now_seconds, self._engines[0].now_seconds)
         self._wait(self._network.latency_seconds + self._network.store_seconds)
         self._keep(key, message, self.now_seconds)
         if key.startswith("order/"):
@@ -95,6 +102,11 @@ class SimulatedStore:
         self._wait(min(last, deadline) - self.now_seconds + self._network.poll_seconds / 2)
         self._wait(2 * self._network.latency_seconds + len(keys) * self._network.store_seconds)
         self.messages += len(keys)
+        begin, own = self._put
+        work_seconds = max(self._work_seconds, self._engines[0].now_seconds - own)
+        self.agreeing_seconds += self.now_seconds - begin - work_seconds
+        self._put = (self.now_seconds, self._engines[0].now_seconds)
+        self._work_seconds = 0.0
         return {key: self._messages[key] for key in keys if self._arrivals.get(key, deadline + 1) <= deadline}
 
     def has(self, key: str) -> bool:
@@ -115,12 +127,15 @@ class SimulatedStore:
         for member in self.members[1:]:
             engine = self._engines[member.rank]
             if number >= self.silent.get(member.rank, number + 1):
+                if self.noticed:
+                    self._keep(orders.failed_key(number), b"1", begin)
                 continue
             fetched = begin + network.poll_seconds / 2 + network.latency_seconds
             fetched += member.rank * network.store_seconds
             before = engine.now_seconds
             answer = member.answer(number, order)
             took_seconds = engine.now_seconds - before
+            self._work_seconds = max(self._work_seconds, took_seconds)
             ready.append((fetched + took_seconds, member.rank, orders.encode(answer)))
         self._hand_in(number, ready)
 

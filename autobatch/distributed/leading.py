@@ -33,8 +33,9 @@ class RankedEngine:
     def __init__(self, member: Member, limits: Limits) -> None:
         self._member = member
         self._ranks = len(member.roster.places)
-        self._slack_seconds = slack_seconds(limits)
+        self._limits = limits
         self._number = 0
+        self._begun = 0
         self._session = 1
         self._worker = 0
         self._opened: Opened | None = None
@@ -132,7 +133,9 @@ class RankedEngine:
         order = Order(session=self._session, worker=self._worker, asked=asked)
         self._member.transport.put(orders.order_key(self._number), orders.encode(order))
         own = self._member.answer(self._number, order)
-        answers = [own, *self._gather(seconds + self._slack_seconds)]
+        slack = slack_seconds(self._limits, starts=self._begun != self._session)
+        answers = [own, *self._gather(seconds + slack)]
+        self._begun = self._session
         self._count([(one.busy_seconds, one.compile_seconds) for one in answers])
         replies = [one.reply for one in answers]
         if any(map(has_failed, replies)):
@@ -188,10 +191,10 @@ def follow(member: Member, limits: Limits) -> Recommendation:
         member.transport.put(orders.answer_key(number, member.rank), orders.encode(answer))
 
 
-def slack_seconds(limits: Limits) -> float:
-    """What an order may take beside the seconds that it says: a start, compiling, and a try that hangs."""
-    trials = 1 + endings.START_TRIALS + COMPILE_TRIALS
-    return BOOT_TIMEOUT_SECONDS + trials * limits.trial_timeout_seconds
+def slack_seconds(limits: Limits, *, starts: bool) -> float:
+    """What an order may take beside the seconds that it says: a try that hangs, compiling, and a start."""
+    trials = 1 + COMPILE_TRIALS + (endings.START_TRIALS if starts else 0)
+    return (BOOT_TIMEOUT_SECONDS if starts else 0.0) + trials * limits.trial_timeout_seconds
 
 
 def lost_ranks(lost: list[int], ranks: int) -> AutobatchError:
@@ -206,7 +209,7 @@ def lost_ranks(lost: list[int], ranks: int) -> AutobatchError:
 
 def _next_order(member: Member, number: int, limits: Limits) -> bytes:
     # Between two orders the leader may measure something alone.
-    patience_seconds = limits.budget_seconds + 2 * slack_seconds(limits)
+    patience_seconds = limits.budget_seconds + 2 * slack_seconds(limits, starts=True)
     key = orders.order_key(number)
     found = member.transport.get([key], patience_seconds)
     if key not in found:

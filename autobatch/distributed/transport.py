@@ -18,6 +18,11 @@ _POLL_SECONDS = 0.005
 _ASKING_SECONDS = 50e-6
 
 
+def poll_seconds(ranks: int) -> float:
+    """Seconds from one question for a message to the next, where so many ranks ask the same store."""
+    return max(_POLL_SECONDS, ranks * _ASKING_SECONDS)
+
+
 class Transport(Protocol):
     """A store of messages. A key is written once."""
 
@@ -34,7 +39,7 @@ class StoreTransport:
 
     def __init__(self, store: Store, ranks: int) -> None:
         self._store: Store | None = store
-        self._poll_seconds = max(_POLL_SECONDS, ranks * _ASKING_SECONDS)
+        self._poll_seconds = poll_seconds(ranks)
 
     def put(self, key: str, message: bytes) -> None:
         with _connected():

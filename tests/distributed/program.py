@@ -114,7 +114,7 @@ def arguments(scenario: str, rank: int) -> dict[str, Any]:
         model = Net(width=4096)
         memory_bytes = (40 if rank == int(of_rank) else 400) * MIB
         more["limits"] = Limits(
-            budget_seconds=60.0,
+            budget_seconds=20.0,
             trial_timeout_seconds=60.0,
             memory_bytes=memory_bytes,
             ceiling=True,
