@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "simulate_ranks.json"
 LATENCY_SECONDS = 0.0005
 JOIN_SECONDS = 1.0
 MESSAGE_BYTES = 400
-RANKS = (1, 16, 256, 1024, 4096)
+RANKS = (1, 16, 256, 4096)
 LIMITS = Limits(budget_seconds=60.0)
 # Of all ranks together, in samples.
 CRITICAL = 20_000.0
@@ -61,9 +61,7 @@ class Fleet:
 
 FLEETS = (
     Fleet("alike"),
-    Fleet("stragglers", spread=0.05, slow=0.01),
     Fleet("unequal memory", less_memory=0.2),
-    Fleet("failures", crashes=0.001),
     Fleet("all of these", spread=0.05, slow=0.01, less_memory=0.2, crashes=0.001),
     Fleet("a rank is lost", lost=True),
 )

@@ -38,6 +38,7 @@ class RankEngine(SimulatedEngine):
         super().__init__(machine)
         self._join_seconds = join_seconds
         self.groups: list[wire.Group | None] = []
+        self.begin_seconds = 0.0
 
     @property
     def now_seconds(self) -> float:
@@ -123,7 +124,7 @@ class SimulatedStore:
     def _answer(self, number: int, order: orders.Order) -> None:
         """All other ranks fetch an order one after the other, do it at once, and answer."""
         network, begin = self._network, self.now_seconds
-        ready: list[tuple[float, int, bytes]] = []
+        ready: list[tuple[float, float, int, bytes]] = []
         for member in self.members[1:]:
             engine = self._engines[member.rank]
             if number >= self.silent.get(member.rank, number + 1):
@@ -132,20 +133,20 @@ class SimulatedStore:
                 continue
             fetched = begin + network.poll_seconds / 2 + network.latency_seconds
             fetched += member.rank * network.store_seconds
-            before = engine.now_seconds
+            engine.begin_seconds = engine.now_seconds
             answer = member.answer(number, order)
-            took_seconds = engine.now_seconds - before
-            self._work_seconds = max(self._work_seconds, took_seconds)
-            ready.append((fetched + took_seconds, member.rank, orders.encode(answer)))
-        self._hand_in(number, ready)
+            took_seconds = engine.now_seconds - engine.begin_seconds
+            ready.append((fetched, took_seconds, member.rank, orders.encode(answer)))
+        self._hand_in(number, begin, ready)
 
-    def _hand_in(self, number: int, ready: Sequence[tuple[float, int, bytes]]) -> None:
-        """The answers, through a store that takes one after the other."""
+    def _hand_in(self, number: int, begin: float, ready: Sequence[tuple[float, float, int, bytes]]) -> None:
+        """The answers, through a store that takes one after the other; a failure ends the work of all."""
         failed = self._arrivals.get(orders.failed_key(number))
+        most_seconds = float("inf") if failed is None else failed - begin + _STOPPED_SECONDS
+        self._work_seconds = max((min(took, most_seconds) for _, took, _, _ in ready), default=0.0)
         free = 0.0
-        for at_seconds, rank, answer in sorted(ready):
-            if failed is not None:
-                at_seconds = min(at_seconds, max(failed, 0.0) + _STOPPED_SECONDS)
+        arriving = sorted((at + min(took, most_seconds), rank, answer) for at, took, rank, answer in ready)
+        for at_seconds, rank, answer in arriving:
             free = max(free, at_seconds + self._network.latency_seconds) + self._network.store_seconds
             self._keep(orders.answer_key(number, rank), answer, free)
 
@@ -158,8 +159,9 @@ class RankView:
         self._engine = engine
 
     def put(self, key: str, message: bytes) -> None:
-        if not self._store.has(key):
-            self._store._keep(key, message, self._store.now_seconds)
+        at_seconds = self._store.now_seconds + self._engine.now_seconds - self._engine.begin_seconds
+        if at_seconds < self._store._arrivals.get(key, float("inf")):
+            self._store._keep(key, message, at_seconds)
 
     def get(self, keys: Sequence[str], timeout_seconds: float, *, unless: str = "") -> dict[str, bytes]:
         raise NotImplementedError("orders are handed to the members")

@@ -42,7 +42,10 @@ class Meeting:
 
         Raises AutobatchError where some of them don't come in time.
         """
-        store, prefix = self._own_prefix(timeout_seconds)
+        try:
+            store, prefix = self._own_prefix(timeout_seconds)
+        except (RuntimeError, ValueError) as error:
+            raise _unreachable(os.environ.get("MASTER_ADDR", ""), error) from error
         lobby = StoreTransport(_prefixed(prefix, store), self.ranks)
         lobby.put(orders.hello_key(self.rank), orders.encode(Hello(machine=socket.gethostname())))
         if self.rank == 0:
@@ -50,7 +53,7 @@ class Meeting:
         else:
             found = lobby.get([orders.ROSTER], 2 * timeout_seconds)
             if orders.ROSTER not in found:
-                raise _missing([0], self.ranks, timeout_seconds)
+                raise self._missing([0], timeout_seconds)
             roster = orders.decode_roster(found[orders.ROSTER])
             transport = StoreTransport(_connect(roster.host, roster.port, timeout_seconds), self.ranks)
         try:
@@ -76,7 +79,7 @@ class Meeting:
         found = lobby.get(keys, timeout_seconds)
         missing = [rank for rank, key in enumerate(keys) if key not in found]
         if missing:
-            raise _missing(missing, self.ranks, timeout_seconds)
+            raise self._missing(missing, timeout_seconds)
         machines = [orders.decode_hello(found[key]).machine for key in keys]
         together = len(set(machines)) == 1
         host = "127.0.0.1" if together else os.environ.get("MASTER_ADDR") or machines[0]
@@ -84,6 +87,17 @@ class Meeting:
         roster = Roster(places=places(machines), host=host, port=store.port)
         lobby.put(orders.ROSTER, orders.encode(roster))
         return StoreTransport(store, self.ranks), roster
+
+    def _missing(self, missing: list[int], timeout_seconds: float) -> AutobatchError:
+        hint = "start it with torchrun on all machines; to measure one process alone, unset `RANK`"
+        if self.in_group:
+            hint = "call `autobatch.find` on every rank of the process group; all of them get its answer"
+        return AutobatchError(
+            f"{len(missing):,} of {self.ranks:,} ranks did not come within {timeout_seconds:g} s",
+            code="rank_missing",
+            facts=(f"the first of them: {', '.join(map(str, missing[:8]))}",),
+            hint=hint,
+        )
 
 
 def of_environment(environment: Mapping[str, str] = os.environ) -> Meeting | None:
@@ -154,19 +168,10 @@ def _connect(host: str, port: int, timeout_seconds: float) -> Store:
         raise _unreachable(host, error) from error
 
 
-def _unreachable(host: str, error: RuntimeError) -> AutobatchError:
+def _unreachable(host: str, error: Exception) -> AutobatchError:
     return AutobatchError(
         "the ranks can't reach the first one",
         code="rank_lost",
         facts=(f"at `{host}`", str(error).partition("\n")[0]),
         hint="set `MASTER_ADDR` to a name of its machine that all others know",
-    )
-
-
-def _missing(missing: list[int], ranks: int, timeout_seconds: float) -> AutobatchError:
-    return AutobatchError(
-        f"{len(missing):,} of {ranks:,} ranks did not come within {timeout_seconds:g} s",
-        code="rank_missing",
-        facts=(f"the first of them: {', '.join(map(str, missing[:8]))}",),
-        hint="call `autobatch.find` on every rank of the process group; all of them get its answer",
     )

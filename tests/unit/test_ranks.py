@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 
 import msgspec
@@ -334,6 +335,20 @@ def test_torchruns_variables_name_the_ranks() -> None:
     for wrong in ({"RANK": "4"}, {"RANK": "x"}, {"WORLD_SIZE": "0"}):
         with pytest.raises(UsageError, match="don't name a rank"):
             of_environment({**TORCHRUN, **wrong})
+
+
+def test_without_a_first_rank_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        variables = {**TORCHRUN, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(one.getsockname()[1])}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(AutobatchError, match="can't reach the first one") as told,
+            Meeting(1, 4, False).met(1),
+        ):
+            pytest.fail("nobody is there")
+    assert told.value.code == "rank_lost"
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=9))
