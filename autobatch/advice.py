@@ -8,6 +8,7 @@ from autobatch import law as law_of_time
 from autobatch.comparison import matched_in
 from autobatch.formatting import format_rate, format_short_duration
 from autobatch.records import Loader, Recommendation, StepCount, Trial, Workload
+from autobatch.scaling import per_rank
 
 # A decay that averages over that many times more or fewer samples than before is worth a word.
 _MUCH = 8.0
@@ -15,11 +16,11 @@ _FEWEST_STEPS_AN_EPOCH = 10
 _UNSTEADY = 1.5
 
 
-def restated(workload: Workload, global_batch: int) -> tuple[StepCount, ...]:
-    """The schedule's steps for the new batch size: as many samples as before."""
-    if workload.batch_size is None or workload.batch_size == global_batch:
+def restated(workload: Workload, batch_size: int) -> tuple[StepCount, ...]:
+    """The schedule's steps for the new batch size of a rank's step: as many samples as before."""
+    if workload.batch_size is None or workload.batch_size == batch_size:
         return ()
-    share = workload.batch_size / global_batch
+    share = workload.batch_size / batch_size
     return tuple(
         StepCount(name=one.name, steps=max(1, round(one.steps * share))) for one in workload.schedule
     )
@@ -85,10 +86,11 @@ def _few_steps(answer: Recommendation) -> list[str]:
     if size is None:
         return []
     epochs, matched = answer.workload.epochs, None
-    if answer.check is not None:
-        matched = matched_in(answer.check)
-    if epochs and matched and answer.check and answer.check.critical_batch_size:
-        minimum = law_of_time.minimum_steps(matched.steps, answer.check.critical_batch_size)
+    check = None if answer.check is None else per_rank(answer.check, answer.world_size)
+    if check is not None:
+        matched = matched_in(check)
+    if epochs and matched and check and check.critical_batch_size:
+        minimum = law_of_time.minimum_steps(matched.steps, check.critical_batch_size)
         if law_of_time.leaves_few_steps(epochs, size, batch, minimum):
             return [
                 f"{epochs:g} epochs at {batch:,} are only {epochs * size / batch:,.0f} steps, and the loss "
@@ -101,8 +103,9 @@ def _few_steps(answer: Recommendation) -> list[str]:
 
 
 def _changed_decays(answer: Recommendation) -> list[str]:
-    own, batch = answer.workload.batch_size, answer.global_batch_size
-    if own is None or max(own, batch) < _MUCH * min(own, batch):
+    present, batch = answer.workload.batch_size, answer.global_batch_size
+    own = (present or batch) * answer.world_size
+    if present is None or max(own, batch) < _MUCH * min(own, batch):
         return []
     times = f"{batch / own:g} times as many" if batch > own else f"1/{own / batch:g} of the"
     return [
@@ -125,7 +128,8 @@ def _learning_rate(answer: Recommendation) -> list[str]:
     check, workload = answer.check, answer.workload
     if check is None or check.critical_batch_size is None or check.batch_size is None:
         return []
-    if answer.global_batch_size == (workload.batch_size or check.batch_size):
+    meant_for = (workload.batch_size or check.batch_size) * answer.world_size
+    if answer.global_batch_size == meant_for:
         return []
     if law_of_time.learning_rate_power(workload.optimizer) is None:
         return [
@@ -134,7 +138,7 @@ def _learning_rate(answer: Recommendation) -> list[str]:
         ]
     if workload.batch_size is None:
         return [
-            f"no present batch size is known: the learning rate is taken as meant for {check.batch_size:,}; "
+            f"no present batch size is known: the learning rate is taken as meant for {meant_for:,}; "
             "name yours with `batch_size`"
         ]
     return []

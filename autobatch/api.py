@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psutil
 
-from autobatch import cache, devices
+from autobatch import cache, devices, scaling
 from autobatch._version import __version__
 from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
+from autobatch.distributed import communication
+from autobatch.distributed import meeting as meetings
+from autobatch.distributed.leading import RankedEngine, follow, lead
+from autobatch.distributed.meeting import Meeting
+from autobatch.distributed.member import Member
 from autobatch.errors import UsageError
 from autobatch.escaping import printable_output
 from autobatch.formatting import parse_optimizer, parse_precision
@@ -47,6 +52,8 @@ if TYPE_CHECKING:
 EngineMaker = Callable[[wire.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], WorkerEngine]
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
+# Ranks wait for each other in a collective as long as that many trials: who hangs is ended before.
+_COLLECTIVE_TRIALS = 2
 # For one trace: of a large model it takes minutes where others use the processor.
 _TRACE_SECONDS = 600.0
 # Where the objects of a `find` lie, and where modules are looked for, may be new each time.
@@ -68,6 +75,7 @@ def find(
     epochs: float | None = None,
     schedule: Mapping[str, int] | None = None,
     precision: str | None = None,
+    parallelize: Callable[[nn.Module], nn.Module] | None = None,
     device: str | None = None,
     limits: Limits | None = None,
     fresh: bool = False,
@@ -87,23 +95,36 @@ def find(
     `workload.inferred`. The arguments are copied to the worker and never changed. An answer to the same
     question comes from the cache (`cached` is True then), unless it has to be `fresh`.
 
+    In a running process group of several ranks, every rank has to call it, and all of them get the same
+    answer: the steps that are measured are those of all ranks together, in DistributedDataParallel, or in
+    what `parallelize(model)` returns (for example after `fully_shard(model)`). A model that is wrapped in
+    DistributedDataParallel already is taken out of it, and wrapped anew.
+
     Raises AutobatchError (message, facts, hint) where something has to be repaired, and Interrupted, a
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
     """
     objects = {
-        "model": model,
+        "model": _undistributed(model),
         "dataset": dataset,
         "loss_fn": loss_fn,
         "optimizer": optimizer,
         "collate_fn": collate_fn,
         "val_dataset": val_dataset,
+        "parallelize": parallelize,
         "training_step": training_step,
         "batch_size": batch_size,
         "epochs": epochs,
         "schedule": None if schedule is None else dict(schedule),
     }
     chosen = None if precision is None else parse_precision(precision)
-    return find_of(objects, limits or Limits(), precision=chosen, device=device, fresh=fresh)
+    return find_of(
+        objects,
+        limits or Limits(),
+        precision=chosen,
+        device=device,
+        fresh=fresh,
+        meeting=meetings.of_group(),
+    )
 
 
 def find_of(
@@ -113,10 +134,14 @@ def find_of(
     precision: Precision | None = None,
     device: str | None,
     fresh: bool = False,
+    meeting: Meeting | None = None,
 ) -> Recommendation:
-    """The same for the arguments of `find` by name, and what else integrations know (see targets.Parts)."""
+    """The same for the arguments of `find` by name, and what else integrations know (see targets.Parts).
+
+    With a `meeting`, it is measured with all of its ranks; without one by this process alone.
+    """
     with _sent(objects, precision) as recipe:
-        return probe(recipe, limits, device=device, fresh=fresh)
+        return probe(recipe, limits, device=device, fresh=fresh, meeting=meeting)
 
 
 @contextlib.contextmanager
@@ -224,20 +249,54 @@ def probe(
     on_output: Callable[[str], None] | None = None,
     fresh: bool = False,
     make_engine: EngineMaker = WorkerEngine,
+    meeting: Meeting | None = None,
 ) -> Recommendation:
     """The recommendation for a recipe; `on_output` gets each line that the worker prints.
 
-    It comes from the cache where it can, unless it has to be `fresh`.
+    It comes from the cache where it can, unless it has to be `fresh`. With a `meeting`, all of its ranks
+    measure together and get the same answer; `observer` is heard by the first of them alone.
     """
+    # An error here is raised by every rank, before any of them waits for another.
+    of_a_rank = scaling.limits_of_a_rank(limits, 1 if meeting is None else meeting.ranks)
     engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
-    watch = Watch(observer)
+
+    def search(engine: WorkerEngine | RankedEngine) -> Recommendation:
+        watch = Watch(observer)
+        return _search(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
+
+    try:
+        if meeting is None:
+            return search(engine)
+        with meeting.met(limits.trial_timeout_seconds) as (transport, roster):
+            member = Member(
+                engine, transport, roster, meeting.rank, _COLLECTIVE_TRIALS * limits.trial_timeout_seconds
+            )
+            if meeting.rank:
+                return follow(member, limits)
+            return lead(RankedEngine(member, limits), search)
+    finally:
+        engine.close()
+
+
+def _search(
+    engine: WorkerEngine | RankedEngine,
+    recipe: wire.Recipe,
+    limits: Limits,
+    of_a_rank: Limits,
+    watch: Watch,
+    *,
+    contended: bool,
+    fresh: bool,
+) -> Recommendation:
+    """`of_a_rank`: the limits with one rank's share of the global batch."""
     try:
         slot = _slot(engine, recipe, limits)
         if not fresh and (known := slot.answer()) is not None:
             return known
-        curve = Climb(engine, limits, watch, PROBE_SHARE if limits.check else 1.0).run()
+        curve = Climb(engine, of_a_rank, watch, PROBE_SHARE if limits.check else 1.0).run()
         curve = _loaded(engine, curve, limits, watch)
         check = _check(engine, curve, limits, watch) if limits.check else None
+        curve = _communicated(engine, curve, check, limits, watch)
         curve = _confirmed(engine, curve, check, limits, watch)
     except Interrupted as stopped:
         # A second Ctrl-C must not cost what the first one kept.
@@ -246,12 +305,10 @@ def probe(
         if stopped.curve is not None:
             stopped.recommendation = watch.finish(stopped.curve, limits, contended, stopped.check)
         raise
-    finally:
-        engine.close()
     return slot.keep(watch.finish(curve, limits, contended, check))
 
 
-def _slot(engine: WorkerEngine, recipe: wire.Recipe, limits: Limits) -> cache.Slot:
+def _slot(engine: WorkerEngine | RankedEngine, recipe: wire.Recipe, limits: Limits) -> cache.Slot:
     """The place in the cache for what the engine has opened. Raises like `engine.open`."""
     try:
         opened = engine.open()
@@ -261,20 +318,23 @@ def _slot(engine: WorkerEngine, recipe: wire.Recipe, limits: Limits) -> cache.Sl
     name = ""
     if told.parts:
         asked = {one: getattr(recipe, one) for one in _TOLD_OF_RECIPE}
+        asked |= {"world_size": opened.world_size} if opened.world_size > 1 else {}
         name = cache.name_of(told.parts, limits, opened.device, asked, os.environ)
     return cache.Slot(name, limits, opened.device, opened.workload, why_not=told.detail)
 
 
-def _loaded(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Curve:
+def _loaded(engine: WorkerEngine | RankedEngine, curve: Curve, limits: Limits, watch: Watch) -> Curve:
     """The curve with how its training is loaded. Ctrl-C in it keeps what was measured."""
-    loading = Loading(engine, curve, limits, usable_processors(), watch.checking)
+    # Ranks of one machine share its processors.
+    ranks = engine.local_ranks if isinstance(engine, RankedEngine) else 1
+    loading = Loading(engine, curve, limits, max(1, usable_processors() // ranks), watch.checking)
     try:
         return replace(curve, loader=loading.run())
     except KeyboardInterrupt:
         raise Interrupted(replace(curve, loader=loading.loader)) from None
 
 
-def _check(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> Check:
+def _check(engine: WorkerEngine | RankedEngine, curve: Curve, limits: Limits, watch: Watch) -> Check:
     """The generalization check. Ctrl-C in it keeps the curve, and what it has come to."""
     assessment = Assessment(engine, curve, limits, watch.checking)
     try:
@@ -283,8 +343,23 @@ def _check(engine: WorkerEngine, curve: Curve, limits: Limits, watch: Watch) -> 
         raise Interrupted(curve, assessment.check) from None
 
 
+def _communicated(
+    engine: WorkerEngine | RankedEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
+) -> Curve:
+    """The curve with what ranks pay for training together. Ctrl-C in it keeps all that was measured."""
+    if not isinstance(engine, RankedEngine):
+        return curve
+    watch.checking("timing the communication of the ranks")
+    try:
+        size = recommend(curve, check, limits).batch_size
+        found = communication.measure(engine, size, limits.trial_timeout_seconds)
+    except KeyboardInterrupt:
+        raise Interrupted(curve, check) from None
+    return replace(curve, communication=found)
+
+
 def _confirmed(
-    engine: WorkerEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
+    engine: WorkerEngine | RankedEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
 ) -> Curve:
     """The curve with its recommended size confirmed. Ctrl-C in it keeps all that was measured."""
     watch.checking("confirming the answer in a fresh process")
@@ -352,6 +427,11 @@ def new_engine(
     contended = kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
     environment = worker_environment(kind, contended=contended)
     return make_engine(recipe, limits, device, environment, on_output or _to_stderr), contended
+
+
+def _undistributed(model: Any) -> Any:
+    """The model in a DistributedDataParallel; any other as it is."""
+    return model.module if type(model).__name__ == "DistributedDataParallel" else model
 
 
 def _to_stderr(line: str) -> None:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ import click
 
 from autobatch import cache, formatting, saved
 from autobatch._version import __version__
+from autobatch.distributed import meeting as meetings
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
 from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
@@ -24,6 +26,8 @@ from autobatch.reports import cache_list, fits, fleet_table, html, text
 from autobatch.reports import json as json_report
 
 _INTERRUPTED = 130
+# torchrun ends all ranks as soon as one has failed: the one that says why needs time to do so.
+_SILENT_SECONDS = 5.0
 _PACKAGE = str(Path(__file__).parent)
 # Set to anything, it shows the traceback of a bug in autobatch.
 _TRACEBACK = "AUTOBATCH_TRACEBACK"
@@ -144,6 +148,16 @@ def probe(target: str, **options: Any) -> None:
 
     limits = _limits(options)
     recipe = _recipe(target, options)
+    meeting = meetings.of_environment()
+    if meeting is not None and options["engine"] != "local":
+        raise UsageError(
+            "`--engine ray` can't be used under torchrun",
+            code="usage",
+            facts=("the ranks of torchrun train in step, and so do the trainings of the check",),
+            hint="leave `--engine` out",
+        )
+    if not _leads():
+        return _follow(recipe, limits, options["device"], meeting)
     _check_writable(options, target.partition(":")[0])
     quiet = options["quiet"] or options["as_json"]
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=_colour(sys.stderr))
@@ -156,13 +170,14 @@ def probe(target: str, **options: Any) -> None:
                 observer=progress,
                 on_output=progress.print_line,
                 fresh=options["fresh"],
+                meeting=meeting,
                 **chosen,
             )
     except Interrupted as stopped:
         _hear_no_more_interrupts()
         _show_interrupted(stopped.recommendation, options)
         raise SystemExit(_INTERRUPTED) from None
-    _deliver(found, options)
+    return _deliver(found, options)
 
 
 @cli.command("fleet")
@@ -334,6 +349,21 @@ def _hear_no_more_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _leads() -> bool:
+    """True in the first of the ranks that torchrun has started, and where it has started none.
+
+    It speaks for all of them: the others print nothing, and exit alike.
+    """
+    meeting = meetings.of_environment()
+    return meeting is None or meeting.rank == 0
+
+
+def _follow(recipe: Any, limits: Limits, device: str | None, meeting: Any) -> None:
+    from autobatch import api
+
+    api.probe(recipe, limits, device=device, on_output=lambda line: None, meeting=meeting)
+
+
 def _limits(options: dict[str, Any]) -> Limits:
     return Limits(
         memory_bytes=options["memory_limit"],
@@ -456,10 +486,14 @@ def _show_interrupted(found: Recommendation | None, options: dict[str, Any]) -> 
 def _fail(error: AutobatchError, *, as_json: bool, status: int | None = None) -> NoReturn:
     _report(error, as_json=as_json)
     _flush()
+    if not _speaks():
+        time.sleep(_SILENT_SECONDS)
     raise SystemExit(error.exit_status if status is None else status)
 
 
 def _report(error: AutobatchError, *, as_json: bool) -> None:
+    if not _speaks():
+        return
     if as_json:
         _print(json_report.render_error(error, error.trials))
     else:
@@ -468,7 +502,16 @@ def _report(error: AutobatchError, *, as_json: bool) -> None:
             print(rendered, file=sys.stderr, flush=True)
 
 
+def _speaks() -> bool:
+    try:
+        return _leads()
+    except UsageError:
+        return True  # what is wrong with the rank has to be said by somebody
+
+
 def _print(rendered: str) -> None:
+    if not _speaks():
+        return
     encoding = sys.stdout.encoding or "utf-8"
     with _told_writing():
         sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")

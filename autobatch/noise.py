@@ -31,7 +31,7 @@ Units: sizes in samples, gradients in any unit (B_n does not change when the los
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log, sqrt
 from statistics import fmean, variance
 
@@ -132,6 +132,11 @@ def noise_scale(
     low, high = _interval(signal, noise, left_out)
     known = signal > 0 and noise > 0
     return _result(noise / signal if known else inf, low, high, chunks, chunk_size)
+
+
+def per_rank(noise: NoiseScale, ranks: int) -> NoiseScale:
+    """The noise scale in samples of each rank where so many average their gradients."""
+    return replace(noise, batch_size=noise.batch_size / ranks, low=noise.low / ranks, high=noise.high / ranks)
 
 
 def samples_wanted(noise: NoiseScale | None, dataset_size: int) -> int:

@@ -51,7 +51,11 @@ class Progress(Observer):
 
     def opened(self, opened: Opened) -> None:
         self._workload = opened.workload
-        self._say(text.header(opened.device, opened.workload), "", text.column_titles(opened.workload))
+        self._say(
+            text.header(opened.device, opened.workload, ranks=opened.world_size),
+            "",
+            text.column_titles(opened.workload),
+        )
 
     def trying(self, batch_size: int) -> None:
         self._show(f"trying batch size {batch_size:,}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
-from autobatch import advice, comparison, contest, search
+from autobatch import advice, comparison, contest, scaling, search
 from autobatch import law as law_of_time
 from autobatch import trainings as evidence
 from autobatch.comparison import Outlook
@@ -18,6 +18,7 @@ from autobatch.records import (
     Objective,
     Outcome,
     Recommendation,
+    Scaling,
     Trial,
     Workload,
 )
@@ -34,14 +35,17 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     With a check it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B); the
     user's own size where that is within a tie of it; none that trained worse. Without one the choice comes
     from the throughput curve alone: its knee, the smallest size within 5% of the best throughput. A target
-    (`global_batch`) is met exactly, by accumulation where it does not fit at once.
+    (`global_batch`) is met exactly, by accumulation where it does not fit at once. With several ranks sizes
+    are those of one rank, and what is said about learning is about the global batch (see autobatch.scaling).
     """
-    limits = limits or Limits()
+    limits, ranks = limits or Limits(), curve.world_size
+    target = scaling.limits_of_a_rank(limits, ranks).global_batch
+    check = None if check is None else scaling.per_rank(check, ranks)
     passed = _passed(curve)
     warnings = list(curve.warnings)
     outlook = None
-    if limits.global_batch is not None:
-        chosen, why = _for_target(passed, limits.global_batch, warnings)
+    if target is not None:
+        chosen, why = _for_target(passed, target, ranks, warnings)
     elif limits.objective is Objective.MEMORY:
         chosen, why = _largest(passed)
     elif limits.objective is Objective.THROUGHPUT:
@@ -51,35 +55,56 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
         outlook = comparison.outlook(passed, allowed, check, curve.workload.batch_size)
         chosen, why = _soonest(allowed, outlook) if outlook else _knee(allowed)
     accumulation = 1
-    if limits.global_batch is not None and limits.global_batch % chosen.batch_size == 0:
-        accumulation = limits.global_batch // chosen.batch_size
-    global_batch = chosen.batch_size * accumulation
-    factor = _learning_rate_factor(curve.workload, check, global_batch)
+    if target is not None and target % chosen.batch_size == 0:
+        accumulation = target // chosen.batch_size
+    of_a_rank = chosen.batch_size * accumulation
+    factor = _learning_rate_factor(curve.workload, check, of_a_rank)
     rate = curve.workload.learning_rate
     answer = Recommendation(
         batch_size=chosen.batch_size,
         accumulation_steps=accumulation,
-        world_size=1,
-        global_batch_size=global_batch,
+        world_size=ranks,
+        global_batch_size=of_a_rank * ranks,
         learning_rate=None if factor is None or rate is None else factor * rate,
         learning_rate_factor=factor,
         ceiling=curve.ceiling,
         trials=curve.trials,
-        check=comparison.with_candidates(check, passed, chosen, curve.ceiling),
+        check=_checked(comparison.with_candidates(check, passed, chosen, curve.ceiling), ranks),
         why=why,
         warnings=(),
-        limited_by=_limit(passed, chosen, curve, check, outlook) if limits.global_batch is None else None,
+        limited_by=_limit(passed, chosen, curve, check, outlook) if target is None else None,
         step_time=comparison.step_time(passed),
         tokens_per_second=_tokens_per_second(curve.workload, chosen),
-        schedule=advice.restated(curve.workload, global_batch),
+        schedule=advice.restated(curve.workload, of_a_rank),
         loader=curve.loader,
+        communication=curve.communication,
         workload=curve.workload,
         device=curve.device,
         limits=limits,
     )
     if outlook is not None:
-        answer = _compared(answer, outlook)
+        answer = replace(_compared(answer, outlook), scaling=_scaling(answer, outlook))
     return replace(answer, warnings=(*warnings, *advice.doubts(answer, chosen)))
+
+
+def _checked(check: Check | None, ranks: int) -> Check | None:
+    return None if check is None else scaling.over_ranks(check, ranks)
+
+
+def _scaling(answer: Recommendation, outlook: Outlook) -> Scaling | None:
+    """What more devices or fewer would do; None where the cost of their communication is not known."""
+    if answer.communication is None:
+        return None
+    ranks = answer.world_size
+    return scaling.predict(
+        tuple(outlook.times),
+        answer.batch_size,
+        ranks * outlook.critical,
+        outlook.law,
+        ranks,
+        answer.communication,
+        answer.workload,
+    )
 
 
 def _passed(curve: Curve) -> list[Trial]:
@@ -183,12 +208,14 @@ def _largest(passed: Sequence[Trial]) -> tuple[Trial, str]:
     return max(passed, key=lambda trial: trial.batch_size), "the largest size that fits, as asked for"
 
 
-def _for_target(passed: Sequence[Trial], target: int, warnings: list[str]) -> tuple[Trial, str]:
-    """The size that makes up the target: all of it at once if it fits, else the quickest of its divisors."""
+def _for_target(passed: Sequence[Trial], target: int, ranks: int, warnings: list[str]) -> tuple[Trial, str]:
+    """The size that makes up one rank's part of the target: all at once if it fits, else its best divisor."""
     divisors = [trial for trial in passed if target % trial.batch_size == 0]
     if not divisors:
         chosen = max(passed, key=lambda trial: trial.batch_size)
-        warnings.append(f"no size that was measured divides the global batch size {target:,}; it is not met")
+        warnings.append(
+            f"no size that was measured divides the global batch size {target * ranks:,}; it is not met"
+        )
         return chosen, "the largest size that was measured"
     best = max(divisors, key=_rate)
     near = [trial for trial in divisors if _rate(trial) >= (1 - TOLERANCE) * _rate(best)]
@@ -196,9 +223,9 @@ def _for_target(passed: Sequence[Trial], target: int, warnings: list[str]) -> tu
         [*near, *(t for t in divisors if t.batch_size == target)], key=lambda trial: trial.batch_size
     )
     if chosen.batch_size == target:
-        return chosen, f"the global batch size {target:,} fits at once"
+        return chosen, f"the global batch size {target * ranks:,} fits at once"
     return chosen, (
-        f"the global batch size {target:,} does not fit at once; {chosen.batch_size:,} divides it "
+        f"the global batch size {target * ranks:,} does not fit at once; {chosen.batch_size:,} divides it "
         "and has the best throughput of the sizes that do"
     )
 

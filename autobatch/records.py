@@ -362,8 +362,54 @@ class Loader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Communication:
+    """What a step costs more because ranks train together, measured in turns at one batch size of each rank.
+
+    `step_seconds` with gradients exchanged, `alone_seconds` the same step on all ranks without it.
+    """
+
+    batch_size: int
+    step_seconds: float
+    alone_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """What is not hidden behind the computation; noise can't make it negative."""
+        return max(0.0, self.step_seconds - self.alone_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCount:
+    """Predicted, not measured: a number of devices with its best batch size of each.
+
+    `relative_time`: to the same loss, in units of that with the ranks that were measured.
+    """
+
+    devices: int
+    batch_size: int
+    global_batch_size: int
+    relative_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Predicted time to the same loss over the number of devices, ascending.
+
+    `useful_devices`: beyond these another one makes it longer; None where none of the numbers that were
+    looked at does.
+    """
+
+    counts: tuple[DeviceCount, ...]
+    useful_devices: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """All that a probe measured, in the order in which it was measured."""
+    """All that a probe measured, in the order in which it was measured.
+
+    With `world_size` ranks, every trial is a step of all of them together: its batch size is that of one
+    rank, its time that of the slowest, its memory the most that one of them took.
+    """
 
     trials: tuple[Trial, ...]
     ceiling: Ceiling
@@ -371,6 +417,8 @@ class Curve:
     device: Device
     warnings: tuple[str, ...] = ()
     loader: Loader | None = None
+    world_size: int = 1
+    communication: Communication | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -445,12 +493,12 @@ class Candidate:
 class Check:
     """The generalization check: what a larger batch costs in statistical efficiency.
 
-    `detail` says what was done, or why not. `noise_scale` (the last one measured) and
-    `critical_batch_size` are in samples; `interval` is the latter's, at 90%, its upper end None where it
-    is open; `log_sd` is the standard deviation of its logarithm; the trainings have their say in all three.
-    All are None where nothing was found. `batch_size` is what the trainings are judged against: the present
-    size, or what stands for it where that is unknown or does not fit. `held_out` says which samples the
-    trainings were judged on.
+    `detail` says what was done, or why not. `noise_scale` (the last one measured) and `critical_batch_size`
+    are in samples of an optimizer step, over all ranks; all other sizes are those of one rank. `interval` is
+    the critical batch size's, at 90%, its upper end None where it is open; `log_sd` is the standard deviation
+    of its logarithm; the trainings have their say in all three. All are None where nothing was found.
+    `batch_size` is what the trainings are judged against: the present size, or what stands for it where that
+    is unknown or does not fit. `held_out` says which samples the trainings were judged on.
     """
 
     status: CheckStatus
@@ -505,8 +553,9 @@ class Recommendation:
     user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
     worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
     was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
-    `tokens_per_second` is there for sequences, `loader` where loading takes a share of the step. `cached`:
-    nothing was measured now; it is the answer of `environment.started_at`, from the cache.
+    `tokens_per_second` (of one rank) is there for sequences, `loader` where loading takes a share of the
+    step. `communication` and `scaling` are there with several ranks. `cached`: nothing was measured now; it
+    is the answer of `environment.started_at`, from the cache.
     """
 
     batch_size: int
@@ -528,6 +577,8 @@ class Recommendation:
     tokens_per_second: float | None = None
     schedule: tuple[StepCount, ...] = ()
     loader: Loader | None = None
+    communication: Communication | None = None
+    scaling: Scaling | None = None
     workload: Workload
     device: Device
     limits: Limits = field(default_factory=Limits)

@@ -41,8 +41,9 @@ _LONGEST_TOLD = 2000
 class Parts:
     """What a target gives. `make_model` returns a model to train; `made` is the one that exists already.
 
-    `loader` is None where the data set did not come in a DataLoader. `prepared`: the data have been set up by
-    who sends them. `remarks`: what has to be told of a training that was taken from a framework.
+    `loader` is None where the data set did not come in a DataLoader. `parallelize` makes of a model on its
+    device what several ranks train, in place of DistributedDataParallel. `prepared`: the data have been set
+    up by who sends them. `remarks`: what has to be told of a training that was taken from a framework.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Parts:
     training_step: Callable[..., Any] | None = None
     evaluation_step: Callable[..., Any] | None = None
     step: Callable[..., Any] | None = None
+    parallelize: Callable[[nn.Module], nn.Module] | None = None
     batch_size: int | None = None
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
@@ -92,6 +94,7 @@ def load_parts(target: str) -> Parts:
         make_optimizers=getattr(module, "make_optimizers", None),
         training_step=getattr(module, "training_step", None),
         step=getattr(module, "step", None),
+        parallelize=getattr(module, "parallelize", None),
         batch_size=_present_batch_size(module, dataset),
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),

@@ -23,6 +23,7 @@ from autobatch.keras_models import compiled
 from autobatch.loaders import LoaderSettings
 from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of, widened
 from autobatch.precision import Arithmetic
+from autobatch.ranks import Loss, Ranks
 from autobatch.records import Precision, SampleSizes, Workload
 from autobatch.samples import Samples, StreamedSamples, StreamEndedError
 from autobatch.targets import Parts
@@ -47,8 +48,10 @@ class Trainer:
         val_samples: Samples | None,
         device: str,
         on_phase: Callable[[str], None] = lambda name: None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._parts = parts
+        self.ranks = ranks or Ranks()
         self._samples = samples
         self._val_samples = val_samples
         self._device = device
@@ -66,8 +69,11 @@ class Trainer:
             compilation.lift_limits()
         self.model.train()
         self._keras = self._open_keras()
+        self._model_name, self._parameters = compilation.name_of(self.model), self._count_parameters()
         self._loss_name, self._loss = self._choose_loss()
+        self._parallelize()
         self.optimizers = self._make_optimizers()
+        self._replica = self._replicated()
         for optimizer in self.optimizers:
             optimizer.register_step_post_hook(self._count_step)
 
@@ -126,8 +132,8 @@ class Trainer:
         """What was found and what was filled in."""
         return Workload(
             target=self._parts.name,
-            model=compilation.name_of(self.model),
-            parameters=self._count_parameters(),
+            model=self._model_name,
+            parameters=self._parameters,
             loss=self._loss_name,
             optimizer=optimizers.names(self.optimizers),
             learning_rate=optimizers.learning_rate(self.optimizers),
@@ -178,7 +184,7 @@ class Trainer:
         self._enter("forward")
         batch = to_device(batch, self._device)
         if self._parts.step is not None:
-            loss = self._parts.step(self.model, self._optimizer_argument(), batch)
+            loss = self._parts.step(self._replica, self._optimizer_argument(), batch)
             return loss.detach() if isinstance(loss, torch.Tensor) else None
         if self._keras is not None:
             return self._keras_step(self._keras, batch)
@@ -210,10 +216,31 @@ class Trainer:
 
     def _backward(self, batch: Any) -> torch.Tensor:
         with self.arithmetic.autocast():
-            loss = self._loss(batch)
+            loss: torch.Tensor = self._replica(batch)
         self._enter("backward")
         self.arithmetic.backward(loss)
         return loss
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """A context in which a step exchanges nothing with other ranks, whose weights then differ.
+
+        Raises TargetError where the ranks are the user's own affair.
+        """
+        if self._parts.parallelize is not None:
+            raise TargetError(
+                "what `parallelize` returns can't be stepped without its communication",
+                code="own_parallelism",
+            )
+        replica, self._replica = self._replica, self._unreplicated()
+        try:
+            yield
+        finally:
+            self._replica = replica
+
+    def highest(self, *values: float) -> tuple[float, ...]:
+        """Of each value the highest that a rank has given; all ranks have to ask."""
+        return self.ranks.highest(*values)
 
     def warm_up(self, batch: Any) -> bool:
         """Compiles what this batch needs, and finds a scale for its gradients, which a training does once.
@@ -296,6 +323,37 @@ class Trainer:
     def _enter(self, phase: str) -> None:
         self.phase = phase
         self.on_phase(phase)
+
+    def _parallelize(self) -> None:
+        """Hands the model to the user's `parallelize`. Raises TargetError for what ranks can't share."""
+        if self.ranks.count == 1:
+            return
+        if self._keras is not None:
+            raise TargetError(
+                "a Keras model can't be measured on several ranks",
+                code="keras_ranks",
+                hint="measure it in one process, or train it with a `step` of your own",
+            )
+        self.materialize()
+        self.ranks.require_alike(f"{self._model_name}, {self._count_parameters():,} parameters")
+        if self._parts.parallelize is not None:
+            self.model = self._parts.parallelize(self.model)
+            if not isinstance(self.model, nn.Module):
+                raise TargetError(
+                    f"`parallelize` returned a {type(self.model).__name__}, not an nn.Module",
+                    code="not_a_model",
+                    hint="return the model from it",
+                )
+            self._inferred.append(f"parallelized by `parallelize` on {self.ranks.count} ranks")
+
+    def _replicated(self) -> Callable[..., Any]:
+        """What a training step calls: the loss of a batch, or the model for a loop of the user's own."""
+        if self.ranks.count == 1 or self._parts.parallelize is not None:
+            return self._unreplicated()
+        return self.ranks.replicated(Loss(self.model, self._loss) if self._parts.step is None else self.model)
+
+    def _unreplicated(self) -> Callable[..., Any]:
+        return self._loss if self._parts.step is None else self.model
 
     def _count_step(self, *_: Any) -> None:
         self.optimizer_steps += 1

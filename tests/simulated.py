@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import ceil, log
 
@@ -242,6 +243,13 @@ class SimulatedTrainer:
     def warm_up(self, batch: int) -> bool:
         """Nothing compiles here, and no gradient overflows."""
         return False
+
+    def highest(self, *values: float) -> tuple[float, ...]:
+        """There is one rank here."""
+        return values
+
+    def alone(self) -> nullcontext[None]:
+        return nullcontext()
 
     def step(self, batch: int) -> None:
         self.phase = "forward"

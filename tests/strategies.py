@@ -10,9 +10,11 @@ from autobatch.records import (
     Ceiling,
     Check,
     CheckStatus,
+    Communication,
     Comparison,
     Decay,
     Device,
+    DeviceCount,
     Environment,
     Evaluation,
     Gain,
@@ -25,6 +27,7 @@ from autobatch.records import (
     Outcome,
     Recommendation,
     SampleSizes,
+    Scaling,
     SequenceLengths,
     StepCount,
     StepTime,
@@ -255,6 +258,26 @@ def recommendations(
         runner_up=draw(st.none() | comparisons()),
         regret_bound=draw(st.none() | floats),
         limited_by=draw(st.none() | st.sampled_from(AnswerLimit)),
+        communication=draw(
+            st.none() | st.builds(Communication, batch_size=SIZES, step_seconds=floats, alone_seconds=floats)
+        ),
+        scaling=draw(
+            st.none()
+            | st.builds(
+                Scaling,
+                counts=st.lists(
+                    st.builds(
+                        DeviceCount,
+                        devices=COUNTS,
+                        batch_size=SIZES,
+                        global_batch_size=COUNTS,
+                        relative_time=floats,
+                    ),
+                    max_size=3,
+                ).map(tuple),
+                useful_devices=st.none() | COUNTS,
+            )
+        ),
         step_time=draw(
             st.none()
             | st.builds(StepTime, fixed_seconds=floats, sample_seconds=floats, relative_error=floats)

@@ -13,6 +13,7 @@ from autobatch.law import learning_rate_power, scaled_learning_rate
 from autobatch.probe import wire
 from autobatch.probe.runner import Engine
 from autobatch.records import Check, CheckStatus, Curve, Limits, Objective, Outcome, Training, Trial
+from autobatch.scaling import over_ranks, share_of_dataset
 from autobatch.timing import timed
 
 _DEFAULT_BATCH_SIZE = 32
@@ -40,7 +41,12 @@ _PARTS = 8
 
 
 class Assessment:
-    """One check of one curve. `check` says at any time what it has come to."""
+    """One check of one curve. `check` says at any time what it has come to.
+
+    With several ranks, the trainings are those of all of them together. The noise is that of one rank alone:
+    it belongs to the samples and the weights, however a batch is shared out. All in here is in samples of
+    one rank; `check` has the critical batch size over all ranks.
+    """
 
     def __init__(
         self, engine: Engine, curve: Curve, limits: Limits, tell: Callable[[str], None] = lambda what: None
@@ -51,9 +57,15 @@ class Assessment:
         self._limits = limits
         self._tell = tell
         self._passed = _passed(curve)
+        self._ranks = curve.world_size
         self._trainings: list[Training] = []
         self._held_out = ""
-        self.check = Check(status=CheckStatus.NOT_RUN, detail="interrupted")
+        self._check = Check(status=CheckStatus.NOT_RUN, detail="interrupted")
+
+    @property
+    def check(self) -> Check:
+        """What it has come to."""
+        return over_ranks(self._check, self._ranks)
 
     def run(self) -> Check:
         """The check, as far as the rest of the budget goes; its detail says how far that was."""
@@ -77,6 +89,7 @@ class Assessment:
         ]
         if not scales:
             return self._not_run(found.error or "the data set is too small")
+        scales = [noise.per_rank(one, self._ranks) for one in scales]
         prior = noise.critical_batch_size(scales)
         self._keep_noise(command.batch_size, scales, prior)
         if prior.low > 0:
@@ -101,23 +114,26 @@ class Assessment:
         )
 
     def _first_factor(self, size: int) -> float:
-        """Below a present size that doesn't fit, the learning rate by the linear rule: the lowest one."""
+        """For fewer samples than the rate is meant for, the rate by the linear rule: the lowest one.
+
+        They are fewer where the present size doesn't fit, and where one rank alone trains.
+        """
         present, power = self._curve.workload.batch_size, learning_rate_power(self._curve.workload.optimizer)
-        if present is None or power is None:
+        if power is None:
             return 1.0
-        return scaled_learning_rate(1.0, present, size, inf, power)
+        return scaled_learning_rate(1.0, self._ranks * (present or size), size, inf, power)
 
     def _keep_noise(
         self, batch_size: int, scales: Sequence[noise.NoiseScale], prior: noise.CriticalBatchSize
     ) -> None:
         if not (isfinite(prior.batch_size) and isfinite(prior.log_sd)):
-            self.check = Check(
+            self._check = Check(
                 status=CheckStatus.NOT_RUN,
                 batch_size=batch_size,
                 detail="the gradient's noise hides its mean",
             )
             return
-        self.check = Check(
+        self._check = Check(
             status=CheckStatus.NOISE_ONLY,
             batch_size=batch_size,
             noise_scale=next(one.batch_size for one in reversed(scales) if one.valid),
@@ -183,7 +199,7 @@ class Assessment:
         return None
 
     def _epoch_seconds(self, about: contest.Contest) -> float:
-        size = self._curve.workload.dataset_size
+        size = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
         return inf if size is None else size / about.base_size * about.law.step_seconds_at(about.base_size)
 
     def _train_command(self, about: contest.Contest, entry: contest.Entry, seconds: float) -> wire.Train:
@@ -203,13 +219,13 @@ class Assessment:
     def _keep_trainings(self, about: contest.Contest) -> None:
         """The check with what the trainings so far say."""
         trained = {one.batch_size for one in self._trainings}
-        kept = replace(self.check, trainings=tuple(self._trainings), held_out=self._held_out)
+        kept = replace(self._check, trainings=tuple(self._trainings), held_out=self._held_out)
         own = next(one for one in self._trainings if one.batch_size == about.base_size)
         if own.outcome is not Outcome.OK:
-            self.check = replace(kept, detail=f"at batch size {own.batch_size:,}: {own.detail}")
+            self._check = replace(kept, detail=f"at batch size {own.batch_size:,}: {own.detail}")
             return
         if len(trained) < _FEWEST_TRAININGS:
-            self.check = replace(kept, detail="only one size was trained")
+            self._check = replace(kept, detail="only one size was trained")
             return
         now = contest.standing(about, self._trainings)
         kept = replace(kept, vetoed=now.vetoed, detail="")
@@ -222,17 +238,17 @@ class Assessment:
                 log_sd=now.belief.log_sd,
             )
         elif kept.critical_batch_size is None:
-            self.check = replace(kept, detail="neither the gradient's noise nor the trainings tell enough")
+            self._check = replace(kept, detail="neither the gradient's noise nor the trainings tell enough")
             return
-        self.check = replace(kept, status=CheckStatus.VETOED if now.vetoed else CheckStatus.PASSED)
+        self._check = replace(kept, status=CheckStatus.VETOED if now.vetoed else CheckStatus.PASSED)
 
     def _not_run(self, why: str) -> None:
-        self.check = Check(status=CheckStatus.NOT_RUN, detail=why)
+        self._check = Check(status=CheckStatus.NOT_RUN, detail=why)
 
     def _give_up(self, why: str) -> None:
         """What has been found so far stays; why there is no more is its detail."""
-        if not self.check.detail or self.check.status is CheckStatus.NOT_RUN:
-            self.check = replace(self.check, detail=why)
+        if not self._check.detail or self._check.status is CheckStatus.NOT_RUN:
+            self._check = replace(self._check, detail=why)
 
     @property
     def _left(self) -> float:

@@ -14,6 +14,7 @@ from autobatch.probe.runner import Engine, Opened
 from autobatch.probe.verification import Verification
 from autobatch.probe.wire import FULL_STEPS
 from autobatch.records import Ceiling, Check, Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
+from autobatch.scaling import share_of_dataset
 
 # Below this share of the best throughput, memory must have spilled to somewhere slower: no computation is.
 _COLLAPSE_RATIO = 1 / 3
@@ -65,6 +66,7 @@ class Climb:
         self._tries: dict[int, Trial] = {}
         self._rounds: dict[int, list[wire.Timed]] = {}
         self._dataset_size: int | None = None
+        self._ranks = 1
         self._first_error: AutobatchError | None = None
         self._errors: dict[int, AutobatchError] = {}
         self._memory = Memory()
@@ -79,6 +81,7 @@ class Climb:
         try:
             self._opened = self._engine.open()
             self._dataset_size = self._opened.workload.dataset_size
+            self._ranks = self._opened.world_size
             self._check_limits()
             device = self._opened.device
             self._memory = Memory(limit_bytes=device.limit_bytes, heap=device.kind == "cpu")
@@ -97,9 +100,14 @@ class Climb:
     def remaining_seconds(self) -> float:
         return self._budget_seconds - self._engine.busy_seconds
 
+    @property
+    def _share(self) -> int | None:
+        """The samples of an epoch, or one rank's share of them."""
+        return share_of_dataset(self._dataset_size, self._ranks)
+
     def _climb(self) -> search.Stop:
         while True:
-            move = search.next_move(self.trials, self._limits, self._dataset_size, self._memory)
+            move = search.next_move(self.trials, self._limits, self._share, self._memory)
             if isinstance(move, search.Stop):
                 self._require_success()
                 return move
@@ -177,7 +185,7 @@ class Climb:
         if self._first_error is not None and passed is None and (too_high or not of_size):
             # No floor is as high as that: it is an error of the user's.
             raise self._first_error
-        if passed is not None and error is not None and tried.cause is Cause.USER_ERROR:
+        if passed is not None and error is not None and tried.cause in (Cause.USER_ERROR, Cause.PEER):
             below = tried.batch_size - self._limits.multiple_of
             self._errors[tried.batch_size] = error
             if search.persists(self.trials, tried.batch_size, self._limits.multiple_of) or not of_size:
@@ -185,7 +193,7 @@ class Climb:
         return Outcome.FAILED
 
     def _trial(self, tried: wire.Tried, outcome: Outcome) -> Trial:
-        return trials.from_try(tried, outcome, self._dataset_size)
+        return trials.from_try(tried, outcome, self._share)
 
     def _compare(self, trial: Trial, best: Trial | None) -> Trial:
         """The trial with its throughput from rounds, paired with rounds of the best size so far."""
@@ -237,7 +245,7 @@ class Climb:
 
     def _retimed(self, trial: Trial, last: int = 0) -> Trial:
         rounds = self._rounds.get(trial.batch_size, [])
-        timed = trials.from_rounds(self._tries[trial.batch_size], rounds, self._dataset_size, last)
+        timed = trials.from_rounds(self._tries[trial.batch_size], rounds, self._share, last)
         return replace(timed, gain=trial.gain)
 
     def _ceiling(self) -> Ceiling:
@@ -248,7 +256,7 @@ class Climb:
             assert size is not None
             verified = False
             if stop.limited_by is LimitedBy.MEMORY:
-                cap, _ = search.size_cap(self._limits, self._dataset_size)
+                cap, _ = search.size_cap(self._limits, self._share)
                 verification = Verification(self._attempt_fresh, self._memory, self._limits)
                 found = verification.run(self.trials, size, cap)
                 for trial in trials.one_a_size(found.trials):
@@ -330,7 +338,7 @@ class Climb:
         self._warn(f"the loss was not finite at batch size {size}")
 
     def _check_limits(self) -> None:
-        cap, reason = search.size_cap(self._limits, self._dataset_size)
+        cap, reason = search.size_cap(self._limits, self._share)
         if cap < self._limits.smallest:
             raise verdicts.nothing_to_try(self._limits, cap, reason, self._dataset_size)
 
@@ -367,6 +375,7 @@ class Climb:
                 *verdicts.doubts(self.trials, self._opened.device),
                 *verdicts.uncounted(self._engine.compile_seconds),
             ),
+            world_size=self._ranks,
         )
 
     def _partial_curve(self) -> Curve | None:

@@ -11,6 +11,7 @@ from autobatch.probe.runner import Engine
 from autobatch.probe.wire import FULL_STEPS
 from autobatch.recommender import recommend
 from autobatch.records import Ceiling, Check, Curve, LimitedBy, Limits, Outcome, Trial
+from autobatch.scaling import share_of_dataset
 
 
 def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits) -> Curve:
@@ -30,7 +31,8 @@ def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits) -
             return _doubted(curve, size, error.message)
         if tried.outcome is Outcome.OK:
             return _with(curve, replace(known, confirmed=True))
-        again = trials.from_try(tried, tried.outcome, curve.workload.dataset_size)
+        share = share_of_dataset(curve.workload.dataset_size, curve.world_size)
+        again = trials.from_try(tried, tried.outcome, share)
         rest = (*curve.trials, again)
         left = search.largest_passed(rest)
         if left is None:

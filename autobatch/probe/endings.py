@@ -11,6 +11,7 @@ from autobatch.probe.process import (
     WorkerDiedError,
     WorkerEndedError,
     WorkerHungError,
+    WorkerStoppedError,
     WorkerTookTooMuchError,
     signal_name,
 )
@@ -19,9 +20,11 @@ from autobatch.records import Outcome, Training, Workload
 # The start of a session (import, data set, model) may take as long as that many trials.
 START_TRIALS = 5
 _OUT_OF_HOST_MEMORY = -9
+# The code of what has failed because another rank did.
+RANK_FAILED = "rank_failed"
 
 
-def of_training(command: wire.Train, detail: str) -> wire.Trained:
+def of_training(command: wire.Train, detail: str, *, by_peer: bool = False) -> wire.Trained:
     """The outcome of a training whose process did not survive it."""
     ended = Training(
         batch_size=command.batch_size,
@@ -31,7 +34,7 @@ def of_training(command: wire.Train, detail: str) -> wire.Trained:
         seconds=0.0,
         detail=detail,
     )
-    return wire.Trained(training=ended, held_out="")
+    return wire.Trained(training=ended, held_out="", by_peer=by_peer)
 
 
 def of_trial(
@@ -63,6 +66,10 @@ def of_trial(
             detail="the watchdog stopped it above the memory limit",
             cause=Cause.OUT_OF_MEMORY,
         )
+    if isinstance(end, WorkerStoppedError):
+        return wire.Tried(
+            batch_size=batch_size, outcome=Outcome.FAILED, phase=phase, detail=str(end), cause=Cause.PEER
+        )
     assert isinstance(end, WorkerDiedError)
     how = signal_name(end.status)
     detail = f"killed by {how}" if end.status < 0 else f"the process ended with {how}"
@@ -73,6 +80,8 @@ def of_trial(
 
 def start_failed(recipe: wire.Recipe, end: WorkerEndedError, start_seconds: float) -> AutobatchError:
     """The error for a session that did not come up."""
+    if isinstance(end, WorkerStoppedError):
+        return rank_failed(str(end))
     name = f"`{recipe.target}`" if recipe.target else "the model"
     hint = f"run `python {recipe.target}` to see what happens" if recipe.target.endswith(".py") else ""
     if isinstance(end, WorkerHungError) and end.phase:
@@ -92,6 +101,11 @@ def start_failed(recipe: wire.Recipe, end: WorkerEndedError, start_seconds: floa
         facts=(fact, f"in the {end.phase or 'start'} phase"),
         hint=hint,
     )
+
+
+def rank_failed(detail: str) -> AutobatchError:
+    """The error for what ended because of another rank, whose own error says more."""
+    return AutobatchError("a rank has failed", code=RANK_FAILED, facts=(detail,))
 
 
 def identity(workload: Workload) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from autobatch import compilation
@@ -45,6 +46,8 @@ class Trains(Protocol):
     def warm_up(self, batch: Any) -> bool: ...
     def step(self, batch: Any) -> Any: ...
     def evaluate(self, batch: Any) -> None: ...
+    def highest(self, *values: float) -> tuple[float, ...]: ...
+    def alone(self) -> AbstractContextManager[None]: ...
 
 
 class OutOfTimeError(Exception):
@@ -90,7 +93,9 @@ class Measurer:
                 loss, took = self._timed_step(batch)
                 step_seconds.append(took)
                 finite = finite and (loss is None or math.isfinite(float(loss)))
-                if backend.now() > deadline and index + 1 < steps:
+                # Ranks that go on while one has stopped would wait for it.
+                (late_seconds,) = trainer.highest(backend.now() - deadline)
+                if late_seconds > 0 and index + 1 < steps:
                     raise OutOfTimeError(f"the time ended after {index + 1} of {steps} steps")
             usage = backend.utilisation()
             sizes = trainer.sample_sizes
@@ -120,8 +125,15 @@ class Measurer:
             sizes=sizes,
         )
 
-    def time_round(self, batch_size: int, seconds: float) -> Timed | Tried:
-        """The mean step of a short window, after a warm-up step, synchronised at its ends only."""
+    def time_round(self, batch_size: int, seconds: float, *, alone: bool = False) -> Timed | Tried:
+        """The mean step of a short window, after a warm-up step, synchronised at its ends only.
+
+        `alone`: without the communication of ranks, which all run it at once.
+        """
+        with self._trainer.alone() if alone else nullcontext():
+            return self._time_round(batch_size, seconds)
+
+    def _time_round(self, batch_size: int, seconds: float) -> Timed | Tried:
         backend, trainer = self._backend, self._trainer
         done = 0
         batch = None
@@ -129,7 +141,8 @@ class Measurer:
             batch, load_seconds = self._load(batch_size)
             trainer.warm_up(batch)
             steps_before = trainer.optimizer_steps
-            _, warm_seconds = self._timed_step(batch)
+            _, own_seconds = self._timed_step(batch)
+            (warm_seconds,) = trainer.highest(own_seconds)
             done = 1
             steps = _steps_in_round(min(warm_seconds, seconds), seconds)
             backend.start_usage()

@@ -24,6 +24,14 @@ _OUT_OF_MEMORY = (
     "bad_alloc",
     "could not create a memory object",
 )
+# What a collective raises where a rank has gone, or does not come.
+_PEER = (
+    "gloo/transport",
+    "connection closed by peer",
+    "connection reset by peer",
+    "nccl",
+    "processgroup",
+)
 # Libraries report a failed workspace allocation with these, but a plain misuse as well.
 _SUSPECTED = (
     "cudnn_status_not_supported",
@@ -49,9 +57,10 @@ _FREE = re.compile(r"of which (?P<number>[\d.]+) (?P<unit>bytes|[KMGT]iB) is fre
 
 
 class Cause(StrEnum):
-    """Why a step failed. SUSPECTED is out of memory only if a smaller size passed."""
+    """Why a step failed. SUSPECTED is out of memory only if a smaller size passed. PEER: on another rank."""
 
     OUT_OF_MEMORY = "out_of_memory"
+    PEER = "peer"
     SUSPECTED = "suspected"
     SIZE_LIMIT = "size_limit"
     USER_ERROR = "user_error"
@@ -67,6 +76,7 @@ def classify_text(text: str) -> Cause:
     lowered = text.lower()
     for cause, marks in (
         (Cause.OUT_OF_MEMORY, _OUT_OF_MEMORY),
+        (Cause.PEER, _PEER),
         (Cause.SUSPECTED, _SUSPECTED),
         (Cause.SIZE_LIMIT, _SIZE_LIMIT),
     ):

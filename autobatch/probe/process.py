@@ -29,6 +29,8 @@ _BOOT = f"import sys; sys.path.append({_PACKAGE_PARENT!r}); from autobatch.probe
 IN_WORKER = "AUTOBATCH_WORKER"
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 5.0
+# How often it is asked whether another rank has failed.
+_STOPPED_SECONDS = 0.5
 # Compiling for one batch size may take as long as that many trials.
 COMPILE_TRIALS = 5
 # A worker imports torch before its first session, from a cold disk perhaps; nothing of the user's runs then.
@@ -66,6 +68,13 @@ class WorkerTookTooMuchError(WorkerEndedError):
         self.resident_bytes = resident_bytes
 
 
+class WorkerStoppedError(WorkerEndedError):
+    """The session was killed because another rank has failed, so that it would have waited in vain."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__("another rank has failed", phase)
+
+
 class WorkerProcess:
     """One worker: a process that forks sessions, and the session that it has at present.
 
@@ -101,11 +110,16 @@ class WorkerProcess:
     def has_session(self) -> bool:
         return self._session_pid is not None
 
-    def ask(self, command: wire.Command, timeout_seconds: float) -> wire.Reply:
+    def ask(
+        self,
+        command: wire.Command,
+        timeout_seconds: float,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> wire.Reply:
         """The reply to a command; the time for the first of a session counts from the session's beginning.
 
-        Raises WorkerDiedError, WorkerHungError or WorkerTookTooMuchError; the session is gone then, and the
-        next Start gets a fresh one.
+        Raises WorkerDiedError, WorkerHungError, WorkerTookTooMuchError or, as soon as it has `stopped`,
+        WorkerStoppedError; the session is gone then, and the next Start gets a fresh one.
         """
         self._phase = ""
         self._paused = None
@@ -117,7 +131,7 @@ class WorkerProcess:
         begins = isinstance(command, (wire.Start, wire.ListDevices))
         deadline = time.monotonic() + (BOOT_TIMEOUT_SECONDS if begins else timeout_seconds)
         while True:
-            reply = self._next_reply(deadline)
+            reply = self._next_reply(deadline, stopped)
             if isinstance(reply, wire.Began):
                 self._session_pid = reply.pid
                 deadline = time.monotonic() + timeout_seconds
@@ -179,7 +193,8 @@ class WorkerProcess:
             if stream is not None and not thread.is_alive():
                 stream.close()
 
-    def _next_reply(self, deadline: float) -> wire.Reply:
+    def _next_reply(self, deadline: float, stopped: Callable[[], bool]) -> wire.Reply:
+        asked = time.monotonic()
         while True:
             with contextlib.suppress(queue.Empty):
                 reply = self._replies.get(timeout=_POLL_SECONDS)
@@ -188,12 +203,25 @@ class WorkerProcess:
                 return reply
             if time.monotonic() > deadline:
                 phase = self._phase
-                if self.has_session:
-                    self.end_session()
-                else:
-                    self.close()
+                self._end_or_close()
                 raise WorkerHungError(phase)
+            if time.monotonic() > asked + _STOPPED_SECONDS:
+                asked = time.monotonic()
+                self._end_if(stopped())
             self._watch_memory()
+
+    def _end_if(self, stopped: bool) -> None:
+        if stopped:
+            phase = self._phase
+            self._end_or_close()
+            raise WorkerStoppedError(phase)
+
+    def _end_or_close(self) -> None:
+        """Ends the session; before there is one, the worker."""
+        if self.has_session:
+            self.end_session()
+        else:
+            self.close()
 
     def _watch_memory(self) -> None:
         if self.watch_bytes is None or self._session_pid is None:

@@ -12,7 +12,12 @@ import msgspec
 from autobatch import compilation
 from autobatch.errors import AutobatchError
 from autobatch.probe import endings, wire
-from autobatch.probe.process import WorkerEndedError, WorkerProcess, interrupts_held
+from autobatch.probe.process import (
+    WorkerEndedError,
+    WorkerProcess,
+    WorkerStoppedError,
+    interrupts_held,
+)
 from autobatch.records import Device, Limits, Outcome, SampleSizes, Workload
 
 # What takes longer to tell than this is as well measured.
@@ -21,11 +26,12 @@ _FINGERPRINT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a session found: the device, the workload, and the torch that it runs on."""
+    """What a session found: the device, the workload, the torch that it runs on, and how many ranks step."""
 
     device: Device
     workload: Workload
     torch: str
+    world_size: int = 1
 
 
 class Engine(Protocol):
@@ -38,9 +44,10 @@ class Engine(Protocol):
 
     busy_seconds: float
     compile_seconds: float
-    sizes: SampleSizes | None
     trainings_at_once: int
 
+    @property
+    def sizes(self) -> SampleSizes | None: ...
     def open(self) -> Opened: ...
     def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried: ...
     def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried: ...
@@ -83,6 +90,7 @@ class WorkerEngine:
         self._used = False
         self._opened: Opened | None = None
         self._first: Workload | None = None
+        self._stopped: Callable[[], bool] = lambda: False
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = None
@@ -135,7 +143,7 @@ class WorkerEngine:
         """The first reply of a new session. Raises what went wrong with it."""
         assert self._worker is not None
         try:
-            reply = self._worker.ask(command, self._start_seconds)
+            reply = self._worker.ask(command, self._start_seconds, self._stopped)
         except WorkerEndedError as end:
             raise endings.start_failed(self._start.recipe, end, self._start_seconds) from None
         if isinstance(reply, wire.Refused):
@@ -150,9 +158,18 @@ class WorkerEngine:
         self.sizes = _larger(self.sizes, reply.sizes)
         return reply
 
-    def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried:
-        """One timing round of a size that passed."""
-        return self._measure(wire.TimeRound(batch_size=batch_size, seconds=seconds))
+    def time_round(self, batch_size: int, seconds: float, *, alone: bool = False) -> wire.Timed | wire.Tried:
+        """One timing round of a size that passed; `alone` without the communication of ranks."""
+        return self._measure(wire.TimeRound(batch_size=batch_size, seconds=seconds, alone=alone))
+
+    def join(self, group: wire.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Lets the next sessions train with a group, in place of the present one; None is a session alone.
+
+        As soon as `stopped` says so, what a session is doing ends: another rank has failed.
+        """
+        self.renew()
+        self._start = msgspec.structs.replace(self._start, group=group)
+        self._stopped = stopped
 
     @property
     def fresh(self) -> bool:
@@ -235,7 +252,7 @@ class WorkerEngine:
         try:
             reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         except AutobatchError as error:
-            return endings.of_training(command, error.message)
+            return endings.of_training(command, error.message, by_peer=error.code == endings.RANK_FAILED)
         assert isinstance(reply, wire.Trained)
         return reply
 
@@ -265,7 +282,8 @@ class WorkerEngine:
         try:
             reply = self._ask(command, seconds)
         except WorkerEndedError as end:
-            raise AutobatchError(str(end), code="worker_died") from None
+            stopped = isinstance(end, WorkerStoppedError)
+            raise AutobatchError(str(end), code=endings.RANK_FAILED if stopped else "worker_died") from None
         if isinstance(reply, wire.Refused):
             raise reply.rebuilt()
         return reply
@@ -292,7 +310,7 @@ class WorkerEngine:
         assert worker is not None
         begin, compiled_before = time.monotonic(), worker.compile_seconds
         try:
-            return worker.ask(command, seconds)
+            return worker.ask(command, seconds, self._stopped)
         finally:
             compiled = worker.compile_seconds - compiled_before
             self.compile_seconds += compiled

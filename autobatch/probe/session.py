@@ -17,9 +17,10 @@ from autobatch.devices.base import Backend
 from autobatch.errors import AutobatchError, DeviceError, TargetError, UsageError
 from autobatch.lightning_modules.completion import completed
 from autobatch.lightning_modules.frameworks import frameworks_in_use
-from autobatch.probe import loader_run, memory_run, noise_run, training_run, wire
+from autobatch.probe import endings, loader_run, memory_run, noise_run, training_run, wire
 from autobatch.probe.measure import Measurer
 from autobatch.probe.oom import Cause, classify
+from autobatch.ranks import Ranks, RanksTogether
 from autobatch.records import Precision
 from autobatch.samples import Samples, SyntheticSamples, open_samples
 from autobatch.snapshot import Snapshot
@@ -32,6 +33,8 @@ _DURING = {
     "load": "its data set was opened",
     "build": "its model and optimizer were made",
 }
+# Ranks draw other samples each, as in training.
+_SEEDS_APART = 1 << 24
 _LOOKED_FOR = "looked for `build_dataset()`, `dataset`, `train_dataset`, `train_dataloader`, `datamodule`"
 
 
@@ -46,6 +49,7 @@ class Session:
     def __init__(self, tell: Callable[[wire.Reply], None]) -> None:
         self._tell = tell
         self._in_round = False
+        self._ranks = Ranks()
         self._start: Snapshot | None = None
         self._tracer: memory_run.Tracer | None = None
 
@@ -98,7 +102,7 @@ class Session:
             return training_run.run(self._trainer, self._at_start(), command)
         if isinstance(command, wire.TimeLoader):
             return loader_run.run(self._trainer, command)
-        return self._measurer.time_round(command.batch_size, command.seconds)
+        return self._measurer.time_round(command.batch_size, command.seconds, alone=command.alone)
 
     def _at_start(self) -> Snapshot:
         """What the trainer was like before the session's first training."""
@@ -115,25 +119,27 @@ class Session:
     def _open(self, command: wire.Start) -> wire.Opened:
         _seed_everything(command.seed)
         recipe = command.recipe
+        device, ranks = _join(command)
+        self._ranks = ranks
         parts = self._guard("import", lambda: _load_parts(recipe), recipe)
         parts = self._guard("setup", lambda: _as_asked(completed(parts), recipe), recipe)
         samples, val_samples = self._guard("load", lambda: _open_samples(parts, command), recipe)
-        backend = open_backend(command.device)
+        backend = open_backend(device)
         # The file may have switched gradients off: its own training step shall be what fails of it.
         with torch.enable_grad():
             backend.warm_up()
         on_host = backend.torch_device == "cpu" and parts.made is not None
         held_bytes = model_bytes(parts.made) if on_host and parts.made is not None else 0
-        backend.limit_memory(command.memory_bytes, held_bytes, command.memory_fraction)
+        backend.limit_memory(command.memory_bytes, held_bytes, _share_of_memory(command, backend))
         trainer = self._guard(
             "build",
-            lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase),
+            lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase, ranks),
             recipe,
         )
         self._opened = parts, samples, val_samples
         self._trainer = trainer
         self._backend = backend
-        self._measurer = Measurer(backend, trainer, command.seed)
+        self._measurer = Measurer(backend, trainer, command.seed + _SEEDS_APART * ranks.rank)
         return wire.Opened(
             device=backend.describe(),
             workload=trainer.describe(),
@@ -160,7 +166,10 @@ class Session:
             raise exits(name, _DURING[phase], stopped) from None
         # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
         except BaseException as error:
-            if classify(error) is Cause.OUT_OF_MEMORY:
+            cause = classify(error)
+            if cause is Cause.PEER and self._ranks.count > 1:
+                raise endings.rank_failed(told(error)) from None
+            if cause is Cause.OUT_OF_MEMORY:
                 raise DeviceError(
                     "the model alone does not fit into the memory limit",
                     code="nothing_fits",
@@ -172,6 +181,29 @@ class Session:
                 code="target_raises",
                 facts=(told(error), *at(error)),
             ) from None
+
+
+def _join(command: wire.Start) -> tuple[str | None, Ranks]:
+    """(device, ranks) of a session. Before any code of the user's: a file that looks shall find its group."""
+    group = command.group
+    if group is None:
+        return command.device, Ranks()
+    device = open_backend(command.device).kind if command.device is None else command.device
+    if device not in ("cpu", "mps") and ":" not in device:
+        device = f"{device}:{group.local_rank % max(1, torch.accelerator.device_count())}"
+    try:
+        ranks = RanksTogether(
+            group.rank, group.ranks, device, group.host, group.port, group.prefix, group.timeout_seconds
+        )
+    except Exception as error:
+        raise endings.rank_failed(told(error)) from None
+    return device, ranks
+
+
+def _share_of_memory(command: wire.Start, backend: Backend) -> float:
+    """The share of the limit: ranks of one machine share its main memory, unless a limit is given."""
+    shared = command.group is not None and command.memory_bytes is None and backend.kind == "cpu"
+    return command.memory_fraction / (command.group.local_ranks if shared and command.group else 1)
 
 
 def _load_parts(recipe: wire.Recipe) -> Parts:

@@ -32,13 +32,17 @@ def run(trainer: Trainer, start: Snapshot, command: wire.Train) -> wire.Trained:
     if trainer.why_no_check:
         return wire.Trained(training=None, held_out=trainer.why_no_check)
     found = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
-    if found is None or len(found.train) < command.batch_size:
+    if found is None or len(found.train) < command.batch_size * trainer.ranks.count:
         return wire.Trained(training=None, held_out="the data set is too small to hold samples out")
-    return wire.Trained(training=_Run(trainer, found, command).training(start), held_out=found.told)
+    going = _Run(trainer, found, command)
+    return wire.Trained(training=going.training(start), held_out=found.told, by_peer=going.by_peer)
 
 
 class _Run:
-    """Counts as it goes, so that a failure loses nothing."""
+    """Counts as it goes, so that a failure loses nothing. `by_peer`: what failed, failed on another rank.
+
+    Of several ranks each takes its part of every global batch, in an order that depends on the seed alone.
+    """
 
     def __init__(self, trainer: Trainer, found: Split, command: wire.Train) -> None:
         self._trainer = trainer
@@ -47,6 +51,7 @@ class _Run:
         self._first = list(found.train[: command.batch_size])
         self._rows = _rows(found.train, command.seed)
         self._parts = _parts(found.held_out, command.part_size)
+        self.by_peer = False
         self._steps = 0
         self._seconds = 0.0
         self._evaluations: list[Evaluation] = []
@@ -62,7 +67,9 @@ class _Run:
         except AutobatchError as error:
             return self._ended(Outcome.FAILED, error.message)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            out_of_memory = classify(error) is Cause.OUT_OF_MEMORY
+            cause = classify(error)
+            self.by_peer = cause is Cause.PEER
+            out_of_memory = cause is Cause.OUT_OF_MEMORY
             return self._ended(Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, told(error))
         return self._ended(Outcome.OK)
 
@@ -77,23 +84,31 @@ class _Run:
     def _train(self, deadline: float) -> None:
         next_evaluation = _FIRST_EVALUATION
         while True:
-            self._step()
-            ends = time.perf_counter() > deadline
+            finite = self._step()
+            # No rank may go on where another has stopped.
+            ends, diverged = self._trainer.highest(time.perf_counter() > deadline, not finite)
+            if diverged:
+                raise DivergedError("the loss became infinite or not a number")
             if ends or self._steps >= next_evaluation:
                 self._evaluate()
                 next_evaluation = max(self._steps + 1, math.ceil(_GROWTH * self._steps))
             if ends:
                 return
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """True where the loss of the step was a finite number."""
         begin = time.perf_counter()
-        loss = self._trainer.step(self._trainer.load_rows(list(islice(self._rows, self._command.batch_size))))
+        loss = self._trainer.step(self._trainer.load_rows(self._next_rows()))
         # Reading the loss waits for the device.
         finite = loss is None or math.isfinite(float(loss))
         self._seconds += time.perf_counter() - begin
         self._steps += 1
-        if not finite:
-            raise DivergedError("the loss became infinite or not a number")
+        return finite
+
+    def _next_rows(self) -> list[int]:
+        """This rank's part of the next global batch."""
+        ranks, size = self._trainer.ranks, self._command.batch_size
+        return list(islice(self._rows, ranks.count * size))[ranks.rank * size :][:size]
 
     def _evaluate(self) -> None:
         losses = tuple(

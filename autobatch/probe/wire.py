@@ -45,10 +45,27 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: str | None = None
 
 
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranks that a session trains with: they meet at a store of torch's, under the session's `prefix`.
+
+    `local_rank` of `local_ranks`: among those of the same machine.
+    """
+
+    rank: int
+    ranks: int
+    local_rank: int
+    local_ranks: int
+    host: str
+    port: int
+    prefix: str
+    timeout_seconds: float
+
+
 class Start(_Message, frozen=True):
     """Begin a session: import, load, build, limit. Answered by Opened or Refused.
 
-    `scan`: what an earlier session has found in the samples, so that they are looked at only once.
+    `group` is None for a session that trains alone. `scan`: what an earlier session has found in the
+    samples, so that they are looked at only once.
     `frameworks`: what it imports that takes seconds, to be imported once for all sessions.
     """
 
@@ -59,6 +76,7 @@ class Start(_Message, frozen=True):
     seed: int
     scan: Scan | None = None
     frameworks: tuple[str, ...] = ()
+    group: Group | None = None
 
 
 class TakeFingerprint(_Message, frozen=True):
@@ -126,10 +144,14 @@ class Storages(_Message, frozen=True):
 
 
 class TimeRound(_Message, frozen=True):
-    """Time a short round of steps at a size that passed. Answered by Timed, or by Tried on failure."""
+    """Time a short round of steps at a size that passed. Answered by Timed, or by Tried on failure.
+
+    `alone`: without the communication of ranks.
+    """
 
     batch_size: int
     seconds: float
+    alone: bool = False
 
 
 class MeasureNoise(_Message, frozen=True):
@@ -170,10 +192,14 @@ class Train(_Message, frozen=True):
 
 
 class Trained(_Message, frozen=True):
-    """How a training went; `held_out` says which samples it was judged on, or why there was none."""
+    """How a training went; `held_out` says which samples it was judged on, or why there was none.
+
+    `by_peer`: it failed because another rank did.
+    """
 
     training: Training | None
     held_out: str
+    by_peer: bool = False
 
 
 class TimeLoader(_Message, frozen=True):

@@ -27,7 +27,7 @@ from autobatch.records import (
     StepTime,
     Workload,
 )
-from autobatch.reports import contest_table, table
+from autobatch.reports import contest_table, devices_table, table
 from autobatch.reports.lines import Line, clean, counted, hang
 
 SYNTHETIC = "memory and speed only: inputs are random"
@@ -48,14 +48,11 @@ class Statement:
 _STYLES = {"": ("", "bold"), "use": ("bold green", "bold green"), "doubt": ("", "bold yellow")}
 
 
-def _contest(recommendation: Recommendation, width: int) -> list[Line]:
-    found = contest_table.lines(recommendation, width)
-    return [*found, ()] if found else []
-
-
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
-    """The table of the check, where there is one, and a labelled line or more for each thing to say."""
-    found = _contest(recommendation, width)
+    """The tables of the check and of the devices, and a labelled line or more for each thing to say."""
+    found: list[Line] = []
+    for rows in (contest_table.lines(recommendation, width), devices_table.lines(recommendation)):
+        found += [*rows, ()] if rows else []
     for one in statements(recommendation):
         style, label_style = _STYLES[one.tone]
         found += hang(one.label.ljust(7), one.text, width, style=style, label_style=label_style)
@@ -76,7 +73,10 @@ def statements(recommendation: Recommendation) -> list[Statement]:
         found.append(Statement("speed", speed))
     if recommendation.loader is not None and recommendation.loader.timings:
         found.append(Statement("loader", _loader_text(recommendation, recommendation.loader)))
-    found.append(Statement("check", UNCHECKED if check is None else _check_text(check)))
+    found += _ranks(recommendation)
+    found.append(
+        Statement("check", UNCHECKED if check is None else _check_text(check, recommendation.world_size))
+    )
     found.append(Statement("use", _use_text(recommendation), "use"))
     found.append(Statement("why", clean(_why_text(recommendation))))
     if recommendation.present is not None:
@@ -101,12 +101,25 @@ def _memory_text(recommendation: Recommendation) -> str:
     return "; ".join(found)
 
 
-def _check_text(check: Check) -> str:
+def _ranks(recommendation: Recommendation) -> list[Statement]:
+    """What there is to say of several ranks."""
+    texts = []
+    if recommendation.communication is not None:
+        texts.append(
+            devices_table.communication_text(recommendation.communication, recommendation.world_size)
+        )
+    if recommendation.scaling is not None and recommendation.scaling.counts:
+        texts.append(devices_table.scaling_text(recommendation.scaling))
+    return [Statement("ranks", text) for text in texts]
+
+
+def _check_text(check: Check, ranks: int) -> str:
     if check.critical_batch_size is None or check.interval is None:
         return f"quality check: not run: {clean(check.detail)}; the choice comes from throughput alone"
     low, high = check.interval
     upper = "open" if high is None else f"{high:,.0f}"
-    found = f"critical batch size {check.critical_batch_size:,.0f} (90%: {low:,.0f} to {upper})"
+    over = f" over {ranks:,} ranks" if ranks > 1 else ""
+    found = f"critical batch size {check.critical_batch_size:,.0f}{over} (90%: {low:,.0f} to {upper})"
     return f"{found}, {clean(_evidence(check))}"
 
 

@@ -32,7 +32,9 @@ def probe_command(recommendation: Recommendation) -> str:
     # Random inputs were described by options that the records don't keep.
     if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
         return ""
-    return (
+    ranks = recommendation.world_size
+    start = "" if ranks == 1 else f"torchrun --nproc-per-node {ranks} -m "
+    return start + (
         f"autobatch probe {shlex.quote(target)}{_precision(recommendation)}{_options(recommendation.limits)}"
     )
 

@@ -27,6 +27,7 @@ _LABELS = {
     "speed": "Speed",
     "loader": "Loading",
     "check": "Check",
+    "ranks": "Ranks",
     "steps": "Schedule",
 }
 _NAME_CELLS = 100
@@ -216,6 +217,7 @@ def _trials(recommendation: Recommendation, said: list[Statement]) -> Markup:
         "Each size",
         html_tables.trials(recommendation),
         html_tables.contest(recommendation),
+        html_tables.devices(recommendation),
         _pairs(told, "said"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from autobatch.records import Candidate, Outcome, Recommendation, Trial
-from autobatch.reports import contest_table, table
+from autobatch.reports import contest_table, devices_table, table
 from autobatch.reports.lines import clean
 from autobatch.reports.markup import Markup, element, join
 
@@ -58,6 +58,22 @@ def contest(recommendation: Recommendation) -> Markup | None:
             shown.append(_contestant(row, list(names), contest_table.is_chosen(row, recommendation)))
     titles = [_title("batch"), *(_title(name, rare=key in _RARE) for key, name in names.items())]
     return _table("Check", [*titles, _blank("mark")], shown, "Sizes that were trained for a while")
+
+
+def devices(recommendation: Recommendation) -> Markup | None:
+    """What more devices or fewer would do, as predicted; None where nothing is."""
+    found = devices_table.rows(recommendation)
+    if not found:
+        return None
+    shown = []
+    for row in found:
+        size, *others = devices_table.figures(row)
+        own = row.devices == recommendation.world_size
+        mark = element("td", "use" if own else None, class_="mark")
+        cells = [_cell(text, rare=False) for text in others]
+        shown.append(_row(size, [*cells, mark], "use" if own else None))
+    titles = [_title(name) for name in devices_table.TITLES]
+    return _table("Devices", [*titles, _blank("mark")], shown, "Predicted for other numbers of devices")
 
 
 def _trial(trial: Trial, columns: list[str], recommendation: Recommendation, best: float) -> Markup:

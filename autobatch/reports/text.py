@@ -34,7 +34,7 @@ def render(
     version = recommendation.environment.autobatch if recommendation.environment else __version__
     plan = table.layout(recommendation.workload, width)
     lines = [
-        *_header(recommendation.device, recommendation.workload, version, width),
+        *_header(recommendation.device, recommendation.workload, recommendation.world_size, version, width),
         (),
         table.titles(plan),
         *table.rows(recommendation, plan),
@@ -46,10 +46,16 @@ def render(
 
 
 def header(
-    device: Device, workload: Workload, *, version: str = __version__, width: int = 80, colour: bool = False
+    device: Device,
+    workload: Workload,
+    *,
+    ranks: int = 1,
+    version: str = __version__,
+    width: int = 80,
+    colour: bool = False,
 ) -> str:
     """What measures and what is measured: version, device, memory; model, data set, loss, optimizer."""
-    return paint(_header(device, workload, version, max(width, 40)), colour=colour)
+    return paint(_header(device, workload, ranks, version, max(width, 40)), colour=colour)
 
 
 def column_titles(workload: Workload, *, width: int = 80, colour: bool = False) -> str:
@@ -104,10 +110,11 @@ def render_devices(devices: Sequence[Device], *, width: int = 80, colour: bool =
     return paint(lines, colour=colour)
 
 
-def _header(device: Device, workload: Workload, version: str, width: int) -> list[Line]:
+def _header(device: Device, workload: Workload, ranks: int, version: str, width: int) -> list[Line]:
     parts = [f"autobatch {clean(version)}", f"{shorten(clean(device.name), _NAME_CELLS)} ({_label(device)})"]
     if device.threads is not None:
         parts.append(counted(device.threads, "thread"))
+    parts += [counted(ranks, "rank")] if ranks > 1 else []
     parts += [memory_text(device)] if memory_text(device) else []
     if device.limit_bytes is not None:
         source = f" ({clean(device.limit_source)})" if device.limit_source else ""

@@ -19,9 +19,11 @@ from autobatch.records import (
     Ceiling,
     Check,
     CheckStatus,
+    Communication,
     Curve,
     Decay,
     Device,
+    DeviceCount,
     Environment,
     Evaluation,
     Holder,
@@ -32,6 +34,7 @@ from autobatch.records import (
     Outcome,
     Recommendation,
     SampleSizes,
+    Scaling,
     SequenceLengths,
     StepCount,
     Training,
@@ -213,6 +216,16 @@ def ranks() -> Recommendation:
             critical_batch_size=190.0,
             interval=(48.0, None),
             log_sd=0.83,
+        ),
+        communication=Communication(batch_size=128, step_seconds=0.139, alone_seconds=0.127),
+        scaling=Scaling(
+            counts=tuple(
+                DeviceCount(
+                    devices=devices, batch_size=size, global_batch_size=devices * size, relative_time=time
+                )
+                for devices, size, time in ((1, 128, 2.3), (4, 128, 1.12), (8, 128, 1.0), (11, 64, 0.98))
+            ),
+            useful_devices=11,
         ),
     )
 

@@ -23,17 +23,18 @@ LAYERS = (
     ("records", "errors", "escaping", "_version"),
     ("formatting", "extent"),
     ("forecast", "search", "noise", "steptime", "law", "timing", "split"),
-    ("trainings", "contest", "comparison", "advice", "recommender", "fleet"),
+    ("trainings", "contest", "comparison", "scaling", "advice", "recommender", "fleet"),
     ("compilation", "precision"),
     (
         *("devices", "memory", "loaders", "targets", "samples", "shipping", "batches", "losses"),
         *("optimizers", "keras_models"),
     ),
     ("sources", "outline"),
-    ("workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
+    ("ranks", "workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
     ("probe", "check", "planning", "reports", "saved", "cache"),
+    ("distributed",),
     ("api", "progress"),
-    ("cli", "__main__", "integrations", "distributed", "clusters"),
+    ("cli", "__main__", "integrations", "clusters"),
 )
 # Nothing imports these, and they import nothing but what a user would: they are the user's side.
 ALONE = ("examples",)
