@@ -85,9 +85,10 @@ def answer(method: str, workload: str, memory_bytes: int) -> dict[str, Any]:
 
 def _probe(memory_bytes: int) -> list[str]:
     target = str(BENCHMARKS / "ceilings" / "counted.py")
+    options = ["--objective", "memory", "--device", "cpu", "--no-check", "--fresh", "--json"]
     # Its own budget would end the search: the others have none.
-    options = "--objective memory --device cpu --no-check --fresh --json --budget 600s".split()
-    return [sys.executable, "-m", TOOL, "probe", target, "--memory-limit", str(memory_bytes), *options]
+    limits = ["--memory-limit", str(memory_bytes), "--budget", "600s"]
+    return [sys.executable, "-m", TOOL, "probe", target, *limits, *options]
 
 
 def _peer(method: str, memory_bytes: int, result: Path) -> list[str]:
