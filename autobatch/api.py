@@ -19,7 +19,7 @@ from autobatch import cache, devices, scaling
 from autobatch._version import __version__
 from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.devices import host
-from autobatch.distributed import communication
+from autobatch.distributed import communication, unequal
 from autobatch.distributed import meeting as meetings
 from autobatch.distributed.leading import RankedEngine, follow, lead
 from autobatch.distributed.meeting import Meeting
@@ -256,6 +256,12 @@ def probe(
     It comes from the cache where it can, unless it has to be `fresh`. With a `meeting`, all of its ranks
     measure together and get the same answer; `observer` is heard by the first of them alone.
     """
+    if limits.sizes_per_rank and meeting is None:
+        raise UsageError(
+            "`sizes_per_rank` needs several ranks, and there is one",
+            code="one_rank",
+            hint="start it with torchrun, or call `find` on every rank of a process group",
+        )
     # An error here is raised by every rank, before any of them waits for another.
     of_a_rank = scaling.limits_of_a_rank(limits, 1 if meeting is None else meeting.ranks)
     engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
@@ -298,6 +304,7 @@ def _search(
         check = _check(engine, curve, limits, watch) if limits.check else None
         curve = _communicated(engine, curve, check, limits, watch)
         curve = _confirmed(engine, curve, check, limits, watch)
+        curve = _shared_out(engine, curve, check, limits, watch)
     except Interrupted as stopped:
         # A second Ctrl-C must not cost what the first one kept.
         with contextlib.suppress(KeyboardInterrupt):
@@ -356,6 +363,21 @@ def _communicated(
     except KeyboardInterrupt:
         raise Interrupted(curve, check) from None
     return replace(curve, communication=found)
+
+
+def _shared_out(
+    engine: WorkerEngine | RankedEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
+) -> Curve:
+    """The curve with sizes of each rank, where they were asked for. Ctrl-C in it keeps what was measured."""
+    if not (limits.sizes_per_rank and isinstance(engine, RankedEngine)):
+        return curve
+    watch.checking("looking for sizes of each rank")
+    try:
+        common = recommend(curve, check, limits).batch_size
+        found = unequal.measure(engine, common, limits.multiple_of, limits.trial_timeout_seconds)
+    except KeyboardInterrupt:
+        raise Interrupted(curve, check) from None
+    return replace(curve, sizes_per_rank=found)
 
 
 def _confirmed(

@@ -124,6 +124,9 @@ def cli() -> None:
 @click.option(
     "--precision", type=_PRECISION, help="fp32, or autocast to bf16 or fp16; else that of TARGET, or fp32."
 )
+@click.option(
+    "--sizes-per-rank", is_flag=True, help="Under torchrun: sizes of their own for ranks of unequal speed."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--fresh", is_flag=True, help="Measure anew, even where the cache has the answer.")
 @click.option(
@@ -377,6 +380,7 @@ def _limits(options: dict[str, Any]) -> Limits:
         objective=Objective(options["objective"]),
         ceiling=options["ceiling"],
         check=not options["no_check"],
+        sizes_per_rank=options["sizes_per_rank"],
         seed=options["seed"],
     )
 

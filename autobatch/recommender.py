@@ -78,6 +78,7 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
         schedule=advice.restated(curve.workload, of_a_rank),
         loader=curve.loader,
         communication=curve.communication,
+        sizes_per_rank=curve.sizes_per_rank,
         workload=curve.workload,
         device=curve.device,
         limits=limits,

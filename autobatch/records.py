@@ -90,7 +90,8 @@ class Limits:
     share `memory_fraction` is used: the rest is the margin of a training that goes on for long.
     `budget_seconds`: wall time of the measurements, start-up of the worker excepted.
     `global_batch`: samples per optimizer step over all accumulation steps and ranks.
-    `ceiling`: climb past a throughput plateau, to the largest size that fits.
+    `ceiling`: climb past a throughput plateau, to the largest size that fits. `sizes_per_rank`: after the
+    common answer, sizes of their own for ranks of unequal speed.
 
     Raises UsageError for a value that can't be meant.
     """
@@ -106,6 +107,7 @@ class Limits:
     objective: Objective = Objective.TIME
     ceiling: bool = False
     check: bool = True
+    sizes_per_rank: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -379,6 +381,21 @@ class Communication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SizesPerRank:
+    """A size for each rank, by its speed, in the place of a common one; they add up to the same global batch.
+
+    Both steps were timed in turns. Without `step_seconds` the sizes did not pass, or there are none: `detail`
+    says why.
+    """
+
+    common_batch_size: int
+    batch_sizes: tuple[int, ...] = ()
+    step_seconds: float | None = None
+    common_step_seconds: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCount:
     """Predicted, not measured: a number of devices with its best batch size of each.
 
@@ -419,6 +436,7 @@ class Curve:
     loader: Loader | None = None
     world_size: int = 1
     communication: Communication | None = None
+    sizes_per_rank: SizesPerRank | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -554,8 +572,8 @@ class Recommendation:
     worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
     was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
     `tokens_per_second` (of one rank) is there for sequences, `loader` where loading takes a share of the
-    step. `communication` and `scaling` are there with several ranks. `cached`: nothing was measured now; it
-    is the answer of `environment.started_at`, from the cache.
+    step. `communication` and `scaling` are there with several ranks, `sizes_per_rank` where they were asked
+    for. `cached`: nothing was measured now; it is the answer of `environment.started_at`, from the cache.
     """
 
     batch_size: int
@@ -579,6 +597,7 @@ class Recommendation:
     loader: Loader | None = None
     communication: Communication | None = None
     scaling: Scaling | None = None
+    sizes_per_rank: SizesPerRank | None = None
     workload: Workload
     device: Device
     limits: Limits = field(default_factory=Limits)

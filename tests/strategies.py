@@ -29,6 +29,7 @@ from autobatch.records import (
     SampleSizes,
     Scaling,
     SequenceLengths,
+    SizesPerRank,
     StepCount,
     StepTime,
     Training,
@@ -276,6 +277,17 @@ def recommendations(
                     max_size=3,
                 ).map(tuple),
                 useful_devices=st.none() | COUNTS,
+            )
+        ),
+        sizes_per_rank=draw(
+            st.none()
+            | st.builds(
+                SizesPerRank,
+                common_batch_size=SIZES,
+                batch_sizes=st.lists(SIZES, max_size=3).map(tuple),
+                step_seconds=st.none() | floats,
+                common_step_seconds=st.none() | floats,
+                detail=texts,
             )
         ),
         step_time=draw(

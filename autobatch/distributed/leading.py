@@ -68,14 +68,26 @@ class RankedEngine:
         """What the first rank trains."""
         return self._member.engine.take_fingerprint()
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried:
-        """A try of one size of each rank; whatever happens to any of them is its outcome."""
-        replies = self._try(wire.TryOut(batch_size=batch_size, seconds=seconds, steps=steps))
-        return merging.tried(replies)
+    def try_out(
+        self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
+    ) -> wire.Tried:
+        """A try of one size, or of `sizes` of each rank; whatever happens to any of them is its outcome."""
+        asked = wire.TryOut(batch_size=batch_size, seconds=seconds, steps=steps, sizes=sizes)
+        return merging.tried(self._try(asked))
 
-    def time_round(self, batch_size: int, seconds: float, *, alone: bool = False) -> wire.Timed | wire.Tried:
+    def time_round(
+        self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
+    ) -> wire.Timed | wire.Tried:
         """One timing round; `alone` without communication, though on all ranks at once."""
-        return merging.timed(self._try(wire.TimeRound(batch_size=batch_size, seconds=seconds, alone=alone)))
+        asked = wire.TimeRound(batch_size=batch_size, seconds=seconds, alone=alone, sizes=sizes)
+        return merging.timed(self._try(asked))
+
+    def time_each(self, batch_size: int, seconds: float) -> list[float]:
+        """Seconds of each rank's own step, without communication. Raises AutobatchError where one fails."""
+        replies = self._try(wire.TimeRound(batch_size=batch_size, seconds=seconds, alone=True))
+        if isinstance(failed := merging.timed(replies), wire.Tried):
+            raise AutobatchError(failed.detail, code="step_fails")
+        return [one.step_seconds for one in replies if isinstance(one, wire.Timed)]
 
     def train(self, command: wire.Train) -> wire.Trained:
         """A short training of all ranks together."""

@@ -100,12 +100,16 @@ class Member:
             found = engine.open()
             return wire.Opened(device=found.device, workload=found.workload, torch=found.torch)
         if isinstance(asked, wire.TryOut):
-            return engine.try_out(asked.batch_size, asked.seconds, asked.steps)
+            return engine.try_out(self._size(asked), asked.seconds, asked.steps)
         if isinstance(asked, wire.TimeRound):
-            return engine.time_round(asked.batch_size, asked.seconds, alone=asked.alone)
+            return engine.time_round(self._size(asked), asked.seconds, alone=asked.alone)
         if isinstance(asked, wire.Train):
             return engine.train_all([asked])[0]
         return engine.time_loader(asked)
+
+    def _size(self, asked: wire.TryOut | wire.TimeRound) -> int:
+        """This rank's own size, where ranks have different ones."""
+        return asked.sizes[self.rank] if asked.sizes else asked.batch_size
 
 
 def has_failed(reply: wire.Reply) -> bool:

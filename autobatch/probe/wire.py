@@ -91,11 +91,15 @@ class Fingerprint(_Message, frozen=True):
 
 
 class TryOut(_Message, frozen=True):
-    """Run `steps` full training steps and an evaluation pass at one size. Answered by Tried."""
+    """Run `steps` full training steps and an evaluation pass at one size. Answered by Tried.
+
+    `sizes`: of each rank, where they have sizes of their own.
+    """
 
     batch_size: int
     seconds: float
     steps: int
+    sizes: tuple[int, ...] = ()
 
 
 class TraceMemory(_Message, frozen=True):
@@ -146,12 +150,13 @@ class Storages(_Message, frozen=True):
 class TimeRound(_Message, frozen=True):
     """Time a short round of steps at a size that passed. Answered by Timed, or by Tried on failure.
 
-    `alone`: without the communication of ranks.
+    `alone`: without the communication of ranks. `sizes`: of each rank, where they have sizes of their own.
     """
 
     batch_size: int
     seconds: float
     alone: bool = False
+    sizes: tuple[int, ...] = ()
 
 
 class MeasureNoise(_Message, frozen=True):

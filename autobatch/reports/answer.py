@@ -110,6 +110,8 @@ def _ranks(recommendation: Recommendation) -> list[Statement]:
         )
     if recommendation.scaling is not None and recommendation.scaling.counts:
         texts.append(devices_table.scaling_text(recommendation.scaling))
+    if recommendation.sizes_per_rank is not None:
+        texts.append(devices_table.sizes_text(recommendation.sizes_per_rank))
     return [Statement("ranks", text) for text in texts]
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from autobatch.formatting import format_count, format_percent, format_short_duration
-from autobatch.records import Communication, DeviceCount, Recommendation, Scaling
-from autobatch.reports.lines import Line
+from autobatch.records import Communication, DeviceCount, Recommendation, Scaling, SizesPerRank
+from autobatch.reports.lines import Line, clean, shorten
 from autobatch.reports.table import USE, fit
 
 TITLES = ("devices", "batch", "global", "expected")
 _WIDTHS = (9, 9, 11, 10)
 # Further rows say less than the line below the table.
 _MOST_ROWS = 10
+_SIZES_CELLS = 60
 
 
 def lines(recommendation: Recommendation) -> list[Line]:
@@ -62,3 +63,21 @@ def scaling_text(found: Scaling) -> str:
         f"predicted: up to {found.useful_devices:,} devices shorten the training, if each adds as much "
         "communication as those measured"
     )
+
+
+def sizes_text(found: SizesPerRank) -> str:
+    """Sizes of each rank beside the common one, and how their losses have to be weighted."""
+    sizes = shorten(", ".join(map(str, found.batch_sizes)), _SIZES_CELLS)
+    if found.step_seconds is None or found.common_step_seconds is None:
+        tried = f"the sizes {sizes} by rank failed" if sizes else "no sizes by rank"
+        return f"{tried}: {clean(found.detail)}"
+    own = format_short_duration(found.step_seconds)
+    alike = format_short_duration(found.common_step_seconds)
+    total = sum(found.batch_sizes)
+    text = (
+        f"with the sizes {sizes} by rank a step takes {own}, with {found.common_batch_size} on each {alike}"
+    )
+    if found.step_seconds >= found.common_step_seconds:
+        return f"{text}: nothing is gained"
+    ranks = len(found.batch_sizes)
+    return f"{text}; multiply each rank's mean loss by its size x {ranks} / {total}"

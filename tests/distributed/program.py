@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ FAULTS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "hang": lambda: time.sleep(600),
     "raise": _raise,
+    "slow": lambda: time.sleep(0.05),
     "kill_parent": _kill_parent,
 }
 
@@ -110,6 +111,10 @@ def arguments(scenario: str, rank: int) -> dict[str, Any]:
     if name in FAULTS:
         model = Net(name, int(of_rank))
         more["limits"] = Limits(budget_seconds=60.0, trial_timeout_seconds=10.0, max_batch=16, check=False)
+    if name == "slow":
+        model = Net(name, int(of_rank))
+        limits = Limits(budget_seconds=8.0, trial_timeout_seconds=60.0, check=False)
+        more["limits"] = replace(limits, min_batch=AT, max_batch=16, sizes_per_rank=True)
     if name == "memory":
         model = Net(width=4096)
         memory_bytes = (40 if rank == int(of_rank) else 400) * MIB

@@ -179,6 +179,17 @@ def test_a_sharded_model_is_measured_as_it_is_trained(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_slow_rank_gets_a_size_of_its_own_where_that_is_asked_for(tmp_path: Path) -> None:
+    found = answers(tmp_path, 2, "slow:1")
+    shared = found["sizes_per_rank"]
+    assert shared["common_batch_size"] == found["batch_size"]
+    assert sum(shared["batch_sizes"]) == found["global_batch_size"], shared
+    # The slow rank sleeps at any size, so it is slow at its smaller one too: only who gets less is certain.
+    assert shared["batch_sizes"][0] > shared["batch_sizes"][1]
+    assert shared["step_seconds"] > 0
+
+
+@pytest.mark.slow
 def test_the_check_is_about_the_global_batch(tmp_path: Path) -> None:
     found = answers(tmp_path, 2, "checked")
     assert found["check"]["status"] in ("passed", "vetoed", "noise_only"), found["check"]

@@ -36,6 +36,7 @@ from autobatch.records import (
     SampleSizes,
     Scaling,
     SequenceLengths,
+    SizesPerRank,
     StepCount,
     Training,
     Trial,
@@ -226,6 +227,12 @@ def ranks() -> Recommendation:
                 for devices, size, time in ((1, 128, 2.3), (4, 128, 1.12), (8, 128, 1.0), (11, 64, 0.98))
             ),
             useful_devices=11,
+        ),
+        sizes_per_rank=SizesPerRank(
+            common_batch_size=128,
+            batch_sizes=(144, 144, 144, 144, 144, 144, 80, 80),
+            step_seconds=0.121,
+            common_step_seconds=0.139,
         ),
     )
 
