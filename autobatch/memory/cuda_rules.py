@@ -21,7 +21,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# The policies of torch/csrc/autocast_mode.h for CUDA. What AutocastCPU has a rule for already keeps that one.
+# The policies of ATen/autocast_mode.h for CUDA. What AutocastCPU has a rule for already keeps that one.
 IN_FP32 = _words(
     """
     acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar
@@ -29,11 +29,16 @@ IN_FP32 = _words(
     nuclear_norm nuclear_norm.dim cosine_similarity dist pdist renorm logsumexp upsample_nearest1d
     _upsample_nearest_exact1d upsample_nearest2d _upsample_nearest_exact2d upsample_nearest3d
     _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa
-    upsample_trilinear3d upsample_bicubic2d _upsample_bicubic2d_aa linalg_vector_norm linalg_matrix_norm
-    norm.Scalar norm.ScalarOpt_dim
+    upsample_trilinear3d upsample_bicubic2d _upsample_bicubic2d_aa norm.Scalar norm.ScalarOpt_dim
     """
 )
-_FP32_RESULT = _words("prod prod.dim_int softmax.int log_softmax.int cumprod cumsum sum sum.dim_IntList")
+# These read their own type and write fp32: no copy of the input in fp32 is made or kept.
+_FP32_RESULT = _words(
+    """
+    prod prod.dim_int softmax.int log_softmax.int cumprod cumsum sum sum.dim_IntList linalg_vector_norm
+    linalg_matrix_norm linalg_matrix_norm.str_ord
+    """
+)
 _SOFTMAX = {"softmax.int": _aten._softmax, "log_softmax.int": _aten._log_softmax}
 _LOW = (torch.float16, torch.bfloat16)
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)

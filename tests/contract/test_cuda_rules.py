@@ -80,6 +80,24 @@ def _autocast() -> None:
     assert torch.equal(values.softmax(1), torch.softmax(values, 1))
 
 
+def test_a_norm_under_autocast_keeps_no_wide_copy_of_its_input() -> None:
+    in_child(_norms)
+
+
+def _norms() -> None:
+    cuda_rules.install()
+    values = torch.randn(100, 64, dtype=torch.float16, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def keep(one: torch.Tensor) -> torch.Tensor:
+        kept.append(one)
+        return one
+
+    with torch.autocast("cuda"), torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        assert torch.linalg.vector_norm(values, dim=1).dtype is torch.float32
+    assert [one.dtype for one in kept if one.shape == values.shape] == [torch.float16]
+
+
 def test_dropout_keeps_a_mask_of_bytes_and_attention_keeps_no_weights() -> None:
     in_child(_dropout)
 
