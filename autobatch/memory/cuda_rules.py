@@ -8,6 +8,7 @@ it belongs into a process that traces and ends.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# The policies of ATen/autocast_mode.h for CUDA. What AutocastCPU has a rule for already keeps that one.
+# The policies of ATen/autocast_mode.h for CUDA. What AutocastCPU has a rule for already keeps that one,
+# but for _CPU_ALONE.
 IN_FP32 = _words(
     """
     acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar
@@ -39,6 +41,8 @@ _FP32_RESULT = _words(
     linalg_matrix_norm linalg_matrix_norm.str_ord
     """
 )
+# AutocastCPU widens for these, CUDA's leaves their inputs as they are.
+_CPU_ALONE = _words("avg_pool3d max_pool3d adaptive_avg_pool3d adaptive_max_pool3d cross_entropy_loss")
 _SOFTMAX = {"softmax.int": _aten._softmax, "log_softmax.int": _aten._log_softmax}
 _LOW = (torch.float16, torch.bfloat16)
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
@@ -67,6 +71,11 @@ def _install_autocast(library: torch.library.Library) -> None:
         for name in names:
             if f"aten::{name}" not in known:
                 library.impl(name, rule(name), "AutocastCPU")
+    with warnings.catch_warnings():
+        # That a kernel takes the place of another one is what is wanted.
+        warnings.simplefilter("ignore")
+        for name in _CPU_ALONE:
+            library.impl(name, torch.library.fallthrough_kernel, "AutocastCPU")
 
 
 def _operator(name: str) -> Any:
