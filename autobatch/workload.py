@@ -392,9 +392,7 @@ class Trainer:
     def _keras_step(self, model: compiled.CompiledModel, batch: Any) -> torch.Tensor | None:
         """A step that Keras makes as a whole: no phase of it can be told from the others."""
         self._enter("step")
-        loss = model.step(batch)
-        self._count_step()
-        return loss
+        return model.step(batch)
 
     def _choose_loss(self) -> tuple[str, Callable[[Any], torch.Tensor]]:
         parts = self._parts

@@ -14,8 +14,9 @@ from autobatch.errors import TargetError
 class FollowedOptimizer(torch.optim.Optimizer):
     """The parameters, learning rates and state of a Keras optimizer, which itself makes the steps.
 
-    `kind` is the class of the Keras optimizer. Of a learning-rate schedule a group knows only a factor, as
-    `initial_lr`: the rate itself is another one at each step.
+    Its `apply` goes through `step` here, so that the hooks of torch's optimizers hear of it. `kind` is the
+    class of the Keras optimizer. Of a learning-rate schedule a group knows only a factor, as `initial_lr`:
+    the rate itself is another one at each step.
     """
 
     def __init__(self, model: Any) -> None:
@@ -31,6 +32,24 @@ class FollowedOptimizer(torch.optim.Optimizer):
         self._schedule = _schedule_of(inner)
         super().__init__([variable.value for variable in variables], _defaults(inner, self._schedule))
         self._carried = self._rate
+        self._apply = self._keras.apply
+        self._keras.apply = self.step
+
+    def step(self, *gradients: Any, **named: Any) -> Any:
+        """What Keras' `apply` does, with its arguments; what it keeps is the state of the first parameter."""
+        made = self._apply(*gradients, **named)
+        if not self.state:
+            self.state[self.param_groups[0]["params"][0]] = self.state_dict()
+        return made
+
+    def replace_values(self, made_of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Puts another tensor in the place of each weight of the model and of the optimizer's variables.
+
+        Single numbers stay: Keras reads some of them.
+        """
+        for variable in (*self._model.weights, *self._keras.variables):
+            if variable.shape:
+                variable._value = made_of(variable.value)
 
     @property
     def _rate(self) -> float:

@@ -8,6 +8,7 @@ it belongs into a process that traces and ends.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# The policies of torch/csrc/autocast_mode.h for CUDA. What AutocastCPU has a rule for already keeps that one.
+# The policies of ATen/autocast_mode.h for CUDA. What AutocastCPU has a rule for already keeps that one,
+# but for _CPU_ALONE.
 IN_FP32 = _words(
     """
     acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar
@@ -29,11 +31,18 @@ IN_FP32 = _words(
     nuclear_norm nuclear_norm.dim cosine_similarity dist pdist renorm logsumexp upsample_nearest1d
     _upsample_nearest_exact1d upsample_nearest2d _upsample_nearest_exact2d upsample_nearest3d
     _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa
-    upsample_trilinear3d upsample_bicubic2d _upsample_bicubic2d_aa linalg_vector_norm linalg_matrix_norm
-    norm.Scalar norm.ScalarOpt_dim
+    upsample_trilinear3d upsample_bicubic2d _upsample_bicubic2d_aa norm.Scalar norm.ScalarOpt_dim
     """
 )
-_FP32_RESULT = _words("prod prod.dim_int softmax.int log_softmax.int cumprod cumsum sum sum.dim_IntList")
+# These read their own type and write fp32: no copy of the input in fp32 is made or kept.
+_FP32_RESULT = _words(
+    """
+    prod prod.dim_int softmax.int log_softmax.int cumprod cumsum sum sum.dim_IntList linalg_vector_norm
+    linalg_matrix_norm linalg_matrix_norm.str_ord
+    """
+)
+# AutocastCPU widens for these, CUDA's leaves their inputs as they are.
+_CPU_ALONE = _words("avg_pool3d max_pool3d adaptive_avg_pool3d adaptive_max_pool3d cross_entropy_loss")
 _SOFTMAX = {"softmax.int": _aten._softmax, "log_softmax.int": _aten._log_softmax}
 _LOW = (torch.float16, torch.bfloat16)
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
@@ -62,6 +71,11 @@ def _install_autocast(library: torch.library.Library) -> None:
         for name in names:
             if f"aten::{name}" not in known:
                 library.impl(name, rule(name), "AutocastCPU")
+    with warnings.catch_warnings():
+        # That a kernel takes the place of another one is what is wanted.
+        warnings.simplefilter("ignore")
+        for name in _CPU_ALONE:
+            library.impl(name, torch.library.fallthrough_kernel, "AutocastCPU")
 
 
 def _operator(name: str) -> Any:

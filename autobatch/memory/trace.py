@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from autobatch.keras_models.followed import FollowedOptimizer
 from autobatch.memory.storage_log import Birth, Death, Event, Kind, ordered
 
 # The second step is the first one that sees the optimizer's state.
@@ -110,15 +111,18 @@ def _fill_with_fakes(
     """Puts a fake in the place of every parameter and buffer; what is shared stays shared."""
     # With its fake, each tensor is kept itself: the number of one that is gone may be another's.
     fakes: dict[int, tuple[Any, Any]] = {}
+
+    def fake_of(tensor: Any) -> Any:
+        return fakes.setdefault(id(tensor), (tensor, _fake_like(tensor, fake)))[1]
+
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    fakes.setdefault(id(tensor), (tensor, _fake_like(tensor, fake)))
-                    tensors[name] = fakes[id(tensor)][1]
+            tensors.update({name: fake_of(one) for name, one in tensors.items() if one is not None})
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["params"] = [fakes[id(one)][1] if id(one) in fakes else one for one in group["params"]]
+            group["params"] = [fake_of(one) if id(one) in fakes else one for one in group["params"]]
+        if isinstance(optimizer, FollowedOptimizer):
+            optimizer.replace_values(fake_of)
 
 
 def _fake_like(tensor: torch.Tensor, fake: FakeTensorMode) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Devices that a plan can be made for, and what torch says their memory is.
 
 torch reports less than the name promises: what ECC and the driver keep is not there for anyone. Each total
-is from an out-of-memory message of torch on such a device, in the thread that `source` names.
+is from an out-of-memory message of torch on such a device, or from the device's properties as CUDA gives
+them, in the thread that `source` names.
 """
 
 from __future__ import annotations
@@ -56,21 +57,30 @@ CATALOGUE = (
     _row("rtx4060", 7.75, "ESRSchao/EdgeRegNet/issues/2"),
     _row("rtx3070", 7.78, "akshitac8/OW-DETR/issues/46"),
     _row("rtx3080", 9.78, "zai-org/CogVideo/issues/34"),
+    _row("rtx2080ti", 10.76, "JDAI-CV/image-captioning/issues/11"),
     _row("t4", 14.56, "AlphaGPU/leetgpu-challenges/issues/52"),
     _row("rtx-a4000", 15.61, "DengKaiCQ/VGGT-Long/issues/6"),
     _row("v100-16gb", 15.77, "nomic-ai/gpt4all/issues/544"),
     _row("a10", 21.99, "zai-org/CogVLM/issues/236"),
+    _row("a10g", 21.99, "mistralai/mistral-finetune/issues/69"),
+    _row("l4", 22.03, "ArcInstitute/evo2/issues/190"),
     _row("a30", 23.53, "google/RB-Modulation/issues/5"),
     _row("rtx4090", 23.64, "ali-vilab/VGen/issues/104"),
     _row("rtx3090", 23.69, "ucwxb/GraphAvatar/issues/4"),
     _row("rtx5090", 31.37, "Wan-Video/Wan2.1/issues/465"),
+    _row("v100-32gb", 31.74, "liucongg/ChatGLM-Finetuning/issues/73"),
     _row("a100-40gb", 39.50, "TianheWu/CoSeR/issues/10"),
     _row("l40", 44.40, "QwenLM/Qwen3-VL/issues/2097"),
+    _row("l40s", 44.42, "stepfun-ai/Step-Video-T2V/issues/8"),
     _row("rtx6000-ada", 44.43, "DINGYANB/MTVCrafter/issues/21"),
+    _row("rtx8000", 47.46, "Victarry/stable-dreambooth/issues/8"),
+    # 48,670 MiB there.
+    _row("rtx-a6000", 47.53, "ultralytics/ultralytics/issues/19084"),
     _row("h100", 79.11, "vllm-project/vllm/issues/27508", _HOPPER_WORKSPACE_BYTES),
     _row("a100-80gb", 79.25, "levihsu/OOTDiffusion/issues/235"),
     _row("gh200", 94.88, "Lightning-AI/litgpt/issues/1892", _HOPPER_WORKSPACE_BYTES),
     _row("h200", 139.72, "liziniu/GEM/issues/4", _HOPPER_WORKSPACE_BYTES),
+    _row("b200", 178.35, "pytorch/ao/pull/4002", _HOPPER_WORKSPACE_BYTES),
 )
 _BY_NAME = {one.name.replace("-", ""): one for one in CATALOGUE}
 

@@ -2,6 +2,7 @@
 
 CEILING_WORKLOAD names the workload, CEILING_LOG the file. A line is `train`, `evaluate` or `traced` (a pass
 over fake tensors, which computes nothing) and the number of samples. Passes that ran out of memory count too.
+With CEILING_UNTRACED the model can't be traced.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from torch import nn
 from torch._subclasses import FakeTensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ceilings import ground
 
@@ -31,6 +33,8 @@ def build_model() -> nn.Module:
 
 
 def _count(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if "CEILING_UNTRACED" in os.environ and _get_current_dispatch_mode() is not None:
+        raise RuntimeError("not to be traced")
     inputs = next(iter((*args, *kwargs.values())))
     what = "traced" if isinstance(inputs, FakeTensor) else "train" if model.training else "evaluate"
     os.write(_log, f"{what} {len(inputs)}\n".encode())

@@ -16,6 +16,8 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 TOOL = "autobatch"
+# The same on a model that can't be traced.
+UNTRACED = "autobatch_untraced"
 _TIMEOUT_SECONDS = 1800.0
 # Settings of the allocator and of threads would make this machine's figures another's.
 _FOREIGN = ("MALLOC_", "GLIBC_", "LD_PRELOAD", "KMP_", "GOMP_", "OMP_", "MKL_")
@@ -52,12 +54,15 @@ def answer(method: str, workload: str, memory_bytes: int) -> dict[str, Any]:
 
     `batch_size`: None where there was none. `wall_seconds`: the whole process; `search_seconds`: without its
     imports (for autobatch with those of its workers). `steps` and `samples` are of training, counted in
-    the model's forward pass; `tried` has them by size, in order. `crash`: how the process ended, if badly.
+    the model's forward pass; `tried` has them by size, in order. `trials`: how many autobatch made.
+    `crash`: how the process ended, if badly.
     """
     with tempfile.TemporaryDirectory() as folder:
         log, result = Path(folder) / "log", Path(folder) / "result.json"
         environment = _environment() | {"CEILING_WORKLOAD": workload, "CEILING_LOG": str(log)}
-        command = _probe(memory_bytes) if method == TOOL else _peer(method, memory_bytes, result)
+        environment |= {"CEILING_UNTRACED": "1"} if method == UNTRACED else {}
+        of_tool = method in (TOOL, UNTRACED)
+        command = _probe(memory_bytes) if of_tool else _peer(method, memory_bytes, result)
         begin = time.perf_counter()
         ended = subprocess.run(
             command,
@@ -71,7 +76,7 @@ def answer(method: str, workload: str, memory_bytes: int) -> dict[str, Any]:
         wall_seconds, now = time.perf_counter() - begin, time.time()
         passes = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         said = json.loads(result.read_text()) if result.exists() else {}
-    found = _from_probe(ended) if method == TOOL else _from_peer(said, now)
+    found = _from_probe(ended) if of_tool else _from_peer(said, now)
     error = found.pop("error", "")
     return {
         "batch_size": None,
@@ -106,6 +111,7 @@ def _from_probe(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return {
         "batch_size": said["batch_size"],
         "search_seconds": environment.get("elapsed_seconds"),
+        "trials": len(said["trials"]),
         "ceiling": ceiling,
         "warnings": said.get("warnings", []),
     }

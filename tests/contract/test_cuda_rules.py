@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from autobatch.memory import cuda_rules
@@ -78,6 +80,55 @@ def _autocast() -> None:
             assert product.relu().dtype is dtype
         assert values.softmax(1).dtype is torch.float32
     assert torch.equal(values.softmax(1), torch.softmax(values, 1))
+
+
+def test_a_norm_under_autocast_keeps_no_wide_copy_of_its_input() -> None:
+    in_child(_norms)
+
+
+def _norms() -> None:
+    cuda_rules.install()
+    values = torch.randn(100, 64, dtype=torch.float16, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def keep(one: torch.Tensor) -> torch.Tensor:
+        kept.append(one)
+        return one
+
+    with torch.autocast("cuda"), torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        assert torch.linalg.vector_norm(values, dim=1).dtype is torch.float32
+    assert [one.dtype for one in kept if one.shape == values.shape] == [torch.float16]
+
+
+class Operators(TorchDispatchMode):
+    """Notes the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func._opname)
+        return func(*args, **kwargs or {})
+
+
+def test_cross_entropy_under_autocast_widens_where_cuda_does() -> None:
+    in_child(_cross_entropy)
+
+
+def _cross_entropy() -> None:
+    cuda_rules.install()
+    with FakeTensorMode():
+        logits = torch.empty(16, 1000, dtype=torch.float16, requires_grad=True)
+        target = torch.empty(16, dtype=torch.long)
+        with Operators() as ran, torch.autocast("cuda"):
+            loss = nn.functional.cross_entropy(logits, target)
+            loss.backward()
+    assert loss.dtype is torch.float32
+    assert logits.grad is not None
+    assert logits.grad.dtype is torch.float16
+    # It tells its log_softmax to keep the type; nll_loss is the one that widens.
+    assert ran.names.index("_log_softmax") < ran.names.index("_to_copy") < ran.names.index("nll_loss_forward")
 
 
 def test_dropout_keeps_a_mask_of_bytes_and_attention_keeps_no_weights() -> None:

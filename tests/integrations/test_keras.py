@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from autobatch.gradients import has_batch_norm, measure_chunks
 from autobatch.keras_models import backend, kinds
 from autobatch.keras_models.archive import Archive
 from autobatch.law import learning_rate_power
+from autobatch.planning.capacity import StepMemory
+from autobatch.planning.plans import Usage
+from autobatch.probe.memory_run import Tracer
 from autobatch.probe.process import worker_environment
 from autobatch.probe.runner import WorkerEngine
 from autobatch.probe.wire import Recipe
@@ -174,6 +178,30 @@ def test_a_step_is_what_train_on_batch_does():
     batch = one.load(64, 9)
     held_out = float(one.evaluate(batch))
     assert held_out == pytest.approx(theirs.test_on_batch(*batch, return_dict=True)["loss"], abs=1e-6)
+
+
+def usage_by_trace(model: Any, batch_size: int, *, fake: bool) -> Usage:
+    tracer = Tracer(trainer(model), cuda=False, fake=fake)
+    return StepMemory(tracer.between(4, 8).lifetimes).usage(batch_size)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "slots"), [("adam", 2), ("sgd", 0), ({"class_name": "SGD", "config": {"momentum": 0.9}}, 1)]
+)
+def test_what_a_traced_step_holds_is_told_by_its_kind(optimizer, slots):
+    def wide() -> Any:
+        made = Sequential([layers.Input((1,)), Dense(256), Dense(256), Dense(2)])
+        made.compile(keras.optimizers.get(optimizer), loss="sparse_categorical_crossentropy")
+        return made
+
+    weights_bytes = 4 * wide().count_params()
+    parts = usage_by_trace(wide(), 4, fake=True).parts
+    # Each storage is rounded up to 512 bytes, and Keras has numbers of its own.
+    near = {"rel": 0.02, "abs": 4096}
+    assert astuple(parts) == pytest.approx(astuple(usage_by_trace(wide(), 4, fake=False).parts), **near)
+    assert parts.parameters_bytes == pytest.approx(weights_bytes, **near)
+    assert parts.gradients_bytes == pytest.approx(weights_bytes, **near)
+    assert parts.optimizer_bytes == pytest.approx(slots * weights_bytes, **near)
 
 
 def test_the_gradient_is_that_of_the_compiled_loss_regularisers_included():
