@@ -46,6 +46,7 @@ SHARE = 0.92
 SIZES = (4, 8)
 SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
 SEED = 6
+TIMM = "0.6.7"
 # torch 1.12 had no rule of autocast for these.
 LATER_RULES = frozenset(
     {"rms_norm", "logsumexp", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"}
@@ -69,6 +70,8 @@ def main() -> None:
         "--kitsune", action="store_true", help="ask torch-kitsune instead, which must be installed"
     )
     options = parser.parse_args()
+    if timm.__version__ != TIMM:
+        parser.error(f"needs timm {TIMM}, found {timm.__version__}: names stand for other models there")
     rows = drawn(read(options.data), options.count, SEED)
     known = json.loads(options.save.read_text())["models"] if options.save.exists() else {}
     for number, row in enumerate(rows, start=1):
