@@ -18,10 +18,10 @@ from autobatch.probe.wire import Storages
 # Pairs whose traces are asked for first, until both of one have the same structure; real tensors take memory.
 SMALL = ((4, 8), (16, 32))
 SMALL_REAL = ((2, 4), (3, 4))
-# What of a predicted size is counted on: by published runs on an RTX 3090 that is a size that trains for 109 of
-# 110 models (benchmarks/README.md). What a trace can't see in full has a share of its own: a cuDNN reserve made
-# an LSTM take 1.53 times what was predicted, copies around GroupNorm 1.23 times; of the others no figure is
-# known.
+# What of a predicted size is counted on: by published runs on an RTX 3090 that is a size that trains for 109
+# of 110 models (benchmarks/README.md). What a trace can't see in full has a share of its own: a cuDNN reserve
+# made an LSTM take 1.53 times what was predicted, copies around GroupNorm 1.23 times; of the others no figure
+# is known.
 _SHARE = 0.92
 _SHARES = {"rnn": 0.65, "group_norm": 0.8, "compiled": 0.8, "foreign": 0.8, "real": 0.8, "unconfirmed": 0.8}
 # A heap may lose up to half of its memory between blocks.
