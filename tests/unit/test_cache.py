@@ -64,6 +64,7 @@ OTHER_LIMITS = {
     "objective": Objective.MEMORY,
     "ceiling": True,
     "check": False,
+    "sizes_per_rank": True,
     "seed": 1,
 }
 OTHER_DEVICES = {

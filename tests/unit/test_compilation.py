@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -166,7 +165,10 @@ def test_the_trace_is_that_of_the_uncompiled_model_and_says_so(without_data: boo
     assert "without its compilation" in compiled.detail
 
 
-def test_find_measures_a_compiled_model_and_leaves_nothing() -> None:
+def test_find_measures_a_compiled_model_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # Of such a wrapper, torch makes neither a length nor, therefore, a truth value.
     model = torch.compile(nn.Linear(8, 3), backend="aot_eager")
     weights = [p.clone() for p in model.parameters()]
@@ -174,7 +176,7 @@ def test_find_measures_a_compiled_model_and_leaves_nothing() -> None:
     found = api.find(model, (INPUTS, TARGETS), device="cpu", limits=limits)
     assert found.workload.model == "Linear (compiled)"
     assert all(map(torch.equal, model.parameters(), weights))
-    assert not glob.glob(f"{tempfile.gettempdir()}/{compilation._FOLDER_PREFIX}*")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_users_own_folder_for_compiled_files_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
