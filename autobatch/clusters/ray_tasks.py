@@ -48,7 +48,7 @@ def run_each(
     its node is lost, it runs once more: on the first place of another node that is still there, else on the
     same. None takes more than `seconds`, and QUEUE_SECONDS before it. Ctrl-C ends all of them.
     """
-    from ray import cancel, wait
+    from ray import cancel
 
     found: list[Any] = [None] * len(arguments)
     running = {
@@ -58,7 +58,7 @@ def run_each(
     deadline = time.monotonic() + QUEUE_SECONDS + seconds
     try:
         while running:
-            for task in wait(list(running), timeout=_POLL_SECONDS)[0]:
+            for task in _ended(list(running)):
                 attempt = running.pop(task)
                 number = attempt.number
                 found[number] = _outcome(task, attempt)
@@ -76,6 +76,20 @@ def run_each(
             with contextlib.suppress(Exception):
                 cancel(task, force=True)
     return found
+
+
+def _ended(tasks: list[Any]) -> list[Any]:
+    """Those that have ended, after a short wait. Raises KeyboardInterrupt on Ctrl-C."""
+    from ray import wait
+
+    try:
+        ended: list[Any] = wait(tasks, timeout=_POLL_SECONDS)[0]
+    except SystemError as error:
+        # What Python makes of an interrupt that comes in the middle of Ray's compiled code.
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    return ended
 
 
 class _LostError(AutobatchError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 # Never what decides a test: only how long one that has failed already goes on.
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 900.0
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:

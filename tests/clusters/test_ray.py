@@ -39,12 +39,11 @@ from tests.clusters import on_nodes
 from tests.clusters.on_nodes import PATIENCE_SECONDS, processes_with, wait_until
 from tests.docs import snippets
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 pytest.importorskip("ray", reason="Ray is not installed; `make ray` installs it and runs these tests")
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "ray.md"
 CPUS = usable_processors()
-DIGITS = wire.Recipe(target="autobatch.examples.digits_cnn")
 LIMITS = Limits(trial_timeout_seconds=60.0)
 
 MODEL = """
@@ -85,8 +84,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             initialize_head=True,
             head_node_args={"num_cpus": CPUS, "num_gpus": 0, "include_dashboard": False},
         )
-        made.add_node(num_cpus=CPUS, num_gpus=0)
-        made.wait_for_nodes()
+        added_node(made, CPUS)
         yield made
         made.shutdown()
 
@@ -126,37 +124,53 @@ def losses(training: Training | None) -> dict[int, tuple[float, ...]]:
     return {one.steps: one.losses for one in training.evaluations}
 
 
-def trained_here(command: wire.Train) -> Training | None:
-    engine = WorkerEngine(DIGITS, LIMITS, "cpu", worker_environment("cpu", contended=True), print)
+def trained_here(recipe: wire.Recipe, command: wire.Train) -> Training | None:
+    engine = WorkerEngine(recipe, LIMITS, "cpu", worker_environment("cpu", contended=True), print)
     try:
         return engine.train(command).training
     finally:
         engine.close()
 
 
-def engine_of(nodes: Any, recipe: wire.Recipe = DIGITS) -> RayEngine:
-    return RayEngine(nodes, recipe, LIMITS, "cpu", worker_environment("cpu", contended=True), print)
+@contextlib.contextmanager
+def engine_on(cluster: Any, recipe: wire.Recipe) -> Iterator[RayEngine]:
+    with ray_engines(cluster.address, recipe, "cpu", print) as make:
+        engine = make(recipe, LIMITS, "cpu", worker_environment("cpu", contended=True), print)
+        assert isinstance(engine, RayEngine)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def added_node(cluster: Any, cpus: int) -> Any:
+    """A further node. On a busy machine Ray may give one up that takes longer than 30 s to start."""
+    for _ in range(5):
+        try:
+            added = cluster.add_node(num_cpus=cpus, num_gpus=0)
+        except Exception as error:
+            print(f"no node yet: {error}")
+        else:
+            cluster.wait_for_nodes()
+            return added
+    raise AssertionError("no node came up")
 
 
 # Tasks
 
 
-def test_trainings_on_two_nodes_have_the_losses_of_those_that_run_here(cluster: Any) -> None:
-    with connected(cluster.address, None):
-        nodes, left_out = find_nodes()
-        engine = engine_of(nodes)
-        assert (len(nodes), left_out, engine.trainings_at_once) == (2, (), 2)
-        assert nodes[0].kind == nodes[1].kind
+def test_trainings_on_two_nodes_have_the_losses_of_those_that_run_here(cluster: Any, model: Path) -> None:
+    recipe = wire.Recipe(target=str(model))
+    with engine_on(cluster, recipe) as engine:
+        assert engine.trainings_at_once == 2
         # A busy machine makes few steps in a time.
-        for seconds in (2.0, 30.0, 100.0):
+        for seconds in (2.0, 60.0):
             commands = [train(32, seconds), train(128, seconds, factor=2.0)]
-            replies = engine.train_all(commands)
-            there = [losses(one.training) for one in replies]
-            here = [losses(trained_here(one)) for one in commands]
+            there = [losses(one.training) for one in engine.train_all(commands)]
+            here = [losses(trained_here(recipe, one)) for one in commands]
             common = [ours.keys() & theirs.keys() for ours, theirs in zip(here, there, strict=True)]
             if min(map(len, common)) >= 4:
                 break
-        engine.close()
     assert min(map(len, common)) >= 4
     assert engine.busy_seconds >= 2.0
     # The last evaluation of each is at the end of its time, which is another number of steps.
@@ -192,8 +206,7 @@ def test_one_that_is_lost_twice_is_not_tried_again(cluster: Any, tmp_path: Path)
 
 
 def test_a_node_that_is_removed_in_the_middle_of_a_trial(cluster: Any, tmp_path: Path) -> None:
-    added = cluster.add_node(num_cpus=CPUS, num_gpus=0)
-    cluster.wait_for_nodes()
+    added = added_node(cluster, CPUS)
     removed = threading.Event()
 
     def remove() -> None:
@@ -219,22 +232,17 @@ def test_a_training_that_is_lost_twice_is_a_failed_training(cluster: Any, model:
         "        one.kill()\n"
     )
     model.write_text(MODEL + killing, encoding="utf-8")
-    recipe = wire.Recipe(target=str(model))
-    with ray_engines(cluster.address, recipe, "cpu", print) as make:
-        engine = make(recipe, LIMITS, "cpu", worker_environment("cpu", contended=True), print)
+    with engine_on(cluster, wire.Recipe(target=str(model))) as engine:
         (reply,) = engine.train_all([train(32)])
-        engine.close()
     assert reply.training is not None
     assert reply.training.outcome is Outcome.CRASHED
     assert "lost twice" in reply.training.detail
 
 
 def test_what_keeps_the_workload_from_being_made_is_no_failed_training(cluster: Any) -> None:
-    with connected(cluster.address, None):
-        engine = engine_of(find_nodes()[0], wire.Recipe(target="no_such_module_here"))
-        with pytest.raises(AutobatchError) as raised:
-            engine.train_all([train(32)])
-        engine.close()
+    recipe = wire.Recipe(target="no_such_module_here")
+    with engine_on(cluster, recipe) as engine, pytest.raises(AutobatchError) as raised:
+        engine.train_all([train(32)])
     assert "no_such_module_here" in raised.value.message
 
 
@@ -276,7 +284,7 @@ def test_a_probe_on_a_cluster_that_is_there(cluster: Any, model: Path) -> None:
     ended = run(
         model.parent.parent,
         *("probe", target, "--engine", "ray", "--ray-address", cluster.address, "--device", "cpu"),
-        *("--budget", "20s", "--json"),
+        *("--max-batch", "256", "--json"),
     )
     assert ended.returncode == 0, ended.stderr
     found = json_report.parse(ended.stdout)
@@ -366,8 +374,7 @@ def test_a_folder_that_is_too_large_to_send(cluster: Any, model: Path) -> None:
 @pytest.fixture
 def small_node(cluster: Any) -> Iterator[Any]:
     """A node of another kind: it has one processor."""
-    added = cluster.add_node(num_cpus=1, num_gpus=0)
-    cluster.wait_for_nodes()
+    added = added_node(cluster, 1)
     yield added
     cluster.remove_node(added)
 
