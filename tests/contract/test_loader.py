@@ -179,6 +179,7 @@ def slow_step(model: nn.Module, batch: Any) -> torch.Tensor:
     return output.square().mean()
 
 
+@pytest.mark.slow
 def test_workers_lift_the_bound_of_slow_samples() -> None:
     found = find(Slow(SLOWER_SECONDS), slow_step, budget_seconds=120.0)
     assert found.workload.workers is None

@@ -93,6 +93,7 @@ def _refuse() -> None:
     assert raised.value.code == "no_such_precision"
 
 
+@pytest.mark.slow
 def test_where_activations_are_too_large_checkpointing_is_hinted_and_helps(tmp_path: Path) -> None:
     error = refusal(target(tmp_path, 26 * MIB))
     assert error.code == "nothing_fits"

@@ -101,6 +101,7 @@ def test_ranks_agree_and_exchange_their_gradients_in_every_step_that_is_measured
     assert buckets.count("0") == buckets.count("1") >= steps
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_come_is_named(tmp_path: Path) -> None:
     said = run(tmp_path, 2, "absent:1")
     assert said[0]["error"]["code"] == "rank_missing", told(tmp_path)

@@ -124,6 +124,7 @@ def test_a_factory_and_arrays_within_limits() -> None:
     assert "AdamW" not in told
 
 
+@pytest.mark.slow
 def test_a_training_step_of_the_callers_own_and_a_collate_function() -> None:
     scale = 2.0
 
@@ -189,6 +190,7 @@ print(json.dumps([found.batch_size, found.workload.model, found.workload.dataset
 """
 
 
+@pytest.mark.slow
 def test_classes_of_a_script_from_a_thread_after_openmp_was_used(tmp_path: Path) -> None:
     # No `if __name__ == "__main__"`: the script is not imported again.
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -368,6 +368,7 @@ dataset = TensorDataset(torch.randn(4096, 8), torch.randint(4, (4096,)))
 """
 
 
+@pytest.mark.slow
 def test_14_a_cpu_has_a_ceiling(tmp_path: Path) -> None:
     """ludwig-ai/ludwig 2455, 3007; Lightning-AI/pytorch-lightning 20364, 11295: no size ever failed."""
     model_file = tmp_path / "net.py"

@@ -322,6 +322,7 @@ def test_arrays_are_taken_at_once_and_as_a_loader_would_collate_them():
         assert (mine.dtype, mine.stride()) == (expected.dtype, expected.stride())
 
 
+@pytest.mark.slow
 def test_a_file_with_a_function_for_a_loss_is_probed(tmp_path: Path):
     (tmp_path / "small_keras.py").write_text(
         "import numpy as np, keras\n"
@@ -574,6 +575,7 @@ def test_the_guide_runs(tmp_path: Path):
     assert "Epoch 20/20" in ended.stdout
 
 
+@pytest.mark.slow
 def test_keras_is_imported_once_ahead_of_all_further_sessions(tmp_path: Path):
     file = tmp_path / "tells_whether_keras_is_there.py"
     file.write_text(

@@ -376,6 +376,7 @@ def worker(folder: Path) -> Iterator[WorkerEngine]:
     started.close()
 
 
+@pytest.mark.slow
 def test_two_workers_tell_the_same(folder: Path, worker: WorkerEngine) -> None:
     """Each has another seed of hashes, by which the order of sets differs."""
     other = engine(folder)

@@ -446,6 +446,7 @@ loss_fn.__name__ = "loss" + NAME
 
 
 @POSIX
+@pytest.mark.slow
 def test_names_of_a_model_file_through_the_real_command(tmp_path: Path) -> None:
     good, bad = tmp_path / "good\x1b[2J.py", tmp_path / "bad.py"
     good.write_text(MODEL + "\nFAILS = False\n")
