@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -129,6 +130,9 @@ def _scratch_folder() -> Iterator[str]:
     # Sockets lie in it, whose paths may have 107 bytes; 60 of them are what Ray adds.
     place = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="autobatch-ray-", dir=place if len(place) <= _LONGEST_TEMP else "/tmp")
+    # The processes of a cluster that did not come up end only with this one, and write until then. What is
+    # registered first runs last.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         yield folder
     finally:
