@@ -81,6 +81,16 @@ def missing_file(path: Path) -> TargetError:
     )
 
 
+def ranks_differ(facts: tuple[str, ...]) -> TargetError:
+    """The error for ranks that can't train together; `facts` say what two of them have."""
+    return TargetError(
+        "the ranks don't train the same thing",
+        code="ranks_differ",
+        facts=facts,
+        hint="give every rank the same model file, or the same arguments",
+    )
+
+
 def _rebuild(
     kind: type[AutobatchError], message: str, code: str, facts: tuple[str, ...], hint: str
 ) -> AutobatchError:

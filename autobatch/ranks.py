@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autobatch.errors import TargetError
+from autobatch.errors import ranks_differ
 
 
 class Ranks:
@@ -73,12 +73,7 @@ class RanksTogether(Ranks):
         dist.all_gather_object(models, model)
         other = next((rank for rank, one in enumerate(models) if one != models[0]), None)
         if other is not None:
-            raise TargetError(
-                "the ranks don't train the same thing",
-                code="ranks_differ",
-                facts=tuple(f"rank {rank}: {models[rank]}" for rank in (0, other)),
-                hint="give every rank the same model file, or the same arguments",
-            )
+            raise ranks_differ(tuple(f"rank {rank}: {models[rank]}" for rank in (0, other)))
 
 
 class Loss(nn.Module):

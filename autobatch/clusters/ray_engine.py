@@ -14,15 +14,12 @@ from autobatch.api import EngineMaker
 from autobatch.clusters import ray_cluster
 from autobatch.clusters.ray_cluster import Node
 from autobatch.clusters.ray_nodes import read_node, train_here
-from autobatch.clusters.ray_tasks import run_each
+from autobatch.clusters.ray_tasks import LostError, run_each
 from autobatch.errors import AutobatchError
 from autobatch.fleet import kind_of
 from autobatch.probe import endings, wire
 from autobatch.probe.runner import WorkerEngine
 from autobatch.records import Limits
-
-# The code of an error that is a training's own failure, and neither the workload's nor the cluster's.
-_LOST = "node_lost"
 
 
 class RayEngine(WorkerEngine):
@@ -109,7 +106,8 @@ def _reply(
 ) -> tuple[wire.Trained, float]:
     if not isinstance(reply, AutobatchError):
         return reply
-    if reply.code != _LOST:
+    # What is lost twice is a training's own failure, and neither the workload's nor the cluster's.
+    if not isinstance(reply, LostError):
         raise reply
     return endings.of_training(command, reply.message), 0.0
 

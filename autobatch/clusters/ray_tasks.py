@@ -62,7 +62,7 @@ def run_each(
                 attempt = running.pop(task)
                 number = attempt.number
                 found[number] = _outcome(task, attempt)
-                if not isinstance(found[number], _LostError) or attempt.again:
+                if not isinstance(found[number], LostError) or attempt.again:
                     continue
                 if (place := _elsewhere(attempt.place, places[number])) is not None:
                     running[_submit(function, arguments[number], place)] = _Attempt(number, place, again=True)
@@ -92,7 +92,7 @@ def _ended(tasks: list[Any]) -> list[Any]:
     return ended
 
 
-class _LostError(AutobatchError):
+class LostError(AutobatchError):
     """The process or the node is gone, and nothing is known of how it would have gone."""
 
 
@@ -126,7 +126,7 @@ def _outcome(task: Any, attempt: _Attempt) -> Any:
         return _failed(name, error)
     except RayError as error:
         times = "twice" if attempt.again else "once"
-        return _LostError(
+        return LostError(
             f"its process was lost {times}, at last on the node `{name}`",
             code="node_lost",
             facts=(f"{type(error).__name__}: {_first_line(error)}",),

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from autobatch.errors import AutobatchError, TargetError
+from autobatch.errors import AutobatchError, ranks_differ
 from autobatch.probe import endings, wire
 from autobatch.probe.oom import Cause
 from autobatch.records import Device, Outcome
@@ -146,16 +146,12 @@ def _told(found: Sequence[int], ranks: int) -> str:
 
 
 def _differ(rank: int, first: wire.Opened, other: wire.Opened) -> AutobatchError:
-    facts = tuple(
-        f"rank {number}: {one.model}, {one.parameters:,} parameters, {one.optimizer}, {one.loss}, "
-        f"{one.dataset}"
-        for number, one in ((0, first.workload), (rank, other.workload))
-    )
-    return TargetError(
-        "the ranks don't train the same thing",
-        code="ranks_differ",
-        facts=facts,
-        hint="give every rank the same model file, or the same arguments",
+    return ranks_differ(
+        tuple(
+            f"rank {number}: {one.model}, {one.parameters:,} parameters, {one.optimizer}, {one.loss}, "
+            f"{one.dataset}"
+            for number, one in ((0, first.workload), (rank, other.workload))
+        )
     )
 
 

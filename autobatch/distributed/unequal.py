@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from autobatch.distributed.leading import RankedEngine
+from autobatch.distributed.turns import in_turns
 from autobatch.errors import AutobatchError
 from autobatch.probe import wire
 from autobatch.records import Outcome, SizesPerRank
@@ -58,17 +59,14 @@ def _rates(engine: RankedEngine, common: int, seconds: float) -> list[float]:
 
 
 def _timed(engine: RankedEngine, common: int, sizes: tuple[int, ...], seconds: float) -> SizesPerRank:
-    own: list[float] = []
-    alike: list[float] = []
-    for _ in range(_ROUNDS):
-        for found, asked in ((own, sizes), (alike, ())):
-            reply = engine.time_round(common, seconds, sizes=asked)
-            if not isinstance(reply, wire.Timed):
-                return SizesPerRank(common_batch_size=common, batch_sizes=sizes, detail=reply.detail)
-            found.append(reply.step_seconds)
+    found = in_turns(
+        lambda: engine.time_round(common, seconds, sizes=sizes),
+        lambda: engine.time_round(common, seconds),
+        _ROUNDS,
+    )
+    if isinstance(found, wire.Tried):
+        return SizesPerRank(common_batch_size=common, batch_sizes=sizes, detail=found.detail)
+    own, alike = found
     return SizesPerRank(
-        common_batch_size=common,
-        batch_sizes=sizes,
-        step_seconds=median(own),
-        common_step_seconds=median(alike),
+        common_batch_size=common, batch_sizes=sizes, step_seconds=own, common_step_seconds=alike
     )
