@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psutil
 
-from autobatch import cache, devices, scaling
-from autobatch._version import __version__
-from autobatch.check.assess import PROBE_SHARE, Assessment
-from autobatch.devices import host
-from autobatch.distributed import communication, unequal
+from autobatch import devices, scaling
+from autobatch.course import SearchEngine, Watch, run
 from autobatch.distributed import meeting as meetings
 from autobatch.distributed.leading import RankedEngine, follow, lead
+from autobatch.distributed.lobby import met
 from autobatch.distributed.meeting import Meeting
 from autobatch.distributed.member import Member
 from autobatch.errors import UsageError
@@ -34,13 +28,10 @@ from autobatch.planning.catalogue import PlannedDevice
 from autobatch.planning.plans import Plan
 from autobatch.planning.sample import as_dataset
 from autobatch.probe import wire
-from autobatch.probe.climb import Climb, Interrupted, Observer
-from autobatch.probe.confirmation import confirm
-from autobatch.probe.loading import Loading, usable_processors
+from autobatch.probe.climb import Observer
 from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
-from autobatch.probe.runner import Opened, WorkerEngine
-from autobatch.recommender import recommend
-from autobatch.records import Check, Curve, Device, Environment, Limits, Precision, Recommendation
+from autobatch.probe.runner import WorkerEngine
+from autobatch.records import Device, Limits, Precision, Recommendation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,10 +47,6 @@ _CONTENDED_PERCENT = 40.0
 _COLLECTIVE_TRIALS = 2
 # For one trace: of a large model it takes minutes where others use the processor.
 _TRACE_SECONDS = 600.0
-# Where the objects of a `find` lie, and where modules are looked for, may be new each time.
-_TOLD_OF_RECIPE = tuple(
-    one for one in wire.Recipe.__struct_fields__ if one not in ("payload", "sys_path", "frameworks")
-)
 
 
 def find(
@@ -266,14 +253,14 @@ def probe(
     of_a_rank = scaling.limits_of_a_rank(limits, 1 if meeting is None else meeting.ranks)
     engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
 
-    def search(engine: WorkerEngine | RankedEngine) -> Recommendation:
+    def search(engine: SearchEngine) -> Recommendation:
         watch = Watch(observer)
-        return _search(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
+        return run(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
 
     try:
         if meeting is None:
             return search(engine)
-        with meeting.met(limits.trial_timeout_seconds) as (transport, roster):
+        with met(meeting, limits.trial_timeout_seconds) as (transport, roster):
             member = Member(
                 engine, transport, roster, meeting.rank, _COLLECTIVE_TRIALS * limits.trial_timeout_seconds
             )
@@ -284,113 +271,6 @@ def probe(
         engine.close()
 
 
-def _search(
-    engine: WorkerEngine | RankedEngine,
-    recipe: wire.Recipe,
-    limits: Limits,
-    of_a_rank: Limits,
-    watch: Watch,
-    *,
-    contended: bool,
-    fresh: bool,
-) -> Recommendation:
-    """`of_a_rank`: the limits with one rank's share of the global batch."""
-    try:
-        slot = _slot(engine, recipe, limits)
-        if not fresh and (known := slot.answer()) is not None:
-            return known
-        curve = Climb(engine, of_a_rank, watch, PROBE_SHARE if limits.check else 1.0).run()
-        curve = _loaded(engine, curve, limits, watch)
-        check = _check(engine, curve, limits, watch) if limits.check else None
-        curve = _communicated(engine, curve, check, limits, watch)
-        curve = _confirmed(engine, curve, check, limits, watch)
-        curve = _shared_out(engine, curve, check, limits, watch)
-    except Interrupted as stopped:
-        # A second Ctrl-C must not cost what the first one kept.
-        with contextlib.suppress(KeyboardInterrupt):
-            engine.close()
-        if stopped.curve is not None:
-            stopped.recommendation = watch.finish(stopped.curve, limits, contended, stopped.check)
-        raise
-    return slot.keep(watch.finish(curve, limits, contended, check))
-
-
-def _slot(engine: WorkerEngine | RankedEngine, recipe: wire.Recipe, limits: Limits) -> cache.Slot:
-    """The place in the cache for what the engine has opened. Raises like `engine.open`."""
-    try:
-        opened = engine.open()
-        told = engine.take_fingerprint()
-    except KeyboardInterrupt:
-        raise Interrupted(None) from None
-    name = ""
-    if told.parts:
-        asked = {one: getattr(recipe, one) for one in _TOLD_OF_RECIPE}
-        asked |= {"world_size": opened.world_size} if opened.world_size > 1 else {}
-        name = cache.name_of(told.parts, limits, opened.device, asked, os.environ)
-    return cache.Slot(name, limits, opened.device, opened.workload, why_not=told.detail)
-
-
-def _loaded(engine: WorkerEngine | RankedEngine, curve: Curve, limits: Limits, watch: Watch) -> Curve:
-    """The curve with how its training is loaded. Ctrl-C in it keeps what was measured."""
-    # Ranks of one machine share its processors.
-    ranks = engine.local_ranks if isinstance(engine, RankedEngine) else 1
-    loading = Loading(engine, curve, limits, max(1, usable_processors() // ranks), watch.checking)
-    try:
-        return replace(curve, loader=loading.run())
-    except KeyboardInterrupt:
-        raise Interrupted(replace(curve, loader=loading.loader)) from None
-
-
-def _check(engine: WorkerEngine | RankedEngine, curve: Curve, limits: Limits, watch: Watch) -> Check:
-    """The generalization check. Ctrl-C in it keeps the curve, and what it has come to."""
-    assessment = Assessment(engine, curve, limits, watch.checking)
-    try:
-        return assessment.run()
-    except KeyboardInterrupt:
-        raise Interrupted(curve, assessment.check) from None
-
-
-def _communicated(
-    engine: WorkerEngine | RankedEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
-) -> Curve:
-    """The curve with what ranks pay for training together. Ctrl-C in it keeps all that was measured."""
-    if not isinstance(engine, RankedEngine):
-        return curve
-    watch.checking("timing the communication of the ranks")
-    try:
-        size = recommend(curve, check, limits).batch_size
-        found = communication.measure(engine, size, limits.trial_timeout_seconds)
-    except KeyboardInterrupt:
-        raise Interrupted(curve, check) from None
-    return replace(curve, communication=found)
-
-
-def _shared_out(
-    engine: WorkerEngine | RankedEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
-) -> Curve:
-    """The curve with sizes of each rank, where they were asked for. Ctrl-C in it keeps what was measured."""
-    if not (limits.sizes_per_rank and isinstance(engine, RankedEngine)):
-        return curve
-    watch.checking("looking for sizes of each rank")
-    try:
-        common = recommend(curve, check, limits).batch_size
-        found = unequal.measure(engine, common, limits.multiple_of, limits.trial_timeout_seconds)
-    except KeyboardInterrupt:
-        raise Interrupted(curve, check) from None
-    return replace(curve, sizes_per_rank=found)
-
-
-def _confirmed(
-    engine: WorkerEngine | RankedEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
-) -> Curve:
-    """The curve with its recommended size confirmed. Ctrl-C in it keeps all that was measured."""
-    watch.checking("confirming the answer in a fresh process")
-    try:
-        return confirm(engine, curve, check, limits)
-    except KeyboardInterrupt:
-        raise Interrupted(curve, check) from None
-
-
 def find_devices() -> tuple[Device, ...]:
     """Every device that torch sees here, read in a worker, so that this process holds none of them."""
     engine, _ = new_engine(wire.Recipe(), Limits(), None, None)
@@ -398,41 +278,6 @@ def find_devices() -> tuple[Device, ...]:
         return engine.devices()
     finally:
         engine.close()
-
-
-class Watch(Observer):
-    """Passes everything on, and remembers what the environment record needs."""
-
-    def __init__(self, inner: Observer | None) -> None:
-        self._inner = inner or Observer()
-        self._torch = ""
-        self._started_at = datetime.now(UTC)
-        self._begin = time.monotonic()
-        self.trying = self._inner.trying  # type: ignore[method-assign]
-        self.tried = self._inner.tried  # type: ignore[method-assign]
-        self.checking = self._inner.checking  # type: ignore[method-assign]
-
-    def opened(self, opened: Opened) -> None:
-        self._torch = opened.torch
-        self._inner.opened(opened)
-
-    def finish(
-        self, curve: Curve, limits: Limits, contended: bool, check: Check | None = None
-    ) -> Recommendation:
-        """The recommendation of a curve, with where and when it was measured."""
-        if contended and curve.device.kind == "cpu":
-            note = "other processes were busy, so waiting threads slept instead of spinning (OMP_WAIT_POLICY)"
-            curve = replace(curve, warnings=(*curve.warnings, note))
-        environment = Environment(
-            autobatch=__version__,
-            python=platform.python_version(),
-            torch=self._torch,
-            platform=platform.platform(),
-            cpu=host.cpu_name(),
-            started_at=self._started_at.isoformat(timespec="seconds"),
-            elapsed_seconds=round(time.monotonic() - self._begin, 3),
-        )
-        return replace(recommend(curve, check, limits), environment=environment)
 
 
 def new_engine(

@@ -19,10 +19,11 @@ import click
 from autobatch import cache, formatting, saved
 from autobatch._version import __version__
 from autobatch.distributed import meeting as meetings
+from autobatch.distributed.meeting import Meeting
 from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
 from autobatch.escaping import printable
 from autobatch.records import Limits, Objective, Recommendation
-from autobatch.reports import cache_list, fits, fleet_table, html, text
+from autobatch.reports import cache_list, fits, html, text
 from autobatch.reports import json as json_report
 
 _INTERRUPTED = 130
@@ -159,7 +160,7 @@ def probe(target: str, **options: Any) -> None:
             facts=("the ranks of torchrun train in step, and so do the trainings of the check",),
             hint="leave `--engine` out",
         )
-    if not _leads():
+    if meeting is not None and meeting.rank:
         return _follow(recipe, limits, options["device"], meeting)
     _check_writable(options, target.partition(":")[0])
     quiet = options["quiet"] or options["as_json"]
@@ -200,6 +201,7 @@ def probe_kinds(target: str, **options: Any) -> None:
     from autobatch.clusters import fleet_prices
     from autobatch.clusters.fleet_probe import probe_fleet
     from autobatch.progress import Progress
+    from autobatch.reports import fleet_table
 
     recipe = _recipe(target, {**options, "epochs": None, "input_shape": None, "classes": None})
     prices = None if options["prices"] is None else fleet_prices.load(options["prices"])
@@ -352,16 +354,7 @@ def _hear_no_more_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _leads() -> bool:
-    """True in the first of the ranks that torchrun has started, and where it has started none.
-
-    It speaks for all of them: the others print nothing, and exit alike.
-    """
-    meeting = meetings.of_environment()
-    return meeting is None or meeting.rank == 0
-
-
-def _follow(recipe: Any, limits: Limits, device: str | None, meeting: Any) -> None:
+def _follow(recipe: Any, limits: Limits, device: str | None, meeting: Meeting) -> None:
     from autobatch import api
 
     api.probe(recipe, limits, device=device, on_output=lambda line: None, meeting=meeting)
@@ -507,10 +500,15 @@ def _report(error: AutobatchError, *, as_json: bool) -> None:
 
 
 def _speaks() -> bool:
+    """True in the first of the ranks that torchrun has started, and where it has started none.
+
+    It speaks for all of them: the others print nothing, and exit alike.
+    """
     try:
-        return _leads()
+        meeting = meetings.of_environment()
     except UsageError:
         return True  # what is wrong with the rank has to be said by somebody
+    return meeting is None or meeting.rank == 0
 
 
 def _print(rendered: str) -> None:

@@ -10,15 +10,17 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from inspect import cleandoc
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from autobatch.errors import AutobatchError, SavedResultError
 from autobatch.escaping import escaped_json, printable
-from autobatch.fleet import Fleet
 from autobatch.planning.plans import Plan
 from autobatch.records import Recommendation, Trial
+
+if TYPE_CHECKING:
+    from autobatch.fleet import Fleet
 
 SCHEMA = "autobatch/1"
 PLAN_SCHEMA = "autobatch-plan/1"

@@ -33,6 +33,7 @@ LAYERS = (
     ("ranks", "workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
     ("probe", "check", "planning", "reports", "saved", "cache"),
     ("distributed",),
+    ("course",),
     ("api", "progress"),
     ("cli", "__main__", "integrations", "clusters"),
 )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from autobatch import cache, saved
-from autobatch.api import _TOLD_OF_RECIPE
+from autobatch.course import TOLD_OF_RECIPE
 from autobatch.errors import AutobatchError
 from autobatch.probe import wire
 from autobatch.records import (
@@ -41,7 +41,7 @@ LIMITS = Limits()
 DEVICE = Device(
     kind="cuda", index=0, name="H100", uuid="GPU-1", driver="550", total_bytes=80 * GIB, threads=None
 )
-RECIPE = {name: getattr(wire.Recipe(target="m.py"), name) for name in _TOLD_OF_RECIPE}
+RECIPE = {name: getattr(wire.Recipe(target="m.py"), name) for name in TOLD_OF_RECIPE}
 NAME = "0" * 32 + ".json"
 
 
@@ -108,7 +108,7 @@ def test_each_feature_of_the_device_misses_on_its_own(field: str) -> None:
     assert name(device=changed) != name()
 
 
-@pytest.mark.parametrize("field", [one for one in wire.Recipe.__struct_fields__ if one in _TOLD_OF_RECIPE])
+@pytest.mark.parametrize("field", [one for one in wire.Recipe.__struct_fields__ if one in TOLD_OF_RECIPE])
 def test_each_option_of_the_target_misses_on_its_own(field: str) -> None:
     assert name(recipe={**RECIPE, field: OTHER_RECIPES[field]}) != name()
 
@@ -133,7 +133,7 @@ def test_what_changes_from_moment_to_moment_is_no_part_of_it() -> None:
     )
     assert name(device=later) == name()
     assert name(environment={"HOME": "/other", "PWD": "/tmp"}) == name()
-    assert {"frameworks", "payload", "sys_path"} == set(wire.Recipe.__struct_fields__) - set(_TOLD_OF_RECIPE)
+    assert {"frameworks", "payload", "sys_path"} == set(wire.Recipe.__struct_fields__) - set(TOLD_OF_RECIPE)
 
 
 # Whether an answer still holds with the memory that there is

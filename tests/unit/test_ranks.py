@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from autobatch.check.assess import PROBE_SHARE, Assessment
 from autobatch.distributed import merging, orders
 from autobatch.distributed.leading import GRACE_SECONDS, follow, lead, slack_seconds
-from autobatch.distributed.meeting import Meeting, of_environment, places
+from autobatch.distributed.lobby import met, places
+from autobatch.distributed.meeting import Meeting, of_environment
 from autobatch.errors import AutobatchError, TargetError, UsageError
 from autobatch.law import scaled_learning_rate
 from autobatch.probe import endings, wire
@@ -345,7 +346,7 @@ def test_without_a_first_rank_there_is_a_clear_error(monkeypatch: pytest.MonkeyP
             monkeypatch.setenv(name, value)
         with (
             pytest.raises(AutobatchError, match="can't reach the first one") as told,
-            Meeting(1, 4, False).met(1),
+            met(Meeting(1, 4, False), 1),
         ):
             pytest.fail("nobody is there")
     assert told.value.code == "rank_lost"
