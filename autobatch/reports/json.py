@@ -138,21 +138,29 @@ def _encode(document: dict[str, Any]) -> str:
 def _plain(record: Any) -> Any:
     """A record as JSON values, with every field.
 
-    JSON has no NaN and no infinity, and such a figure was not measured: it becomes null, it leaves a
-    list of measurements, and a record that can't do without it (a gain) becomes null as a whole.
+    JSON has no NaN and no infinity, and such a figure was not measured: it becomes null, and so does a
+    record that can't do without it (a gain). What becomes null leaves a list of any length.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for field in fields(record):
         value = getattr(record, field.name)
         if _unmeasured(value):
             if field.type == "float":
                 return None
-            value = None
-        elif isinstance(value, tuple) and any(map(_unmeasured, value)):
-            of_any_length = str(field.type).endswith("...]")
-            value = [item for item in value if not _unmeasured(item)] if of_any_length else None
-        values[field.name] = _clean(value)
+            values[field.name] = None
+        elif isinstance(value, tuple):
+            values[field.name] = _list(value, of_any_length=str(field.type).endswith("...]"))
+        else:
+            values[field.name] = _clean(value)
     return values
+
+
+def _list(items: tuple[Any, ...], *, of_any_length: bool) -> list[Any] | None:
+    """`items` as JSON values, without those that were not measured; a pair that lacks one is None."""
+    plain = [None if _unmeasured(item) else _clean(item) for item in items]
+    if of_any_length:
+        return [item for item in plain if item is not None]
+    return None if any(map(_unmeasured, items)) else plain
 
 
 def _unmeasured(value: object) -> bool:

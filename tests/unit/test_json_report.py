@@ -19,11 +19,13 @@ from autobatch.errors import SavedResultError, TargetError
 from autobatch.records import (
     Ceiling,
     Device,
+    DeviceCount,
     Gain,
     LimitedBy,
     Limits,
     Outcome,
     Recommendation,
+    Scaling,
     Trial,
     Workload,
 )
@@ -140,6 +142,14 @@ def test_figures_that_json_lacks() -> None:
     assert written["samples_per_second_interval"] is None
     assert written["gain"] is None
     assert document["why"] == r"bad \udcff name"
+
+
+def test_a_record_that_lacks_its_figure_leaves_its_list() -> None:
+    known = DeviceCount(devices=2, batch_size=8, global_batch_size=16, relative_time=0.6)
+    unknown = replace(known, devices=4, relative_time=inf)
+    scaling = Scaling(counts=(known, unknown), useful_devices=None)
+    written = json.parse(json.render(replace(SMALL, scaling=scaling)))
+    assert written.scaling == replace(scaling, counts=(known,))
 
 
 def test_the_schema_file_is_current(golden: Callable[[str | Path, str], None]) -> None:
