@@ -28,8 +28,10 @@ from autobatch.targets import at, told
 Collate = Callable[[list[Any]], Any]
 
 _TOLD_PARTS = 6
-# A scan ends with whichever comes first.
-_MOST_SCANNED, _SCAN_SECONDS = 2048, 1.0
+# The largest samples are rare and decide on memory: so all are looked at, if there is time.
+_MOST_SCANNED, _SCAN_SECONDS = 100_000, 2.0
+# So many of one size, drawn at random, are believed to speak for the others.
+_ALIKE = 2048
 
 
 class Samples(ABC):
@@ -121,7 +123,7 @@ class MappedSamples(Samples):
                 with suppress(TargetError):
                     extents.append(_extent_of(self._read([place])[0]))
                     places.append(place)
-                if time.perf_counter() > deadline:
+                if time.perf_counter() > deadline or (len(extents) == _ALIKE and len(set(extents)) == 1):
                     break
         self.found = extent.scan_of(places, extents) if places else None
 

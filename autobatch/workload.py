@@ -188,14 +188,14 @@ class Trainer:
             return loss.detach() if isinstance(loss, torch.Tensor) else None
         if self._keras is not None:
             return self._keras_step(self._keras, batch)
-        # As in a loop of one's own, the loss lives until the next one: its graph lies between the tensors
-        # on the heap, and what fits there depends on it.
+        # As in a loop of one's own, gradients live until the next step, through an evaluation, and so does
+        # the loss: its graph lies between the tensors on the heap, and what fits there depends on it.
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss = self._last_loss = self._backward(batch)
         self._enter("step")
         if not self.arithmetic.step(self.optimizers):
             self.skipped_steps += 1
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
     def backward(self, batch: Any) -> None:

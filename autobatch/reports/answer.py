@@ -68,7 +68,8 @@ def statements(recommendation: Recommendation) -> list[Statement]:
     if workload.synthetic:
         found.append(Statement("data", SYNTHETIC, "doubt"))
     if workload.sizes is not None and workload.sizes.vary:
-        found.append(Statement("data", _sizes_text(recommendation.batch_size, workload.sizes)))
+        told = _sizes_text(recommendation.batch_size, workload.sizes, workload.dataset_size)
+        found.append(Statement("data", told))
     if (speed := _speed_text(recommendation)) != "":
         found.append(Statement("speed", speed))
     if recommendation.loader is not None and recommendation.loader.timings:
@@ -195,13 +196,15 @@ def _rate(loader: Loader, seconds: float | None) -> str:
     return format_rate(loader.batch_size / seconds if seconds else None)
 
 
-def _sizes_text(batch_size: int, sizes: SampleSizes) -> str:
+def _sizes_text(batch_size: int, sizes: SampleSizes, dataset_size: int | None) -> str:
     """Which samples decided on memory."""
     tokens = sizes.tokens
     longest, median = (sizes.largest, sizes.median) if tokens is None else (tokens.longest, tokens.median)
     what = "largest {} numbers" if tokens is None else "longest {} tokens"
     found = f"({what.format(format_count(longest))}, median {format_count(round(median))})"
-    scanned = f"{counted(sizes.scanned, 'sample')} scanned {found}"
+    in_part = dataset_size is not None and sizes.scanned < dataset_size
+    of_all = f", of {format_count(dataset_size)}" if in_part else ""
+    scanned = f"{counted(sizes.scanned, 'sample')} scanned{of_all} {found}"
     if batch_size < sizes.scanned:
         return f"memory was measured on the {format_count(batch_size)} largest of {scanned}"
     again = ", the largest of them repeated" if batch_size > sizes.scanned else ""

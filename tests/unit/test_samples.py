@@ -166,20 +166,35 @@ def test_the_largest_samples_make_the_worst_batch() -> None:
     assert samples.largest(22, seed=0) == [*range(20, 0, -1), 20, 20]
 
 
-def test_a_scan_ends_after_enough_samples() -> None:
+def test_a_scan_of_samples_that_vary_finds_the_one_that_is_larger_than_all_others() -> None:
     samples = open_samples(Ragged(5000), lengths)
     samples.scan(seed=3)
     again = open_samples(Ragged(5000), lengths)
     again.scan(seed=3)
     assert samples.sizes is not None
-    assert samples.sizes.scanned == 2048
+    assert (samples.sizes.scanned, samples.sizes.largest) == (5000, 5000)
+    assert samples.largest(2, seed=0) == [5000, 4999]
     assert samples.found == again.found
+
+
+def test_a_scan_of_samples_that_do_not_vary_ends_early() -> None:
+    samples = open_samples(Mapped(5000))
+    samples.scan(seed=3)
+    assert samples.sizes is not None
+    assert (samples.sizes.scanned, samples.vary) == (2048, False)
+
+
+def test_a_scan_takes_no_list_of_all_samples_of_a_huge_data_set() -> None:
+    samples = open_samples(Mapped(10**12))
+    samples.scan(seed=3)
+    assert samples.sizes is not None
+    assert samples.sizes.scanned == 2048
 
 
 def test_a_scan_ends_when_its_time_is_over() -> None:
     class Slow(Mapped):
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            time.sleep(0.6)
+            time.sleep(1.1)
             return super().__getitem__(index)
 
     samples = open_samples(Slow())

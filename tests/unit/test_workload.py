@@ -296,3 +296,20 @@ def test_the_graph_of_a_loss_lives_until_the_next_one() -> None:
     one.step(batch)
     assert graphs[0]() is None
     assert graphs[1]() is not None
+
+
+def test_gradients_live_through_an_evaluation_and_are_gone_in_the_next_step() -> None:
+    """As in a loop of one's own: an evaluation has to fit beside them."""
+    there: list[tuple[bool, bool]] = []
+
+    class Watching(nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            there.append((self.training, self.weight.grad is not None))
+            return super().forward(inputs)
+
+    one = trainer(Watching(4, 3), (INPUTS, CLASSES))
+    batch = one.load(8, 0)
+    one.step(batch)
+    one.evaluate(batch)
+    one.step(batch)
+    assert there == [(True, False), (False, True), (True, False)]
