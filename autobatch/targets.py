@@ -43,7 +43,8 @@ class Parts:
 
     `loader` is None where the data set did not come in a DataLoader. `parallelize` makes of a model on its
     device what several ranks train, in place of DistributedDataParallel. `prepared`: the data have been set
-    up by who sends them. `remarks`: what has to be told of a training that was taken from a framework.
+    up by who sends them. `zeroes_late`: gradients of a step live until after the next forward pass.
+    `remarks`: what has to be told of a training that was taken from a framework.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Parts:
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
     prepared: bool = False
+    zeroes_late: bool = False
     remarks: Callable[[], tuple[str, ...]] = tuple
     precision: Precision = Precision.FP32
 

@@ -49,8 +49,11 @@ class Trainer:
         device: str,
         on_phase: Callable[[str], None] = lambda name: None,
         ranks: Ranks | None = None,
+        *,
+        accumulates: bool = False,
     ) -> None:
         self._parts = parts
+        self._accumulates = accumulates
         self.ranks = ranks or Ranks()
         self._samples = samples
         self._val_samples = val_samples
@@ -190,9 +193,12 @@ class Trainer:
             return self._keras_step(self._keras, batch)
         # As in a loop of one's own, gradients live until the next step, through an evaluation, and so does
         # the loss: its graph lies between the tensors on the heap, and what fits there depends on it.
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss = self._last_loss = self._backward(batch)
+        if not self._parts.zeroes_late:
+            self._zero_gradients()
+        loss = self._last_loss = self._forward(batch)
+        if self._parts.zeroes_late:
+            self._zero_gradients()
+        self._backward(loss)
         self._enter("step")
         if not self.arithmetic.step(self.optimizers):
             self.skipped_steps += 1
@@ -208,18 +214,25 @@ class Trainer:
             self._keras.backward(batch)
             return
         for _ in range(_MOST_SKIPS):
-            self._backward(batch)
+            self._backward(self._forward(batch))
             if self.arithmetic.unscale(self.optimizers):
                 return
             self.model.zero_grad(set_to_none=True)
         raise _overflow()
 
-    def _backward(self, batch: Any) -> torch.Tensor:
+    def _forward(self, batch: Any) -> torch.Tensor:
         with self.arithmetic.autocast():
             loss: torch.Tensor = self._replica(batch)
+        return loss
+
+    def _backward(self, loss: torch.Tensor) -> None:
         self._enter("backward")
         self.arithmetic.backward(loss)
-        return loss
+
+    def _zero_gradients(self) -> None:
+        # From the second batch of a step on, gradients are there already, and what comes is added to them.
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=not self._accumulates)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -165,6 +165,7 @@ def _with_steps(parts: Parts, steps: Steps) -> Parts:
         parts,
         training_step=steps.training_step,
         evaluation_step=steps.evaluation_step,
+        zeroes_late=True,
         make_optimizers=steps.make_optimizers if parts.optimizer is None else None,
         remarks=steps.remarks,
     )

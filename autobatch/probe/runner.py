@@ -80,6 +80,7 @@ class WorkerEngine:
             memory_fraction=limits.memory_fraction,
             seed=limits.seed,
             frameworks=recipe.frameworks,
+            accumulates=limits.global_batch is not None,
         )
         self._timeout_seconds = limits.trial_timeout_seconds
         self._start_seconds = endings.START_TRIALS * limits.trial_timeout_seconds

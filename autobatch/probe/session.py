@@ -133,7 +133,15 @@ class Session:
         backend.limit_memory(command.memory_bytes, held_bytes, _share_of_memory(command, backend))
         trainer = self._guard(
             "build",
-            lambda: Trainer(parts, samples, val_samples, backend.torch_device, self._on_phase, ranks),
+            lambda: Trainer(
+                parts,
+                samples,
+                val_samples,
+                backend.torch_device,
+                self._on_phase,
+                ranks,
+                accumulates=command.accumulates,
+            ),
             recipe,
         )
         self._opened = parts, samples, val_samples

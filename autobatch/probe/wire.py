@@ -67,6 +67,7 @@ class Start(_Message, frozen=True):
     `group` is None for a session that trains alone. `scan`: what an earlier session has found in the
     samples, so that they are looked at only once.
     `frameworks`: what it imports that takes seconds, to be imported once for all sessions.
+    `accumulates`: gradients of several batches may add up to a step.
     """
 
     recipe: Recipe
@@ -77,6 +78,7 @@ class Start(_Message, frozen=True):
     scan: Scan | None = None
     frameworks: tuple[str, ...] = ()
     group: Group | None = None
+    accumulates: bool = False
 
 
 class TakeFingerprint(_Message, frozen=True):

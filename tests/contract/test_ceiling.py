@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from torch.nn import functional as F
 
 from autobatch.probe.climb import Climb
 from autobatch.probe.runner import WorkerEngine
 from autobatch.probe.wire import Recipe
 from autobatch.records import Ceiling, LimitedBy, Limits
 from tests.accelerator import built_library, compiler, model_preamble
+from tests.contract.child import in_child
 
 MIB = 1 << 20
 STEPS = 10
@@ -68,6 +71,50 @@ def test_on_a_device_with_an_exact_limit_the_ceiling_is_exact(tmp_path: Path) ->
     assert passed == list(range(1, ceiling.batch_size + 1))
     assert ceiling.limited_by is LimitedBy.MEMORY
     assert ceiling.verified
+
+
+# Large parameters first: without accumulation their gradients come when the activations are gone.
+WIDE = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+def build_model():
+    return nn.Sequential(nn.Linear(512, 2048), *(nn.Tanh() for _ in range(4)), nn.Linear(2048, 10))
+
+dataset = TensorDataset(torch.randn(4096, 512), torch.randint(10, (4096,)))
+
+def make_optimizer(params):
+    return torch.optim.SGD(params, lr=0.01)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+def test_where_gradients_accumulate_the_ceiling_holds_them_through_the_forward_pass(tmp_path: Path) -> None:
+    built_library()
+    target = tmp_path / "wide.py"
+    target.write_text(model_preamble(24 * MIB) + WIDE)
+    alone = found_ceiling(target, "testdev", Limits(ceiling=True, budget_seconds=600.0))
+    limits = Limits(ceiling=True, budget_seconds=600.0, global_batch=4096)
+    accumulating = found_ceiling(target, "testdev", limits)
+    assert accumulating.batch_size < 0.9 * alone.batch_size
+    in_child(_accumulate, str(target), accumulating.batch_size)
+    with pytest.raises(pytest.fail.Exception, match="OutOfMemoryError"):
+        in_child(_accumulate, str(target), accumulating.batch_size + 1)
+
+
+def _accumulate(target: str, batch_size: int) -> None:
+    """Two optimizer steps of two batches each, on the device of the model file."""
+    found = runpy.run_path(target)
+    model = found["build_model"]().to("testdev")
+    optimizer = found["make_optimizer"](model.parameters())
+    for _ in range(2):
+        optimizer.zero_grad()
+        for _ in range(2):
+            inputs, classes = (part.to("testdev") for part in found["dataset"][:batch_size])
+            F.cross_entropy(model(inputs), classes).backward()
+        optimizer.step()
 
 
 # Tensors above 32 MiB, which glibc always maps one by one: of smaller ones a heap keeps pieces in another

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -298,8 +299,11 @@ def test_the_graph_of_a_loss_lives_until_the_next_one() -> None:
     assert graphs[1]() is not None
 
 
-def test_gradients_live_through_an_evaluation_and_are_gone_in_the_next_step() -> None:
-    """As in a loop of one's own: an evaluation has to fit beside them."""
+@pytest.mark.parametrize(
+    ("zeroes_late", "accumulates"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_gradients_live_as_long_as_in_the_loop_that_is_measured(zeroes_late: bool, accumulates: bool) -> None:
+    """Through an evaluation; where they are zeroed late or accumulate, through the next forward pass too."""
     there: list[tuple[bool, bool]] = []
 
     class Watching(nn.Linear):
@@ -307,9 +311,26 @@ def test_gradients_live_through_an_evaluation_and_are_gone_in_the_next_step() ->
             there.append((self.training, self.weight.grad is not None))
             return super().forward(inputs)
 
-    one = trainer(Watching(4, 3), (INPUTS, CLASSES))
+    parts = parts_from_objects({"model": Watching(4, 3), "dataset": (INPUTS, CLASSES)})
+    samples = open_samples((INPUTS, CLASSES))
+    made = replace(parts, zeroes_late=zeroes_late)
+    one = Trainer(made, samples, None, "cpu", accumulates=accumulates)
     batch = one.load(8, 0)
     one.step(batch)
+    first = one.model.weight.grad
     one.evaluate(batch)
     one.step(batch)
-    assert there == [(True, False), (False, True), (True, False)]
+    assert there == [(True, False), (False, True), (True, zeroes_late or accumulates)]
+    assert (one.model.weight.grad is first) == accumulates
+
+
+def test_a_step_that_accumulates_trains_like_any_other() -> None:
+    weights = []
+    for accumulates in (False, True):
+        torch.manual_seed(0)
+        parts = parts_from_objects({"model": nn.Linear(4, 3), "dataset": (INPUTS, CLASSES)})
+        one = Trainer(parts, open_samples((INPUTS, CLASSES)), None, "cpu", accumulates=accumulates)
+        for seed in range(4):
+            one.step(one.load(8, seed))
+        weights.append(one.model.weight.detach().clone())
+    assert torch.equal(*weights)
