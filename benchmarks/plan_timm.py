@@ -1,6 +1,6 @@
 """Predicted batch sizes against the largest that trained: timm's published runs on an RTX 3090.
 
-    python benchmarks/plan_timm.py --data FOLDER --save FILE [--count 110] [--kitsune]
+    python benchmarks/plan_timm.py --data FOLDER --save FILE [--count 179] [--kitsune]
 
 FOLDER holds timm's benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv (huggingface/pytorch-image-models,
 results/). Each row's `train_batch_size` is the largest of a list of candidates that survived, so the truth
@@ -65,7 +65,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with timm's figures")
     parser.add_argument("--save", type=Path, required=True, help="write the figures as JSON")
-    parser.add_argument("--count", type=int, default=110, help="models to draw")
+    parser.add_argument("--count", type=int, default=179, help="models to draw")
     parser.add_argument(
         "--kitsune", action="store_true", help="ask torch-kitsune instead, which must be installed"
     )

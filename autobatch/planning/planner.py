@@ -18,8 +18,8 @@ from autobatch.probe.wire import Storages
 # Pairs whose traces are asked for first, until both of one have the same structure; real tensors take memory.
 SMALL = ((4, 8), (16, 32))
 SMALL_REAL = ((2, 4), (3, 4))
-# What of a predicted size is counted on: by published runs on an RTX 3090 that is a size that trains for 109
-# of 110 models (benchmarks/README.md). What a trace can't see in full has a share of its own: a cuDNN reserve
+# What of a predicted size is counted on: by published runs on an RTX 3090 that is a size that trains for 177
+# of 179 models (benchmarks/README.md). What a trace can't see in full has a share of its own: a cuDNN reserve
 # made an LSTM take 1.53 times what was predicted, copies around GroupNorm 1.23 times; of the others no figure
 # is known.
 _SHARE = 0.92
