@@ -10,10 +10,11 @@ from autobatch import search
 from autobatch.forecast import Memory, largest_alive, live_bytes, taken_bytes
 from autobatch.records import Limits, Trial
 
-# The heap still grows after the first three.
+# An allocator of a device takes its most in the first steps.
 VERIFY_STEPS = 5
-# What fits on a heap differs from process to process by some percent: so many new workers have to hold it.
-HEAP_RUNS = 2
+# A heap grows on for many more, and what fits on it differs from process to process by some percent: so many
+# new workers have to hold it for so many steps.
+HEAP_RUNS, HEAP_STEPS = 2, 10
 # On a heap this share of the limit has to stay free: more, up to so much, where peaks lie far apart.
 _LEAST_SPARE, _MOST_SPARE = 0.01, 0.08
 # Before two peaks of about the size are known, they are taken to lie this far apart.
@@ -77,8 +78,9 @@ class Verification:
 
     def _hold(self, size: int, runs: int) -> Verified:
         held: list[Trial] = []
+        steps = HEAP_STEPS if self._memory.heap else VERIFY_STEPS
         for run in range(runs):
-            trial = self._attempt(size, VERIFY_STEPS, run + 1 == runs)
+            trial = self._attempt(size, steps, run + 1 == runs)
             if trial is None:
                 return Verified(None, size, tuple(held))
             held.append(trial)
