@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from autobatch.keras_models.followed import FollowedOptimizer
+from autobatch.memory.fake_results import FakeResults
 from autobatch.memory.storage_log import Birth, Death, Event, Kind, ordered
 
 # The second step is the first one that sees the optimizer's state.
@@ -69,7 +70,7 @@ def trace_step(
     if mode is not None:
         _fill_with_fakes(model, optimizers, mode)
         batch = tree_map(lambda leaf: _fake(leaf, mode) if isinstance(leaf, torch.Tensor) else leaf, batch)
-    log = _StorageLog()
+    log = _StorageLog(mode)
     for tensor in (*model.parameters(), *model.buffers(), *tree_leaves(batch)):
         log.note(tensor)
     log.mark((*model.parameters(), *model.buffers()), Kind.PARAMETER)
@@ -140,8 +141,9 @@ def _fake(tensor: torch.Tensor, fake: FakeTensorMode) -> torch.Tensor:
 class _StorageLog(TorchDispatchMode):
     """Notes each storage that an operator makes, and each that goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, fake: FakeTensorMode | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._run = FakeResults(fake).run if fake is not None else _run
         self._events: list[Event] = []
         self._alive: dict[int, tuple[int, weakref.ref[Any], int]] = {}
         self._count = 0
@@ -197,11 +199,11 @@ class _StorageLog(TorchDispatchMode):
             return self._read_scalar(func, args)
         if func.namespace not in _OWN:
             self._foreign.add(f"{func.namespace}::{func._opname}")
-        result = func(*args, **kwargs)
+        result, fresh = self._run(func, args, kwargs)
         if func is _ACCUMULATES and not kwargs and _in_backward() and self._takes_over(args, result):
             return result
-        for leaf in tree_leaves(result):
-            self.note(leaf)
+        for tensor in fresh:
+            self.note(tensor)
         return result
 
     def _with_kind(self, event: Event) -> Event:
@@ -257,6 +259,11 @@ class _StorageLog(TorchDispatchMode):
         self._replaced = None
         if old is not None and old._cdata not in self._alive:
             self._born(old)
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+    result = func(*args, **kwargs)
+    return result, tree_leaves(result)
 
 
 def _in_backward() -> bool:
