@@ -7,21 +7,20 @@ squared error for floats, AdamW), and listed in `inferred`.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autobatch import compilation, optimizers
-from autobatch.batches import split_batch, to_device
+from autobatch import compilation, objective, optimizers
+from autobatch.batches import to_device
 from autobatch.errors import TargetError
 from autobatch.keras_models import compiled
 from autobatch.loaders import LoaderSettings
-from autobatch.losses import infer, no_target, own_loss, scalar, tensor_of, widened
+from autobatch.losses import scalar
 from autobatch.precision import Arithmetic
 from autobatch.ranks import Loss, Ranks
 from autobatch.records import Precision, SampleSizes, Workload
@@ -408,38 +407,12 @@ class Trainer:
         return model.step(batch)
 
     def _choose_loss(self) -> tuple[str, Callable[[Any], torch.Tensor]]:
-        parts = self._parts
         if self._keras is not None:
             return self._keras.loss_name, self._keras.loss
-        if parts.step is not None:
-            return "your `step`", lambda batch: torch.zeros(())
-        if parts.training_step is not None:
-            own_step = parts.training_step
-            return "your `training_step`", lambda batch: scalar(own_step(self.model, batch))
-        example = self._samples.batch(1, 0)
-        if parts.loss_fn is None and _model_takes_labels(self.model, example):
-            return "the model's own", lambda batch: scalar(own_loss(self.model(**batch)))
-        inputs, target = split_batch(example)
-        if self._samples.synthetic and target is None:
-            self._inferred.append("loss: mean square of the output, since the inputs are synthetic")
-            return (
-                "mean square of the output",
-                lambda batch: widened(tensor_of(_call(self.model, batch))).square().mean(),
-            )
-        if target is None:
-            raise no_target(inputs)
-        given = parts.loss_fn
-        if given is not None:
-            return getattr(given, "__name__", type(given).__name__), lambda batch: scalar(
-                self._apply(given, batch)
-            )
-        name, loss_fn, reason = infer(target)
-        self._inferred.append(f"loss: {name}, since {reason}")
-        return name, lambda batch: scalar(self._apply(loss_fn, batch))
-
-    def _apply(self, loss_fn: Callable[..., Any], batch: Any) -> Any:
-        inputs, target = split_batch(batch)
-        return loss_fn(tensor_of(_call(self.model, inputs)), target)
+        chosen = objective.choose(self._parts, self.model, self._samples)
+        self._inferred += chosen.inferred
+        # `parallelize` may put another model in the place of this one.
+        return chosen.name, lambda batch: chosen.loss(self.model, batch)
 
     def _make_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = self._parts
@@ -479,23 +452,6 @@ def model_bytes(model: nn.Module) -> int:
 
 def _is_lazy(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (list, tuple)):
-        return model(*inputs)
-    return model(inputs)
-
-
-def _model_takes_labels(model: nn.Module, batch: Any) -> bool:
-    """True for Hugging Face's convention: a dict with `labels` goes in, an output with `.loss` comes out."""
-    return (
-        isinstance(batch, Mapping)
-        and "labels" in batch
-        and "labels" in inspect.signature(compilation.inner(model).forward).parameters
-    )
 
 
 def _overflow() -> TargetError:
