@@ -8,7 +8,7 @@ from math import exp, log
 
 from autobatch import search
 from autobatch.forecast import Memory, largest_alive, live_bytes, taken_bytes
-from autobatch.records import Limits, Trial
+from autobatch.records import Limits, Outcome, Trial
 
 # An allocator of a device takes its most in the first steps.
 VERIFY_STEPS = 5
@@ -56,16 +56,15 @@ class Verification:
         """Whether `size` holds; on a heap, or one near it, up to `cap`, by the forecast."""
         if not self._memory.heap:
             return self._hold(size, 1)
-        fresh = [trial for trial in trials if trial.ok and trial.peak_bytes]
         failed = {n for n, trial in search.latest(trials).items() if not trial.ok}
         bound = search.smallest_failure_above(trials, size, self._limits.multiple_of)
         below_bound = int((1 - search.HEAP_RESOLUTION) * bound.batch_size) if bound else cap
         highest = max(size, min(int(_HIGHEST_RAISE * size), cap, below_bound))
-        wanted = self._sound(self._with_spare(size, highest, fresh), failed)
+        wanted = self._sound(self._with_spare(size, highest, trials), failed)
         found = self._hold(wanted, HEAP_RUNS)
         if found.batch_size is None:
             return found
-        lower = self._sound(self._with_spare(wanted, wanted, [*fresh, *found.trials]), failed)
+        lower = self._sound(self._with_spare(wanted, wanted, [*trials, *found.trials]), failed)
         if lower >= _NEAR_ENOUGH * wanted:
             return found
         again = self._hold(lower, 1)
@@ -88,13 +87,21 @@ class Verification:
                 return Verified(None, size, tuple(held), failed=True)
         return Verified(size, size, tuple(held))
 
-    def _with_spare(self, size: int, highest: int, fresh: Sequence[Trial]) -> int:
+    def _with_spare(self, size: int, highest: int, trials: Sequence[Trial]) -> int:
         """The largest size up to `highest` that leaves as much room as peaks lie apart; `size` if unknown."""
         lines, limit_bytes = self._memory.lines, self._memory.limit_bytes
-        near = [t for t in fresh if size / _ABOUT <= t.batch_size <= size * _ABOUT and t.peak_bytes]
-        if not lines or limit_bytes is None or not near:
+        near = [trial for trial in trials if size / _ABOUT <= trial.batch_size <= size * _ABOUT]
+        if not lines or limit_bytes is None or not any(trial.ok and trial.peak_bytes for trial in near):
             return size
-        ratios = [(taken_bytes(t, self._memory) or 0) / live_bytes(lines, t.batch_size) for t in near]
+        # What ran out of memory would have taken the limit, at least.
+        taken = [
+            (
+                limit_bytes if trial.outcome is Outcome.OUT_OF_MEMORY else taken_bytes(trial, self._memory),
+                trial,
+            )
+            for trial in near
+        ]
+        ratios = [peak / live_bytes(lines, trial.batch_size) for peak, trial in taken if peak]
         apart = log(max(ratios) / min(ratios)) if len(ratios) > 1 else _USUAL_SPARE
         spare = min(_MOST_SPARE, max(_LEAST_SPARE, apart))
         all_that_fit = largest_alive(lines, limit_bytes / max(ratios))
