@@ -7,7 +7,7 @@ from math import ceil, floor, log10
 from autobatch import law as law_of_time
 from autobatch.comparison import matched_in
 from autobatch.formatting import format_rate, format_short_duration
-from autobatch.records import Loader, Recommendation, StepCount, Trial, Workload
+from autobatch.records import CheckStatus, Loader, Recommendation, StepCount, Trial, Workload
 from autobatch.scaling import per_rank
 
 # A decay that averages over that many times more or fewer samples than before is worth a word.
@@ -29,6 +29,7 @@ def restated(workload: Workload, batch_size: int) -> tuple[StepCount, ...]:
 def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
     """What speaks against an answer, and what it leaves to do."""
     found = [*_few_steps(answer), *_changed_decays(answer), *_learning_rate(answer), *_loading(answer)]
+    found += _smaller_by_noise(answer)
     if answer.workload.synthetic:
         found.append(
             "memory and speed only: the inputs are random numbers, so nothing is known about learning"
@@ -37,6 +38,21 @@ def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
     if interval is not None and interval[1] > _UNSTEADY * interval[0]:
         found.append(f"the step time at {chosen.batch_size:,} varied a lot; measure again on a quiet machine")
     return found
+
+
+def _smaller_by_noise(answer: Recommendation) -> list[str]:
+    """Where the noise alone would have chosen a smaller size, which takes a training to believe."""
+    check = answer.check
+    if check is None or check.status is not CheckStatus.NOISE_ONLY:
+        return []
+    smaller = [one for one in check.candidates if one.batch_size < answer.batch_size]
+    best = min(smaller, key=lambda one: one.relative_time, default=None)
+    if best is None or best.relative_time > 1 - law_of_time.TIE_WITHOUT_TRIALS:
+        return []
+    return [
+        f"by the gradient's noise alone {best.batch_size:,} would be quicker, but early in a training the "
+        "noise is too low to go down by: a longer `--budget` leaves time for trainings that compare"
+    ]
 
 
 def _loading(answer: Recommendation) -> list[str]:

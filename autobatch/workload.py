@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from autobatch import compilation, objective, optimizers
+from autobatch import compilation, loss_choice, optimizers
 from autobatch.batches import to_device
 from autobatch.errors import TargetError
 from autobatch.keras_models import compiled
@@ -409,7 +409,7 @@ class Trainer:
     def _choose_loss(self) -> tuple[str, Callable[[Any], torch.Tensor]]:
         if self._keras is not None:
             return self._keras.loss_name, self._keras.loss
-        chosen = objective.choose(self._parts, self.model, self._samples)
+        chosen = loss_choice.choose(self._parts, self.model, self._samples)
         self._inferred += chosen.inferred
         # `parallelize` may put another model in the place of this one.
         return chosen.name, lambda batch: chosen.loss(self.model, batch)

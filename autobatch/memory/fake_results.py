@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 _aten = torch.ops.aten
 _UNSAFE_VIEW = _aten._unsafe_view.default
@@ -32,8 +32,6 @@ _DTYPES = frozenset(
 )
 # What depends on more than shapes, or changes what its first argument is.
 _UNFIT = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view})
-
-Given = tuple[Any, Sequence[torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +66,33 @@ class FakeResults:
         self._recipes: dict[Any, _Recipe | None] = {}
         self._fit: dict[Any, bool] = {}
 
-    def run(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
-        """The operator's result, and those of its tensors whose storage may be new or resized.
-
-        Raises whatever the operator raises.
-        """
+    def run(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The operator's result. Raises whatever the operator raises, but where a rule knows the result."""
         if operator is _ASKS_DEVICE and type(args[0]) is FakeTensor:
-            return args[0].fake_device, ()
+            return args[0].fake_device
         tensors: list[FakeTensor] = []
         key = self._key(operator, args, kwargs, tensors)
         if key is None:
-            result = operator(*args, **kwargs)
-            return result, tree_leaves(result)
+            return operator(*args, **kwargs)
         if key not in self._recipes and operator in _RULES:
             self._recipes[key] = _RULES[operator](*args, **kwargs)
         recipe = self._recipes.get(key)
         if recipe is not None:
-            return self._made(recipe, tensors)
+            made = [None if one is None else self._tensor(one, tensors) for one in recipe.outputs]
+            return made[0] if recipe.holder is None else recipe.holder(made)
         is_view = operator.is_view or operator is _UNSAFE_VIEW
         result = self._view(operator, args, kwargs) if is_view else operator(*args, **kwargs)
         self._recipes[key] = _recipe(result, tensors)
-        return result, tree_leaves(result)
+        return result
 
     def _key(self, operator: Any, args: Any, kwargs: dict[str, Any], tensors: list[FakeTensor]) -> Any:
         """All that the result depends on; None if that is more than shapes. Adds the inputs to `tensors`."""
         if operator not in self._fit:
             self._fit[operator] = _is_fit(operator)
-        if not self._fit[operator]:
+        # In inference mode a result also depends on where its inputs were made.
+        if not self._fit[operator] or torch.is_inference_mode_enabled():
             return None
-        key: list[Any] = [operator, torch.get_default_dtype(), torch.is_inference_mode_enabled()]
+        key: list[Any] = [operator, torch.get_default_dtype()]
         if not _describe(args, key, tensors):
             return None
         for name, value in kwargs.items():
@@ -104,15 +100,6 @@ class FakeResults:
             if not _describe((value,), key, tensors):
                 return None
         return tuple(key)
-
-    def _made(self, recipe: _Recipe, tensors: Sequence[FakeTensor]) -> Given:
-        made = [None if one is None else self._tensor(one, tensors) for one in recipe.outputs]
-        fresh = [
-            tensor
-            for tensor, one in zip(made, recipe.outputs, strict=True)
-            if tensor is not None and one is not None and one.source is None
-        ]
-        return (made[0] if recipe.holder is None else recipe.holder(made)), fresh
 
     def _view(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A view by what torch does to shape, strides and offset on any device."""
@@ -144,14 +131,23 @@ def _is_fit(operator: Any) -> bool:
     )
 
 
+def _is_ordinary(tensor: FakeTensor) -> bool:
+    return (
+        tensor.fake_device == _CPU
+        and tensor.constant is None
+        and tensor.layout is torch.strided
+        and tensor.dtype in _DTYPES
+    )
+
+
 def _describe(values: Iterable[Any], key: list[Any], tensors: list[FakeTensor]) -> bool:
     """Adds to `key` what is known of each value; False if one is neither a plain fake nor a setting."""
     for value in values:
         kind = type(value)
         if kind is FakeTensor:
-            if value.constant is not None or value.layout is not torch.strided or value.dtype not in _DTYPES:
+            if not _is_ordinary(value):
                 return False
-            key += (value.shape, value.stride(), value.storage_offset(), value.dtype, value.fake_device)
+            key += (value.shape, value.stride(), value.storage_offset(), value.dtype)
             tensors.append(value)
         elif kind is list or kind is tuple:
             key += (kind, len(value))
@@ -188,7 +184,7 @@ def _recipe(result: Any, tensors: Sequence[FakeTensor]) -> _Recipe | None:
 
 
 def _output(leaf: Any, tensors: Sequence[FakeTensor], sources: dict[int, int]) -> _Output | None:
-    if not _describe((leaf,), [], []) or type(leaf) is not FakeTensor or leaf.fake_device != _CPU:
+    if type(leaf) is not FakeTensor or not _is_ordinary(leaf):
         return None
     source = sources.get(leaf.untyped_storage()._cdata)
     if source == len(tensors):
@@ -202,13 +198,13 @@ def _output(leaf: Any, tensors: Sequence[FakeTensor], sources: dict[int, int]) -
         source if itself is None else itself,
         itself is not None,
     )
-    whole = output.source is not None or leaf.untyped_storage().nbytes() == _bytes_of(output)
-    return output if whole else None
+    whole = output.offset == 0 and leaf.untyped_storage().nbytes() == _bytes_of(output)
+    return output if whole or output.source is not None else None
 
 
 def _bytes_of(output: _Output) -> int:
-    """The storage of a tensor that is made for this shape and these strides, at offset 0."""
-    if output.offset or 0 in output.shape:
+    """The storage of a tensor that is made for this shape and these strides."""
+    if 0 in output.shape:
         return 0
     reach = sum((size - 1) * stride for size, stride in zip(output.shape, output.stride, strict=True))
     return (reach + 1) * output.dtype.itemsize
@@ -260,6 +256,8 @@ def _layer_norm(
 
 
 def _matrix_product(bias: FakeTensor, first: FakeTensor, second: FakeTensor, **_: Any) -> _Recipe | None:
+    if first.shape[1:] != second.shape[:1] or not bias.dtype == first.dtype == second.dtype:
+        return None
     return _Recipe((_new((*first.shape[:1], *second.shape[1:]), first.dtype),))
 
 
@@ -268,7 +266,8 @@ def _elementwise_backward(gradient: FakeTensor, values: FakeTensor, *_: Any, **_
 
 
 def _are_alike(one: FakeTensor, other: FakeTensor) -> bool:
-    return _is_plain(one) and one.stride() == other.stride() and one.dtype == other.dtype
+    same = one.shape == other.shape and one.stride() == other.stride() and one.dtype == other.dtype
+    return same and _is_plain(one)
 
 
 def _conversion(values: FakeTensor, **settings: Any) -> _Recipe | None:

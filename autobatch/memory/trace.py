@@ -199,11 +199,11 @@ class _StorageLog(TorchDispatchMode):
             return self._read_scalar(func, args)
         if func.namespace not in _OWN:
             self._foreign.add(f"{func.namespace}::{func._opname}")
-        result, fresh = self._run(func, args, kwargs)
+        result = self._run(func, args, kwargs)
         if func is _ACCUMULATES and not kwargs and _in_backward() and self._takes_over(args, result):
             return result
-        for tensor in fresh:
-            self.note(tensor)
+        for leaf in tree_leaves(result):
+            self.note(leaf)
         return result
 
     def _with_kind(self, event: Event) -> Event:
@@ -261,9 +261,8 @@ class _StorageLog(TorchDispatchMode):
             self._born(old)
 
 
-def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
-    result = func(*args, **kwargs)
-    return result, tree_leaves(result)
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)
 
 
 def _in_backward() -> bool:

@@ -73,7 +73,7 @@ class Verification:
     def _sound(self, size: int, failed: set[int]) -> int:
         """The nearest size from `size` down that has not failed: those that did are holes."""
         step = self._limits.multiple_of
-        return next((n for n in range(size, self._limits.smallest, -step) if n not in failed), size)
+        return next((n for n in range(size, self._limits.smallest - 1, -step) if n not in failed), size)
 
     def _hold(self, size: int, runs: int) -> Verified:
         held: list[Trial] = []
@@ -90,22 +90,24 @@ class Verification:
     def _with_spare(self, size: int, highest: int, trials: Sequence[Trial]) -> int:
         """The largest size up to `highest` that leaves as much room as peaks lie apart; `size` if unknown."""
         lines, limit_bytes = self._memory.lines, self._memory.limit_bytes
-        near = [trial for trial in trials if size / _ABOUT <= trial.batch_size <= size * _ABOUT]
-        if not lines or limit_bytes is None or not any(trial.ok and trial.peak_bytes for trial in near):
+        if not lines or limit_bytes is None:
+            return size
+        near = [one for one in trials if size / _ABOUT <= one.batch_size <= size * _ABOUT]
+        held = [(one, taken_bytes(one, self._memory)) for one in near if one.ok]
+        ratios = [peak / live_bytes(lines, one.batch_size) for one, peak in held if peak]
+        if not ratios:
             return size
         # What ran out of memory would have taken the limit, at least.
-        taken = [
-            (
-                limit_bytes if trial.outcome is Outcome.OUT_OF_MEMORY else taken_bytes(trial, self._memory),
-                trial,
-            )
-            for trial in near
+        died = [
+            limit_bytes / live_bytes(lines, one.batch_size)
+            for one in near
+            if one.outcome is Outcome.OUT_OF_MEMORY
         ]
-        ratios = [peak / live_bytes(lines, trial.batch_size) for peak, trial in taken if peak]
-        apart = log(max(ratios) / min(ratios)) if len(ratios) > 1 else _USUAL_SPARE
+        largest = max(ratios + died)
+        apart = log(largest / min(ratios)) or _USUAL_SPARE
         spare = min(_MOST_SPARE, max(_LEAST_SPARE, apart))
-        all_that_fit = largest_alive(lines, limit_bytes / max(ratios))
-        fits = largest_alive(lines, limit_bytes * exp(-spare) / max(ratios))
+        all_that_fit = largest_alive(lines, limit_bytes / largest)
+        fits = largest_alive(lines, limit_bytes * exp(-spare) / largest)
         if fits is None or all_that_fit is None:
             return size
         fits = min(fits, int((1 - _SPARE_SAMPLES) * all_that_fit), highest)

@@ -190,7 +190,8 @@ def usage_by_trace(model: Any, batch_size: int, *, fake: bool) -> Usage:
 )
 def test_what_a_traced_step_holds_is_told_by_its_kind(optimizer, slots):
     def wide() -> Any:
-        made = Sequential([layers.Input((1,)), Dense(256), Dense(256), Dense(2)])
+        # Layers of one shape: what the first of them is asked, the others are not.
+        made = Sequential([layers.Input((1,)), *(Dense(256) for _ in range(4)), Dense(2)])
         made.compile(keras.optimizers.get(optimizer), loss="sparse_categorical_crossentropy")
         return made
 

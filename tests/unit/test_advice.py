@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autobatch.advice import doubts, restated
 from autobatch.records import (
+    Candidate,
     Ceiling,
     Check,
     CheckStatus,
@@ -99,6 +100,31 @@ def trained(size: int, minimum: float = 100.0, critical: float = 100.0) -> Train
 
 def compared(minimum: float) -> Check:
     return check(trainings=(trained(32, minimum), trained(256, minimum)), status=CheckStatus.PASSED)
+
+
+# The noise alone
+
+
+def test_a_smaller_size_by_the_noise_alone_is_told_and_what_it_would_take() -> None:
+    smaller = Candidate(batch_size=4, relative_time=0.4)
+    found = answer(32, check=check(candidates=(smaller, Candidate(batch_size=32, relative_time=1.0))))
+    assert [text for text in told(found) if "noise alone 4 would be quicker" in text and "--budget" in text]
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [Candidate(batch_size=4, relative_time=0.95), Candidate(batch_size=256, relative_time=0.4)],
+)
+def test_no_smaller_size_is_told_that_is_tied_or_larger(candidate: Candidate) -> None:
+    assert not [
+        text for text in told(answer(32, check=check(candidates=(candidate,)))) if "noise alone" in text
+    ]
+
+
+def test_after_trainings_the_noise_is_not_alone() -> None:
+    smaller = Candidate(batch_size=4, relative_time=0.4)
+    found = answer(32, check=check(candidates=(smaller,), status=CheckStatus.PASSED))
+    assert not [text for text in told(found) if "noise alone" in text]
 
 
 # The schedule

@@ -30,7 +30,7 @@ LAYERS = (
         *("optimizers", "keras_models"),
     ),
     ("sources", "outline"),
-    ("ranks", "objective", "workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
+    ("ranks", "loss_choice", "workload", "snapshot", "gradients", "fingerprint", "lightning_modules"),
     ("probe", "check", "planning", "reports", "saved", "cache"),
     ("distributed",),
     ("course",),

@@ -55,7 +55,8 @@ def curve(fixed_seconds: float, sample_seconds: float, ceiling: int = 4096, **wo
 def found(critical: float, log_sd: float = 0.01) -> Check:
     return Check(
         status=CheckStatus.NOISE_ONLY,
-        batch_size=32,
+        # Without trainings nothing below this one is chosen.
+        batch_size=1,
         noise_scale=critical / 2,
         critical_batch_size=critical,
         interval=(critical / 2, critical * 2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import cycle
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch import search
@@ -95,6 +95,7 @@ def test_no_time_left_is_told_with_the_size_that_was_wanted() -> None:
     assert found.wanted < 350
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(1.0, 1.3), min_size=3, max_size=12),
     st.integers(200, 350),
@@ -112,3 +113,15 @@ def test_it_ends_with_a_size_that_held_below_all_that_failed(
     assert len(died) == len(set(died))
     assert trials[-1].batch_size == found.batch_size
     assert trials[-1].ok
+
+
+@settings(deadline=None)
+@given(st.integers(370, 420))
+def test_what_ran_out_of_memory_far_above_says_nothing(size: int) -> None:
+    memory = Memory(200 * MIB, heap=True, lines=LINES)
+    died = Trial(batch_size=size, outcome=Outcome.OUT_OF_MEMORY)
+
+    def wanted(before: list[Trial]) -> int:
+        return Verification(lambda *_: None, memory, LIMITS).run(before, 350, CAP).wanted
+
+    assert wanted([*passed(310, 330, 350), died]) >= wanted(passed(310, 330, 350)) - 1

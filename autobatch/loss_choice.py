@@ -18,7 +18,7 @@ from autobatch.targets import Parts
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class ChosenLoss:
     """`loss` of a model and a batch on its device, a tensor of one number.
 
     `inferred`: what the target left out.
@@ -29,19 +29,19 @@ class Objective:
     inferred: tuple[str, ...] = ()
 
 
-def choose(parts: Parts, model: nn.Module, samples: Samples) -> Objective:
+def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
     """The loss that `parts` has or implies. Raises TargetError where none is safe to assume."""
     if parts.step is not None:
-        return Objective("your `step`", lambda model, batch: torch.zeros(()))
+        return ChosenLoss("your `step`", lambda model, batch: torch.zeros(()))
     if parts.training_step is not None:
         own_step = parts.training_step
-        return Objective("your `training_step`", lambda model, batch: scalar(own_step(model, batch)))
+        return ChosenLoss("your `training_step`", lambda model, batch: scalar(own_step(model, batch)))
     example = samples.batch(1, 0)
     if parts.loss_fn is None and _takes_labels(model, example):
-        return Objective("the model's own", lambda model, batch: scalar(own_loss(model(**batch))))
+        return ChosenLoss("the model's own", lambda model, batch: scalar(own_loss(model(**batch))))
     inputs, target = split_batch(example)
     if samples.synthetic and target is None:
-        return Objective(
+        return ChosenLoss(
             "mean square of the output",
             lambda model, batch: widened(tensor_of(_call(model, batch))).square().mean(),
             ("loss: mean square of the output, since the inputs are synthetic",),
@@ -50,9 +50,9 @@ def choose(parts: Parts, model: nn.Module, samples: Samples) -> Objective:
         raise no_target(inputs)
     if parts.loss_fn is not None:
         given = parts.loss_fn
-        return Objective(getattr(given, "__name__", type(given).__name__), _of_output(given))
+        return ChosenLoss(getattr(given, "__name__", type(given).__name__), _of_output(given))
     name, loss_fn, reason = infer(target)
-    return Objective(name, _of_output(loss_fn), (f"loss: {name}, since {reason}",))
+    return ChosenLoss(name, _of_output(loss_fn), (f"loss: {name}, since {reason}",))
 
 
 def _of_output(loss_fn: Callable[..., Any]) -> Callable[[nn.Module, Any], torch.Tensor]:
