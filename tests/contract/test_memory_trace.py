@@ -34,7 +34,10 @@ def test_on_an_exact_device_the_trace_is_what_the_allocator_counts(tmp_path: Pat
 
 
 @pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
-@pytest.mark.parametrize("more", ["", UNTRACEABLE], ids=["traced", "untraceable"])
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param("", id="traced"), pytest.param(UNTRACEABLE, id="untraceable", marks=pytest.mark.slow)],
+)
 def test_the_exact_ceiling_takes_few_tries_and_is_never_missed(tmp_path: Path, more: str) -> None:
     """The target of the search: the largest size that fits, whether a step can be traced or not."""
     built_library()
