@@ -20,6 +20,8 @@ from autobatch.records import (
     Device,
     Evaluation,
     LimitedBy,
+    Limits,
+    Objective,
     Outcome,
     Recommendation,
     StepCount,
@@ -119,6 +121,12 @@ def test_no_smaller_size_is_told_that_is_tied_or_larger(candidate: Candidate) ->
     assert not [
         text for text in told(answer(32, check=check(candidates=(candidate,)))) if "noise alone" in text
     ]
+
+
+@pytest.mark.parametrize("asked", [Limits(objective=Objective.MEMORY), Limits(global_batch=64)])
+def test_a_size_that_was_asked_for_is_not_doubted_by_the_noise(asked: Limits) -> None:
+    found = answer(32, check=check(candidates=(Candidate(batch_size=4, relative_time=0.4),)))
+    assert not [text for text in told(replace(found, limits=asked)) if "noise alone" in text]
 
 
 def test_after_trainings_the_noise_is_not_alone() -> None:
