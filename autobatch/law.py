@@ -16,7 +16,7 @@ S_min seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, isfinite, log, sqrt
 from statistics import fmean
@@ -27,6 +27,10 @@ from autobatch.steptime import StepTimeLaw
 # Sizes whose expected times differ by less are tied: with trials of theirs, and without.
 TIE_WITH_TRIALS = 0.05
 TIE_WITHOUT_TRIALS = 0.10
+# The middle of the sizes with short times is not taken where it is expected to be slower by more than this.
+CENTRE_WITHIN = 0.10
+# However noisy the machine, sizes that differ by much more than this are told apart.
+MOST_NOISE = 0.10
 # Standard deviation of the log of the steps that one trial takes to a loss (seeds, the law's own error).
 TRIAL_LOG_SD = 0.25
 # Candidates are the best sizes at the median of the belief and at the ends of its 80% interval.
@@ -174,7 +178,7 @@ def pick(
     trialled: bool = False,
     ceiling: int | None = None,
 ) -> Choice:
-    """The user's own size where it is tied with the best, else the size with the shortest expected time.
+    """The user's own size where it is tied with the best, else the one in the middle of the shortest times.
 
     `sizes` are those that were measured; none above `ceiling` is taken. The tie is 5% with trials and 10%
     without. Away from the user's size there is nothing to gain at the edge of the tie: on recorded GPU
@@ -188,8 +192,20 @@ def pick(
     cost = {size: expected_log_time(size, belief, law) for size in allowed}
     best = min(allowed, key=lambda size: cost[size])
     tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + tie))
-    chosen = own_size if own_size is not None and own_size in tied else best
+    chosen = own_size if own_size is not None and own_size in tied else _central(cost, law.noise)
     return Choice(batch_size=chosen, best=best, tied=tied, tie=tie)
+
+
+def _central(cost: Mapping[int, float], noise: float) -> int:
+    """The size nearest to the mean of ln B, weighted by exp(-cost / noise); without noise the cheapest.
+
+    Times of a noisy machine make the cheapest of a flat valley a matter of luck, and its middle is not.
+    """
+    least = min(cost.values())
+    weights = {size: exp((least - one) / min(noise, MOST_NOISE)) for size, one in cost.items()}
+    centre = sum(weight * log(size) for size, weight in weights.items()) / sum(weights.values())
+    near = [size for size, one in cost.items() if one <= least + log(1 + CENTRE_WITHIN)]
+    return min(near, key=lambda size: (abs(log(size) - centre), cost[size]))
 
 
 def learning_rate_power(optimizer: str) -> float | None:

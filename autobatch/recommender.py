@@ -32,8 +32,9 @@ _NONE_TIMED = "the largest size that passed: none was timed"
 def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = None) -> Recommendation:
     """The batch size to train with, always one that was measured and passed.
 
-    With a check it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B); the
-    user's own size where that is within a tie of it; none that trained worse. Without one the choice comes
+    With a check it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B), or
+    the middle of those that the noise of t(B) can't tell from it; the user's own size where that is within
+    a tie of it; none that trained worse. Without one the choice comes
     from the throughput curve alone: its knee, the smallest size within 5% of the best throughput. A target
     (`global_batch`) is met exactly, by accumulation where it does not fit at once. With several ranks sizes
     are those of one rank, and what is said about learning is about the global batch (see autobatch.scaling).
@@ -161,9 +162,12 @@ def _soonest(allowed: Sequence[Trial], outlook: Outlook) -> tuple[Trial, str]:
     others = sorted((size for size in ratios if size != choice.batch_size), key=ratios.__getitem__)[:1]
     others += [size for size in (own, max(ratios)) if size in ratios and size != choice.batch_size]
     against = " and ".join(f"{ratios[size]:.2f} at {size:,}" for size in dict.fromkeys(others) if size)
-    return chosen, "shortest expected time to the same loss" + (
-        f": 1.00 against {against}" if against else ""
-    )
+    reason = "shortest expected time to the same loss"
+    if choice.batch_size != choice.best:
+        reason = (
+            "in the middle of the shortest expected times to the same loss, too close for this noise to tell"
+        )
+    return chosen, reason + (f": 1.00 against {against}" if against else "")
 
 
 def _learning_rate_factor(workload: Workload, check: Check | None, global_batch: int) -> float | None:

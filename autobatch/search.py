@@ -189,7 +189,7 @@ def _upwards(
 
 def _close_in(trials: Sequence[Trial], lo: int, hi: Trial, limits: Limits, memory: Memory) -> Try | Stop:
     """A size between the largest success and the smallest failure above it; the predicted one, if any."""
-    reason = _limit_of(hi)
+    reason = limit_of(hi)
     gap = (hi.batch_size - lo) // limits.multiple_of
     near_enough = memory.heap and reason is LimitedBy.MEMORY and hi.batch_size - lo <= HEAP_RESOLUTION * lo
     if gap <= 1 or near_enough or reason is LimitedBy.BUDGET:
@@ -223,7 +223,7 @@ def _past_tried(move: Try | Stop, trials: Sequence[Trial], lo: int, hi: Trial, l
     below = range(move.batch_size - step, lo, -step)
     above = range(move.batch_size + step, hi.batch_size, step)
     size = next((one for one in chain(below, above) if one not in tried), None)
-    return Stop(_limit_of(hi), hi.detail) if size is None else Try(size, timed=False)
+    return Stop(limit_of(hi), hi.detail) if size is None else Try(size, timed=False)
 
 
 def _may_not_fit(trials: Sequence[Trial], lo: int, memory: Memory, *, to_ceiling: bool) -> bool:
@@ -292,10 +292,11 @@ def _after_first_failure(trials: Sequence[Trial], limits: Limits, dataset_size: 
     all_errors = all(trial.outcome is Outcome.FAILED for trial in trials)
     if all_errors and len(latest(trials)) < FLOOR_TRIES and doubled > last.batch_size:
         return Try(doubled, timed=limits.objective is not Objective.MEMORY)
-    return Stop(_limit_of(trials[0]), trials[0].detail)
+    return Stop(limit_of(trials[0]), trials[0].detail)
 
 
-def _limit_of(failure: Trial) -> LimitedBy:
+def limit_of(failure: Trial) -> LimitedBy:
+    """What a failed trial ran into."""
     if failure.outcome is Outcome.TIMEOUT:
         return LimitedBy.BUDGET
     # The kernel ends a process with SIGKILL when the machine runs out of memory.

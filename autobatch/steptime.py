@@ -35,7 +35,7 @@ class StepTimeLaw:
     `relative_error`: root mean square of ln(measured / law) over the sizes. `corrections`: ln of the factor
     by which the best guess at each of `sizes` departs from the law: the residual, shrunk by the share of
     the residuals' variance that the noise of the rounds explains. So noise is smoothed away where the law
-    holds, and a true step in the curve is kept.
+    holds, and a true step in the curve is kept. `noise`: root mean square of the rounds' relative errors.
     """
 
     a_seconds: float
@@ -44,6 +44,7 @@ class StepTimeLaw:
     sizes: tuple[int, ...]
     step_seconds: tuple[float, ...]
     corrections: tuple[float, ...]
+    noise: float
 
     @property
     def hardware_batch_size(self) -> float:
@@ -82,13 +83,15 @@ def fit_step_time(sizes: Sequence[int], step_seconds: Sequence[Sequence[float]])
     points = [(size, median(rounds)) for size, rounds in pairs]
     a, b = _fit(points)
     residuals = [log(seconds / (a + b * size)) for size, seconds in points]
+    errors = _round_errors([rounds for _, rounds in pairs])
     return StepTimeLaw(
         a_seconds=a,
         b_seconds_per_sample=b,
         relative_error=sqrt(fmean(r * r for r in residuals)),
         sizes=tuple(size for size, _ in points),
         step_seconds=tuple(seconds for _, seconds in points),
-        corrections=_corrections(residuals, _round_errors([rounds for _, rounds in pairs])),
+        corrections=_corrections(residuals, errors),
+        noise=sqrt(fmean(error * error for error in errors)),
     )
 
 

@@ -35,7 +35,7 @@ from tasks import TASKS, Task
 
 import autobatch
 from autobatch.devices import host
-from autobatch.steptime import StepTimeLaw, fit_step_time
+from autobatch.steptime import LEAST_ERROR, StepTimeLaw, fit_step_time
 
 RESULTS = Path(__file__).parent / "results" / "regret.json"
 FIRST_SEED = 100  # the oracle's are below
@@ -142,6 +142,7 @@ def _stored_ground(task: Task, before: Mapping[str, Any]) -> Ground:
         sizes=tuple(seconds),
         step_seconds=tuple(seconds.values()),
         corrections=tuple(corrections),
+        noise=LEAST_ERROR,
     )
     return Ground(task, {size: best.steps for size, best in oracle.values(task).items()}, measured)
 

@@ -123,7 +123,7 @@ def test_the_choice_has_the_shortest_expected_time_or_is_tied_with_it(
     least = min(found.times.values())
     chosen = found.choice.batch_size
     assert found.times[chosen] <= 1.1001 * least
-    assert found.times[chosen] == pytest.approx(least) or chosen == own
+    assert chosen == own or own not in found.choice.tied
 
 
 @settings(max_examples=100, deadline=None)
