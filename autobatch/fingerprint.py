@@ -37,7 +37,7 @@ def take(parts: Parts, samples: Samples, val_samples: Samples | None, trainer: T
         "samples": _of_samples(parts, samples, val_samples, Outline(modules)),
         "training": _of_training(parts, trainer, Outline(modules)),
         "versions": Outline(modules)
-        .add([str(torch.__version__), __version__, platform.python_version()])
+        .add([str(torch.__version__), __version__, sources.of_package(), platform.python_version()])
         .digest(),
     }
     # Last, since the others have met the modules.

@@ -181,6 +181,24 @@ def test_a_stream_counts_by_its_first_sample() -> None:
     assert "samples" in changed(taken(dataset=Stream(), model=lambda: nn.Linear(4, 3)), longer)
 
 
+def test_the_code_of_autobatch_shows(before: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "of_package", lambda: "another rule")
+    assert changed(before, taken()) == {"versions"}
+
+
+def test_any_change_to_the_code_of_the_package_is_another_digest(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "rule.py").write_text("TIE = 0.05")
+    digests = [sources.of_package(str(tmp_path))]
+    (tmp_path / "rule.py").write_text("TIE = 0.10")
+    digests.append(sources.of_package(str(tmp_path)))
+    (tmp_path / "inner" / "more.py").write_text("")
+    digests.append(sources.of_package(str(tmp_path)))
+    (tmp_path / "inner" / "more.pyc").write_bytes(b"compiled")
+    assert len(set(digests)) == 3
+    assert sources.of_package(str(tmp_path)) == digests[-1]
+
+
 def test_the_version_of_torch_shows(before: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.99")
     assert changed(before, taken()) == {"versions"}
