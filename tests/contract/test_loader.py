@@ -113,7 +113,7 @@ def test_the_settings_of_the_users_own_loader_are_kept(tmp_path: Path) -> None:
         ("raise ValueError('bad image')", "", "ValueError: bad image"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "", "RuntimeError: DataLoader worker"),
         ("time.sleep(1000)", "num_workers=2, timeout=2", "RuntimeError: DataLoader timed out after 2"),
-        ("time.sleep(1000)", "", "the worker did not answer in time"),
+        pytest.param("time.sleep(1000)", "", "the worker did not answer in time", marks=pytest.mark.slow),
         ("os.kill(os.getppid(), signal.SIGKILL)", "", "the worker ended with status -9"),
     ],
     ids=["raises", "is killed", "times out", "hangs", "kills"],

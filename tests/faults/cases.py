@@ -128,10 +128,10 @@ while True:
 )
 
 HANGS = (
-    _hung("sleep", "time.sleep(1000)", "import", "load"),
+    _hung("sleep", "time.sleep(1000)", "load"),
     # PyDLL keeps the interpreter's lock, as a busy extension does.
     _hung("lock held, signals ignored", f"{_IGNORE}\nctypes.PyDLL(None).sleep(1000)", "evaluation"),
-    _hung("stopped", "os.kill(os.getpid(), signal.SIGSTOP)", "check"),
+    _hung("stopped", "os.kill(os.getpid(), signal.SIGSTOP)", "forward"),
     _hung(
         "waits for a lock", f"{_IGNORE}\nlock = threading.Lock(); lock.acquire(); lock.acquire()", "backward"
     ),

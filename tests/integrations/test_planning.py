@@ -43,6 +43,7 @@ class Broken(nn.Module):
         return self.layer(inputs)
 
 
+@pytest.mark.slow
 def test_the_digits_example() -> None:
     recipe = Recipe(target="autobatch.examples.digits_cnn")
     devices = parse_devices("1GiB,here,t4")

@@ -197,6 +197,7 @@ def test_a_trainer_trains_with_them(tuned: Tuned):
     )
 
 
+@pytest.mark.slow
 def test_columns_and_labels_go_the_way_of_the_trainer(tmp_path: Path):
     """A column of text would not collate, and `label` is what the default collator takes for `labels`."""
     args = arguments(

@@ -112,6 +112,7 @@ def test_a_backend_of_the_users_own_and_inductors_options_are_kept() -> None:
     assert compilation._settings(sent(model=tuned).made.dynamo_ctx)["options"]["max_autotune"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, None])
 def test_no_size_runs_uncompiled(dynamic: bool | None) -> None:
     """Past its limit of 8, torch runs what is new uncompiled: here every size but those would be."""

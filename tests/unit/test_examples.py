@@ -91,7 +91,9 @@ def test_charlm_sees_only_the_past():
     assert not torch.allclose(before[:, 50], after[:, 50])
 
 
-@EXAMPLES
+@pytest.mark.parametrize(
+    "example", [digits_cnn, pytest.param(charlm, marks=pytest.mark.slow)], ids=lambda module: module.__name__
+)
 def test_the_loss_falls(example: ModuleType):
     torch.manual_seed(0)
     model = example.build_model()
