@@ -82,12 +82,18 @@ def outlook(
     if not _is_timed(allowed):
         return None
     law = step_time_law(passed)
-    sizes = _between_trained([trial.batch_size for trial in timed(allowed)], check)
+    every = [trial.batch_size for trial in timed(allowed)]
+    sizes = _between_trained(every, check)
     low, high = check.interval
     return Outlook(
         times={size: exp(law_of_time.expected_log_time(size, belief, law)) for size in sizes},
         choice=law_of_time.pick(
-            sizes, belief, law, own_size=own_size, trialled=_trained_sizes(check) is not None
+            every,
+            belief,
+            law,
+            own_size=own_size,
+            trialled=_trained_sizes(check) is not None,
+            within=sizes,
         ),
         law=law,
         critical=check.critical_batch_size,

@@ -27,8 +27,6 @@ from autobatch.steptime import StepTimeLaw
 # Sizes whose expected times differ by less are tied: with trials of theirs, and without.
 TIE_WITH_TRIALS = 0.05
 TIE_WITHOUT_TRIALS = 0.10
-# The middle of the sizes with short times is not taken where it is expected to be slower by more than this.
-CENTRE_WITHIN = 0.10
 # However noisy the machine, sizes that differ by much more than this are told apart.
 MOST_NOISE = 0.10
 # Standard deviation of the log of the steps that one trial takes to a loss (seeds, the law's own error).
@@ -176,35 +174,39 @@ def pick(
     *,
     own_size: int | None = None,
     trialled: bool = False,
-    ceiling: int | None = None,
+    within: Sequence[int] | None = None,
 ) -> Choice:
     """The user's own size where it is tied with the best, else the one in the middle of the shortest times.
 
-    `sizes` are those that were measured; none above `ceiling` is taken. The tie is 5% with trials and 10%
-    without. Away from the user's size there is nothing to gain at the edge of the tie: on recorded GPU
-    trainings with a rough B_crit, the tied size nearest to the user's own took 9% longer than the best in
-    hindsight on average, the expected best 6%, and the smallest of the tied three times as long at worst.
+    `sizes` are those that were measured; one of `within` is taken, of all if not given. The tie is 5% with
+    trials and 10% without. Away from the user's size there is nothing to gain at the edge of the tie: on
+    recorded GPU trainings with a rough B_crit, the tied size nearest to the user's own took 9% longer than
+    the best in hindsight on average, the expected best 6%, and the smallest of the tied three times as long
+    at worst. Raises ValueError where there is no size.
     """
-    allowed = sorted(size for size in sizes if ceiling is None or size <= ceiling)
+    allowed = sorted(sizes if within is None else within)
     if not allowed:
-        raise ValueError(f"no size to pick from at or below the ceiling {ceiling}")
+        raise ValueError("no size to pick from")
     tie = TIE_WITH_TRIALS if trialled else TIE_WITHOUT_TRIALS
-    cost = {size: expected_log_time(size, belief, law) for size in allowed}
+    cost = {size: expected_log_time(size, belief, law) for size in sizes}
     best = min(allowed, key=lambda size: cost[size])
     tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + tie))
-    chosen = own_size if own_size is not None and own_size in tied else _central(cost, law.noise)
+    chosen = own_size if own_size is not None and own_size in tied else _central(cost, tied, law.noise)
     return Choice(batch_size=chosen, best=best, tied=tied, tie=tie)
 
 
-def _central(cost: Mapping[int, float], noise: float) -> int:
-    """The size nearest to the mean of ln B, weighted by exp(-cost / noise); without noise the cheapest.
+def _central(cost: Mapping[int, float], tied: Sequence[int], noise: float) -> int:
+    """Of the tied sizes the one nearest to the mean of ln B over all, weighted by exp(-cost / noise).
 
-    Times of a noisy machine make the cheapest of a flat valley a matter of luck, and its middle is not.
+    Times of a noisy machine make the cheapest of a flat valley a matter of luck, and its middle is not. What
+    costs more than the cheapest by twice the noise is truly dearer, and not taken.
     """
+    noise = min(noise, MOST_NOISE)
     least = min(cost.values())
-    weights = {size: exp((least - one) / min(noise, MOST_NOISE)) for size, one in cost.items()}
+    weights = {size: exp((least - one) / noise) for size, one in cost.items()}
     centre = sum(weight * log(size) for size, weight in weights.items()) / sum(weights.values())
-    near = [size for size, one in cost.items() if one <= least + log(1 + CENTRE_WITHIN)]
+    cheapest = min(cost[size] for size in tied)
+    near = [size for size in tied if cost[size] <= cheapest + 2 * noise]
     return min(near, key=lambda size: (abs(log(size) - centre), cost[size]))
 
 

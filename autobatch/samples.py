@@ -28,8 +28,9 @@ from autobatch.targets import at, told
 Collate = Callable[[list[Any]], Any]
 
 _TOLD_PARTS = 6
-# The largest samples are rare and decide on memory: so all are looked at, if there is time.
-_MOST_SCANNED, _SCAN_SECONDS = 100_000, 2.0
+# The largest samples are rare and decide on memory: so all are looked at, if there is time. That others keep
+# the processor busy is no reason to look at fewer.
+_MOST_SCANNED, _SCAN_SECONDS, _SCAN_PROCESSOR_SECONDS = 100_000, 5.0, 2.0
 # So many of one size, drawn at random, are believed to speak for the others.
 _ALIKE = 2048
 
@@ -82,7 +83,7 @@ class Samples(ABC):
 
     @abstractmethod
     def largest(self, batch_size: int, seed: int) -> Any:
-        """The batch of the largest samples known, the very largest repeated where they are too few.
+        """The largest batch that the data set may give, by the largest samples known (see `extent.worst`).
 
         Where all are of one size it is that of `batch`. Raises like `batch`.
         """
@@ -113,7 +114,7 @@ class MappedSamples(Samples):
         return _collate(self._read(list(indices)), self._collate)
 
     def scan(self, seed: int) -> None:
-        deadline = time.perf_counter() + _SCAN_SECONDS
+        deadline, work = time.perf_counter() + _SCAN_SECONDS, time.thread_time() + _SCAN_PROCESSOR_SECONDS
         size = self.size or 0
         places: list[int] = []
         extents: list[Extent] = []
@@ -123,14 +124,16 @@ class MappedSamples(Samples):
                 with suppress(TargetError):
                     extents.append(_extent_of(self._read([place])[0]))
                     places.append(place)
-                if time.perf_counter() > deadline or (len(extents) == _ALIKE and len(set(extents)) == 1):
+                if time.perf_counter() > deadline or time.thread_time() > work:
+                    break
+                if len(extents) == _ALIKE and len(set(extents)) == 1:
                     break
         self.found = extent.scan_of(places, extents) if places else None
 
     def largest(self, batch_size: int, seed: int) -> Any:
         if self.found is None or not self.vary:
             return self.batch(batch_size, seed)
-        return self.rows(extent.worst(self.found.largest, batch_size))
+        return self.rows(extent.worst(self.found.largest, batch_size, self.size))
 
     def repeated(self, batch_size: int) -> Any:
         place = self.found.largest[0] if self.found is not None and self.vary else 0
@@ -206,7 +209,7 @@ class StreamedSamples(Samples):
 
     def largest(self, batch_size: int, seed: int) -> Any:
         self._keep(batch_size)
-        order = extent.largest_first(self._extents)[:batch_size]
+        order = extent.worst(extent.largest_first(self._extents), batch_size, self.size)
         return _collate([self._kept[place] for place in order], self._collate)
 
     def repeated(self, batch_size: int) -> Any:

@@ -116,6 +116,7 @@ def _ratios_held(trials: Sequence[Trial], lines: Sequence[MemoryLine], memory: M
 
 
 def _ratios_died(trials: Sequence[Trial], lines: Sequence[MemoryLine], limit_bytes: float) -> list[float]:
-    """What those that ran out of memory would have taken at least: the limit."""
-    died = [one for one in trials if not one.ok and search.limit_of(one) is LimitedBy.MEMORY]
+    """What those that ran out of memory, and did not pass later, would have taken at least: the limit."""
+    last = search.latest(trials).values()
+    died = [one for one in last if not one.ok and search.limit_of(one) is LimitedBy.MEMORY]
     return [limit_bytes / live_bytes(lines, one.batch_size) for one in died]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autobatch import extent
 from autobatch.formatting import (
     format_bytes,
     format_count,
@@ -205,10 +206,16 @@ def _sizes_text(batch_size: int, sizes: SampleSizes, dataset_size: int | None) -
     in_part = dataset_size is not None and sizes.scanned < dataset_size
     of_all = f", of {format_count(dataset_size)}" if in_part else ""
     scanned = f"{counted(sizes.scanned, 'sample')} scanned{of_all} {found}"
-    if batch_size < sizes.scanned:
-        return f"memory was measured on the {format_count(batch_size)} largest of {scanned}"
-    again = ", the largest of them repeated" if batch_size > sizes.scanned else ""
-    return f"memory was measured on all {scanned}{again}"
+    few = extent.stand_ins(sizes.scanned, batch_size, dataset_size)
+    which = (
+        "all"
+        if few == sizes.scanned
+        else f"the {format_count(few)} largest of"
+        if few > 1
+        else "the largest of"
+    )
+    again = ", repeated" if few < batch_size else ""
+    return f"memory was measured on {which} {scanned}{again}"
 
 
 def _gain_text(present: Comparison) -> str:

@@ -128,7 +128,7 @@ while True:
 )
 
 HANGS = (
-    _hung("sleep", "time.sleep(1000)", "load"),
+    _hung("sleep", "time.sleep(1000)", "import", "load"),
     # PyDLL keeps the interpreter's lock, as a busy extension does.
     _hung("lock held, signals ignored", f"{_IGNORE}\nctypes.PyDLL(None).sleep(1000)", "evaluation"),
     _hung("stopped", "os.kill(os.getpid(), signal.SIGSTOP)", "forward"),

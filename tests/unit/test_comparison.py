@@ -124,6 +124,15 @@ def test_the_choice_has_the_shortest_expected_time_or_is_tied_with_it(
     chosen = found.choice.batch_size
     assert found.times[chosen] <= 1.1001 * least
     assert chosen == own or own not in found.choice.tied
+    assert chosen in found.choice.tied
+
+
+def test_the_middle_of_what_was_trained_is_no_size_that_was_not() -> None:
+    """The valley goes on beyond the trained sizes: its middle is their end, not the middle of their part."""
+    both = check(100.0, trainings=(trained(1), trained(256)))
+    found = looked_at(affine(700.0), both)
+    assert sorted(found.times) == [size for size in SIZES if size <= 256]
+    assert found.choice.batch_size == 256
 
 
 @settings(max_examples=100, deadline=None)

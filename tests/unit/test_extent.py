@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -67,16 +69,29 @@ def test_the_largest_come_first_and_each_once(extents: list[Extent]) -> None:
     assert ranked == sorted(ranked, reverse=True)
 
 
-@given(EXTENTS, st.integers(1, 300))
-def test_no_batch_of_what_was_scanned_is_larger_than_the_worst(extents: list[Extent], size: int) -> None:
+@given(EXTENTS, st.integers(1, 300), st.sampled_from([None, 1, 10]))
+def test_no_batch_of_what_was_scanned_is_larger_than_the_worst(
+    extents: list[Extent], size: int, times: int | None
+) -> None:
+    dataset_size = None if times is None else times * len(extents)
     places = [10 * place for place in range(len(extents))]
     scan = scan_of(places, extents)
     if not scan.sizes.vary:
         assert scan == Scan(sum_up(extents), ())
         return
     elements = dict(zip(places, (one.elements for one in extents), strict=True))
-    batch = [elements[place] for place in worst(scan.largest, size)]
+    batch = [elements[place] for place in worst(scan.largest, size, dataset_size)]
     assert len(batch) == size
     known = sorted(elements.values(), reverse=True)
-    assert batch[: len(known)] == known[:size]
-    assert set(batch[len(known) :]) <= {known[0]}
+    assert all(one >= other for one, other in zip(batch, known, strict=False))
+    assert batch == sorted(batch, reverse=True)
+    if dataset_size in (None, len(extents)) and size <= len(extents):
+        assert batch == known[:size]
+
+
+def test_a_part_of_a_data_set_tells_how_large_its_largest_batch_is() -> None:
+    lengths = list(range(20_000))
+    random.Random(0).shuffle(lengths)
+    scan = scan_of(range(2000), [Extent(length, None) for length in lengths[:2000]])
+    found = fmean(lengths[place] for place in worst(scan.largest, 1000, len(lengths)))
+    assert found == pytest.approx(fmean(range(19_000, 20_000)), rel=0.01)

@@ -20,6 +20,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+import autobatch.samples
 from autobatch.errors import TargetError
 from autobatch.loaders import LoaderSettings, check_loader, make_loader, settings_of
 from autobatch.records import SampleSizes, SequenceLengths
@@ -162,8 +163,7 @@ def test_the_largest_samples_make_the_worst_batch() -> None:
     assert samples.sizes == SampleSizes(scanned=20, smallest=1, median=10.5, largest=20)
     assert samples.largest(3, seed=0) == [20, 19, 18]
     assert samples.repeated(3) == [20, 20, 20]
-    # What a larger data set would hold beyond what was looked at is taken to be as large.
-    assert samples.largest(22, seed=0) == [*range(20, 0, -1), 20, 20]
+    assert sorted(samples.largest(20, seed=0)) == list(range(1, 21))
 
 
 def test_a_scan_of_samples_that_vary_finds_the_one_that_is_larger_than_all_others() -> None:
@@ -194,13 +194,25 @@ def test_a_scan_takes_no_list_of_all_samples_of_a_huge_data_set() -> None:
 def test_a_scan_ends_when_its_time_is_over() -> None:
     class Slow(Mapped):
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            time.sleep(1.1)
+            time.sleep(2.6)
             return super().__getitem__(index)
 
     samples = open_samples(Slow())
     samples.scan(seed=0)
     assert samples.sizes is not None
     assert 1 <= samples.sizes.scanned <= 2
+
+
+def test_of_a_part_of_a_data_set_the_largest_stand_for_what_was_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(autobatch.samples, "_MOST_SCANNED", 5)
+    samples = open_samples(Ragged(20), lengths)
+    samples.scan(seed=0)
+    assert samples.sizes is not None
+    assert samples.sizes.scanned == 5
+    assert samples.largest(4, seed=0) == [samples.sizes.largest] * 4
+    assert len(set(samples.largest(8, seed=0))) == 2
 
 
 def test_a_scan_changes_no_random_numbers() -> None:

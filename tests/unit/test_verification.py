@@ -86,6 +86,26 @@ def test_what_ran_out_of_memory_counts_as_a_peak() -> None:
     assert 0.92 * died[0] <= found.batch_size <= 0.96 * died[0]
 
 
+def test_what_the_first_process_took_decides_the_size_of_the_second() -> None:
+    processes = Processes(200 * MIB, cycle([1.14, 1.12]))
+    found, _ = verified(processes.attempt, Memory(200 * MIB, heap=True, lines=LINES), passed(310, 330))
+    (first, _), (second, _) = processes.asked
+    assert second == found.batch_size
+    assert second < 0.98 * first
+
+
+def test_a_process_that_the_kernel_killed_counts_unless_its_size_passed_later() -> None:
+    memory = Memory(200 * MIB, heap=True, lines=LINES)
+    killed = Trial(batch_size=345, outcome=Outcome.CRASHED, detail="killed by SIGKILL")
+    alive = passed(310, 330, 345)
+
+    def wanted(trials: list[Trial]) -> int:
+        return Verification(lambda *_: None, memory, LIMITS).run(trials, 330, CAP).wanted
+
+    assert wanted([*alive, killed]) < 0.97 * wanted(alive)
+    assert wanted([killed, *alive]) == wanted(alive)
+
+
 def test_no_time_left_is_told_with_the_size_that_was_wanted() -> None:
     found = Verification(lambda *_: None, Memory(200 * MIB, heap=True, lines=LINES), LIMITS).run(
         passed(310, 330, 350), 350, CAP
