@@ -1,34 +1,30 @@
-"""The command line. The only module that prints, colours, writes files and exits."""
+"""The command line: its commands, their options, and what becomes of each kind of error."""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
 
-from autobatch import cache, formatting, saved
+from autobatch import cache, console, formatting, saved
 from autobatch._version import __version__
 from autobatch.distributed import meeting as meetings
 from autobatch.distributed.meeting import Meeting
-from autobatch.errors import AutobatchError, SavedResultError, UsageError, missing_file
+from autobatch.errors import AutobatchError, UsageError, missing_file
 from autobatch.escaping import printable
-from autobatch.records import Limits, Objective, Recommendation
-from autobatch.reports import cache_list, fits, html, text
+from autobatch.records import Limits, Objective
+from autobatch.reports import cache_list, fits, text
 from autobatch.reports import json as json_report
 
 _INTERRUPTED = 130
-# torchrun ends all ranks as soon as one has failed: the one that says why needs time to do so.
-_SILENT_SECONDS = 5.0
 _PACKAGE = str(Path(__file__).parent)
 # Set to anything, it shows the traceback of a bug in autobatch.
 _TRACEBACK = "AUTOBATCH_TRACEBACK"
@@ -164,7 +160,7 @@ def probe(target: str, **options: Any) -> None:
         return _follow(recipe, limits, options["device"], meeting)
     _check_writable(options, target.partition(":")[0])
     quiet = options["quiet"] or options["as_json"]
-    progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=_colour(sys.stderr))
+    progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=console.colour(sys.stderr))
     try:
         with progress, _engines(recipe, options, progress.print_line) as chosen:
             found = api.probe(
@@ -179,9 +175,9 @@ def probe(target: str, **options: Any) -> None:
             )
     except Interrupted as stopped:
         _hear_no_more_interrupts()
-        _show_interrupted(stopped.recommendation, options)
+        console.show_interrupted(stopped.recommendation, options)
         raise SystemExit(_INTERRUPTED) from None
-    return _deliver(found, options)
+    return console.deliver(found, options)
 
 
 @cli.command("fleet")
@@ -205,7 +201,7 @@ def probe_kinds(target: str, **options: Any) -> None:
 
     recipe = _recipe(target, {**options, "epochs": None, "input_shape": None, "classes": None})
     prices = None if options["prices"] is None else fleet_prices.load(options["prices"])
-    progress = Progress(sys.stderr, quiet=options["as_json"], colour=_colour(sys.stderr))
+    progress = Progress(sys.stderr, quiet=options["as_json"], colour=console.colour(sys.stderr))
     with progress:
         found = probe_fleet(
             recipe,
@@ -216,9 +212,9 @@ def probe_kinds(target: str, **options: Any) -> None:
             tell=progress.checking,
         )
     if options["as_json"]:
-        _print(json_report.render_fleet(found))
+        console.print_out(json_report.render_fleet(found))
     else:
-        _print(fleet_table.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+        console.print_laid_out(fleet_table.render, found)
     if all(one.answer is None for one in found.members):
         raise SystemExit(AutobatchError.exit_status)
 
@@ -233,7 +229,7 @@ def show(file: str, **options: Any) -> None:
     options["save_to"] = None
     found = saved.load(file)
     _check_writable(options, file)
-    _deliver(found, options)
+    console.deliver(found, options)
 
 
 @cli.command("plan")
@@ -266,9 +262,9 @@ def plan_target(target: str, **options: Any) -> None:
         channels_last=options["channels_last"],
     )
     if options["as_json"]:
-        _print(json_report.render_plan(planned))
+        console.print_out(json_report.render_plan(planned))
     else:
-        _print(fits.render(planned, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+        console.print_laid_out(fits.render, planned)
 
 
 @cli.command()
@@ -276,7 +272,7 @@ def devices() -> None:
     """Lists the devices that training can run on here, and what limits them."""
     from autobatch import api
 
-    _print(text.render_devices(api.find_devices(), width=_width(sys.stdout), colour=_colour(sys.stdout)))
+    console.print_laid_out(text.render_devices, api.find_devices())
 
 
 @cli.group("cache", no_args_is_help=False)
@@ -290,39 +286,39 @@ def list_cached(as_json: bool) -> None:
     """Lists the answers in the cache, the newest first."""
     found = cache.list_entries()
     if as_json:
-        _print(cache_list.render_json(found))
+        console.print_out(cache_list.render_json(found))
     else:
-        _print(cache_list.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
+        console.print_laid_out(cache_list.render, found)
 
 
 @cached_answers.command("clear")
 def clear_cached() -> None:
     """Removes every answer from the cache."""
-    _print(cache_list.render_cleared(cache.clear()))
+    console.print_out(cache_list.render_cleared(cache.clear()))
 
 
 def main() -> NoReturn:
     """Runs the command line and exits: 0, 1 for an error, 2 for usage, 130 for an interrupt."""
-    _open_standard_streams()
+    console.open_standard_streams()
     as_json = "--json" in sys.argv[1:]
     try:
         cli.main(standalone_mode=False)
-        _flush()
+        console.flush()
     except AutobatchError as error:
-        _fail(error, as_json=as_json)
+        console.fail(error, as_json=as_json)
     except click.UsageError as error:
         message = error.format_message().rstrip(".")
         hint = f"see `autobatch {_command(error.ctx)}--help`"
-        _fail(UsageError(message, code="usage", hint=hint), as_json=as_json)
+        console.fail(UsageError(message, code="usage", hint=hint), as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         _hear_no_more_interrupts()
-        _fail(AutobatchError("interrupted", code="interrupted"), as_json=as_json, status=_INTERRUPTED)
+        console.fail(AutobatchError("interrupted", code="interrupted"), as_json=as_json, status=_INTERRUPTED)
     except BrokenPipeError:
-        _leave(0)
+        console.leave(0)
     except Exception as bug:
         if os.environ.get(_TRACEBACK):
             traceback.print_exception(bug)
-        _fail(_unforeseen(bug), as_json=as_json)
+        console.fail(_unforeseen(bug), as_json=as_json)
     raise SystemExit(0)
 
 
@@ -434,131 +430,3 @@ def _check_writable(options: dict[str, Any], source: str) -> None:
             )
         taken[place] = f"the file of `{option}`"
         saved.check_writable(path, kind)
-
-
-def _deliver(found: Recommendation, options: dict[str, Any]) -> None:
-    """Saves the answer and prints it in the form that was asked for; what can't be saved is printed first."""
-    try:
-        _save(found, options)
-    except SavedResultError:
-        # The one object on standard output is then the error's, which holds the rows.
-        if not options["as_json"]:
-            _show(found, options)
-        raise
-    _show(found, options)
-
-
-def _save(found: Recommendation, options: dict[str, Any]) -> None:
-    try:
-        if options["save_to"]:
-            saved.save(found, options["save_to"])
-        if options["html_to"]:
-            saved.write(html.render(found), options["html_to"], saved.REPORT)
-    except SavedResultError as error:
-        error.trials = found.trials
-        raise
-
-
-def _show(found: Recommendation, options: dict[str, Any]) -> None:
-    if options["as_json"]:
-        _print(json_report.render(found))
-    elif options["quiet"]:
-        _print(str(found.batch_size))
-    else:
-        _print(text.render(found, width=_width(sys.stdout), colour=_colour(sys.stdout)))
-
-
-def _show_interrupted(found: Recommendation | None, options: dict[str, Any]) -> None:
-    """What was measured before Ctrl-C: as rows, or in the error object; never as a plain answer."""
-    error = AutobatchError("interrupted", code="interrupted")
-    if found is not None:
-        error.trials = found.trials
-        if not options["as_json"] and not options["quiet"]:
-            _show(found, options)
-        _save(found, options)
-    _report(error, as_json=options["as_json"])
-    _flush()
-
-
-def _fail(error: AutobatchError, *, as_json: bool, status: int | None = None) -> NoReturn:
-    _report(error, as_json=as_json)
-    _flush()
-    if not _speaks():
-        time.sleep(_SILENT_SECONDS)
-    raise SystemExit(error.exit_status if status is None else status)
-
-
-def _report(error: AutobatchError, *, as_json: bool) -> None:
-    if not _speaks():
-        return
-    if as_json:
-        _print(json_report.render_error(error, error.trials))
-    else:
-        rendered = text.render_error(error, width=_width(sys.stderr), colour=_colour(sys.stderr))
-        with suppress(OSError):
-            print(rendered, file=sys.stderr, flush=True)
-
-
-def _speaks() -> bool:
-    """True in the first of the ranks that torchrun has started, and where it has started none.
-
-    It speaks for all of them: the others print nothing, and exit alike.
-    """
-    try:
-        meeting = meetings.of_environment()
-    except UsageError:
-        return True  # what is wrong with the rank has to be said by somebody
-    return meeting is None or meeting.rank == 0
-
-
-def _print(rendered: str) -> None:
-    if not _speaks():
-        return
-    encoding = sys.stdout.encoding or "utf-8"
-    with _told_writing():
-        sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
-
-
-def _flush() -> None:
-    with _told_writing():
-        sys.stdout.flush()
-
-
-@contextmanager
-def _told_writing() -> Iterator[None]:
-    """Leaves quietly when the reader of standard output is gone (`| head`); any other failure is told."""
-    try:
-        yield
-    except BrokenPipeError:
-        _leave(0)
-    except OSError as error:
-        problem = AutobatchError(
-            "the answer can't be written to standard output", code="cannot_print", facts=(str(error),)
-        )
-        _report(problem, as_json=False)
-        _leave(problem.exit_status)
-
-
-def _leave(status: int) -> NoReturn:
-    """Exits so that Python's own flush of standard output has nothing to complain of."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(status)
-
-
-def _open_standard_streams() -> None:
-    """Fills what the caller has closed (`>&-`), or the next file that is opened would take its number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-
-
-def _colour(stream: TextIO) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _width(stream: TextIO) -> int:
-    return min(shutil.get_terminal_size((80, 24)).columns, 100) if stream.isatty() else 80

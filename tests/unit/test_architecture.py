@@ -35,6 +35,7 @@ LAYERS = (
     ("distributed",),
     ("course",),
     ("api", "progress"),
+    ("console",),
     ("cli", "__main__", "integrations", "clusters"),
 )
 # Nothing imports these, and they import nothing but what a user would: they are the user's side.
