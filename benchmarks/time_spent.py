@@ -82,10 +82,11 @@ def _spent(target: str) -> dict[str, float]:
 
     started_at = psutil.Process().create_time()
     spent: dict[str, float] = defaultdict(float)
-    api.WorkerEngine = _timed(WorkerEngine, spent)  # type: ignore[misc]
     spent[BEFORE] = time.time() - started_at
     begin = time.monotonic()
-    api.probe(wire.Recipe(target=target), Limits(), fresh=True, on_output=lambda line: None)
+    engine = _timed(WorkerEngine, spent)
+    recipe = wire.Recipe(target=target)
+    api.probe(recipe, Limits(), fresh=True, on_output=lambda line: None, make_engine=engine)
     spent[REST] = time.monotonic() - begin - sum(spent[part] for part in PARTS.values())
     return {part: round(seconds, 3) for part, seconds in spent.items()}
 
