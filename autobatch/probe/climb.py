@@ -23,6 +23,9 @@ _COLLAPSE_SHARE = 0.5
 # Sizes within this of the best throughput are timed once more, side by side, before one is chosen.
 _CONTENDER_RATIO = 0.75
 _FINAL_ROUNDS = 7
+# And so is all that may be the answer, if that takes no more than this share of the budget.
+_FINAL_SHARE = 0.2
+_USUAL_BATCH_SIZE = 32
 
 
 class Observer:
@@ -295,25 +298,41 @@ class Climb:
                 self._try(search.Try(size))
 
     def _time_contenders(self) -> None:
-        """Times the sizes near the best throughput side by side, so that drift can't choose among them."""
-        best = self._best()
+        """Times the sizes that may be the answer side by side, so that drift can't choose among them.
+
+        Those near the best throughput, and for a check all from the present size on, where that is cheap.
+        """
+        best, timed = self._best(), self._timed()
         if best is None or best.samples_per_second is None:
             return
         floor = best.samples_per_second * _CONTENDER_RATIO
-        near = [trial for trial in self._timed() if (trial.samples_per_second or 0.0) >= floor]
-        if len(near) < 2 or not self._time_side_by_side(near):
-            return
-        for trial in near:
+        near = [trial for trial in timed if (trial.samples_per_second or 0.0) >= floor]
+        answers = [trial for trial in timed if trial in near or self._may_be_checked(trial)]
+        rounds = self._time_side_by_side(answers, _FINAL_SHARE * self._budget_seconds)
+        if not rounds:
+            answers, rounds = near, self._time_side_by_side(near, self.remaining_seconds)
+        for trial in answers if rounds else ():
             position = max(i for i, one in enumerate(self.trials) if one is trial)
-            self.trials[position] = self._retimed(trial, last=_FINAL_ROUNDS)
+            self.trials[position] = self._retimed(trial, last=rounds)
 
-    def _time_side_by_side(self, near: list[Trial]) -> bool:
-        """True if every size got its final rounds: only figures of one window compare."""
-        for _ in range(_FINAL_ROUNDS):
-            for trial in near:
+    def _may_be_checked(self, trial: Trial) -> bool:
+        """Smaller sizes than the present one are hardly ever the answer, nor told from it by little."""
+        assert self._opened is not None
+        least = self._opened.workload.batch_size or _USUAL_BATCH_SIZE
+        return self._limits.check and trial.batch_size >= least
+
+    def _time_side_by_side(self, several: list[Trial], seconds: float) -> int:
+        """How many rounds each size got in one window, as only such figures compare; 0 if too few."""
+        begin, done = self._engine.busy_seconds, 0
+        while len(several) > 1 and done < _FINAL_ROUNDS:
+            spent = self._engine.busy_seconds - begin
+            if done and spent * max(done + 1, timing.MIN_ROUNDS) > seconds * done:
+                break
+            for trial in several:
                 if self.remaining_seconds <= 0 or self._round(trial.batch_size) is not None:
-                    return False
-        return True
+                    return 0
+            done += 1
+        return done if done >= timing.MIN_ROUNDS else 0
 
     def _timed(self) -> list[Trial]:
         """The sizes that passed and were timed in rounds."""

@@ -117,6 +117,38 @@ def test_a_curve_without_any_time_still_has_an_answer() -> None:
         assert (found.step_time, found.tokens_per_second) == (None, None)
 
 
+def speeding_up() -> Machine:
+    """Three times as slow until 128 was tried: what was timed before says nothing of what came after."""
+    seen = {0}
+
+    def step_seconds(size: int) -> float:
+        seen.add(size)
+        return 0.01 * (1 + size / 256) * (1.0 if max(seen) >= 128 else 3.0)
+
+    return Machine(step_seconds=step_seconds, dataset_size=4096, present_batch_size=32)
+
+
+@pytest.mark.parametrize(
+    ("limits", "compare"),
+    [
+        (Limits(budget_seconds=1e6), True),
+        (Limits(budget_seconds=1e6, check=False), False),
+        # Three rounds of each would take more than a fifth of it.
+        (Limits(budget_seconds=10.0), False),
+    ],
+)
+def test_before_a_check_all_that_may_be_the_answer_is_timed_in_one_window(
+    limits: Limits, compare: bool
+) -> None:
+    curve, _ = climb(speeding_up(), limits)
+    seconds = {trial.batch_size: trial.step_seconds for trial in curve.trials}
+    assert max(seconds) >= 512
+    assert seconds[8] == pytest.approx([0.03 * (1 + 8 / 256)] * len(seconds[8]))
+    slow = 1.0 if compare else 3.0
+    for size in (32, 64):
+        assert seconds[size] == pytest.approx([slow * 0.01 * (1 + size / 256)] * len(seconds[size]))
+
+
 def test_max_batch_is_tried_itself() -> None:
     curve, _ = climb(Machine(dataset_size=10**6), Limits(max_batch=100, budget_seconds=1e6))
     assert curve.ceiling.batch_size == 100
