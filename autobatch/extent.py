@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil, prod
 from statistics import fmean, median
 from typing import Any
@@ -69,19 +70,14 @@ def largest_first(extents: Sequence[Extent]) -> list[int]:
     return sorted(range(len(extents)), key=lambda i: -extents[i].elements)
 
 
-def worst(largest: Sequence[int], batch_size: int, dataset_size: int | None) -> list[int]:
+def worst(largest: Sequence[int], batch_size: int, dataset_size: int) -> list[int]:
     """Places of the largest batch: the first `batch_size` of `largest` where these are of the whole data set.
 
     Of a part of it, the largest few stand for as many more of their kind among those that were not read.
     """
-    few = stand_ins(len(largest), batch_size, dataset_size)
+    scanned = len(largest)
+    few = min(scanned, ceil(Fraction(scanned * batch_size, max(scanned, dataset_size))))
     return [largest[i * few // batch_size] for i in range(batch_size)]
-
-
-def stand_ins(scanned: int, batch_size: int, dataset_size: int | None) -> int:
-    """How many of the largest samples that were scanned are as rare as a whole data set's largest batch."""
-    share = min(1.0, scanned / dataset_size) if dataset_size else 1.0
-    return min(scanned, ceil(share * batch_size))
 
 
 def _elements(part: Any) -> int:

@@ -205,7 +205,7 @@ def _central(cost: Mapping[int, float], tied: Sequence[int], noise: float) -> in
     least = min(cost.values())
     weights = {size: exp((least - one) / noise) for size, one in cost.items()}
     centre = sum(weight * log(size) for size, weight in weights.items()) / sum(weights.values())
-    cheapest = min(cost[size] for size in tied)
+    cheapest = min(cost[size] for size in tied)  # not of all: where it lies outside, nothing would be near
     near = [size for size in tied if cost[size] <= cheapest + 2 * noise]
     return min(near, key=lambda size: (abs(log(size) - centre), cost[size]))
 

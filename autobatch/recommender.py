@@ -164,9 +164,7 @@ def _soonest(allowed: Sequence[Trial], outlook: Outlook) -> tuple[Trial, str]:
     against = " and ".join(f"{ratios[size]:.2f} at {size:,}" for size in dict.fromkeys(others) if size)
     reason = "shortest expected time to the same loss"
     if choice.batch_size != choice.best:
-        reason = (
-            "in the middle of the shortest expected times to the same loss, too close for this noise to tell"
-        )
+        reason = "among the shortest expected times to the same loss, which noise blurs"
     return chosen, reason + (f": 1.00 against {against}" if against else "")
 
 

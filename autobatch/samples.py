@@ -83,9 +83,10 @@ class Samples(ABC):
 
     @abstractmethod
     def largest(self, batch_size: int, seed: int) -> Any:
-        """The largest batch that the data set may give, by the largest samples known (see `extent.worst`).
+        """The largest batch that a data set may give, by the largest samples known (see `extent.worst`).
 
-        Where all are of one size it is that of `batch`. Raises like `batch`.
+        Of a stream, the largest of those that were read. Where all are of one size it is that of `batch`.
+        Raises like `batch`.
         """
 
     @abstractmethod
@@ -133,7 +134,7 @@ class MappedSamples(Samples):
     def largest(self, batch_size: int, seed: int) -> Any:
         if self.found is None or not self.vary:
             return self.batch(batch_size, seed)
-        return self.rows(extent.worst(self.found.largest, batch_size, self.size))
+        return self.rows(extent.worst(self.found.largest, batch_size, self.size or 0))
 
     def repeated(self, batch_size: int) -> Any:
         place = self.found.largest[0] if self.found is not None and self.vary else 0
@@ -209,7 +210,7 @@ class StreamedSamples(Samples):
 
     def largest(self, batch_size: int, seed: int) -> Any:
         self._keep(batch_size)
-        order = extent.worst(extent.largest_first(self._extents), batch_size, self.size)
+        order = extent.largest_first(self._extents)[:batch_size]
         return _collate([self._kept[place] for place in order], self._collate)
 
     def repeated(self, batch_size: int) -> Any:

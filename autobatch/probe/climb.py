@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log
+from statistics import median
 
 from autobatch import search, timing
 from autobatch.errors import AutobatchError, UsageError
@@ -13,7 +14,17 @@ from autobatch.probe.oom import Cause
 from autobatch.probe.runner import Engine, Opened
 from autobatch.probe.verification import Verification
 from autobatch.probe.wire import FULL_STEPS
-from autobatch.records import Ceiling, Check, Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
+from autobatch.records import (
+    Ceiling,
+    Check,
+    Curve,
+    LimitedBy,
+    Limits,
+    Objective,
+    Outcome,
+    Recommendation,
+    Trial,
+)
 from autobatch.scaling import share_of_dataset
 
 # Below this share of the best throughput, memory must have spilled to somewhere slower: no computation is.
@@ -91,7 +102,7 @@ class Climb:
             self._observer.opened(self._opened)
             ceiling = self._ceiling()
             self._measure_extras(ceiling.batch_size)
-            self._time_contenders()
+            self._time_contenders(ceiling.batch_size)
             return self._curve(ceiling)
         except KeyboardInterrupt:
             raise Interrupted(self._partial_curve()) from None
@@ -297,42 +308,49 @@ class Climb:
             if self.remaining_seconds > 0:
                 self._try(search.Try(size))
 
-    def _time_contenders(self) -> None:
+    def _time_contenders(self, ceiling: int) -> None:
         """Times the sizes that may be the answer side by side, so that drift can't choose among them.
 
-        Those near the best throughput, and for a check all from the present size on, where that is cheap.
+        Those near the best throughput; for a check all from the present size on, where that is cheap.
         """
-        best, timed = self._best(), self._timed()
+        best, timed = self._best(), [trial for trial in self._timed() if trial.batch_size <= ceiling]
         if best is None or best.samples_per_second is None:
             return
         floor = best.samples_per_second * _CONTENDER_RATIO
         near = [trial for trial in timed if (trial.samples_per_second or 0.0) >= floor]
         answers = [trial for trial in timed if trial in near or self._may_be_checked(trial)]
-        rounds = self._time_side_by_side(answers, _FINAL_SHARE * self._budget_seconds)
-        if not rounds:
-            answers, rounds = near, self._time_side_by_side(near, self.remaining_seconds)
-        for trial in answers if rounds else ():
-            position = max(i for i, one in enumerate(self.trials) if one is trial)
-            self.trials[position] = self._retimed(trial, last=rounds)
+        share = min(_FINAL_SHARE * self._budget_seconds, self.remaining_seconds)
+        if len(answers) == len(near) or not self._time_side_by_side(answers, share):
+            self._time_side_by_side(near, self.remaining_seconds)
 
     def _may_be_checked(self, trial: Trial) -> bool:
         """Smaller sizes than the present one are hardly ever the answer, nor told from it by little."""
         assert self._opened is not None
-        least = self._opened.workload.batch_size or _USUAL_BATCH_SIZE
-        return self._limits.check and trial.batch_size >= least
+        limits, least = self._limits, self._opened.workload.batch_size or _USUAL_BATCH_SIZE
+        asked_for = limits.global_batch is not None or limits.objective is not Objective.TIME
+        return limits.check and not asked_for and trial.batch_size >= least
 
-    def _time_side_by_side(self, several: list[Trial], seconds: float) -> int:
-        """How many rounds each size got in one window, as only such figures compare; 0 if too few."""
+    def _time_side_by_side(self, several: list[Trial], seconds: float) -> bool:
+        """True if each size got enough rounds in one window, since only such figures compare.
+
+        They are its times from then on.
+        """
         begin, done = self._engine.busy_seconds, 0
+        # A round is a step to warm up, and one or more.
+        spent = 2 * sum(median(trial.step_seconds) for trial in several)
         while len(several) > 1 and done < _FINAL_ROUNDS:
-            spent = self._engine.busy_seconds - begin
-            if done and spent * max(done + 1, timing.MIN_ROUNDS) > seconds * done:
+            if spent * max(done + 1, timing.MIN_ROUNDS) > seconds * max(done, 1):
                 break
-            for trial in several:
-                if self.remaining_seconds <= 0 or self._round(trial.batch_size) is not None:
-                    return 0
+            if any(self._round(trial.batch_size) is not None for trial in several):
+                return False
             done += 1
-        return done if done >= timing.MIN_ROUNDS else 0
+            spent = self._engine.busy_seconds - begin
+        if done < timing.MIN_ROUNDS:
+            return False
+        for trial in several:
+            position = max(i for i, one in enumerate(self.trials) if one is trial)
+            self.trials[position] = self._retimed(trial, last=done)
+        return True
 
     def _timed(self) -> list[Trial]:
         """The sizes that passed and were timed in rounds."""

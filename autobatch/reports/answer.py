@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autobatch import extent
 from autobatch.formatting import (
     format_bytes,
     format_count,
@@ -203,19 +202,12 @@ def _sizes_text(batch_size: int, sizes: SampleSizes, dataset_size: int | None) -
     longest, median = (sizes.largest, sizes.median) if tokens is None else (tokens.longest, tokens.median)
     what = "largest {} numbers" if tokens is None else "longest {} tokens"
     found = f"({what.format(format_count(longest))}, median {format_count(round(median))})"
-    in_part = dataset_size is not None and sizes.scanned < dataset_size
-    of_all = f", of {format_count(dataset_size)}" if in_part else ""
-    scanned = f"{counted(sizes.scanned, 'sample')} scanned{of_all} {found}"
-    few = extent.stand_ins(sizes.scanned, batch_size, dataset_size)
-    which = (
-        "all"
-        if few == sizes.scanned
-        else f"the {format_count(few)} largest of"
-        if few > 1
-        else "the largest of"
-    )
-    again = ", repeated" if few < batch_size else ""
-    return f"memory was measured on {which} {scanned}{again}"
+    if dataset_size is not None and sizes.scanned < dataset_size:
+        which, of_all = "the largest of", f", of {format_count(dataset_size)}"
+    else:
+        whole = batch_size >= sizes.scanned
+        which, of_all = "all" if whole else f"the {format_count(batch_size)} largest of", ""
+    return f"memory was measured on {which} {counted(sizes.scanned, 'sample')} scanned{of_all} {found}"
 
 
 def _gain_text(present: Comparison) -> str:

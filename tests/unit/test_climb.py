@@ -133,8 +133,9 @@ def speeding_up() -> Machine:
     [
         (Limits(budget_seconds=1e6), True),
         (Limits(budget_seconds=1e6, check=False), False),
+        (Limits(budget_seconds=1e6, objective=Objective.THROUGHPUT), False),
         # Three rounds of each would take more than a fifth of it.
-        (Limits(budget_seconds=10.0), False),
+        (Limits(budget_seconds=9.0), False),
     ],
 )
 def test_before_a_check_all_that_may_be_the_answer_is_timed_in_one_window(

@@ -241,6 +241,19 @@ def test_a_sample_that_can_not_be_read_is_left_out_of_a_scan() -> None:
     assert (broken.found, broken.sizes, broken.vary) == (None, None, False)
 
 
+def test_a_stream_that_tells_its_length_is_known_no_further_for_it() -> None:
+    class Sized(IterableDataset):
+        def __len__(self) -> int:
+            return 1000
+
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            return (torch.zeros(1 + i % 4) for i in range(1000))
+
+    samples = open_samples(Sized(), lengths)
+    assert samples.size == 1000
+    assert samples.largest(6, seed=0) == [4, 3, 2, 2, 1, 1]
+
+
 def test_a_stream_knows_the_sizes_of_what_it_has_kept() -> None:
     rows = [torch.zeros(length) for length in (2, 7, 1, 5, 3)]
     samples = open_samples(iter(rows), lengths)
