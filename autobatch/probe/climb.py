@@ -36,7 +36,8 @@ _CONTENDER_RATIO = 0.75
 _FINAL_ROUNDS = 7
 # And so is all that may be the answer, if that takes no more than this share of the budget.
 _FINAL_SHARE = 0.2
-_USUAL_BATCH_SIZE = 32
+# Those below this share of the present size, or of the usual one, stay out of it.
+_LEAST_SHARE, _USUAL_BATCH_SIZE = 0.25, 32
 
 
 class Observer:
@@ -311,7 +312,7 @@ class Climb:
     def _time_contenders(self, ceiling: int) -> None:
         """Times the sizes that may be the answer side by side, so that drift can't choose among them.
 
-        Those near the best throughput; for a check all from the present size on, where that is cheap.
+        Those near the best throughput; for a check also all that it may choose, where that is cheap.
         """
         best, timed = self._best(), [trial for trial in self._timed() if trial.batch_size <= ceiling]
         if best is None or best.samples_per_second is None:
@@ -324,11 +325,11 @@ class Climb:
             self._time_side_by_side(near, self.remaining_seconds)
 
     def _may_be_checked(self, trial: Trial) -> bool:
-        """Smaller sizes than the present one are hardly ever the answer, nor told from it by little."""
+        """Far below the present size there is hardly ever an answer."""
         assert self._opened is not None
         limits, least = self._limits, self._opened.workload.batch_size or _USUAL_BATCH_SIZE
         asked_for = limits.global_batch is not None or limits.objective is not Objective.TIME
-        return limits.check and not asked_for and trial.batch_size >= least
+        return limits.check and not asked_for and trial.batch_size >= _LEAST_SHARE * least
 
     def _time_side_by_side(self, several: list[Trial], seconds: float) -> bool:
         """True if each size got enough rounds in one window, since only such figures compare.
