@@ -7,7 +7,7 @@ from math import ceil, floor, log10
 from autobatch import law as law_of_time
 from autobatch.comparison import matched_in
 from autobatch.formatting import format_rate, format_short_duration
-from autobatch.records import CheckStatus, Loader, Objective, Recommendation, StepCount, Trial, Workload
+from autobatch.records import CheckStatus, Loader, Recommendation, StepCount, Trial, Workload
 from autobatch.scaling import per_rank
 
 # A decay that averages over that many times more or fewer samples than before is worth a word.
@@ -42,10 +42,8 @@ def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
 
 def _smaller_by_noise(answer: Recommendation) -> list[str]:
     """Where the noise alone would have chosen a smaller size, which takes a training to believe."""
-    check, asked = answer.check, answer.limits
-    if check is None or check.status is not CheckStatus.NOISE_ONLY:
-        return []
-    if asked.objective is not Objective.TIME or asked.global_batch is not None:
+    check = answer.check
+    if check is None or check.status is not CheckStatus.NOISE_ONLY or answer.limits.asks_for_size:
         return []
     smaller = [one for one in check.candidates if one.batch_size < answer.batch_size]
     best = min(smaller, key=lambda one: one.relative_time, default=None)

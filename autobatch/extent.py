@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil, prod
+from math import prod
 from statistics import fmean, median
 from typing import Any
 
@@ -76,7 +75,7 @@ def worst(largest: Sequence[int], batch_size: int, dataset_size: int) -> list[in
     Of a part of it, the largest few stand for as many more of their kind among those that were not read.
     """
     scanned = len(largest)
-    few = min(scanned, ceil(Fraction(scanned * batch_size, max(scanned, dataset_size))))
+    few = min(scanned, -(-scanned * batch_size // max(scanned, dataset_size)))
     return [largest[i * few // batch_size] for i in range(batch_size)]
 
 

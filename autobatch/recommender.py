@@ -33,11 +33,11 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     """The batch size to train with, always one that was measured and passed.
 
     With a check it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B), or
-    the middle of those that the noise of t(B) can't tell from it; the user's own size where that is within
-    a tie of it; none that trained worse. Without one the choice comes
-    from the throughput curve alone: its knee, the smallest size within 5% of the best throughput. A target
-    (`global_batch`) is met exactly, by accumulation where it does not fit at once. With several ranks sizes
-    are those of one rank, and what is said about learning is about the global batch (see autobatch.scaling).
+    the middle of those that the noise of t(B) can't tell from it; the user's own size where that is within a
+    tie of it; none that trained worse. Without one the choice comes from the throughput curve alone: its
+    knee, the smallest size within 5% of the best throughput. A target (`global_batch`) is met exactly, by
+    accumulation where it does not fit at once. With several ranks sizes are those of one rank, and what is
+    said about learning is about the global batch (see autobatch.scaling).
     """
     limits, ranks = limits or Limits(), curve.world_size
     target = scaling.limits_of_a_rank(limits, ranks).global_batch

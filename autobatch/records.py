@@ -144,6 +144,11 @@ class Limits:
         """The smallest batch size that may be tried: min_batch rounded up to a multiple."""
         return -(-self.min_batch // self.multiple_of) * self.multiple_of
 
+    @property
+    def asks_for_size(self) -> bool:
+        """True where what was asked for settles the size, so that no training has to choose it."""
+        return self.objective is not Objective.TIME or self.global_batch is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:

@@ -22,6 +22,8 @@ SMALLEST_PLATEAU = 8
 CRASHES_TO_BELIEVE = 2
 # Sizes that may fail before the first success: batch normalisation over parts of a batch needs some samples.
 FLOOR_TRIES = 4
+# What stands for the user's present size where none is known.
+USUAL_BATCH_SIZE = 32
 # What a heap holds at a size differs by some percent from process to process, so none is sought closer.
 HEAP_RESOLUTION = 0.04
 # From a size so near below the forecast, the rest is left to the verification, in fresh processes.

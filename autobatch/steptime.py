@@ -35,8 +35,8 @@ class StepTimeLaw:
     `relative_error`: root mean square of ln(measured / law) over the sizes. `corrections`: ln of the factor
     by which the best guess at each of `sizes` departs from the law: the residual, shrunk by the share of
     the residuals' variance that the noise of the rounds explains. So noise is smoothed away where the law
-    holds, and a true step in the curve is kept. `noise`: the relative
-    error of one of `step_seconds`, root mean square over all, 2% at least.
+    holds, and a true step in the curve is kept. `noise`: the relative error of one of `step_seconds`, root
+    mean square over all, 2% at least.
     """
 
     a_seconds: float

@@ -12,11 +12,10 @@ from autobatch.errors import AutobatchError
 from autobatch.law import learning_rate_power, scaled_learning_rate
 from autobatch.probe import wire
 from autobatch.probe.runner import Engine
-from autobatch.records import Check, CheckStatus, Curve, Limits, Objective, Outcome, Training, Trial
+from autobatch.records import Check, CheckStatus, Curve, Limits, Outcome, Training, Trial
 from autobatch.scaling import over_ranks, share_of_dataset
 from autobatch.timing import timed
 
-_DEFAULT_BATCH_SIZE = 32
 # Of the budget, for the probe; the rest is the check's.
 PROBE_SHARE = 0.65
 # Shares of the time that is left: for training, and for the samples of three measurements, which double.
@@ -100,7 +99,7 @@ class Assessment:
         """What to measure in the time that is left; None where that is too short."""
         if not self._passed:
             return None
-        own = _nearest(self._passed, self._curve.workload.batch_size or _DEFAULT_BATCH_SIZE)
+        own = _nearest(self._passed, self._curve.workload.batch_size or search.USUAL_BATCH_SIZE)
         samples = int(_SAMPLES_SHARE * self._left * (own.samples_per_second or 0.0))
         if samples < _FEWEST_SAMPLES:
             return None
@@ -156,7 +155,7 @@ class Assessment:
 
     def _hold(self, about: contest.Contest) -> None:
         """Runs trainings of equal time, as long as one is worth it and there is time."""
-        if self._limits.objective is not Objective.TIME or self._limits.global_batch is not None:
+        if self._limits.asks_for_size:
             return self._give_up("the size was asked for")
         seconds = self._training_seconds(about)
         if contest.next_entry(about, ()) is None:

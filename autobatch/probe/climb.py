@@ -14,17 +14,7 @@ from autobatch.probe.oom import Cause
 from autobatch.probe.runner import Engine, Opened
 from autobatch.probe.verification import Verification
 from autobatch.probe.wire import FULL_STEPS
-from autobatch.records import (
-    Ceiling,
-    Check,
-    Curve,
-    LimitedBy,
-    Limits,
-    Objective,
-    Outcome,
-    Recommendation,
-    Trial,
-)
+from autobatch.records import Ceiling, Check, Curve, LimitedBy, Limits, Outcome, Recommendation, Trial
 from autobatch.scaling import share_of_dataset
 
 # Below this share of the best throughput, memory must have spilled to somewhere slower: no computation is.
@@ -37,7 +27,7 @@ _FINAL_ROUNDS = 7
 # And so is all that may be the answer, if that takes no more than this share of the budget.
 _FINAL_SHARE = 0.2
 # Those below this share of the present size, or of the usual one, stay out of it.
-_LEAST_SHARE, _USUAL_BATCH_SIZE = 0.25, 32
+_LEAST_SHARE = 0.25
 
 
 class Observer:
@@ -327,9 +317,8 @@ class Climb:
     def _may_be_checked(self, trial: Trial) -> bool:
         """Far below the present size there is hardly ever an answer."""
         assert self._opened is not None
-        limits, least = self._limits, self._opened.workload.batch_size or _USUAL_BATCH_SIZE
-        asked_for = limits.global_batch is not None or limits.objective is not Objective.TIME
-        return limits.check and not asked_for and trial.batch_size >= _LEAST_SHARE * least
+        limits, least = self._limits, self._opened.workload.batch_size or search.USUAL_BATCH_SIZE
+        return limits.check and not limits.asks_for_size and trial.batch_size >= _LEAST_SHARE * least
 
     def _time_side_by_side(self, several: list[Trial], seconds: float) -> bool:
         """True if each size got enough rounds in one window, since only such figures compare.
@@ -338,14 +327,14 @@ class Climb:
         """
         begin, done = self._engine.busy_seconds, 0
         # A round is a step to warm up, and one or more.
-        spent = 2 * sum(median(trial.step_seconds) for trial in several)
+        seconds_a_round = 2 * sum(median(trial.step_seconds) for trial in several)
         while len(several) > 1 and done < _FINAL_ROUNDS:
-            if spent * max(done + 1, timing.MIN_ROUNDS) > seconds * max(done, 1):
+            if seconds_a_round * max(done + 1, timing.MIN_ROUNDS) > seconds:
                 break
             if any(self._round(trial.batch_size) is not None for trial in several):
                 return False
             done += 1
-            spent = self._engine.busy_seconds - begin
+            seconds_a_round = (self._engine.busy_seconds - begin) / done
         if done < timing.MIN_ROUNDS:
             return False
         for trial in several:
