@@ -37,7 +37,7 @@ slow: $(READY)
 
 ray: $(READY)
 	$(PIP) install -c constraints-cpu.txt -e '.[ray]'
-	$(BIN)/python -m pytest tests/clusters $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest tests/ray $(PYTEST_FLAGS)
 
 lint: $(READY)
 	@failed=; \

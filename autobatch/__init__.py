@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from autobatch._version import __version__
-from autobatch.errors import AutobatchError
-from autobatch.records import Limits, Recommendation, render_in_notebooks_by
+from autobatch.records.errors import AutobatchError
+from autobatch.records.limits import Limits
+from autobatch.records.recommendation import Recommendation, render_in_notebooks_by
 
 if TYPE_CHECKING:
     from autobatch.api import find, plan
-    from autobatch.loaders import rebuild
-    from autobatch.saved import load, save
+    from autobatch.storage.result_files import load, save
+    from autobatch.workload.data_loader import rebuild
 
 __all__ = [
     "AutobatchError",
@@ -27,10 +28,10 @@ __all__ = [
 
 _LATE = {
     "find": "autobatch.api",
-    "load": "autobatch.saved",
+    "load": "autobatch.storage.result_files",
     "plan": "autobatch.api",
-    "rebuild": "autobatch.loaders",
-    "save": "autobatch.saved",
+    "rebuild": "autobatch.workload.data_loader",
+    "save": "autobatch.storage.result_files",
 }
 
 
@@ -51,7 +52,7 @@ def _render_in_notebook(recommendation: Recommendation) -> str:
     """Imports the reports only when a notebook shows an answer."""
     from importlib import import_module
 
-    shown: str = import_module("autobatch.reports.notebook").render(recommendation)
+    shown: str = import_module("autobatch.reports.html.notebook").render(recommendation)
     return shown
 
 

@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import psutil
 
-from autobatch import devices, scaling
-from autobatch.course import SearchEngine, Watch, run
-from autobatch.distributed import meeting as meetings
-from autobatch.distributed.leading import RankedEngine, follow, lead
-from autobatch.distributed.lobby import met
-from autobatch.distributed.meeting import Meeting
-from autobatch.distributed.member import Member
-from autobatch.errors import UsageError
-from autobatch.escaping import printable_output
-from autobatch.formatting import parse_optimizer, parse_precision
-from autobatch.keras_models import kinds
+from autobatch.decision import scaling
+from autobatch.engines import messages
+from autobatch.engines.local import EngineMaker, WorkerEngine, new_engine, refuse_in_worker
+from autobatch.engines.ranks import membership
+from autobatch.engines.ranks.follower import Member
+from autobatch.engines.ranks.leader import RankedEngine, follow, lead
+from autobatch.engines.ranks.membership import Meeting
+from autobatch.engines.ranks.rendezvous import met
+from autobatch.measurement.climb import Observer
+from autobatch.measurement.pipeline import SearchEngine, Watch, run
 from autobatch.planning import catalogue
 from autobatch.planning.assembly import plan_for
-from autobatch.planning.catalogue import PlannedDevice
-from autobatch.planning.plans import Plan
 from autobatch.planning.sample import as_dataset
-from autobatch.probe import wire
-from autobatch.probe.climb import Observer
-from autobatch.probe.process import IN_WORKER, check_interpreter, worker_environment
-from autobatch.probe.runner import WorkerEngine
-from autobatch.records import Device, Limits, Precision, Recommendation
+from autobatch.records.device import Device
+from autobatch.records.errors import UsageError
+from autobatch.records.formatting import parse_optimizer, parse_precision
+from autobatch.records.limits import Limits, Precision
+from autobatch.records.plan import Plan, PlannedDevice
+from autobatch.records.recommendation import Recommendation
+from autobatch.workload.keras import detection
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from autobatch.loaders import LoaderSettings
+    from autobatch.workload.data_loader import LoaderSettings
 
-# The arguments of WorkerEngine, to one that may run a part of the trials elsewhere.
-EngineMaker = Callable[[wire.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], WorkerEngine]
-# Share of all processors that others use, above which spinning threads would ruin the timing.
-_CONTENDED_PERCENT = 40.0
 # Ranks wait for each other in a collective as long as that many trials: who hangs is ended before.
 _COLLECTIVE_TRIALS = 2
 # For one trace: of a large model it takes minutes where others use the processor.
@@ -110,7 +103,7 @@ def find(
         precision=chosen,
         device=device,
         fresh=fresh,
-        meeting=meetings.of_group(),
+        meeting=membership.of_group(),
     )
 
 
@@ -132,12 +125,12 @@ def find_of(
 
 
 @contextlib.contextmanager
-def _sent(objects: dict[str, Any], precision: Precision | None) -> Iterator[wire.Recipe]:
+def _sent(objects: dict[str, Any], precision: Precision | None) -> Iterator[messages.Recipe]:
     """The recipe of objects that lie in a file for the worker until the end of the block."""
-    from autobatch import shipping
-    from autobatch.lightning_modules.frameworks import frameworks_of
+    from autobatch.workload import serialization
+    from autobatch.workload.lightning.detection import frameworks_of
 
-    _refuse_in_worker()
+    refuse_in_worker()
     data, loader, collate_fn, batch_size = _unwrap_loader(
         objects["dataset"], objects.get("collate_fn"), objects.get("batch_size")
     )
@@ -151,14 +144,14 @@ def _sent(objects: dict[str, Any], precision: Precision | None) -> Iterator[wire
         "val_dataset": held,
         "val_collate_fn": val_collate_fn,
     }
-    with shipping.packed(sent) as payload:
-        yield wire.Recipe(
+    with serialization.packed(sent) as payload:
+        yield messages.Recipe(
             payload=payload,
             sys_path=tuple(sys.path),
             precision=precision,
             frameworks=(
                 *frameworks_of(sent["model"], data),
-                *(("keras",) if kinds.is_model(sent["model"]) else ()),
+                *(("keras",) if detection.is_model(sent["model"]) else ()),
             ),
         )
 
@@ -201,7 +194,7 @@ def plan(
 
 
 def plan_recipe(
-    recipe: wire.Recipe,
+    recipe: messages.Recipe,
     devices: Sequence[PlannedDevice | None],
     *,
     batch_size: int | None,
@@ -228,7 +221,7 @@ def _present_device() -> PlannedDevice:
 
 
 def probe(
-    recipe: wire.Recipe,
+    recipe: messages.Recipe,
     limits: Limits,
     *,
     device: str | None = None,
@@ -273,46 +266,16 @@ def probe(
 
 def find_devices() -> tuple[Device, ...]:
     """Every device that torch sees here, read in a worker, so that this process holds none of them."""
-    engine, _ = new_engine(wire.Recipe(), Limits(), None, None)
+    engine, _ = new_engine(messages.Recipe(), Limits(), None, None)
     try:
         return engine.devices()
     finally:
         engine.close()
 
 
-def new_engine(
-    recipe: wire.Recipe,
-    limits: Limits,
-    device: str | None,
-    on_output: Callable[[str], None] | None,
-    make_engine: EngineMaker = WorkerEngine,
-) -> tuple[WorkerEngine, bool]:
-    """An engine for this machine, and whether other processes keep its processors busy."""
-    _refuse_in_worker()
-    check_interpreter()
-    kind = devices.parse_name(device)[0] if device else None
-    contended = kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
-    environment = worker_environment(kind, contended=contended)
-    return make_engine(recipe, limits, device, environment, on_output or _to_stderr), contended
-
-
 def _undistributed(model: Any) -> Any:
     """The model in a DistributedDataParallel; any other as it is."""
     return model.module if type(model).__name__ == "DistributedDataParallel" else model
-
-
-def _to_stderr(line: str) -> None:
-    if sys.stderr is not None:
-        print(printable_output(line, colour=sys.stderr.isatty()), file=sys.stderr)
-
-
-def _refuse_in_worker() -> None:
-    if IN_WORKER in os.environ:
-        raise UsageError(
-            "autobatch was called from a file that autobatch is measuring",
-            code="nested_call",
-            hint='put the call under `if __name__ == "__main__":`',
-        )
 
 
 def _unwrap_loader(
@@ -324,8 +287,8 @@ def _unwrap_loader(
         return data, None, collate_fn, batch_size
     from torch.utils.data import DataLoader
 
-    from autobatch.lightning_modules.frameworks import detached
-    from autobatch.loaders import check_loader, settings_of
+    from autobatch.workload.data_loader import check_loader, settings_of
+    from autobatch.workload.lightning.detection import detached
 
     if not isinstance(data, DataLoader):
         return detached(data), None, collate_fn, batch_size

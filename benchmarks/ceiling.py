@@ -28,7 +28,7 @@ from ceilings.store import JUDGEMENT, Store, Workload
 
 import autobatch
 from autobatch.devices import host
-from autobatch.formatting import parse_bytes
+from autobatch.records.formatting import parse_bytes
 
 RESULTS = Path(__file__).parent / "results" / "ceiling.json"
 WORKLOADS = ("cnn", "transformer", "wide_mlp", "ghost_batchnorm", "variable_rnn")

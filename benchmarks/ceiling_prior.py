@@ -18,7 +18,7 @@ from typing import Any
 from ceiling import WORKLOADS, environment
 from ceilings import processes
 
-from autobatch.formatting import parse_bytes
+from autobatch.records.formatting import parse_bytes
 
 RESULTS = Path(__file__).parent / "results" / "ceiling_prior.json"
 METHODS = (processes.TOOL, processes.UNTRACED)

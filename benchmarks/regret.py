@@ -34,8 +34,8 @@ from oracle import Run
 from tasks import TASKS, Task
 
 import autobatch
+from autobatch.decision.step_time import LEAST_ERROR, StepTimeLaw, fit_step_time
 from autobatch.devices import host
-from autobatch.steptime import LEAST_ERROR, StepTimeLaw, fit_step_time
 
 RESULTS = Path(__file__).parent / "results" / "regret.json"
 FIRST_SEED = 100  # the oracle's are below

@@ -23,12 +23,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from autobatch.check.assess import PROBE_SHARE, Assessment
-from autobatch.distributed.transport import poll_seconds
-from autobatch.errors import AutobatchError
-from autobatch.probe.climb import Climb
-from autobatch.recommender import recommend
-from autobatch.records import Limits, Outcome
+from autobatch.decision.recommender import recommend
+from autobatch.engines.ranks.transport import poll_seconds
+from autobatch.measurement.check import PROBE_SHARE, Assessment
+from autobatch.measurement.climb import Climb
+from autobatch.records.errors import AutobatchError
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Outcome
 from tests.simulated import MIB, Machine
 from tests.simulated_ranks import Network, ranked
 

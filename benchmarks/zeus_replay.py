@@ -23,9 +23,9 @@ from pathlib import Path
 from statistics import fmean
 
 import autobatch
-from autobatch import law
-from autobatch.noise import CriticalBatchSize
-from autobatch.steptime import StepTimeLaw, fit_step_time
+from autobatch.decision import critical_batch
+from autobatch.decision.noise_scale import CriticalBatchSize
+from autobatch.decision.step_time import StepTimeLaw, fit_step_time
 
 GPUS = ("v100", "a40")
 NEVER_EPOCHS = 600.0
@@ -103,7 +103,9 @@ def choose(
         for run, count in enumerate(epochs[size])
         if math.isfinite(count) and run != scored_run % len(epochs[size])
     ]
-    return law.pick(sizes, law.posterior(spread, observed), steps, own_size=task.default).batch_size
+    return critical_batch.pick(
+        sizes, critical_batch.posterior(spread, observed), steps, own_size=task.default
+    ).batch_size
 
 
 def epochs_to_target(data: Path, task: Task) -> dict[int, list[float]]:

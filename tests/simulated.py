@@ -12,22 +12,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import ceil, log
 
+from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.base import Backend, Peak
-from autobatch.errors import DeviceError
-from autobatch.noise import Chunks
-from autobatch.probe import endings, wire
-from autobatch.probe.measure import Measurer
-from autobatch.probe.runner import Opened
-from autobatch.records import (
-    Device,
-    Evaluation,
-    Limits,
-    MemoryLine,
-    Outcome,
-    SampleSizes,
-    Training,
-    Workload,
-)
+from autobatch.engines import messages, worker_failures
+from autobatch.engines.base import Opened
+from autobatch.records.check import Evaluation, Training
+from autobatch.records.device import Device
+from autobatch.records.errors import DeviceError
+from autobatch.records.limits import Limits
+from autobatch.records.trial import MemoryLine, Outcome
+from autobatch.records.workload import SampleSizes, Workload
+from autobatch.worker.step_timing import Measurer
 
 MIB = 1 << 20
 
@@ -279,9 +274,9 @@ class SimulatedEngine:
         self.traces = 0
         self.tries: list[int] = []
         self.rounds: list[int] = []
-        self.noise_commands: list[wire.MeasureNoise] = []
-        self.train_commands: list[wire.Train] = []
-        self.loader_commands: list[wire.TimeLoader] = []
+        self.noise_commands: list[messages.MeasureNoise] = []
+        self.train_commands: list[messages.Train] = []
+        self.loader_commands: list[messages.TimeLoader] = []
         self._random = random.Random(machine.seed)
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
@@ -306,30 +301,30 @@ class SimulatedEngine:
         )
         return Opened(device=self._backend.describe(), workload=workload, torch="none")
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried:
+    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried:
         self.tries.append(batch_size)
         assert len(self.tries) < 500, "the search does not end"
         reply = self._measure(lambda m: m.try_out(batch_size, seconds, steps), batch_size)
-        assert isinstance(reply, wire.Tried)
+        assert isinstance(reply, messages.Tried)
         return reply
 
-    def time_round(self, batch_size: int, seconds: float) -> wire.Timed | wire.Tried:
+    def time_round(self, batch_size: int, seconds: float) -> messages.Timed | messages.Tried:
         self.rounds.append(batch_size)
         return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
 
-    def trace_memory(self, *, without_data: bool = False) -> wire.Traced:
+    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
         """The machine's own line, or as much of it as a trace sees."""
         self.traces += 1
         self.renew()
         share = self.machine.traced_share
         if share is None:
-            return wire.Traced(lines=(), detail="the step can't be traced")
+            return messages.Traced(lines=(), detail="the step can't be traced")
         line = MemoryLine(
             fixed_bytes=share * self.machine.fixed_bytes, sample_bytes=share * self.machine.sample_bytes
         )
-        return wire.Traced(lines=(line,))
+        return messages.Traced(lines=(line,))
 
-    def measure_noise(self, command: wire.MeasureNoise) -> wire.Noise:
+    def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """Three equal measurements that say the machine's noise scale, after the whole burn-in."""
         self.noise_commands.append(command)
         self.renew()
@@ -337,31 +332,31 @@ class SimulatedEngine:
         self._pass(command.burn_in_seconds)
         steps = int(command.burn_in_seconds / self.machine.step_seconds(command.batch_size))
         if self.machine.noise_error:
-            return wire.Noise(measured=(), burn_in_steps=steps, error=self.machine.noise_error)
+            return messages.Noise(measured=(), burn_in_steps=steps, error=self.machine.noise_error)
         chunk_size = max(1, min(command.most_samples // 32, command.largest_chunk))
-        return wire.Noise(
+        return messages.Noise(
             measured=(noise_chunks(self.machine.noise_scale, chunk_size),) * 3, burn_in_steps=steps
         )
 
-    def time_loader(self, command: wire.TimeLoader) -> wire.Loaded:
+    def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
         """A batch of each of two turns at least, or an error at once."""
         self.loader_commands.append(command)
         if command.workers in self.machine.loader_errors:
-            return wire.Loaded(batch_seconds=None, detail=self.machine.loader_errors[command.workers])
+            return messages.Loaded(batch_seconds=None, detail=self.machine.loader_errors[command.workers])
         alone = command.batch_size * self.machine.load_seconds
         self._pass(max(command.seconds, 2 * alone))
-        return wire.Loaded(batch_seconds=alone / min(max(command.workers, 1), self.machine.processors))
+        return messages.Loaded(batch_seconds=alone / min(max(command.workers, 1), self.machine.processors))
 
     def _pass(self, seconds: float) -> None:
         self._backend.pass_time(seconds)
         self.busy_seconds += seconds
 
-    def train(self, command: wire.Train) -> wire.Trained:
+    def train(self, command: messages.Train) -> messages.Trained:
         """A training whose loss falls by the law, for the given time."""
         self.train_commands.append(command)
         size = command.batch_size
         if size in self.machine.training_deaths:
-            return endings.of_training(command, "the worker ended with status -9")
+            return worker_failures.of_training(command, "the worker ended with status -9")
         per_step = self.machine.step_seconds(size)
         steps = max(1, int(command.seconds / per_step))
         diverges = command.learning_rate_factor > self.machine.highest_learning_rate_factor
@@ -375,9 +370,9 @@ class SimulatedEngine:
             seconds=steps * per_step,
             evaluations=() if diverges else tuple(self._evaluations(command, steps)),
         )
-        return wire.Trained(training=training, held_out=f"{command.samples} validation samples")
+        return messages.Trained(training=training, held_out=f"{command.samples} validation samples")
 
-    def train_all(self, commands: Sequence[wire.Train]) -> tuple[wire.Trained, ...]:
+    def train_all(self, commands: Sequence[messages.Train]) -> tuple[messages.Trained, ...]:
         """All at the same time: the longest counts."""
         assert len(commands) <= self.trainings_at_once
         before = self.busy_seconds
@@ -389,7 +384,7 @@ class SimulatedEngine:
         self.busy_seconds = max(ends)
         return tuple(replies)
 
-    def _evaluations(self, command: wire.Train, steps: int) -> Iterator[Evaluation]:
+    def _evaluations(self, command: messages.Train, steps: int) -> Iterator[Evaluation]:
         size, at = command.batch_size, 4
         while at <= steps:
             progress = at / (1 + self.machine.critical_batch_size / size)
@@ -418,8 +413,8 @@ class SimulatedEngine:
         self.closed = True
 
     def _measure(
-        self, ask: Callable[[Measurer], wire.Timed | wire.Tried], size: int
-    ) -> wire.Timed | wire.Tried:
+        self, ask: Callable[[Measurer], messages.Timed | messages.Tried], size: int
+    ) -> messages.Timed | messages.Tried:
         if self._measurer is None:
             self.open()
         assert self._measurer is not None
@@ -429,10 +424,10 @@ class SimulatedEngine:
         except CrashError as death:
             self.renew()
             outcome = Outcome.TIMEOUT if size in self.machine.hangs else Outcome.CRASHED
-            reply = wire.Tried(batch_size=size, outcome=outcome, phase="forward", detail=str(death))
+            reply = messages.Tried(batch_size=size, outcome=outcome, phase="forward", detail=str(death))
         finally:
             self.busy_seconds += self._backend.now() - begin
-        if isinstance(reply, wire.Tried) and reply.outcome is not Outcome.OK:
+        if isinstance(reply, messages.Tried) and reply.outcome is not Outcome.OK:
             self.renew()
         return reply
 

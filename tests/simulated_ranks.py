@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from autobatch.distributed import orders
-from autobatch.distributed.leading import RankedEngine
-from autobatch.distributed.member import Member
-from autobatch.distributed.orders import End, Place, Roster
-from autobatch.probe import wire
-from autobatch.probe.oom import Cause
-from autobatch.records import Limits, Outcome
+from autobatch.devices.oom import Cause
+from autobatch.engines import messages
+from autobatch.engines.ranks import rank_messages
+from autobatch.engines.ranks.follower import Member
+from autobatch.engines.ranks.leader import RankedEngine
+from autobatch.engines.ranks.rank_messages import End, Place, Roster
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Outcome
 from tests.simulated import Machine, SimulatedEngine
 
 # Who has failed is told of within this time: the others ask twice a second.
@@ -37,7 +38,7 @@ class RankEngine(SimulatedEngine):
     def __init__(self, machine: Machine, join_seconds: float = 0.0) -> None:
         super().__init__(machine)
         self._join_seconds = join_seconds
-        self.groups: list[wire.Group | None] = []
+        self.groups: list[messages.Group | None] = []
         self.begin_seconds = 0.0
 
     @property
@@ -45,16 +46,18 @@ class RankEngine(SimulatedEngine):
         """What this rank has lived through."""
         return self._backend.now()
 
-    def join(self, group: wire.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
+    def join(self, group: messages.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
         self.renew()
         self.groups.append(group)
         self._backend.pass_time(self._join_seconds)
 
-    def time_round(self, batch_size: int, seconds: float, *, alone: bool = False) -> wire.Timed | wire.Tried:
+    def time_round(
+        self, batch_size: int, seconds: float, *, alone: bool = False
+    ) -> messages.Timed | messages.Tried:
         return super().time_round(batch_size, seconds)
 
-    def take_fingerprint(self) -> wire.Fingerprint:
-        return wire.Fingerprint(parts={}, detail="a simulation")
+    def take_fingerprint(self) -> messages.Fingerprint:
+        return messages.Fingerprint(parts={}, detail="a simulation")
 
 
 class SimulatedStore:
@@ -91,7 +94,7 @@ class SimulatedStore:
         self._keep(key, message, self.now_seconds)
         if key.startswith("order/"):
             self.orders += 1
-            decoded = orders.decode_message(message)
+            decoded = rank_messages.decode_message(message)
             if not isinstance(decoded, End):
                 self._answer(int(key.partition("/")[2]), decoded)
 
@@ -121,7 +124,7 @@ class SimulatedStore:
         self._messages[key] = message
         self._arrivals[key] = at_seconds
 
-    def _answer(self, number: int, order: orders.Order) -> None:
+    def _answer(self, number: int, order: rank_messages.Order) -> None:
         """All other ranks fetch an order one after the other, do it at once, and answer."""
         network, begin = self._network, self.now_seconds
         ready: list[tuple[float, float, int, bytes]] = []
@@ -129,26 +132,26 @@ class SimulatedStore:
             engine = self._engines[member.rank]
             if number >= self.silent.get(member.rank, number + 1):
                 if self.noticed:
-                    self._keep(orders.failed_key(number), b"1", begin)
+                    self._keep(rank_messages.failed_key(number), b"1", begin)
                 continue
             fetched = begin + network.poll_seconds / 2 + network.latency_seconds
             fetched += member.rank * network.store_seconds
             engine.begin_seconds = engine.now_seconds
             answer = member.answer(number, order)
             took_seconds = engine.now_seconds - engine.begin_seconds
-            ready.append((fetched, took_seconds, member.rank, orders.encode(answer)))
+            ready.append((fetched, took_seconds, member.rank, rank_messages.encode(answer)))
         self._hand_in(number, begin, ready)
 
     def _hand_in(self, number: int, begin: float, ready: Sequence[tuple[float, float, int, bytes]]) -> None:
         """The answers, through a store that takes one after the other; a failure ends the work of all."""
-        failed = self._arrivals.get(orders.failed_key(number))
+        failed = self._arrivals.get(rank_messages.failed_key(number))
         most_seconds = float("inf") if failed is None else failed - begin + _STOPPED_SECONDS
         self._work_seconds = max((min(took, most_seconds) for _, took, _, _ in ready), default=0.0)
         free = 0.0
         arriving = sorted((at + min(took, most_seconds), rank, answer) for at, took, rank, answer in ready)
         for at_seconds, rank, answer in arriving:
             free = max(free, at_seconds + self._network.latency_seconds) + self._network.store_seconds
-            self._keep(orders.answer_key(number, rank), answer, free)
+            self._keep(rank_messages.answer_key(number, rank), answer, free)
 
 
 class RankView:
@@ -187,15 +190,17 @@ def ranked(
     return RankedEngine(store.members[0], limits), store, engines
 
 
-def tried(outcome: Outcome = Outcome.OK, cause: Cause | None = None, detail: str = "") -> wire.Tried:
+def tried(outcome: Outcome = Outcome.OK, cause: Cause | None = None, detail: str = "") -> messages.Tried:
     """What one rank says of a try at 8 samples."""
-    found = wire.Tried(batch_size=8, outcome=outcome, cause=cause, detail=detail, phase="forward", steps=3)
+    found = messages.Tried(
+        batch_size=8, outcome=outcome, cause=cause, detail=detail, phase="forward", steps=3
+    )
     if outcome is not Outcome.OK:
         return found
     return _passed(found)
 
 
-def _passed(found: wire.Tried) -> wire.Tried:
+def _passed(found: messages.Tried) -> messages.Tried:
     import msgspec
 
     return msgspec.structs.replace(

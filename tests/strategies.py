@@ -4,39 +4,30 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from autobatch.records import (
+from autobatch.records.check import Candidate, Check, CheckStatus, Evaluation, Training, Veto
+from autobatch.records.device import Device, Holder
+from autobatch.records.limits import Limits, Objective
+from autobatch.records.recommendation import (
     AnswerLimit,
-    Candidate,
-    Ceiling,
-    Check,
-    CheckStatus,
-    Communication,
     Comparison,
-    Decay,
-    Device,
     DeviceCount,
     Environment,
-    Evaluation,
+    Recommendation,
+    Scaling,
+    StepTime,
+)
+from autobatch.records.trial import (
+    Ceiling,
+    Communication,
     Gain,
-    Holder,
     LimitedBy,
-    Limits,
     Loader,
     LoaderTiming,
-    Objective,
     Outcome,
-    Recommendation,
-    SampleSizes,
-    Scaling,
-    SequenceLengths,
     SizesPerRank,
-    StepCount,
-    StepTime,
-    Training,
     Trial,
-    Veto,
-    Workload,
 )
+from autobatch.records.workload import Decay, SampleSizes, SequenceLengths, StepCount, Workload
 
 COUNTS = st.integers(0, 2**63 - 1)
 SIZES = st.integers(1, 10**9)

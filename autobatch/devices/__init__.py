@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autobatch.errors import DeviceError, UsageError
+from autobatch.records.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     from autobatch.devices.base import Backend

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 
 from autobatch.devices.base import Backend, Peak, share_of
-from autobatch.errors import DeviceError
-from autobatch.formatting import format_bytes
-from autobatch.records import Device
+from autobatch.records.device import Device
+from autobatch.records.errors import DeviceError
+from autobatch.records.formatting import format_bytes
 
 _FREE = "what is free on this device"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from autobatch.records import Device
+from autobatch.records.device import Device
 
 
 @dataclass(frozen=True, slots=True)

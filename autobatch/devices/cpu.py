@@ -15,9 +15,9 @@ import torch
 from autobatch.devices import host
 from autobatch.devices.base import Backend, Peak, share_of
 from autobatch.devices.sampling import PeakSampler
-from autobatch.errors import DeviceError
-from autobatch.formatting import format_bytes
-from autobatch.records import Device
+from autobatch.records.device import Device
+from autobatch.records.errors import DeviceError
+from autobatch.records.formatting import format_bytes
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"

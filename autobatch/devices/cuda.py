@@ -13,9 +13,9 @@ import torch
 
 from autobatch.devices import nvml
 from autobatch.devices.accelerator import AcceleratorBackend
-from autobatch.errors import DeviceError
-from autobatch.formatting import format_bytes
-from autobatch.records import Device, Holder
+from autobatch.records.device import Device, Holder
+from autobatch.records.errors import DeviceError
+from autobatch.records.formatting import format_bytes
 
 
 class CudaBackend(AcceleratorBackend):

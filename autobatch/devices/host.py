@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import psutil
@@ -133,3 +134,9 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def usable_processors() -> int:
+    """Processors that the workers of a DataLoader may use here, its container's quota included."""
+    quota = cpu_quota()
+    return max(1, usable_cpus() if quota is None else min(usable_cpus(), ceil(quota)))

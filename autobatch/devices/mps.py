@@ -16,7 +16,7 @@ import torch
 from autobatch.devices.accelerator import AcceleratorBackend
 from autobatch.devices.base import Peak
 from autobatch.devices.sampling import PeakSampler
-from autobatch.formatting import format_bytes
+from autobatch.records.formatting import format_bytes
 
 # The system pages a little at any time; only more than this speaks of memory that is short.
 _SWAP_TOLERANCE_BYTES = 64 << 20

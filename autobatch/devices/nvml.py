@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
-from autobatch.records import Holder
+from autobatch.records.device import Holder
 
 Answer = TypeVar("Answer")
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from autobatch import shipping
-from autobatch.probe.process import IN_WORKER
-from autobatch.records import Recommendation
-from autobatch.targets import told
+from autobatch.engines.worker_process import IN_WORKER
+from autobatch.records.recommendation import Recommendation
+from autobatch.workload import serialization
+from autobatch.workload.target import told
 
 # Enough to tell n times the gradient from once, in a second.
 _MOST_SAMPLES, _MOST_STEPS = 4, 4
@@ -53,7 +53,7 @@ def doubts(
         "steps": steps,
         "arguments": {name: getattr(args, name) for name in _KEPT_ARGUMENTS},
     }
-    with shipping.packed(objects) as payload, tempfile.TemporaryDirectory(prefix="autobatch-") as folder:
+    with serialization.packed(objects) as payload, tempfile.TemporaryDirectory(prefix="autobatch-") as folder:
         answer = _ask_child(payload, folder)
     if "error" in answer:
         return [
@@ -140,7 +140,7 @@ def _end_with_parent() -> None:
 def _compare(payload: str, folder: str) -> dict[str, Any]:
     import transformers
 
-    objects = shipping.unpack_objects(payload)
+    objects = serialization.unpack_objects(payload)
     rows = list(_first_rows(objects["dataset"], objects["samples"] * objects["steps"]))
     steps = objects["steps"]
     samples = len(rows) // steps

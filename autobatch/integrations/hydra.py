@@ -14,8 +14,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from autobatch import saved
-from autobatch.records import Recommendation
+from autobatch.records.recommendation import Recommendation
+from autobatch.storage import result_files
 
 _NOT_GIVEN = object()
 _FIELDS: dict[str, Callable[[Recommendation], Any]] = {
@@ -43,7 +43,7 @@ def _resolver(field: Callable[[Recommendation], Any]) -> Callable[..., Any]:
         file = _from_start(str(path))
         if default is not _NOT_GIVEN and not file.exists():
             return default
-        value = field(saved.load(file))
+        value = field(result_files.load(file))
         return default if value is None and default is not _NOT_GIVEN else value
 
     return resolve

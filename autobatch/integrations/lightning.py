@@ -8,10 +8,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from autobatch.errors import AutobatchError, UsageError
 from autobatch.integrations.lightning_fit import HINT, Fit
-from autobatch.lightning_modules.frameworks import FRAMEWORKS
-from autobatch.records import Limits, Recommendation
+from autobatch.records.errors import AutobatchError, UsageError
+from autobatch.records.limits import Limits
+from autobatch.records.recommendation import Recommendation
+from autobatch.workload.lightning.detection import FRAMEWORKS
 
 _RATES = ("lr", "learning_rate")
 

@@ -9,9 +9,10 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from autobatch import api
-from autobatch.errors import UsageError
-from autobatch.lightning_modules.frameworks import framework_of, is_datamodule
-from autobatch.records import Limits, Precision, Recommendation
+from autobatch.records.errors import UsageError
+from autobatch.records.limits import Limits, Precision
+from autobatch.records.recommendation import Recommendation
+from autobatch.workload.lightning.detection import framework_of, is_datamodule
 
 # These leave no whole model in a process that could be measured.
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")

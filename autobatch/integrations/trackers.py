@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from autobatch.errors import UsageError
-from autobatch.escaping import printable
-from autobatch.records import Recommendation
-from autobatch.reports import text
+from autobatch.records.errors import UsageError
+from autobatch.records.escaping import printable
+from autobatch.records.recommendation import Recommendation
+from autobatch.reports.text import terminal
 
 PREFIX = "autobatch/"
 _EXPECTED = (
@@ -97,7 +97,7 @@ def _to_tensorboard(recommendation: Recommendation, writer: Any) -> None:
     """A scalar for each size, with the batch size in place of the step, and the report as a text."""
     for name, size, value in curves(recommendation):
         writer.add_scalar(name, value, size)
-    writer.add_text(f"{PREFIX}report", _indented(text.render(recommendation)))
+    writer.add_text(f"{PREFIX}report", _indented(terminal.render(recommendation)))
     # Else the row of this answer gets a folder that is named like the time.
     named = [name for name in ("run_name", "name") if _takes(writer.add_hparams, name)]
     writer.add_hparams(
@@ -122,7 +122,7 @@ def _to_mlflow(recommendation: Recommendation, client: Any, run_id: str) -> None
         client.log_metric(run_id, name, value)
     for name, size, value in curves(recommendation):
         client.log_metric(run_id, name, value, step=size)
-    client.set_tag(run_id, f"{PREFIX}report", text.render(recommendation)[:_LONGEST_TAG])
+    client.set_tag(run_id, f"{PREFIX}report", terminal.render(recommendation)[:_LONGEST_TAG])
 
 
 def _mlflow(run: Any, run_id: str | None) -> tuple[Any | None, str | None]:

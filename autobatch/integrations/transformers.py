@@ -14,10 +14,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch import api
-from autobatch.errors import TargetError, UsageError
 from autobatch.integrations import accumulation
-from autobatch.losses import own_loss
-from autobatch.records import Limits, Recommendation
+from autobatch.records.errors import TargetError, UsageError
+from autobatch.records.limits import Limits
+from autobatch.records.recommendation import Recommendation
+from autobatch.workload.loss import own_loss
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

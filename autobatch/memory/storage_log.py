@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from autobatch.records import MemoryLine
+from autobatch.records.trial import MemoryLine
 
 
 class Kind(StrEnum):

@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from autobatch.keras_models.followed import FollowedOptimizer
 from autobatch.memory.fake_results import FakeResults
 from autobatch.memory.storage_log import Birth, Death, Event, Kind, ordered
+from autobatch.workload.keras.optimizer import FollowedOptimizer
 
 # The second step is the first one that sees the optimizer's state.
 _STEPS = 2

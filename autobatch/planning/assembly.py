@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autobatch._version import __version__
-from autobatch.errors import TargetError
-from autobatch.planning import remarks
-from autobatch.planning.catalogue import PlannedDevice
+from autobatch.engines import messages
+from autobatch.engines.local import WorkerEngine
+from autobatch.planning import caveats
 from autobatch.planning.planner import Planner
-from autobatch.planning.plans import Asked, Fit, Plan
-from autobatch.probe import wire
-from autobatch.probe.runner import WorkerEngine
+from autobatch.records.errors import TargetError
+from autobatch.records.plan import Asked, Fit, Plan, PlannedDevice
 
 
 def plan_for(
@@ -45,9 +44,9 @@ def plan_for(
         channels_last=channels_last,
         fits=tuple(fits[one] for one in devices),
         asked=asked,
-        accuracy=remarks.ACCURACY,
-        assumptions=remarks.assumptions(opened.workload, channels_last=channels_last, guessed=guessed),
-        warnings=remarks.warnings(traits, {one.kind for one in devices}),
+        accuracy=caveats.ACCURACY,
+        assumptions=caveats.assumptions(opened.workload, channels_last=channels_last, guessed=guessed),
+        warnings=caveats.warnings(traits, {one.kind for one in devices}),
         autobatch=__version__,
         torch=opened.torch,
     )
@@ -72,9 +71,9 @@ def _opened(engine: WorkerEngine, model: str, *, on_host: bool, channels_last: b
 
 def _tracing(
     engine: WorkerEngine, *, real: bool, cuda: bool, channels_last: bool
-) -> Callable[[int, int], wire.Storages]:
-    def trace(first: int, second: int) -> wire.Storages:
-        asked = wire.TraceStorages(
+) -> Callable[[int, int], messages.Storages]:
+    def trace(first: int, second: int) -> messages.Storages:
+        asked = messages.TraceStorages(
             sizes=(first, second), cuda=cuda, fake=not real, channels_last=channels_last
         )
         return engine.trace_storages(asked)

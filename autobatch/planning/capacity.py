@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autobatch.forecast import largest_alive, live_bytes
+from autobatch.decision.memory_forecast import largest_alive, live_bytes
 from autobatch.memory.caching_allocator import CachingAllocator, NoRoomError, rounded_bytes
 from autobatch.memory.storage_log import Birth, Event, Kind, Lifetime, events_at, lines_of
-from autobatch.planning.plans import MemoryParts, Usage
+from autobatch.records.plan import MemoryParts, Usage
 
 # Where memory hardly grows with the batch size, no larger one is looked for.
 LARGEST = 1 << 24

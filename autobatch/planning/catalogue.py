@@ -7,44 +7,20 @@ them, in the thread that `source` names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
 
-from autobatch.errors import UsageError
-from autobatch.escaping import printable
-from autobatch.formatting import parse_bytes
-from autobatch.records import Device
+from autobatch.records.device import Device
+from autobatch.records.errors import UsageError
+from autobatch.records.escaping import printable
+from autobatch.records.formatting import parse_bytes
+from autobatch.records.plan import WORKSPACE_BYTES, PlannedDevice
 
 _GIB, _MIB = 1 << 30, 1 << 20
 HERE = "here"
-# What a process holds beside its tensors: CUDA's context and the kernels that were loaded. Others have
-# measured 0.24 to 0.6 GiB with CUDA 12, and 0.7 to 1.9 with CUDA 11 or where the device shows a desktop.
-_CONTEXT_BYTES = int(0.6 * _GIB)
-# What cuBLAS asks torch's allocator for (docs.nvidia.com/cuda/cublas, CUBLAS_WORKSPACE_CONFIG), and cuBLASLt.
-_WORKSPACE_BYTES = 8 * _MIB + 128 * 1024 + 4 * _MIB
 _HOPPER_WORKSPACE_BYTES = 32 * _MIB + 32 * _MIB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedDevice:
-    """A device to plan for. `total_bytes` as torch reports it; of these, `context_bytes` are not torch's to
-    give, and libraries keep `workspace_bytes`. `kind` is torch's word for it.
-    """
-
-    name: str
-    total_bytes: int
-    context_bytes: int = _CONTEXT_BYTES
-    workspace_bytes: int = _WORKSPACE_BYTES
-    kind: str = "cuda"
-    source: str = ""
-
-    @property
-    def room_bytes(self) -> int:
-        """What a training's tensors may take, as its allocator reserves it."""
-        return max(0, self.total_bytes - self.context_bytes - self.workspace_bytes)
-
-
-def _row(name: str, total_gib: float, thread: str, workspace_bytes: int = _WORKSPACE_BYTES) -> PlannedDevice:
+def _row(name: str, total_gib: float, thread: str, workspace_bytes: int = WORKSPACE_BYTES) -> PlannedDevice:
     return PlannedDevice(
         name=name,
         total_bytes=int(total_gib * _GIB),
@@ -105,7 +81,7 @@ def of_present(device: Device) -> PlannedDevice:
         total_bytes=given_bytes,
         # It has started already, so what is available is without it.
         context_bytes=0,
-        workspace_bytes=0 if on_host else _WORKSPACE_BYTES,
+        workspace_bytes=0 if on_host else WORKSPACE_BYTES,
         kind=device.kind,
         source=device.limit_source or "what is available here",
     )

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from autobatch.engines.messages import Storages
 from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
 from autobatch.planning.capacity import StepMemory
-from autobatch.planning.catalogue import PlannedDevice
-from autobatch.planning.plans import Asked, Fit
-from autobatch.probe.wire import Storages
+from autobatch.records.plan import Asked, Fit, PlannedDevice
 
 # Pairs whose traces are asked for first, until both of one have the same structure; real tensors take memory.
 SMALL = ((4, 8), (16, 32))

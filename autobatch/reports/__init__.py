@@ -1,0 +1,1 @@
+"""Reports: an answer rendered as text, HTML or code to paste. They return `str` and print nothing."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
-from autobatch.records import Recommendation
-from autobatch.reports.commands import probe_command
+from autobatch.records.recommendation import Recommendation
+from autobatch.reports.text.commands import probe_command
 
 # Optimizers that torch and Keras have under the same name; any other is left to its owner to write.
 _TORCH_OPTIMIZERS = ("Adam", "AdamW", "SGD", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autobatch.reports import html, notebook
+from autobatch.reports.html import document, notebook
 from tests.golden.test_text_report import CASES
 
 pytestmark = pytest.mark.slow
@@ -74,7 +74,7 @@ def colours(browser: Any) -> tuple[str, str]:
 
 def written(folder: Path, name: str) -> Path:
     path = folder / f"{name}.html"
-    path.write_text(html.render(CASES[name]()), encoding="utf-8")
+    path.write_text(document.render(CASES[name]()), encoding="utf-8")
     return path
 
 
@@ -149,7 +149,7 @@ def test_no_script_in_a_name_runs(browser: Any, tmp_path: Path) -> None:
     found = CASES["checked"]()
     found = replace(found, why=attack, warnings=(attack,), workload=replace(found.workload, model=attack))
     path = tmp_path / "page.html"
-    path.write_text(html.render(found), encoding="utf-8")
+    path.write_text(document.render(found), encoding="utf-8")
     show(browser, path, width=DESK)
     assert browser.execute_script("return window.ran === undefined && document.images.length === 0")
     assert attack in browser.execute_script("return document.querySelector('.why').textContent")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jsonschema
 
-from autobatch.reports import json as json_report
+from autobatch.storage import codec
 
 QUICK = ("--device", "cpu", "--max-batch", "8", "--budget", "5s")
 
@@ -76,5 +76,5 @@ def run(folder: Path, *commands: Sequence[str], environment: dict[str, str] | No
 @cache
 def validator() -> jsonschema.Draft202012Validator:
     """Of the committed schema, which other programs rely on."""
-    schema = json.loads(Path(json_report.__file__).with_name("schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(Path(codec.__file__).with_name("schema.json").read_text(encoding="utf-8"))
     return jsonschema.Draft202012Validator(schema)

@@ -17,9 +17,9 @@ import torch
 
 from autobatch.devices import parse_name
 from autobatch.devices.base import Backend
-from autobatch.errors import DeviceError
-from autobatch.probe.oom import Cause, classify
-from autobatch.records import Device
+from autobatch.devices.oom import Cause, classify
+from autobatch.records.device import Device
+from autobatch.records.errors import DeviceError
 from tests.contract.child import in_child
 from tests.simulated import SimulatedBackend
 

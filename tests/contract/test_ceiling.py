@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from torch.nn import functional as F
 
-from autobatch.probe.climb import Climb
-from autobatch.probe.runner import WorkerEngine
-from autobatch.probe.wire import Recipe
-from autobatch.records import Ceiling, LimitedBy, Limits
+from autobatch.engines.local import WorkerEngine
+from autobatch.engines.messages import Recipe
+from autobatch.measurement.climb import Climb
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Ceiling, LimitedBy
 from tests.accelerator import built_library, compiler, model_preamble
 from tests.contract.child import in_child
 

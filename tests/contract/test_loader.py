@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import autobatch
 from autobatch import Limits, Recommendation
-from autobatch.probe import wire
-from autobatch.probe.loading import usable_processors
-from autobatch.probe.runner import WorkerEngine
+from autobatch.devices.host import usable_processors
+from autobatch.engines import messages
+from autobatch.engines.local import WorkerEngine
 from tests.faults.probing import wait_until
 
 SAMPLE_SECONDS, SLOWER_SECONDS = 0.01, 0.02
@@ -54,17 +54,17 @@ train_dataloader = DataLoader(Slow(), batch_size=8, {settings})
 
 def loaded(
     folder: Path,
-    command: wire.TimeLoader,
+    command: messages.TimeLoader,
     *,
     settings: str = "",
     trouble: str = "pass",
     timeout: float = 60.0,
-) -> wire.Loaded:
+) -> messages.Loaded:
     """The answer to a command. Fails where a process outlives the engine."""
     target = folder / "slow.py"
     target.write_text(MODEL.format(seconds=SAMPLE_SECONDS, settings=settings, trouble=trouble))
     limits = Limits(trial_timeout_seconds=timeout)
-    engine = WorkerEngine(wire.Recipe(target=str(target)), limits, "cpu", {}, print)
+    engine = WorkerEngine(messages.Recipe(target=str(target)), limits, "cpu", {}, print)
     before = descendants()
     try:
         opened = engine.open()
@@ -84,8 +84,8 @@ def descendants() -> set[int]:
     }
 
 
-def asking(workers: int, seconds: float = 0.5) -> wire.TimeLoader:
-    return wire.TimeLoader(batch_size=8, workers=workers, seconds=seconds, seed=0)
+def asking(workers: int, seconds: float = 0.5) -> messages.TimeLoader:
+    return messages.TimeLoader(batch_size=8, workers=workers, seconds=seconds, seed=0)
 
 
 @pytest.mark.slow

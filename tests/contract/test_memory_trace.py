@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from autobatch.forecast import live_bytes
-from autobatch.probe.climb import Climb
-from autobatch.records import LimitedBy, Limits, Objective, Outcome
+from autobatch.decision.memory_forecast import live_bytes
+from autobatch.measurement.climb import Climb
+from autobatch.records.limits import Limits, Objective
+from autobatch.records.trial import LimitedBy, Outcome
 from tests.accelerator import built_library, compiler, model_preamble
 from tests.contract.test_ceiling import MIB, MODEL, engine
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from autobatch.errors import DeviceError
-from autobatch.forecast import live_bytes
-from autobatch.precision import Arithmetic
-from autobatch.probe.climb import Climb
-from autobatch.probe.runner import WorkerEngine
-from autobatch.probe.wire import Recipe
-from autobatch.records import Limits, Outcome, Precision
+from autobatch.decision.memory_forecast import live_bytes
+from autobatch.engines.local import WorkerEngine
+from autobatch.engines.messages import Recipe
+from autobatch.measurement.climb import Climb
+from autobatch.records.errors import DeviceError
+from autobatch.records.limits import Limits, Precision
+from autobatch.records.trial import Outcome
+from autobatch.workload.precision import Arithmetic
 from tests.accelerator import built_library, compiler, model_preamble, testdev
 from tests.contract.child import in_child
 

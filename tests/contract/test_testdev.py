@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autobatch.devices.accelerator import AcceleratorBackend, fraction_of
-from autobatch.errors import DeviceError
+from autobatch.records.errors import DeviceError
 from tests.accelerator import compiler, model_preamble, testdev
 from tests.contract.child import in_child
 

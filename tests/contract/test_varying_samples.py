@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from autobatch.api import probe
-from autobatch.probe.climb import Climb
-from autobatch.probe.wire import Recipe
-from autobatch.records import Curve, LimitedBy, Limits
+from autobatch.engines.messages import Recipe
+from autobatch.measurement.climb import Climb
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Curve, LimitedBy
 from tests.accelerator import built_library, compiler, model_preamble
 from tests.contract.test_ceiling import MIB, engine
 

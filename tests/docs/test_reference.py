@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import pytest
 
-from autobatch.cli import cli
+from autobatch.cli.commands import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-SCHEMA = json.loads((ROOT / "autobatch" / "reports" / "schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((ROOT / "autobatch" / "storage" / "schema.json").read_text(encoding="utf-8"))
 
 
 def options() -> list[str]:

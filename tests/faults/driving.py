@@ -15,14 +15,16 @@ from pathlib import Path
 
 import psutil
 
-from autobatch.check.assess import Assessment
-from autobatch.errors import AutobatchError
-from autobatch.probe import wire
-from autobatch.probe.climb import Climb
-from autobatch.probe.endings import START_TRIALS
-from autobatch.probe.process import WorkerProcess
-from autobatch.probe.runner import WorkerEngine
-from autobatch.records import CheckStatus, Limits, Trial
+from autobatch.engines import messages
+from autobatch.engines.local import WorkerEngine
+from autobatch.engines.worker_failures import START_TRIALS
+from autobatch.engines.worker_process import WorkerProcess
+from autobatch.measurement.check import Assessment
+from autobatch.measurement.climb import Climb
+from autobatch.records.check import CheckStatus
+from autobatch.records.errors import AutobatchError
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Trial
 from tests.faults.cases import NOT_RUN, OK, Case
 from tests.faults.probing import MADE_BY_TORCH, MARK, running
 
@@ -164,7 +166,7 @@ class Bench:
                 trial_timeout_seconds=case.fault.trial_timeout_seconds,
                 memory_bytes=case.fault.memory_bytes,
             )
-            engine = _HandedOn(self, wire.Recipe(target=str(path)), limits)
+            engine = _HandedOn(self, messages.Recipe(target=str(path)), limits)
             begin = time.monotonic()
             try:
                 end, trials = _climb(engine, limits, Path(folder) if case.phase == "check" else None)
@@ -204,7 +206,7 @@ class Bench:
 class _HandedOn(WorkerEngine):
     """An engine with the bench's worker. Its sessions are real; only a new worker is none."""
 
-    def __init__(self, bench: Bench, recipe: wire.Recipe, limits: Limits) -> None:
+    def __init__(self, bench: Bench, recipe: messages.Recipe, limits: Limits) -> None:
         super().__init__(recipe, limits, "cpu", {}, lambda line: None)
         self._bench = bench
 

@@ -16,7 +16,7 @@ from typing import Any
 import jsonschema
 import psutil
 
-from autobatch.reports import json as json_report
+from autobatch.storage import codec
 
 # Generous, since a busy machine takes long to import torch: no test is decided by it.
 PATIENCE_SECONDS = 120.0
@@ -113,7 +113,7 @@ class Run:
     def document(self) -> dict[str, Any]:
         """The JSON on standard output, checked against the schema."""
         found: dict[str, Any] = json.loads(self.stdout)
-        jsonschema.Draft202012Validator(json_report.schema()).validate(found)
+        jsonschema.Draft202012Validator(codec.schema()).validate(found)
         return found
 
     def left_running(self) -> list[psutil.Process]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import autobatch
-from autobatch.reports import json as json_report
+from autobatch.storage import codec
 from tests.faults import driving
 from tests.faults.probing import PATIENCE_SECONDS, write_model
 
@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_the_rows_in_the_error_object(folder: Path) -> None:
     ended = shell(folder, f"unshare -m sh -c '{command}'")
     document, _, left = ended.stdout.rpartition("}\n")
     found = json.loads(document + "}")
-    jsonschema.Draft202012Validator(json_report.schema()).validate(found)
+    jsonschema.Draft202012Validator(codec.schema()).validate(found)
     assert (found["error"]["code"], left) == ("cannot_save", "other\n")
     assert "no space left on device" in found["error"]["facts"]
     assert [trial["batch_size"] for trial in found["trials"]] == [1, 2]
@@ -172,5 +172,5 @@ def test_a_bug_in_autobatch_is_an_error_with_its_place(whole: bool) -> None:
     assert "AUTOBATCH_TRACEBACK=1" in plain.stderr
     assert ("Traceback" in plain.stderr) is whole
     found = json.loads(as_json.stdout)
-    jsonschema.Draft202012Validator(json_report.schema()).validate(found)
+    jsonschema.Draft202012Validator(codec.schema()).validate(found)
     assert (as_json.returncode, found["error"]["code"]) == (1, "internal_error")

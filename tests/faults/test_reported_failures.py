@@ -19,13 +19,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import autobatch
-from autobatch.errors import AutobatchError
-from autobatch.probe import wire
-from autobatch.probe.climb import Climb
-from autobatch.probe.runner import WorkerEngine
-from autobatch.recommender import recommend
-from autobatch.records import Curve, LimitedBy, Limits, Objective, Outcome, Recommendation
-from autobatch.samples import open_samples
+from autobatch.decision.recommender import recommend
+from autobatch.engines import messages
+from autobatch.engines.local import WorkerEngine
+from autobatch.measurement.climb import Climb
+from autobatch.records.errors import AutobatchError
+from autobatch.records.limits import Limits, Objective
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.trial import Curve, LimitedBy, Outcome
+from autobatch.workload.dataset import open_samples
 from tests.accelerator import built_library, compiler, model_preamble, testdev
 from tests.contract.child import in_child
 from tests.simulated import MIB, CrashError, Machine, SimulatedEngine
@@ -55,7 +57,7 @@ def answered(machine: Machine, **limits: Any) -> Recommendation:
 
 @contextmanager
 def worker(model_file: Path, device: str, limits: Limits) -> Iterator[WorkerEngine]:
-    engine = WorkerEngine(wire.Recipe(target=str(model_file)), limits, device, {}, print)
+    engine = WorkerEngine(messages.Recipe(target=str(model_file)), limits, device, {}, print)
     try:
         yield engine
     finally:
@@ -302,7 +304,7 @@ class Fragmented(SimulatedEngine):
         super().__init__(machine)
         self._backend.kind = "cpu"
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> wire.Tried:
+    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried:
         whole = self.machine.total_bytes
         self.machine.total_bytes = whole if self.fresh else int(0.7 * whole)
         try:

@@ -23,7 +23,7 @@ from torch import nn
 
 import autobatch
 from autobatch import Limits
-from autobatch.probe.climb import Interrupted
+from autobatch.records.interruption import Interrupted
 from tests.faults.probing import PATIENCE_SECONDS, wait_until
 
 LIMITS = Limits(max_batch=8, budget_seconds=5)

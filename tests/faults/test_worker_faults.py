@@ -335,7 +335,7 @@ def _read_all(master: int, into: list[bytes]) -> None:
 def test_what_ends_leftovers_is_imported_before_there_are_any() -> None:
     """A SIGTERM in the middle of an import would find half a module, and leave everything running."""
     program = (
-        "import sys, autobatch.probe.worker as worker; before = set(sys.modules); "
+        "import sys, autobatch.worker.main as worker; before = set(sys.modules); "
         "worker._end_leftovers(); print(sorted(set(sys.modules) - before))"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from autobatch.errors import AutobatchError
-from autobatch.fleet import NodeKind, Prices, assemble
-from autobatch.records import Ceiling, LimitedBy
-from autobatch.reports import fleet_table
-from autobatch.reports import json as json_report
-from tests.unit.test_fleet import answer
+from autobatch.decision.fleet import assemble
+from autobatch.records.errors import AutobatchError
+from autobatch.records.fleet import NodeKind, Prices
+from autobatch.records.trial import Ceiling, LimitedBy
+from autobatch.reports.text import fleet_table
+from autobatch.storage import codec
+from tests.decision.test_fleet import answer
 
 Golden = Callable[[str | Path, str], None]
 
@@ -54,7 +55,7 @@ def test_a_fleet_without_prices_and_checks(golden: Golden) -> None:
 
 
 def test_the_json_has_each_kind_with_its_whole_answer(golden: Golden) -> None:
-    document = json.loads(json_report.render_fleet(FLEET))
+    document = json.loads(codec.render_fleet(FLEET))
     assert (document["schema"], document["ok"]) == ("autobatch-fleet/1", True)
     assert [one["kind"] for one in document["members"]] == [H100.name, CPU.name, T4.name]
     assert document["members"][0]["answer"]["batch_size"] == 512

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autobatch.reports import html, notebook
+from autobatch.reports.html import document, notebook
 from tests.golden.test_text_report import CASES
 
 Golden = Callable[[str | Path, str], None]
@@ -18,7 +18,7 @@ SHOWN = ("checked", "ranks", "hostile", "broken_rows")
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_page(name: str, golden: Golden) -> None:
-    golden(f"html/{name}.html", html.render(CASES[name]()).removesuffix("\n"))
+    golden(f"html/{name}.html", document.render(CASES[name]()).removesuffix("\n"))
 
 
 def test_fragment_for_a_notebook(golden: Golden) -> None:
@@ -30,9 +30,9 @@ def test_every_case_shows_what_the_text_report_says(name: str) -> None:
     """Each sentence of the answer is on the page too."""
     from html import escape
 
-    from autobatch.reports.answer import statements
+    from autobatch.reports.text.answer import statements
 
-    page = html.render(CASES[name]())
+    page = document.render(CASES[name]())
     for said in statements(CASES[name]()):
         if said.label != "use":
             assert escape(said.text) in page

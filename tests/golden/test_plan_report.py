@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from autobatch.planning import remarks
-from autobatch.planning.catalogue import CATALOGUE, PlannedDevice
-from autobatch.planning.plans import Asked, Fit, MemoryParts, Plan, Usage
-from autobatch.records import Precision, Workload
-from autobatch.reports import fits
-from autobatch.reports import json as json_report
+from autobatch.planning import caveats
+from autobatch.planning.catalogue import CATALOGUE
+from autobatch.records.limits import Precision
+from autobatch.records.plan import Asked, Fit, MemoryParts, Plan, PlannedDevice, Usage
+from autobatch.records.workload import Workload
+from autobatch.reports.text import plan_table
+from autobatch.storage import codec
 
 GIB, MIB = 1 << 30, 1 << 20
 Golden = Callable[[str | Path, str], None]
@@ -58,9 +59,9 @@ PLAN = Plan(
         Fit(device=SMALL, batch_size=0, low=0, high=0, usage=usage(1, 600 * MIB)),
     ),
     asked=Asked(usage=usage(300, 20 * GIB), smallest="h100"),
-    accuracy=remarks.ACCURACY,
-    assumptions=remarks.assumptions(WORKLOAD, channels_last=True, guessed=3),
-    warnings=remarks.warnings({"rnn", "changes"}, {"cuda", "xpu"}),
+    accuracy=caveats.ACCURACY,
+    assumptions=caveats.assumptions(WORKLOAD, channels_last=True, guessed=3),
+    warnings=caveats.warnings({"rnn", "changes"}, {"cuda", "xpu"}),
     autobatch="0.1.0",
     torch="2.13.0",
 )
@@ -68,18 +69,18 @@ PLAN = Plan(
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_a_plan(width: int, golden: Golden) -> None:
-    shown = fits.render(PLAN, width=width)
+    shown = plan_table.render(PLAN, width=width)
     assert max(map(len, shown.split("\n"))) <= width
     golden(f"text/plan_at_{width}.txt", shown)
 
 
 def test_a_size_that_no_device_takes(golden: Golden) -> None:
     plan = replace(PLAN, asked=Asked(usage=usage(9000, 500 * GIB), smallest=None), warnings=())
-    golden("text/plan_too_large.txt", fits.render(plan))
+    golden("text/plan_too_large.txt", plan_table.render(plan))
 
 
 def test_the_json_says_that_it_is_a_prediction() -> None:
-    document = json.loads(json_report.render_plan(PLAN))
+    document = json.loads(codec.render_plan(PLAN))
     assert document["schema"] == "autobatch-plan/1"
     assert document["ok"] is True
     assert document["predicted"] is True
@@ -90,5 +91,5 @@ def test_the_json_says_that_it_is_a_prediction() -> None:
 
 def test_every_trait_has_its_words() -> None:
     kinds = {"cpu", "mps", "cuda"}
-    assert len(remarks.warnings(set(remarks._TRAITS), kinds)) == len(remarks._TRAITS) + 2
-    assert remarks.warnings(set(), {"cuda"}) == ()
+    assert len(caveats.warnings(set(caveats._TRAITS), kinds)) == len(caveats._TRAITS) + 2
+    assert caveats.warnings(set(), {"cuda"}) == ()

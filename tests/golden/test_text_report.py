@@ -13,37 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from autobatch.errors import AutobatchError, DeviceError, TargetError
-from autobatch.recommender import recommend
-from autobatch.records import (
+from autobatch.decision.recommender import recommend
+from autobatch.records.check import Check, CheckStatus, Evaluation, Training, Veto
+from autobatch.records.device import Device, Holder
+from autobatch.records.errors import AutobatchError, DeviceError, TargetError
+from autobatch.records.limits import Limits
+from autobatch.records.recommendation import DeviceCount, Environment, Recommendation, Scaling
+from autobatch.records.trial import (
     Ceiling,
-    Check,
-    CheckStatus,
     Communication,
     Curve,
-    Decay,
-    Device,
-    DeviceCount,
-    Environment,
-    Evaluation,
-    Holder,
     LimitedBy,
-    Limits,
     Loader,
     LoaderTiming,
     Outcome,
-    Recommendation,
-    SampleSizes,
-    Scaling,
-    SequenceLengths,
     SizesPerRank,
-    StepCount,
-    Training,
     Trial,
-    Veto,
-    Workload,
 )
-from autobatch.reports import text
+from autobatch.records.workload import Decay, SampleSizes, SequenceLengths, StepCount, Workload
+from autobatch.reports.text import terminal
 from tests.strategies import recommendations
 
 GIB, MIB = 2**30, 2**20
@@ -470,7 +458,7 @@ CASES: dict[str, Callable[[], Recommendation]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_report(name: str, golden: Golden) -> None:
-    shown = text.render(CASES[name]())
+    shown = terminal.render(CASES[name]())
     assert max(map(cell_len, shown.split("\n"))) <= 80
     assert all(line.isprintable() for line in shown.split("\n"))
     golden(f"text/{name}.txt", shown)
@@ -478,7 +466,7 @@ def test_report(name: str, golden: Golden) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 100])
 def test_other_widths(width: int, golden: Golden) -> None:
-    shown = text.render(GPU_ANSWER, width=width)
+    shown = terminal.render(GPU_ANSWER, width=width)
     assert max(map(cell_len, shown.split("\n"))) <= width
     golden(f"text/gpu_at_{width}.txt", shown)
 
@@ -487,21 +475,21 @@ def test_in_colour(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     """Colour is the caller's choice: the environment changes nothing, and the words stay the same."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
-    golden("text/gpu_in_colour.txt", text.render(GPU_ANSWER, colour=True))
+    golden("text/gpu_in_colour.txt", terminal.render(GPU_ANSWER, colour=True))
 
 
 @pytest.mark.parametrize("colour", [False, True])
 def test_rows_of_live_progress_are_those_of_the_report(colour: bool) -> None:
     """What is printed while it is measured is the final report line for line, but for bars and marks."""
-    final = text.render(GPU_ANSWER, colour=colour).split("\n")
-    assert text.header(GPU, IMAGES, colour=colour).split("\n") == final[:2]
-    assert text.column_titles(IMAGES, colour=colour) == final[3]
+    final = terminal.render(GPU_ANSWER, colour=colour).split("\n")
+    assert terminal.header(GPU, IMAGES, colour=colour).split("\n") == final[:2]
+    assert terminal.column_titles(IMAGES, colour=colour) == final[3]
     best = max(trial.samples_per_second or 0 for trial in GPU_TRIALS)
     for trial, line in zip(GPU_TRIALS, final[4:], strict=False):
         chosen = trial.batch_size == 128
-        assert text.row(trial, IMAGES, best=best, chosen=chosen, colour=colour) == line
+        assert terminal.row(trial, IMAGES, best=best, chosen=chosen, colour=colour) == line
         if not colour:
-            assert line.startswith(text.row(trial, IMAGES))
+            assert line.startswith(terminal.row(trial, IMAGES))
 
 
 ERRORS: Sequence[AutobatchError] = (
@@ -526,11 +514,11 @@ ERRORS: Sequence[AutobatchError] = (
 
 @pytest.mark.parametrize("number", range(len(ERRORS)))
 def test_error(number: int, golden: Golden) -> None:
-    golden(f"text/error_{number + 1}.txt", text.render_error(ERRORS[number]))
+    golden(f"text/error_{number + 1}.txt", terminal.render_error(ERRORS[number]))
 
 
 def test_error_in_colour(golden: Golden) -> None:
-    golden("text/error_in_colour.txt", text.render_error(ERRORS[0], colour=True))
+    golden("text/error_in_colour.txt", terminal.render_error(ERRORS[0], colour=True))
 
 
 def test_devices(golden: Golden) -> None:
@@ -554,8 +542,8 @@ def test_devices(golden: Golden) -> None:
         total_bytes=36 * GIB,
         notes=("memory is shared with the CPU, so other programs take from it; " * 2 + "close them first",),
     )
-    golden("text/devices.txt", text.render_devices((GPU, busy, cpu, mps)))
-    golden("text/devices_none.txt", text.render_devices(()))
+    golden("text/devices.txt", terminal.render_devices((GPU, busy, cpu, mps)))
+    golden("text/devices_none.txt", terminal.render_devices(()))
 
 
 @settings(max_examples=60, deadline=None)
@@ -564,9 +552,9 @@ def test_devices(golden: Golden) -> None:
     st.integers(40, 120),
 )
 def test_any_answer_keeps_to_its_width_and_steers_nothing(recommendation: Recommendation, width: int) -> None:
-    shown = text.render(recommendation, width=width)
+    shown = terminal.render(recommendation, width=width)
     for line in shown.split("\n"):
         assert cell_len(line) <= width
         assert not {unicodedata.category(char) for char in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    coloured = text.render(recommendation, width=width, colour=True)
+    coloured = terminal.render(recommendation, width=width, colour=True)
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == shown

@@ -27,20 +27,20 @@ from keras.regularizers import l2
 
 import autobatch
 from autobatch import AutobatchError, Limits
-from autobatch.gradients import has_batch_norm, measure_chunks
-from autobatch.keras_models import backend, kinds
-from autobatch.keras_models.archive import Archive
-from autobatch.law import learning_rate_power
+from autobatch.decision.critical_batch import learning_rate_power
+from autobatch.engines.local import WorkerEngine
+from autobatch.engines.messages import Recipe
+from autobatch.engines.worker_process import worker_environment
 from autobatch.planning.capacity import StepMemory
-from autobatch.planning.plans import Usage
-from autobatch.probe.memory_run import Tracer
-from autobatch.probe.process import worker_environment
-from autobatch.probe.runner import WorkerEngine
-from autobatch.probe.wire import Recipe
-from autobatch.samples import open_samples
-from autobatch.snapshot import Snapshot
-from autobatch.targets import Parts, parts_from_objects
-from autobatch.workload import Trainer
+from autobatch.records.plan import Usage
+from autobatch.worker.gradients import has_batch_norm, measure_chunks
+from autobatch.worker.memory_trace import Tracer
+from autobatch.workload.dataset import open_samples
+from autobatch.workload.keras import backend, detection
+from autobatch.workload.keras.archive import Archive
+from autobatch.workload.snapshot import Snapshot
+from autobatch.workload.target import Parts, parts_from_objects
+from autobatch.workload.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 # Time enough for the check, however busy the machine is.
@@ -486,7 +486,7 @@ def test_a_model_of_another_backend_is_refused():
         autobatch.find(Model(), arrays())  # type: ignore[arg-type]
     assert raised.value.code == "keras_backend"
     assert "KERAS_BACKEND=torch" in raised.value.hint
-    kinds.refuse_other_backend(beginner())
+    detection.refuse_other_backend(beginner())
 
 
 def test_a_lambda_that_would_lose_its_globals_is_refused():

@@ -21,17 +21,17 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from autobatch import AutobatchError, Limits
-from autobatch.errors import TargetError, UsageError
+from autobatch.engines import messages
 from autobatch.examples.lightning_digits import Digits, DigitsNet
 from autobatch.integrations.lightning import AutoBatch
-from autobatch.lightning_modules.completion import completed
-from autobatch.lightning_modules.frameworks import detached
-from autobatch.probe import wire
-from autobatch.probe.session import _in_precision
-from autobatch.records import Precision
-from autobatch.samples import open_samples
-from autobatch.targets import load_parts, parts_from_objects
-from autobatch.workload import Trainer
+from autobatch.records.errors import TargetError, UsageError
+from autobatch.records.limits import Precision
+from autobatch.worker.session import _in_precision
+from autobatch.workload.dataset import open_samples
+from autobatch.workload.lightning.completion import completed
+from autobatch.workload.lightning.detection import detached
+from autobatch.workload.target import load_parts, parts_from_objects
+from autobatch.workload.trainer import Trainer
 
 ROWS = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(48) % 3
@@ -247,7 +247,7 @@ def test_manual_optimization_runs_as_a_loop_of_its_own() -> None:
 
 
 def test_a_precision_can_t_be_asked_of_manual_optimization() -> None:
-    recipe = wire.Recipe(precision=Precision.BF16)
+    recipe = messages.Recipe(precision=Precision.BF16)
     found = [completed(parts_from_objects({"model": kind(), "dataset": DATASET})) for kind in (Own, Manual)]
     assert _in_precision(found[0], recipe).precision is Precision.BF16
     with pytest.raises(UsageError, match="a `step` of your own"):

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 import autobatch
-from autobatch.integrations import hydra as integration
+from autobatch.integrations import hydra
 from tests.cli import console
 
 QUICK = "--device cpu --max-batch 8 --budget 2s --no-check"
@@ -147,7 +147,7 @@ def test_an_interrupt_is_130_and_no_number(tmp_path: Path):
 
 
 def resolved(text: str) -> object:
-    integration.register()
+    hydra.register()
     return OmegaConf.create({"value": text}).value
 
 

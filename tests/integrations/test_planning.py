@@ -11,11 +11,11 @@ from torch import nn
 import autobatch
 from autobatch import AutobatchError, Limits
 from autobatch.api import plan_recipe
+from autobatch.engines.local import WorkerEngine
+from autobatch.engines.messages import Recipe, Storages, TraceStorages
 from autobatch.examples import digits_cnn
 from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
 from autobatch.planning.catalogue import parse_devices
-from autobatch.probe.runner import WorkerEngine
-from autobatch.probe.wire import Recipe, Storages, TraceStorages
 
 GIB = 1 << 30
 IMAGE = (torch.zeros(3, 16, 16), 1)

@@ -31,12 +31,11 @@ from transformers import (
 
 import autobatch
 from autobatch import Limits, Recommendation
-from autobatch.errors import UsageError
 from autobatch.examples import hf_text
-from autobatch.integrations import accumulation
-from autobatch.integrations import transformers as integration
+from autobatch.integrations import accumulation, transformers
 from autobatch.integrations.transformers import tune_training_arguments, with_batch_size
-from autobatch.records import Precision
+from autobatch.records.errors import UsageError
+from autobatch.records.limits import Precision
 from tests.strategies import recommendations
 
 QUICK = Limits(max_batch=4, budget_seconds=2, check=False)
@@ -252,7 +251,7 @@ def test_the_optimizer_is_the_trainers(tmp_path: Path, optim: str):
         tmp_path, optim=optim, learning_rate=3e-4, weight_decay=0.1, adam_beta1=0.8, adam_epsilon=1e-6
     )
     model = bert()
-    own = integration._optimizer(args, model)
+    own = transformers._optimizer(args, model)
     theirs = Trainer(model, args).create_optimizer()
     assert type(own) is type(theirs)
     assert len(own.param_groups) == len(theirs.param_groups) == 2
@@ -269,7 +268,7 @@ def test_the_worker_gets_the_model_as_the_trainer_prepares_it(tmp_path: Path):
     )
     model = gpt2()
     assert model.config.use_cache
-    sent = cloudpickle.dumps(integration._AsTrained(model, integration._settings(args)))
+    sent = cloudpickle.dumps(transformers._AsTrained(model, transformers._settings(args)))
     arrived = pickle.loads(sent)
     assert isinstance(arrived, GPT2LMHeadModel)
     assert arrived.is_gradient_checkpointing
@@ -281,9 +280,9 @@ def test_the_worker_gets_the_model_as_the_trainer_prepares_it(tmp_path: Path):
 def test_labels_of_other_names_use_the_models_own_loss_too(tmp_path: Path):
     """Question answering has two: the step is then a function of its own."""
     model = bert(BertForQuestionAnswering)
-    assert "labels" not in integration._label_names(arguments(tmp_path), model)
+    assert "labels" not in transformers._label_names(arguments(tmp_path), model)
     batch = {"input_ids": torch.full((2, 6), 5), "start_positions": torch.tensor([0, 1])}
-    loss = integration._own_step(model, {**batch, "end_positions": torch.tensor([2, 3])})
+    loss = transformers._own_step(model, {**batch, "end_positions": torch.tensor([2, 3])})
     assert loss.shape == ()
     assert loss.requires_grad
 

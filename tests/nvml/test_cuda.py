@@ -35,7 +35,7 @@ process 1 {18 * GIB}
 TORCH = f"""
 import torch
 from types import SimpleNamespace
-from autobatch.errors import DeviceError
+from autobatch.records.errors import DeviceError
 
 GIB = 2**30
 fractions = []

@@ -1,1 +1,0 @@
-"""The generalization check: what a larger batch costs in statistical efficiency."""

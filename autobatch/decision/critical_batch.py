@@ -1,0 +1,286 @@
+"""Pure: the law of time to a target loss over batch size, and the choice it makes.
+
+    steps(B) = S_min (1 + B_crit / B)     McCandlish et al. 2018, "An Empirical Model of Large-Batch Training"
+    T(B) = (1 + B_crit / B) t(B) S_min    with t(B) = a + b B: the best size is sqrt(B_crit a / b)
+
+Being off that size by a factor r costs at most (r + 1/r + 2) / 4: twice too large or small costs 13% at most,
+so a crude critical batch size will do. t(B) comes from `autobatch.decision.step_time`: the measured curve
+where it isn't affine.
+
+Trials of a few candidates update the belief in B_crit by the steps that each took to one and the same loss;
+S_min cancels out, as it is the same for all (after Shallue et al. 2018).
+
+Sizes and critical batch sizes are in samples, times in seconds or, where called relative, in units of
+S_min seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, inf, isfinite, log, sqrt
+from statistics import fmean
+
+from autobatch.decision.noise_scale import CriticalBatchSize
+from autobatch.decision.step_time import StepTimeLaw
+
+# Sizes whose expected times differ by less are tied: with trials of theirs, and without.
+TIE_WITH_TRIALS = 0.05
+TIE_WITHOUT_TRIALS = 0.10
+# However noisy the machine, sizes that differ by much more than this are told apart.
+MOST_NOISE = 0.10
+# Standard deviation of the log of the steps that one trial takes to a loss (seeds, the law's own error).
+TRIAL_LOG_SD = 0.25
+# Candidates are the best sizes at the median of the belief and at the ends of its 80% interval.
+CANDIDATES_AT = (0.1, 0.5, 0.9)
+# Without a valid noise scale, the critical batch size may be up to this many times its lower bound.
+OPEN_SPAN = 100.0
+# The grid of the belief: this many points over so many standard deviations each way.
+GRID_POINTS = 201
+GRID_REACH = 4.0
+# How the learning rate follows a batch size's gain, by optimizer; for others there is no rule.
+_LEARNING_RATE_POWERS = {
+    "SGD": 1.0,
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "Nadam", "RAdam", "Adamax", "SparseAdam"), 0.5),
+}
+# Fewer steps than this many times S_min leave the loss far from where more of them would take it.
+FEW_STEPS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """What is believed of the critical batch size: a grid, ascending, with weights that add up to 1."""
+
+    critical: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def batch_size(self) -> float:
+        """The median."""
+        return self.quantile(0.5)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """90% of the belief."""
+        return self.quantile(0.05), self.quantile(0.95)
+
+    @property
+    def log_sd(self) -> float:
+        """Standard deviation of ln B_crit."""
+        logs = [log(x) for x in self.critical]
+        centre = sum(w * one for w, one in zip(self.weights, logs, strict=True))
+        return sqrt(sum(w * (one - centre) ** 2 for w, one in zip(self.weights, logs, strict=True)))
+
+    def quantile(self, share: float) -> float:
+        """The size below which `share` of the belief lies."""
+        below = 0.0
+        for i, weight in enumerate(self.weights):
+            if below + weight >= share and weight > 0:
+                last = max(i - 1, 0)
+                part = (share - below) / weight
+                low, high = log(self.critical[last]), log(self.critical[i])
+                return exp(low + part * (high - low))
+            below += weight
+        return self.critical[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The size to take, the one with the shortest expected time, and all that are within the tie of it."""
+
+    batch_size: int
+    best: int
+    tied: tuple[int, ...]
+    tie: float
+
+
+def relative_time(size: float, critical: float, law: StepTimeLaw) -> float:
+    """Time to a target loss in units of S_min: (1 + B_crit / B) t(B)."""
+    return (1 + critical / size) * law.step_seconds_at(size)
+
+
+def accumulated_time(size: int, steps: int, critical: float, law: StepTimeLaw) -> float:
+    """The same with gradients accumulated over `steps` batches of `size`: never shorter than without."""
+    return (1 + critical / (size * steps)) * steps * law.step_seconds_at(size)
+
+
+def best_size(sizes: Sequence[int], critical: float, law: StepTimeLaw) -> int:
+    """The size with the shortest time to the target; the smallest of equals. B_crit may be infinite."""
+    return min(sorted(sizes), key=lambda size: _comparable_time(size, critical, law))
+
+
+def regret_bound(size: int, sizes: Sequence[int], interval: tuple[float, float], law: StepTimeLaw) -> float:
+    """Time at `size` over that at the best of `sizes`, at worst over an interval of B_crit.
+
+    For any other size the ratio is monotone in B_crit, so the worst lies at an end of the interval.
+    """
+    return max(
+        _comparable_time(size, critical, law) / min(_comparable_time(one, critical, law) for one in sizes)
+        for critical in interval
+    )
+
+
+def candidates(
+    sizes: Sequence[int], belief: Belief, law: StepTimeLaw, own_size: int | None = None
+) -> tuple[int, ...]:
+    """At most four sizes to try, ascending: the user's own, and the best ones at B_crit and at both ends."""
+    found = {best_size(sizes, belief.quantile(share), law) for share in CANDIDATES_AT}
+    if own_size is not None and own_size in sizes:
+        found.add(own_size)
+    return tuple(sorted(found))
+
+
+def posterior(prior: CriticalBatchSize, observed: Sequence[tuple[int, float]] = ()) -> Belief:
+    """The belief in B_crit after trials: pairs of a batch size and its steps to one and the same loss.
+
+        log p(x) = -(ln x - ln B_crit)^2 / 2 sd^2 - sum_B residual_B^2 / (2 * 0.25^2)
+
+    with residual_B that of ln s_B - ln(1 + x / B) from its mean, as S_min is unknown. Without a valid noise
+    scale the prior is flat upwards from the lower bound. Raises ValueError where there is no bound either.
+    """
+    logs, scores = _prior(prior)
+    scores = [score + _likelihood(exp(x), observed) for x, score in zip(logs, scores, strict=True)]
+    top = max(scores)
+    weights = [exp(score - top) for score in scores]
+    total = sum(weights)
+    return Belief(critical=tuple(exp(x) for x in logs), weights=tuple(weight / total for weight in weights))
+
+
+def expected_log_time(size: int, belief: Belief, law: StepTimeLaw) -> float:
+    """E[ln((1 + B_crit / B) t(B))] over the belief: its differences are log ratios of times."""
+    statistical = sum(
+        weight * log(1 + critical / size)
+        for critical, weight in zip(belief.critical, belief.weights, strict=True)
+    )
+    return statistical + log(law.step_seconds_at(size))
+
+
+def possible_gain(size: int, choice: int, belief: Belief, law: StepTimeLaw) -> float:
+    """What knowing B_crit could save by taking `size` instead of `choice`: E[max(0, ln(T_choice / T_size))].
+
+    No trial of `size` can be worth more than this share of the time, as it can't tell more than B_crit.
+    """
+    ratio = law.step_seconds_at(choice) / law.step_seconds_at(size)
+    return sum(
+        weight * max(0.0, log(ratio * (1 + critical / choice) / (1 + critical / size)))
+        for critical, weight in zip(belief.critical, belief.weights, strict=True)
+    )
+
+
+def pick(
+    sizes: Sequence[int],
+    belief: Belief,
+    law: StepTimeLaw,
+    *,
+    own_size: int | None = None,
+    trialled: bool = False,
+    within: Sequence[int] | None = None,
+) -> Choice:
+    """The user's own size where it is tied with the best, else the one in the middle of the shortest times.
+
+    `sizes` are those that were measured; one of `within` is taken, of all if not given. The tie is 5% with
+    trials and 10% without. Away from the user's size there is nothing to gain at the edge of the tie: on
+    recorded GPU trainings with a rough B_crit, the tied size nearest to the user's own took 9% longer than
+    the best in hindsight on average, the expected best 6%, and the smallest of the tied three times as long
+    at worst. Raises ValueError where there is no size.
+    """
+    allowed = sorted(sizes if within is None else within)
+    if not allowed:
+        raise ValueError("no size to pick from")
+    tie = TIE_WITH_TRIALS if trialled else TIE_WITHOUT_TRIALS
+    cost = {size: expected_log_time(size, belief, law) for size in sizes}
+    best = min(allowed, key=lambda size: cost[size])
+    tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + tie))
+    chosen = own_size if own_size is not None and own_size in tied else _central(cost, tied, law.noise)
+    return Choice(batch_size=chosen, best=best, tied=tied, tie=tie)
+
+
+def _central(cost: Mapping[int, float], tied: Sequence[int], noise: float) -> int:
+    """Of the tied sizes the one nearest to the mean of ln B over all, weighted by exp(-cost / noise).
+
+    Times of a noisy machine make the cheapest of a flat valley a matter of luck, and its middle is not. What
+    costs more than the cheapest by twice the noise is truly dearer, and not taken.
+    """
+    noise = min(noise, MOST_NOISE)
+    least = min(cost.values())
+    weights = {size: exp((least - one) / noise) for size, one in cost.items()}
+    centre = sum(weight * log(size) for size, weight in weights.items()) / sum(weights.values())
+    cheapest = min(cost[size] for size in tied)  # not of all: where it lies outside, nothing would be near
+    near = [size for size in tied if cost[size] <= cheapest + 2 * noise]
+    return min(near, key=lambda size: (abs(log(size) - centre), cost[size]))
+
+
+def learning_rate_power(optimizer: str) -> float | None:
+    """The power of the noise rule for an optimizer's class name; None where no rule is known."""
+    return _LEARNING_RATE_POWERS.get(optimizer)
+
+
+def scaled_learning_rate(
+    learning_rate: float, own_size: int, size: int, critical: float, power: float
+) -> float:
+    """The learning rate at `size` that matches `learning_rate` at `own_size`, by the noise rule.
+
+    AdaScale's gain (Johnson et al. 2020), ((1 + B_crit / B0) / (1 + B_crit / B))^power: power 1 for SGD,
+    where it saturates by itself, 1/2 for Adam (as in AdaptDL). Adam's best rate can fall past the critical
+    batch size (Li et al. 2024), so with a power below 1 it stays flat from there on.
+    """
+    if critical == inf:
+        return float(learning_rate * (size / own_size) ** power)
+    most = critical if power < 1 else inf
+    gain = (1 + critical / min(own_size, most)) / (1 + critical / min(size, most)) if critical > 0 else 1.0
+    return float(learning_rate * gain**power)
+
+
+def minimum_steps(observed: Sequence[tuple[int, float]], critical: float) -> float:
+    """S_min for the loss that the trials were compared at: the geometric mean of s_B / (1 + B_crit / B)."""
+    return exp(fmean(log(steps) - log(1 + critical / size) for size, steps in observed))
+
+
+def time_ratio(size: int, other: int, critical: float, law: StepTimeLaw) -> float:
+    """Time to the same loss at `size` over that at `other`. B_crit may be infinite."""
+    return _comparable_time(size, critical, law) / _comparable_time(other, critical, law)
+
+
+def epochs_ratio(own_size: int, size: int, critical: float) -> float:
+    """How many times the epochs of `own_size` reach the same loss at `size`: (B + B_crit) / (B0 + B_crit)."""
+    return (size + critical) / (own_size + critical) if isfinite(critical) else 1.0
+
+
+def leaves_few_steps(epochs: float, dataset_size: int, size: int, minimum: float) -> bool:
+    """Whether fixed epochs at `size` come to fewer than 3 S_min steps."""
+    return epochs * dataset_size / size < FEW_STEPS * minimum
+
+
+def kept_half_life(decay: float, own_size: int, size: int) -> float:
+    """The momentum or beta that forgets after as many samples at `size` as `decay` does at `own_size`.
+
+    beta^(B / B0): the half-life in samples stays (Marek et al. 2025).
+    """
+    return float(decay ** (size / own_size))
+
+
+def _comparable_time(size: float, critical: float, law: StepTimeLaw) -> float:
+    """Relative time that stays finite for any B_crit: over 1 + B_crit."""
+    share = 1 / size if critical == inf else (1 + critical / size) / (1 + critical)
+    return share * law.step_seconds_at(size)
+
+
+def _prior(prior: CriticalBatchSize) -> tuple[list[float], list[float]]:
+    """The grid of ln x and the log prior on it."""
+    if isfinite(prior.batch_size) and isfinite(prior.log_sd) and prior.batch_size > 0:
+        step = 2 * GRID_REACH / (GRID_POINTS - 1)
+        places = [i * step - GRID_REACH for i in range(GRID_POINTS)]
+        centre = log(prior.batch_size)
+        return [centre + z * prior.log_sd for z in places], [-z * z / 2 for z in places]
+    if prior.low <= 0:
+        raise ValueError("nothing is known of the critical batch size: neither an estimate nor a lower bound")
+    span = log(OPEN_SPAN)
+    return [log(prior.low) + span * i / (GRID_POINTS - 1) for i in range(GRID_POINTS)], [0.0] * GRID_POINTS
+
+
+def _likelihood(critical: float, observed: Sequence[tuple[int, float]]) -> float:
+    if len(observed) < 2:
+        return 0.0
+    offsets = [log(steps) - log(1 + critical / size) for size, steps in observed]
+    centre = fmean(offsets)
+    return -sum((one - centre) ** 2 for one in offsets) / (2 * TRIAL_LOG_SD**2)

@@ -1,0 +1,143 @@
+"""Pure: what several ranks change in the statistics of a batch size, and how many devices would be useful.
+
+An optimizer step of R ranks with B samples each averages over a global batch of R B samples:
+
+    T(B, R) = (1 + B_crit / (R B)) t(B) S_min
+
+with t(B) the step of one rank, its communication included. So all laws of
+`autobatch.decision.critical_batch` hold for the size of one rank with B_crit / R in the place of B_crit,
+learning rates included: they know sizes as ratios only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+
+from autobatch.decision.step_time import StepTimeLaw
+from autobatch.records.check import Check
+from autobatch.records.errors import UsageError
+from autobatch.records.limits import Limits
+from autobatch.records.recommendation import DeviceCount, Scaling
+from autobatch.records.trial import Communication
+from autobatch.records.workload import Workload
+
+# Numbers of devices that are looked at.
+MOST_DEVICES = 4096
+# The table goes on to this many times the ranks that were measured, and one row beyond the useful number.
+_SHOWN = 8
+# What is left of a step without its communication, at least: the cost was measured at one size only.
+_LEAST_SHARE = 0.05
+
+
+def per_rank(check: Check, ranks: int) -> Check:
+    """The check with its critical batch size as one rank's part of it."""
+    return check if ranks == 1 else _scaled(check, 1 / ranks)
+
+
+def over_ranks(check: Check, ranks: int) -> Check:
+    """The check with the critical batch size of all ranks, from one rank's part of it."""
+    return check if ranks == 1 else _scaled(check, ranks)
+
+
+def limits_of_a_rank(limits: Limits, ranks: int) -> Limits:
+    """The limits with one rank's share of the global batch. Raises UsageError where it can't be shared."""
+    if limits.global_batch is None or ranks == 1:
+        return limits
+    if limits.global_batch % ranks:
+        raise UsageError(
+            f"the global batch size {limits.global_batch:,} can't be shared out to {ranks:,} ranks",
+            code="bad_limit",
+            hint=f"give a multiple of {ranks:,}",
+        )
+    return replace(limits, global_batch=limits.global_batch // ranks)
+
+
+def share_of_dataset(size: int | None, ranks: int) -> int | None:
+    """Samples of an epoch that each rank sees: as torch's DistributedSampler, which repeats some."""
+    return None if size is None else -(-size // ranks)
+
+
+def predict(
+    sizes: Sequence[int],
+    chosen: int,
+    critical: float,
+    law: StepTimeLaw,
+    ranks: int,
+    communication: Communication,
+    workload: Workload,
+) -> Scaling | None:
+    """Time to the same loss over the number of devices; None where nothing can be said of it.
+
+    `sizes` (of one rank) were timed with `ranks` ranks, whose communication every further rank adds to in
+    equal parts, as the latency of a ring does: where the bandwidth counts instead, more devices are useful.
+    `critical`: B_crit over all ranks. No global batch is larger than the data set.
+    """
+    if ranks < 2 or not isfinite(critical):
+        return None
+    model = _Model(tuple(sizes), critical, law, ranks, communication, workload.dataset_size)
+    found = {n: best for n in range(1, MOST_DEVICES + 1) if (best := model.best(n)) is not None}
+    base = model.seconds(ranks, chosen)
+    useful = min(found, key=lambda n: found[n][1])
+    last = max(found)
+    rows = {1 << k for k in range(MOST_DEVICES.bit_length())} | {ranks, useful}
+    most = max(_SHOWN * ranks, 2 * useful) if useful < last else _SHOWN * ranks
+    shown = sorted(n for n in rows if n in found and n <= most)
+    counts = tuple(
+        DeviceCount(
+            devices=n,
+            batch_size=chosen if n == ranks else found[n][0],
+            global_batch_size=n * (chosen if n == ranks else found[n][0]),
+            relative_time=1.0 if n == ranks else found[n][1] / base,
+        )
+        for n in shown
+    )
+    return Scaling(counts=counts, useful_devices=useful if useful < last else None)
+
+
+class _Model:
+    """Predicted seconds to a loss, in units of S_min, on n devices with B samples each."""
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        critical: float,
+        law: StepTimeLaw,
+        ranks: int,
+        communication: Communication,
+        dataset_size: int | None,
+    ) -> None:
+        self._critical = critical
+        self._most = dataset_size
+        self._added_seconds = communication.seconds / (ranks - 1)
+        steps = {size: law.step_seconds_at(size) for size in sizes}
+        self._alone = {
+            size: max(seconds - communication.seconds, _LEAST_SHARE * seconds)
+            for size, seconds in steps.items()
+        }
+
+    def seconds(self, devices: int, size: int) -> float:
+        step_seconds = self._alone[size] + (devices - 1) * self._added_seconds
+        return (1 + self._critical / (devices * size)) * step_seconds
+
+    def best(self, devices: int) -> tuple[int, float] | None:
+        """(size, seconds) of the best size on so many devices; None where all are too large for the data."""
+        fitting = [size for size in self._alone if self._most is None or devices * size <= self._most]
+        if not fitting:
+            return None
+        size = min(fitting, key=lambda one: self.seconds(devices, one))
+        return size, self.seconds(devices, size)
+
+
+def _scaled(check: Check, factor: float) -> Check:
+    def times(value: float | None) -> float | None:
+        return None if value is None else factor * value
+
+    interval = check.interval
+    return replace(
+        check,
+        noise_scale=times(check.noise_scale),
+        critical_batch_size=times(check.critical_batch_size),
+        interval=None if interval is None else (factor * interval[0], times(interval[1])),
+    )

@@ -1,0 +1,120 @@
+"""Pure: all trials of a search as one set, with every view that decisions take of them.
+
+A size may be tried more than once, and its last trial counts. Nobody else filters trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+
+from autobatch.decision.round_statistics import MIN_ROUNDS
+from autobatch.decision.step_time import StepTimeLaw, fit_step_time
+from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial
+
+
+@dataclass(frozen=True)
+class TrialSet:
+    """Trials in the order in which they ran.
+
+    `ceiling`: the largest size that may be used, in samples. None while the search is going on.
+    """
+
+    trials: tuple[Trial, ...] = ()
+    ceiling: int | None = None
+
+    @classmethod
+    def of(cls, curve: Curve) -> TrialSet:
+        """The trials of a finished probe, below its ceiling."""
+        return cls(curve.trials, curve.ceiling.batch_size)
+
+    @cached_property
+    def latest(self) -> dict[int, Trial]:
+        """The last trial of each size, by batch size."""
+        return {trial.batch_size: trial for trial in self.trials}
+
+    @cached_property
+    def passed(self) -> tuple[Trial, ...]:
+        """The trials that count and passed, by rising batch size."""
+        trials = (trial for trial in self.latest.values() if trial.ok)
+        return tuple(sorted(trials, key=lambda trial: trial.batch_size))
+
+    @cached_property
+    def usable(self) -> tuple[Trial, ...]:
+        """The trials that passed and do not exceed the ceiling, by rising batch size."""
+        ceiling = self.ceiling
+        return tuple(trial for trial in self.passed if ceiling is None or trial.batch_size <= ceiling)
+
+    @cached_property
+    def timed(self) -> tuple[Trial, ...]:
+        """The usable sizes that were timed in rounds; without any, those with a rough step time.
+
+        A size that was only tried for memory has one rough step time, or none.
+        """
+        rough = tuple(trial for trial in self.usable if trial.step_seconds)
+        return tuple(trial for trial in rough if len(trial.step_seconds) >= MIN_ROUNDS) or rough
+
+    @cached_property
+    def best(self) -> Trial | None:
+        """The timed size with the highest throughput; None where no size was timed."""
+        return max(self.timed, key=throughput, default=None)
+
+    @cached_property
+    def step_time(self) -> StepTimeLaw | None:
+        """The step-time model of the timed sizes; None where no size was timed."""
+        if not self.timed:
+            return None
+        return fit_step_time(
+            [trial.batch_size for trial in self.timed], [trial.step_seconds for trial in self.timed]
+        )
+
+    @cached_property
+    def largest_passed(self) -> int | None:
+        """The largest size that passed below every size that ran out of memory."""
+        exhausted = [n for n, trial in self.latest.items() if trial.outcome is Outcome.OUT_OF_MEMORY]
+        lowest = min(exhausted, default=None)
+        sizes = (trial.batch_size for trial in self.passed)
+        return max((size for size in sizes if lowest is None or size < lowest), default=None)
+
+    def nearest(self, size: int) -> Trial | None:
+        """The largest usable size up to `size`, else the smallest usable one."""
+        below = [trial for trial in self.usable if trial.batch_size <= size]
+        return below[-1] if below else next(iter(self.usable), None)
+
+    def holes(self, step: int) -> set[int]:
+        """Sizes that failed for another reason than memory, where the size `step` above did not."""
+        errors = {size for size, trial in self.latest.items() if trial.outcome is Outcome.FAILED}
+        return {size for size in errors if size + step in self.latest and size + step not in errors}
+
+    def persists(self, size: int, step: int) -> bool:
+        """True where an error at `size` is no hole: the size `step` below failed as well."""
+        below = self.latest.get(size - step)
+        return below is not None and below.outcome is Outcome.FAILED
+
+    def smallest_failure_above(self, size: int, step: int = 1) -> Trial | None:
+        """The failed trial of the smallest size above `size` that is no hole."""
+        holes = self.holes(step)
+        failures = [t for n, t in self.latest.items() if not t.ok and n > size and n not in holes]
+        return min(failures, key=lambda trial: trial.batch_size, default=None)
+
+    def extended(self, trials: Iterable[Trial]) -> TrialSet:
+        """The set with more trials after its own."""
+        return TrialSet((*self.trials, *trials), self.ceiling)
+
+
+def throughput(trial: Trial) -> float:
+    """Samples per second; 0 for a size that was tried for memory only."""
+    if trial.samples_per_second or not trial.step_seconds:
+        return trial.samples_per_second or 0.0
+    return trial.batch_size / median(trial.step_seconds)
+
+
+def limit_of(failure: Trial) -> LimitedBy:
+    """The limit that a failed trial ran into."""
+    if failure.outcome is Outcome.TIMEOUT:
+        return LimitedBy.BUDGET
+    # The kernel ends a process with SIGKILL when the machine runs out of memory.
+    killed = failure.outcome is Outcome.CRASHED and "SIGKILL" in failure.detail
+    return LimitedBy.MEMORY if killed or failure.outcome is Outcome.OUT_OF_MEMORY else LimitedBy.SIZE_LIMIT

@@ -1,0 +1,163 @@
+"""Pure: what else has to change with the batch size, and what speaks against the answer."""
+
+from __future__ import annotations
+
+from math import ceil, floor, log10
+
+from autobatch.decision import critical_batch
+from autobatch.decision.scaling import per_rank
+from autobatch.decision.time_to_loss import matched_in
+from autobatch.records.check import CheckStatus
+from autobatch.records.formatting import format_rate, format_short_duration
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.trial import Loader, Trial
+from autobatch.records.workload import StepCount, Workload
+
+# A decay that averages over that many times more or fewer samples than before is worth a word.
+_MUCH = 8.0
+_FEWEST_STEPS_AN_EPOCH = 10
+_UNSTEADY = 1.5
+
+
+def restated(workload: Workload, batch_size: int) -> tuple[StepCount, ...]:
+    """The schedule's steps for the new batch size of a rank's step: as many samples as before."""
+    if workload.batch_size is None or workload.batch_size == batch_size:
+        return ()
+    share = workload.batch_size / batch_size
+    return tuple(
+        StepCount(name=one.name, steps=max(1, round(one.steps * share))) for one in workload.schedule
+    )
+
+
+def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
+    """What speaks against an answer, and what it leaves to do."""
+    found = [*_few_steps(answer), *_changed_decays(answer), *_learning_rate(answer), *_loading(answer)]
+    found += _smaller_by_noise(answer)
+    if answer.workload.synthetic:
+        found.append(
+            "memory and speed only: the inputs are random numbers, so nothing is known about learning"
+        )
+    interval = chosen.samples_per_second_interval
+    if interval is not None and interval[1] > _UNSTEADY * interval[0]:
+        found.append(f"the step time at {chosen.batch_size:,} varied a lot; measure again on a quiet machine")
+    return found
+
+
+def _smaller_by_noise(answer: Recommendation) -> list[str]:
+    """Where the noise alone would have chosen a smaller size, which takes a training to believe."""
+    check = answer.check
+    if check is None or check.status is not CheckStatus.NOISE_ONLY or answer.limits.asks_for_size:
+        return []
+    smaller = [one for one in check.candidates if one.batch_size < answer.batch_size]
+    best = min(smaller, key=lambda one: one.relative_time, default=None)
+    if best is None or best.relative_time > 1 - critical_batch.TIE_WITHOUT_TRIALS:
+        return []
+    return [
+        f"by the gradient's noise alone {best.batch_size:,} would be quicker, but early in a training the "
+        "noise is too low to go down by: a longer `--budget` leaves time for trainings that compare"
+    ]
+
+
+def _loading(answer: Recommendation) -> list[str]:
+    """Where loading sets the pace and no number of workers is known to change that."""
+    loader = answer.loader
+    if loader is None or loader.lifts is not None:
+        return []
+    if not loader.timings:
+        return _unmeasured_loading(answer, loader)
+    paces = {one.workers: pace for one in loader.timings if (pace := loader.pace_seconds(one))}
+    failed = [
+        f"a DataLoader with {_workers(one.workers)} gave no batches: {one.detail}"
+        for one in loader.timings
+        if one.batch_seconds is None
+    ]
+    if not paces:
+        return failed
+    best = min(paces, key=paces.__getitem__)
+    rate = format_rate(loader.batch_size / paces[best])
+    tried = ", ".join(map(str, sorted(paces)))
+    text = f"loading sets the pace: with {_workers(best)}, the best of {tried}, expect {rate} samples/s "
+    text += f"at batch size {loader.batch_size:,}"
+    if answer.workload.dataset_size is not None:
+        steps = ceil(answer.workload.dataset_size / loader.batch_size)
+        text += f" and {format_short_duration(steps * paces[best])} an epoch"
+    return [text, *failed]
+
+
+def _unmeasured_loading(answer: Recommendation, loader: Loader) -> list[str]:
+    trial = next(t for t in reversed(answer.trials) if t.ok and t.batch_size == loader.batch_size)
+    if trial.load_seconds is None or trial.load_seconds <= loader.step_seconds:
+        return []
+    load, step = format_short_duration(trial.load_seconds), format_short_duration(loader.step_seconds)
+    return [
+        f"loading a batch of {loader.batch_size:,} takes one process {load}, its step {step}: with too few "
+        "DataLoader workers loading sets the pace, and the budget left no time to measure that"
+    ]
+
+
+def _workers(count: int) -> str:
+    return f"{count:,} worker{'' if count == 1 else 's'}"
+
+
+def _few_steps(answer: Recommendation) -> list[str]:
+    """Fixed epochs of a larger batch hold fewer steps: too few for the loss that was seen, or just few."""
+    size, batch = answer.workload.dataset_size, answer.global_batch_size
+    if size is None:
+        return []
+    epochs, matched = answer.workload.epochs, None
+    check = None if answer.check is None else per_rank(answer.check, answer.world_size)
+    if check is not None:
+        matched = matched_in(check)
+    if epochs and matched and check and check.critical_batch_size:
+        minimum = critical_batch.minimum_steps(matched.steps, check.critical_batch_size)
+        if critical_batch.leaves_few_steps(epochs, size, batch, minimum):
+            return [
+                f"{epochs:g} epochs at {batch:,} are only {epochs * size / batch:,.0f} steps, and the loss "
+                f"{matched.loss:.3g} alone takes {minimum:,.0f} at any batch size: train for at least "
+                f"{ceil(critical_batch.FEW_STEPS * minimum * batch / size):,} epochs, or use a smaller size"
+            ]
+    if batch * _FEWEST_STEPS_AN_EPOCH <= size:
+        return []
+    return [f"only {-(-size // batch):,} steps an epoch: train for more epochs, or use a smaller size"]
+
+
+def _changed_decays(answer: Recommendation) -> list[str]:
+    present, batch = answer.workload.batch_size, answer.global_batch_size
+    own = (present or batch) * answer.world_size
+    if present is None or max(own, batch) < _MUCH * min(own, batch):
+        return []
+    times = f"{batch / own:g} times as many" if batch > own else f"1/{own / batch:g} of the"
+    return [
+        f"{one.name} {one.value:g} averages over {times} samples at {batch:,} as at {own:,}; "
+        f"{_decay(critical_batch.kept_half_life(one.value, own, batch))} would keep its half-life in samples"
+        for one in answer.workload.decays
+    ]
+
+
+def _decay(value: float) -> str:
+    """A decay with two digits, of what it leaves of 1 where that is less."""
+    if value < 0.5:
+        return f"{value:.2g}"
+    decimals = 1 - floor(log10(1 - value)) if value < 1 else 2
+    return f"{value:.{decimals}f}".rstrip("0")
+
+
+def _learning_rate(answer: Recommendation) -> list[str]:
+    """Where the learning rate is a guess, or could not be told."""
+    check, workload = answer.check, answer.workload
+    if check is None or check.critical_batch_size is None or check.batch_size is None:
+        return []
+    meant_for = (workload.batch_size or check.batch_size) * answer.world_size
+    if answer.global_batch_size == meant_for:
+        return []
+    if critical_batch.learning_rate_power(workload.optimizer) is None:
+        return [
+            f"no rule is known for how {workload.optimizer}'s learning rate follows the batch size: "
+            "tune it for the new one"
+        ]
+    if workload.batch_size is None:
+        return [
+            f"no present batch size is known: the learning rate is taken as meant for {meant_for:,}; "
+            "name yours with `batch_size`"
+        ]
+    return []

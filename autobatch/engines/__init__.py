@@ -1,0 +1,1 @@
+"""Where trials run: a worker process here, ranks that train together, or nodes of a Ray cluster."""

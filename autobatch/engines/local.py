@@ -1,0 +1,347 @@
+"""The parent's side of the measurements: sessions come and go, trials are what stays."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import psutil
+
+from autobatch import devices
+from autobatch.engines import messages, worker_failures
+from autobatch.engines.base import Opened
+from autobatch.engines.worker_process import (
+    IN_WORKER,
+    WorkerEndedError,
+    WorkerProcess,
+    WorkerStoppedError,
+    check_interpreter,
+    interrupts_held,
+    worker_environment,
+)
+from autobatch.records.device import Device
+from autobatch.records.errors import AutobatchError, UsageError
+from autobatch.records.escaping import printable_output
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Outcome
+from autobatch.records.workload import SampleSizes, Workload
+from autobatch.workload import compilation
+
+# What takes longer to tell than this is as well measured.
+_FINGERPRINT_SECONDS = 30.0
+
+
+class WorkerEngine:
+    """Runs trials in a worker process; a session that failed is replaced by a fresh one."""
+
+    def __init__(
+        self,
+        recipe: messages.Recipe,
+        limits: Limits,
+        device: str | None,
+        environment: dict[str, str],
+        on_output: Callable[[str], None],
+    ) -> None:
+        self._start = messages.Start(
+            recipe=recipe,
+            device=device,
+            memory_bytes=limits.memory_bytes,
+            memory_fraction=limits.memory_fraction,
+            seed=limits.seed,
+            frameworks=recipe.frameworks,
+            accumulates=limits.global_batch is not None,
+        )
+        self._timeout_seconds = limits.trial_timeout_seconds
+        self._start_seconds = worker_failures.START_TRIALS * limits.trial_timeout_seconds
+        self._environment = environment
+        self._on_output = on_output
+        self._worker: WorkerProcess | None = None
+        self._spare: WorkerProcess | None = None
+        self._used = False
+        self._opened: Opened | None = None
+        self._first: Workload | None = None
+        self._stopped: Callable[[], bool] = lambda: False
+        self.busy_seconds = 0.0
+        self.compile_seconds = 0.0
+        self.sizes: SampleSizes | None = None
+        self.trainings_at_once = 1
+
+    def open(self) -> Opened:
+        """Starts a session if there is none, and tells what it found.
+
+        Raises the user's errors, and TargetError where the process died on the way, or found another model
+        than the first time.
+        """
+        if self._opened is not None and self._worker is not None and self._worker.has_session:
+            return self._opened
+        if self._worker is None or not self._worker.alive:
+            self._replace_worker()
+        reply = self._begin(self._start)
+        assert self._worker is not None
+        assert isinstance(reply, messages.Opened)
+        self._worker.watch_bytes = reply.watch_bytes
+        self._used = False
+        self._first = self._first or reply.workload
+        if worker_failures.identity(reply.workload) != worker_failures.identity(self._first):
+            self._worker.end_session()
+            raise worker_failures.changed(self._start.recipe, self._first, reply.workload)
+        self._start = msgspec.structs.replace(self._start, scan=reply.scan, frameworks=reply.frameworks)
+        self.sizes = self.sizes or reply.workload.sizes
+        self._opened = Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
+        return self._opened
+
+    def take_fingerprint(self) -> messages.Fingerprint:
+        """What the present session trains; without parts where the worker can't tell, or dies of it."""
+        assert self._worker is not None
+        try:
+            reply = self._worker.ask(
+                messages.TakeFingerprint(), min(self._timeout_seconds, _FINGERPRINT_SECONDS)
+            )
+        except WorkerEndedError as end:
+            return messages.Fingerprint(parts={}, detail=str(end))
+        if isinstance(reply, messages.Refused):
+            return messages.Fingerprint(parts={}, detail="; ".join((reply.message, *reply.facts)))
+        assert isinstance(reply, messages.Fingerprint)
+        return reply
+
+    def devices(self) -> tuple[Device, ...]:
+        """Every device that a worker sees."""
+        self._replace_worker()
+        reply = self._begin(messages.ListDevices())
+        assert isinstance(reply, messages.Devices)
+        return reply.devices
+
+    def _begin(self, command: messages.Start | messages.ListDevices) -> messages.Reply:
+        """The first reply of a new session. Raises what went wrong with it."""
+        assert self._worker is not None
+        try:
+            reply = self._worker.ask(command, self._start_seconds, self._stopped)
+        except WorkerEndedError as end:
+            raise worker_failures.start_failed(self._start.recipe, end, self._start_seconds) from None
+        if isinstance(reply, messages.Refused):
+            self._worker.end_session()
+            raise reply.rebuilt()
+        return reply
+
+    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried:
+        """A try of one size; whatever happens to the worker is its outcome."""
+        reply = self._measure(messages.TryOut(batch_size=batch_size, seconds=seconds, steps=steps))
+        assert isinstance(reply, messages.Tried)
+        self.sizes = _larger(self.sizes, reply.sizes)
+        return reply
+
+    def time_round(
+        self, batch_size: int, seconds: float, *, alone: bool = False
+    ) -> messages.Timed | messages.Tried:
+        """One timing round of a size that passed; `alone` without the communication of ranks."""
+        return self._measure(messages.TimeRound(batch_size=batch_size, seconds=seconds, alone=alone))
+
+    def join(self, group: messages.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Lets the next sessions train with a group, in place of the present one; None is a session alone.
+
+        As soon as `stopped` says so, what a session is doing ends: another rank has failed.
+        """
+        self.renew()
+        self._start = msgspec.structs.replace(self._start, group=group)
+        self._stopped = stopped
+
+    @property
+    def fresh(self) -> bool:
+        """True while no trial has run in the present session."""
+        return self._worker is None or not self._worker.has_session or not self._used
+
+    def prepare(self) -> None:
+        """Starts a further worker in the background, since one started anew will be asked for."""
+        if self._spare is None:
+            with interrupts_held():
+                self._spare = self._new_worker()
+
+    def renew(self, *, worker: bool = False) -> None:
+        """Lets the next trial run in a fresh process: a new session, or a `worker` started anew."""
+        if not worker:
+            if self._worker is not None:
+                self._worker.end_session()
+            return
+        with interrupts_held():
+            if self._worker is not None:
+                self._worker.close()
+            self._worker, self._spare = self._spare, None
+
+    def close(self) -> None:
+        """Ends the workers. Nothing of them is left behind."""
+        for one in (self._worker, self._spare):
+            if one is not None:
+                one.close()
+        self._worker = self._spare = None
+        compilation.remove_own_folder(self._environment)
+
+    def _replace_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+        # A worker that Ctrl-C kept from being recorded here would never be ended.
+        with interrupts_held():
+            self._worker = self._new_worker()
+
+    def _new_worker(self) -> WorkerProcess:
+        try:
+            return WorkerProcess(self._environment, self._on_output)
+        except OSError as error:
+            raise AutobatchError(
+                "no worker process can be started",
+                code="no_worker",
+                facts=(str(error),),
+                hint="free memory, or allow more processes and open files (`ulimit -a` shows the limits)",
+            ) from error
+
+    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
+        """The memory of a step at any size; without lines where the step can't be traced."""
+        command = messages.TraceMemory(without_data=without_data)
+        try:
+            reply = self._ask_in_time(command, self._timeout_seconds)
+        except AutobatchError as error:
+            return messages.Traced(lines=(), detail=error.message)
+        finally:
+            self.renew()
+        assert isinstance(reply, messages.Traced)
+        return reply
+
+    def trace_storages(self, command: messages.TraceStorages) -> messages.Storages:
+        """The storages of a step at any size, in the present session, or why there are none."""
+        try:
+            reply = self._ask_in_time(command, self._timeout_seconds)
+        except AutobatchError as error:
+            return messages.Storages(lifetimes=(), detail=error.message)
+        assert isinstance(reply, messages.Storages)
+        return reply
+
+    def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
+        """The gradient's noise, in a fresh session. Raises AutobatchError where the worker died."""
+        self.renew()
+        reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+        assert isinstance(reply, messages.Noise)
+        return reply
+
+    def train(self, command: messages.Train) -> messages.Trained:
+        """A short training in the present session, or a fresh one; its failure is its outcome."""
+        try:
+            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+        except AutobatchError as error:
+            return worker_failures.of_training(
+                command, error.message, by_peer=error.code == worker_failures.RANK_FAILED
+            )
+        assert isinstance(reply, messages.Trained)
+        return reply
+
+    def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
+        """The same for several, in their order. Raises AutobatchError where they can't be run at all."""
+        return tuple(map(self.train, commands))
+
+    def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
+        """Seconds from batch to batch of a DataLoader; what keeps it from giving any is the detail."""
+        try:
+            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+        except AutobatchError as error:
+            return messages.Loaded(batch_seconds=None, detail=error.message)
+        assert isinstance(reply, messages.Loaded)
+        if reply.batch_seconds is None and self._worker is not None:
+            # What is left of its workers ends with the session.
+            self._worker.end_session()
+        return reply
+
+    def _ask_in_time(
+        self,
+        command: messages.TraceMemory
+        | messages.TraceStorages
+        | messages.MeasureNoise
+        | messages.Train
+        | messages.TimeLoader,
+        seconds: float,
+    ) -> messages.Reply:
+        if self._worker is None or not self._worker.has_session:
+            self.open()
+        try:
+            reply = self._ask(command, seconds)
+        except WorkerEndedError as end:
+            stopped = isinstance(end, WorkerStoppedError)
+            raise AutobatchError(
+                str(end), code=worker_failures.RANK_FAILED if stopped else "worker_died"
+            ) from None
+        if isinstance(reply, messages.Refused):
+            raise reply.rebuilt()
+        return reply
+
+    def _measure(self, command: messages.TryOut | messages.TimeRound) -> messages.Tried | messages.Timed:
+        if self._worker is None or not self._worker.has_session:
+            self.open()
+        self._used = True
+        try:
+            reply = self._ask(command, self._timeout_seconds)
+        except WorkerEndedError as end:
+            return worker_failures.of_trial(command, end, self._timeout_seconds)
+        if isinstance(reply, messages.Refused):
+            raise reply.rebuilt()
+        assert isinstance(reply, (messages.Tried, messages.Timed))
+        if isinstance(reply, messages.Tried) and reply.outcome is not Outcome.OK and self._worker is not None:
+            # A process that ran out of memory keeps a fragmented heap and would understate the next size.
+            self._worker.end_session()
+        return reply
+
+    def _ask(self, command: messages.Command, seconds: float) -> messages.Reply:
+        """The reply of the present session; counts the time of it. Raises WorkerEndedError."""
+        worker = self._worker
+        assert worker is not None
+        begin, compiled_before = time.monotonic(), worker.compile_seconds
+        try:
+            return worker.ask(command, seconds, self._stopped)
+        finally:
+            compiled = worker.compile_seconds - compiled_before
+            self.compile_seconds += compiled
+            self.busy_seconds += time.monotonic() - begin - compiled
+
+
+def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:
+    """What more samples say: a stream is read from its beginning in each session."""
+    if known is None or new is None:
+        return known or new
+    return new if new.scanned >= known.scanned else known
+
+
+# The arguments of WorkerEngine, to one that may run a part of the trials elsewhere.
+EngineMaker = Callable[
+    [messages.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], WorkerEngine
+]
+# Share of all processors that others use, above which spinning threads would ruin the timing.
+_CONTENDED_PERCENT = 40.0
+
+
+def new_engine(
+    recipe: messages.Recipe,
+    limits: Limits,
+    device: str | None,
+    on_output: Callable[[str], None] | None,
+    make_engine: EngineMaker = WorkerEngine,
+) -> tuple[WorkerEngine, bool]:
+    """An engine for this machine, and whether other processes keep its processors busy."""
+    refuse_in_worker()
+    check_interpreter()
+    kind = devices.parse_name(device)[0] if device else None
+    contended = kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
+    environment = worker_environment(kind, contended=contended)
+    return make_engine(recipe, limits, device, environment, on_output or _to_stderr), contended
+
+
+def _to_stderr(line: str) -> None:
+    if sys.stderr is not None:
+        print(printable_output(line, colour=sys.stderr.isatty()), file=sys.stderr)
+
+
+def refuse_in_worker() -> None:
+    if IN_WORKER in os.environ:
+        raise UsageError(
+            "autobatch was called from a file that autobatch is measuring",
+            code="nested_call",
+            hint='put the call under `if __name__ == "__main__":`',
+        )

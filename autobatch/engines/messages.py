@@ -1,0 +1,366 @@
+"""What parent and worker say to each other: one JSON object a line, on descriptors of their own.
+
+JSON, not pickle: a worker runs the user's code, and nothing that it sends can run code in the parent.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import msgspec
+
+from autobatch.decision.noise_scale import Chunks
+from autobatch.devices.oom import Cause
+from autobatch.memory.storage_log import Lifetime
+from autobatch.records.check import Training
+from autobatch.records.device import Device
+from autobatch.records.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
+from autobatch.records.limits import Precision
+from autobatch.records.trial import MemoryLine, Outcome
+from autobatch.records.workload import SampleSizes, Workload
+from autobatch.workload.sample_size import Scan
+
+# Lazily made optimizer state and what the allocator keeps show from the second and third step on.
+FULL_STEPS = 3
+_KINDS = {
+    kind.__name__: kind for kind in (AutobatchError, UsageError, TargetError, DeviceError, SavedResultError)
+}
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker gets at the workload: a target to import, or a file of pickled objects.
+
+    `frameworks`: what they are known to import that takes seconds.
+    `precision` and `optimizer` (a name of optimizers.NAMED) are None where those of the target are meant.
+    """
+
+    target: str = ""
+    payload: str = ""
+    sys_path: tuple[str, ...] = ()
+    frameworks: tuple[str, ...] = ()
+    input_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+    epochs: float | None = None
+    precision: Precision | None = None
+    optimizer: str | None = None
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranks that a session trains with: they meet at a store of torch's, under the session's `prefix`.
+
+    `local_rank` of `local_ranks`: among those of the same machine.
+    """
+
+    rank: int
+    ranks: int
+    local_rank: int
+    local_ranks: int
+    host: str
+    port: int
+    prefix: str
+    timeout_seconds: float
+
+
+class Start(_Message, frozen=True):
+    """Begin a session: import, load, build, limit. Answered by Opened or Refused.
+
+    `group` is None for a session that trains alone. `scan`: what an earlier session has found in the
+    samples, so that they are looked at only once.
+    `frameworks`: what it imports that takes seconds, to be imported once for all sessions.
+    `accumulates`: gradients of several batches may add up to a step.
+    """
+
+    recipe: Recipe
+    device: str | None
+    memory_bytes: int | None
+    memory_fraction: float
+    seed: int
+    scan: Scan | None = None
+    frameworks: tuple[str, ...] = ()
+    group: Group | None = None
+    accumulates: bool = False
+
+
+class TakeFingerprint(_Message, frozen=True):
+    """Tell what the session trains. Answered by Fingerprint."""
+
+
+class Fingerprint(_Message, frozen=True):
+    """A digest for each part of what is trained; without `parts`, `detail` says why there are none."""
+
+    parts: dict[str, str]
+    detail: str = ""
+
+
+class TryOut(_Message, frozen=True):
+    """Run `steps` full training steps and an evaluation pass at one size. Answered by Tried.
+
+    `sizes`: of each rank, where they have sizes of their own.
+    """
+
+    batch_size: int
+    seconds: float
+    steps: int
+    sizes: tuple[int, ...] = ()
+
+
+class TraceMemory(_Message, frozen=True):
+    """Log the storages of a step at two small sizes. Answered by Traced; the session is used up then.
+
+    `without_data`: on tensors that take no memory, whatever the device, with lines down to a batch of none.
+    """
+
+    without_data: bool = False
+
+
+class Traced(_Message, frozen=True):
+    """The bytes alive at the peak, as the highest of `lines`; without lines, `detail` says why.
+
+    With lines, `detail` says what they leave out, if anything.
+    """
+
+    lines: tuple[MemoryLine, ...]
+    detail: str = ""
+
+
+class TraceStorages(_Message, frozen=True):
+    """Log the storages of a step at two sizes. Answered by Storages; the session is good for more of these.
+
+    `cuda`: as CUDA would hold them, whatever the device. `fake`: on tensors that take no memory.
+    """
+
+    sizes: tuple[int, int]
+    cuda: bool
+    fake: bool
+    channels_last: bool = False
+
+
+class Storages(_Message, frozen=True):
+    """The storages of a step at any size; without `lifetimes`, `detail` says why there are none.
+
+    `alike` is False where the step was traced at both sizes and is another one at the second. `guessed`: how
+    often a number was read that a fake tensor does not have. `traits`: what may take more than is seen.
+    """
+
+    lifetimes: tuple[Lifetime, ...]
+    detail: str = ""
+    alike: bool = True
+    guessed: int = 0
+    traits: tuple[str, ...] = ()
+
+
+class TimeRound(_Message, frozen=True):
+    """Time a short round of steps at a size that passed. Answered by Timed, or by Tried on failure.
+
+    `alone`: without the communication of ranks. `sizes`: of each rank, where they have sizes of their own.
+    """
+
+    batch_size: int
+    seconds: float
+    alone: bool = False
+    sizes: tuple[int, ...] = ()
+
+
+class MeasureNoise(_Message, frozen=True):
+    """Train for a while at `batch_size`, and measure the gradient's noise. Answered by Noise.
+
+    All learning rates are multiplied by `learning_rate_factor`. `most_samples` of each measurement, in
+    chunks of `largest_chunk` at most; none begins after `seconds`.
+    """
+
+    batch_size: int
+    learning_rate_factor: float
+    seconds: float
+    burn_in_seconds: float
+    most_samples: int
+    largest_chunk: int
+
+
+class Noise(_Message, frozen=True):
+    """What was measured, in order; `error` where the user's code failed."""
+
+    measured: tuple[Chunks, ...]
+    burn_in_steps: int
+    error: str = ""
+
+
+class Train(_Message, frozen=True):
+    """Train from the first weights for `seconds`, all learning rates multiplied. Answered by Trained.
+
+    `samples` of those held out are evaluated, in parts of `part_size`.
+    """
+
+    batch_size: int
+    learning_rate_factor: float
+    seconds: float
+    samples: int
+    part_size: int
+    seed: int
+
+
+class Trained(_Message, frozen=True):
+    """How a training went; `held_out` says which samples it was judged on, or why there was none.
+
+    `by_peer`: it failed because another rank did.
+    """
+
+    training: Training | None
+    held_out: str
+    by_peer: bool = False
+
+
+class TimeLoader(_Message, frozen=True):
+    """Time a DataLoader that has nothing else to do, for `seconds` once it runs. Answered by Loaded."""
+
+    batch_size: int
+    workers: int
+    seconds: float
+    seed: int
+
+
+class Loaded(_Message, frozen=True):
+    """Seconds from batch to batch, or None: `detail` is the error, empty if there was too little to time."""
+
+    batch_seconds: float | None
+    detail: str = ""
+
+
+class ListDevices(_Message, frozen=True):
+    """Describe every device. Answered by Devices."""
+
+
+class Began(_Message, frozen=True):
+    """The session's process exists. Sent before any code of the user runs."""
+
+    pid: int
+
+
+class Opened(_Message, frozen=True):
+    """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed.
+
+    `libraries`: what a further session needs not import by itself.
+    """
+
+    device: Device
+    workload: Workload
+    torch: str
+    watch_bytes: int | None = None
+    scan: Scan | None = None
+    frameworks: tuple[str, ...] = ()
+
+
+class Devices(_Message, frozen=True):
+    devices: tuple[Device, ...]
+
+
+class Refused(_Message, frozen=True):
+    """An error that the user has to repair, as its parts."""
+
+    kind: str
+    message: str
+    code: str
+    facts: tuple[str, ...]
+    hint: str
+
+    @classmethod
+    def of(cls, error: AutobatchError) -> Refused:
+        kind = type(error).__name__
+        return cls(kind=kind, message=error.message, code=error.code, facts=error.facts, hint=error.hint)
+
+    def rebuilt(self) -> AutobatchError:
+        kind = _KINDS.get(self.kind, AutobatchError)
+        return kind(self.message, code=self.code, facts=self.facts, hint=self.hint)
+
+
+class Phase(_Message, frozen=True):
+    """What the worker is about to do; the last one before its death names where it died."""
+
+    name: str
+
+
+class Tried(_Message, frozen=True):
+    """How a try went. `cause` and `error` only where it failed.
+
+    `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
+    largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
+    samples that were kept. `sizes`: what is known of them by now. `skipped_steps` had gradients beyond the
+    range of fp16, which a training skips as well.
+    """
+
+    batch_size: int
+    outcome: Outcome
+    step_seconds: float | None = None
+    load_seconds: float | None = None
+    utilisation: float | None = None
+    peak_bytes: int | None = None
+    reserved_bytes: int | None = None
+    steps: int = 0
+    optimizer_steps: int = 0
+    skipped_steps: int = 0
+    finite: bool = True
+    sizes: SampleSizes | None = None
+    phase: str = ""
+    detail: str = ""
+    cause: Cause | None = None
+    error: Refused | None = None
+
+
+class Timed(_Message, frozen=True):
+    """One round: the mean step of it, and what loading one batch took, where that is known."""
+
+    batch_size: int
+    step_seconds: float
+    load_seconds: float | None
+    utilisation: float | None
+    steps: int
+    optimizer_steps: int
+
+
+class Exited(_Message, frozen=True):
+    """The session's process is gone: exit code, or the negative signal."""
+
+    status: int
+
+
+Command = (
+    Start
+    | TakeFingerprint
+    | TryOut
+    | TraceMemory
+    | TraceStorages
+    | TimeRound
+    | MeasureNoise
+    | Train
+    | TimeLoader
+    | ListDevices
+)
+Reply = (
+    Began
+    | Opened
+    | Fingerprint
+    | Devices
+    | Refused
+    | Phase
+    | Tried
+    | Timed
+    | Traced
+    | Storages
+    | Noise
+    | Trained
+    | Loaded
+    | Exited
+)
+
+_encoder = msgspec.json.Encoder()
+decode_command = msgspec.json.Decoder(Command).decode
+decode_reply = msgspec.json.Decoder(Reply).decode
+
+
+def send(stream: BinaryIO, message: Command | Reply) -> None:
+    """Writes one message at once, as one line."""
+    stream.write(_encoder.encode(message) + b"\n")
+    stream.flush()

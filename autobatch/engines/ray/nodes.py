@@ -1,0 +1,75 @@
+"""What runs on a node of a Ray cluster, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from msgspec.structs import replace
+
+from autobatch._version import __version__
+from autobatch.devices import host, nvml
+from autobatch.devices.host import usable_processors
+from autobatch.engines import messages
+from autobatch.engines.local import new_engine
+from autobatch.records.escaping import printable_output
+from autobatch.records.fleet import NodeReport
+from autobatch.records.limits import Limits
+
+_THREADS = "OMP_NUM_THREADS"
+
+
+def read_node() -> NodeReport:
+    """What this machine is, and the versions that it has. Imports no torch."""
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "none"
+    return NodeReport(
+        cpu=host.cpu_name(),
+        cpus=usable_processors(),
+        memory_bytes=host.read_memory().total_bytes,
+        gpus=tuple(one.name or "GPU" for one in nvml.read_all()),
+        autobatch=__version__,
+        torch=torch,
+    )
+
+
+def train_here(
+    recipe: messages.Recipe, limits: Limits, device: str | None, command: messages.Train
+) -> tuple[messages.Trained, float]:
+    """A short training in a fresh worker of this node, and the seconds that count for it.
+
+    Raises the user's errors where the workload can't be made here; how the training ends is its outcome.
+    """
+    train_as_without_ray()
+    engine, _ = new_engine(recipe, limits, device, print_here)
+    try:
+        engine.open()
+        # The first steps of a process pay for imports and for memory that later ones find there.
+        engine.train(replace(command, seconds=0.0))
+        begin = engine.busy_seconds
+        return engine.train(command), engine.busy_seconds - begin
+    finally:
+        engine.close()
+
+
+def train_as_without_ray() -> None:
+    """Takes back what Ray has set that changes a training or its imports.
+
+    Ray names a number of threads for each task: where that is all processors, torch's own choice is better,
+    and what a training without Ray would have. The folder that came along is the current one, which a worker
+    knows of; on PYTHONPATH, a `random.py` in it would take the place of Python's own.
+    """
+    if os.environ.get(_THREADS, "") == str(usable_processors()):
+        del os.environ[_THREADS]
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        one for one in paths if one and os.path.realpath(one) != os.path.realpath(os.getcwd())
+    )
+
+
+def print_here(line: str) -> None:
+    """To Ray's own log of this node."""
+    print(printable_output(line, colour=False), file=sys.stderr)

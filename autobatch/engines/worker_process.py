@@ -1,0 +1,334 @@
+"""The parent's end of a worker process: start it, talk to it with a time limit, end it for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from autobatch.devices import host
+from autobatch.engines import messages, process_tree
+from autobatch.records.errors import AutobatchError
+from autobatch.workload import compilation
+from autobatch.workload.keras import backend
+
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+# -P keeps the current folder out of the path, so that a user's `random.py` can't break the worker's imports.
+_BOOT = f"import sys; sys.path.append({_PACKAGE_PARENT!r}); from autobatch.worker.main import main; main()"
+# Set in every worker, so that a model file that calls autobatch while it is imported can be refused.
+IN_WORKER = "AUTOBATCH_WORKER"
+_POLL_SECONDS = 0.01
+_KILL_SECONDS = 5.0
+# How often it is asked whether another rank has failed.
+_STOPPED_SECONDS = 0.5
+# Compiling for one batch size may take as long as that many trials.
+COMPILE_TRIALS = 5
+# A worker imports torch before its first session, from a cold disk perhaps; nothing of the user's runs then.
+BOOT_TIMEOUT_SECONDS = 600.0
+
+
+class WorkerEndedError(Exception):
+    """There is no reply, and no session any more. `phase`: the last that it told, empty before the first."""
+
+    def __init__(self, message: str, phase: str) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class WorkerDiedError(WorkerEndedError):
+    """The session's process ended by itself. `status`: exit code, or the negative signal."""
+
+    def __init__(self, status: int, phase: str) -> None:
+        super().__init__(f"the worker ended with status {status}", phase)
+        self.status = status
+
+
+class WorkerHungError(WorkerEndedError):
+    """No reply in time; the session was killed."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__("the worker did not answer in time", phase)
+
+
+class WorkerTookTooMuchError(WorkerEndedError):
+    """The session held more memory than it may, where the system's own limit did not hold; it was killed."""
+
+    def __init__(self, resident_bytes: int, phase: str) -> None:
+        super().__init__(f"the worker held {resident_bytes:,} bytes", phase)
+        self.resident_bytes = resident_bytes
+
+
+class WorkerStoppedError(WorkerEndedError):
+    """The session was killed because another rank has failed, so that it would have waited in vain."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__("another rank has failed", phase)
+
+
+class WorkerProcess:
+    """One worker: a process that forks sessions, and the session that it has at present.
+
+    `compile_seconds`: what its sessions have spent in torch.compile, which no time limit but one of its own
+    counts.
+    """
+
+    def __init__(self, environment: Mapping[str, str], on_output: Callable[[str], None]) -> None:
+        self._on_output = on_output
+        self._replies: queue.Queue[messages.Reply | None] = queue.Queue()
+        self._session_pid: int | None = None
+        self._phase = ""
+        self.compile_seconds = 0.0
+        # When compiling began, and how much time the command had left then.
+        self._paused: tuple[float, float] | None = None
+        self.watch_bytes: int | None = None
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", IN_WORKER: "1", **environment},
+            start_new_session=True,
+        )
+        self._threads = [
+            threading.Thread(target=self._read_replies, daemon=True),
+            threading.Thread(target=self._read_output, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def has_session(self) -> bool:
+        return self._session_pid is not None
+
+    def ask(
+        self,
+        command: messages.Command,
+        timeout_seconds: float,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> messages.Reply:
+        """The reply to a command; the time for the first of a session counts from the session's beginning.
+
+        Raises WorkerDiedError, WorkerHungError, WorkerTookTooMuchError or, as soon as it has `stopped`,
+        WorkerStoppedError; the session is gone then, and the next Start gets a fresh one.
+        """
+        self._phase = ""
+        self._paused = None
+        try:
+            assert self._process.stdin is not None
+            messages.send(self._process.stdin, command)  # type: ignore[arg-type]
+        except (BrokenPipeError, OSError):
+            raise self._died() from None
+        begins = isinstance(command, (messages.Start, messages.ListDevices))
+        deadline = time.monotonic() + (BOOT_TIMEOUT_SECONDS if begins else timeout_seconds)
+        while True:
+            reply = self._next_reply(deadline, stopped)
+            if isinstance(reply, messages.Began):
+                self._session_pid = reply.pid
+                deadline = time.monotonic() + timeout_seconds
+            elif isinstance(reply, messages.Phase):
+                deadline = self._enter(reply.name, deadline, timeout_seconds)
+            elif isinstance(reply, messages.Exited):
+                self._session_pid = None
+                raise WorkerDiedError(reply.status, self._phase)
+            else:
+                return reply
+
+    def _enter(self, phase: str, deadline: float, timeout_seconds: float) -> float:
+        """The deadline once a phase has begun: compiling has one of its own, then the old one moves on."""
+        now = time.monotonic()
+        if phase == compilation.BEGINS:
+            self._paused = now, deadline - now
+            deadline = now + COMPILE_TRIALS * timeout_seconds
+        elif phase == compilation.ENDS and self._paused is not None:
+            began, left = self._paused
+            self._paused = None
+            self.compile_seconds += now - began
+            deadline = now + left
+        self._phase = phase
+        return deadline
+
+    def end_session(self) -> None:
+        """Kills the session with all that it started, and waits until it is gone."""
+        if self._session_pid is None:
+            return
+        _kill_tree(self._session_pid)
+        deadline = time.monotonic() + 10.0
+        while self._session_pid is not None:
+            try:
+                reply = self._replies.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                reply = None
+            if reply is None:
+                self.close()
+            elif isinstance(reply, messages.Exited):
+                self._session_pid = None
+        self.watch_bytes = None
+
+    def close(self) -> None:
+        """Ends the worker and everything that it started. Safe to call twice."""
+        self._session_pid = None
+        with interrupts_held():
+            self._close()
+
+    def _close(self) -> None:
+        if self.alive:
+            _kill_tree(self._process.pid)
+        self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        for thread, stream in zip(self._threads, (self._process.stdout, self._process.stderr), strict=True):
+            thread.join(timeout=1.0)
+            # A process that escaped may still hold the other end, and the reader with it.
+            if stream is not None and not thread.is_alive():
+                stream.close()
+
+    def _next_reply(self, deadline: float, stopped: Callable[[], bool]) -> messages.Reply:
+        asked = time.monotonic()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                reply = self._replies.get(timeout=_POLL_SECONDS)
+                if reply is None:
+                    raise self._died()
+                return reply
+            if time.monotonic() > deadline:
+                phase = self._phase
+                self._end_or_close()
+                raise WorkerHungError(phase)
+            if time.monotonic() > asked + _STOPPED_SECONDS:
+                asked = time.monotonic()
+                self._end_if(stopped())
+            self._watch_memory()
+
+    def _end_if(self, stopped: bool) -> None:
+        if stopped:
+            phase = self._phase
+            self._end_or_close()
+            raise WorkerStoppedError(phase)
+
+    def _end_or_close(self) -> None:
+        """Ends the session; before there is one, the worker."""
+        if self.has_session:
+            self.end_session()
+        else:
+            self.close()
+
+    def _watch_memory(self) -> None:
+        if self.watch_bytes is None or self._session_pid is None:
+            return
+        resident = host.process_status(self._session_pid).get("VmRSS", 0)
+        if resident > self.watch_bytes:
+            phase = self._phase
+            self.end_session()
+            raise WorkerTookTooMuchError(resident, phase)
+
+    def _died(self) -> WorkerDiedError:
+        """The whole worker is gone, not only its session."""
+        self.close()
+        return WorkerDiedError(self._process.returncode, self._phase)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _read_replies(self) -> None:
+        assert self._process.stdout is not None
+        for line in iter(self._process.stdout.readline, b""):
+            with contextlib.suppress(msgspec.MsgspecError):
+                self._replies.put(messages.decode_reply(line))
+        self._replies.put(None)
+
+    def _read_output(self) -> None:
+        assert self._process.stderr is not None
+        for line in iter(lambda: self._process.stderr.readline(1 << 16), b""):  # type: ignore[union-attr]
+            with contextlib.suppress(Exception):
+                self._on_output(line.decode(errors="replace").rstrip("\n"))
+
+
+def worker_environment(kind: str | None, *, contended: bool) -> dict[str, str]:
+    """Variables that have to be set before the worker imports torch."""
+    environment = backend.worker_environment()
+    if contended:
+        # Threads that spin while they wait take the processor from the ones that work.
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    if sys.platform == "darwin" and kind in (None, "mps"):
+        # Without both, MPS swaps instead of running out; lowering HIGH alone is an error.
+        environment["PYTORCH_MPS_HIGH_WATERMARK_RATIO"] = "1.0"
+        environment["PYTORCH_MPS_LOW_WATERMARK_RATIO"] = "0.9"
+    return environment | compilation.own_folder()
+
+
+def signal_name(status: int) -> str:
+    """`SIGKILL` for -9, `exit code 3` for 3."""
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def check_interpreter() -> None:
+    """Raises AutobatchError where this Python can't start another one."""
+    if not sys.executable:
+        raise AutobatchError(
+            "this Python does not know its own executable, so no worker process can be started",
+            code="no_interpreter",
+            hint="run `autobatch probe` from a shell instead",
+        )
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Lets Ctrl-C wait until the end of the block, so that none comes between a process and its end."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _kill_tree(pid: int) -> None:
+    """Kills a process, its group, and all its descendants, also those with a session of their own."""
+    keepers: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(pid)
+        deadline = time.monotonic() + _KILL_SECONDS
+        # On Linux a worker inherits the orphans of its sessions, so it goes last.
+        while time.monotonic() < deadline:
+            found = process_tree.living_descendants(root)
+            keepers = [one for one in found if process_tree.keeps_shared_memory(one)]
+            if len(found) == len(keepers):
+                break
+            _kill([one for one in found if one not in keepers])
+            time.sleep(0.002)
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+    _, still_there = psutil.wait_procs(keepers, timeout=process_tree.KEEPER_SECONDS)
+    _kill(still_there)
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for one in processes:
+        with contextlib.suppress(psutil.Error):
+            one.kill()

@@ -1,0 +1,1 @@
+"""Every kind of node of a cluster, measured once and compared."""

@@ -1,0 +1,1 @@
+"""What is measured when: the pipeline of a search and its stages."""

@@ -1,0 +1,160 @@
+"""Pure: what the trials of a climb mean in words, as errors or as doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autobatch.decision import search
+from autobatch.decision.memory_forecast import live_bytes
+from autobatch.engines import messages
+from autobatch.records.device import Device
+from autobatch.records.errors import AutobatchError, DeviceError, TargetError, UsageError
+from autobatch.records.formatting import format_bytes, format_duration
+from autobatch.records.limits import Limits
+from autobatch.records.trial import MemoryLine, Outcome, Trial
+
+
+def is_too_large(trial: Trial) -> bool:
+    """True for a failure that memory is the reason of."""
+    return trial.outcome is Outcome.OUT_OF_MEMORY
+
+
+def nothing_passed(
+    trials: Sequence[Trial], device: Device, predicted: Sequence[MemoryLine] = ()
+) -> AutobatchError:
+    """The error for a climb in which no size passed at all.
+
+    `predicted`: the bytes alive in a step, from a trace, as the highest of these lines; empty without one.
+    """
+    trial = trials[-1]
+    size = trial.batch_size
+    if trial.outcome is Outcome.TIMEOUT:
+        return UsageError(
+            f"batch size {size} did not finish in time on {device.label}",
+            code="trial_timeout",
+            facts=(trial.detail, f"in the {trial.phase} phase"),
+            hint="raise `--budget` or `--trial-timeout`",
+        )
+    if trial.outcome is Outcome.CRASHED:
+        return TargetError(
+            f"the worker process dies at batch size {size}",
+            code="worker_died",
+            facts=(trial.detail, f"in the {trial.phase} phase, twice"),
+            hint="run one training step of your own with this batch size",
+        )
+    facts = [trial.detail]
+    if device.limit_bytes is not None:
+        facts.append(f"training may take {format_bytes(device.limit_bytes)} ({device.limit_source})")
+    for holder in device.holders:
+        held = "memory" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
+        facts.append(f"{held} is held by pid {holder.pid} (`{holder.name}`)")
+    facts += _parts(predicted, size)
+    lower = "lower `--min-batch`, " if size > 1 else ""
+    free = "raise `--memory-limit`" if device.limit_source == "`--memory-limit`" else "free memory there"
+    return DeviceError(
+        f"batch size {size} does not fit on {device.label}",
+        code="nothing_fits",
+        facts=tuple(facts),
+        hint=f"{lower}{free}, or use {_remedy(predicted, device.limit_bytes)}",
+    )
+
+
+def _parts(predicted: Sequence[MemoryLine], size: int) -> list[str]:
+    """What a step keeps at any size, and what grows with it: activation checkpointing saves the latter."""
+    if not predicted:
+        return []
+    fixed = _fixed_bytes(predicted)
+    grown = max(0.0, live_bytes(predicted, size) - fixed)
+    return [
+        f"predicted by a trace: {format_bytes(fixed)} of parameters, gradients and optimizer state, "
+        f"{format_bytes(int(grown))} of activations at batch size {size}"
+    ]
+
+
+def _remedy(predicted: Sequence[MemoryLine], limit_bytes: int | None) -> str:
+    """What may help a step that is too large for the device."""
+    if predicted and limit_bytes is not None and _fixed_bytes(predicted) >= limit_bytes:
+        return "a smaller model: activation checkpointing can't help, since it saves activations only"
+    return "activation checkpointing (`torch.utils.checkpoint`) or a smaller model"
+
+
+def _fixed_bytes(predicted: Sequence[MemoryLine]) -> int:
+    return max(0, int(max(line.fixed_bytes for line in predicted)))
+
+
+def uncounted(compile_seconds: float) -> tuple[str, ...]:
+    """What took time beside the budget."""
+    if compile_seconds < 1:
+        return ()
+    return (f"compiling took {format_duration(compile_seconds)} beside the budget by the end of the search",)
+
+
+def nothing_to_try(limits: Limits, cap: int, reason: str, dataset_size: int | None) -> UsageError:
+    """The error for limits that leave no size between the smallest and the largest."""
+    return UsageError(
+        f"no batch size can be tried: the smallest is {limits.smallest}, the largest {cap}",
+        code="bad_limit",
+        facts=(f"the largest is set by: {reason}", f"samples in the data set: {dataset_size}"),
+        hint="lower `--min-batch` or `--multiple-of`",
+    )
+
+
+def no_optimizer_step(tried: messages.Tried) -> TargetError:
+    """The error for a loop that does not train: its memory and its time would mean nothing."""
+    return TargetError(
+        "the training step does not step its optimizer",
+        code="no_optimizer_step",
+        facts=(f"{tried.steps} training steps made {tried.optimizer_steps} optimizer steps",),
+        hint="call `optimizer.step()` of the optimizer that the step is given, once a batch",
+    )
+
+
+def not_finite(size: int) -> TargetError:
+    """The error for a loss that is NaN or infinite from the start."""
+    return TargetError(
+        "the loss is not a finite number from the first steps on",
+        code="loss_not_finite",
+        facts=(f"batch size {size}, with the optimizer and learning rate of the target",),
+        hint="check the inputs for NaN, and the learning rate",
+    )
+
+
+def floor_and_holes(trials: Sequence[Trial]) -> list[str]:
+    """The sizes that fail though memory is not the reason: below all that pass, and between them."""
+    last = search.latest(trials)
+    passed = sorted(size for size, trial in last.items() if trial.ok)
+    errors = sorted(size for size, trial in last.items() if trial.outcome is Outcome.FAILED)
+    below = [size for size in errors if size < passed[0]]
+    between = [size for size in errors if passed[0] < size < passed[-1]]
+    told = []
+    if below:
+        told.append(
+            f"batch sizes below {passed[0]:,} can't be trained ({last[below[-1]].detail}): "
+            "leave out a last batch as small as that"
+        )
+    told += [
+        f"batch size {size:,} can't be trained, though smaller and larger ones can: {last[size].detail}"
+        for size in between
+    ]
+    return told
+
+
+def doubts(trials: Sequence[Trial], device: Device) -> tuple[str, ...]:
+    """What a reader should know before trusting the figures."""
+    passed = [trial for trial in trials if trial.ok]
+    found = list(device.notes)
+    found += floor_and_holes(trials)
+    undecided = sorted({t.batch_size for t in passed if t.gain is not None and not t.gain.decided})
+    if undecided:
+        sizes = ", ".join(f"{size:,}" for size in undecided)
+        found.append(
+            f"whether batch size {sizes} is quicker stayed within the noise; on a quiet machine it would show"
+        )
+    crashed = sorted(
+        {t.batch_size for t in trials if t.outcome is Outcome.CRASHED} & {t.batch_size for t in passed}
+    )
+    if crashed:
+        found.append(
+            f"the worker died once at batch size {', '.join(map(str, crashed))}, and passed when tried again"
+        )
+    return tuple(found)

@@ -1,0 +1,25 @@
+"""Answers in the cache, as a listing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autobatch.records.recommendation import Recommendation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """An answer in the cache, and the size of its file."""
+
+    path: str
+    size_bytes: int
+    answer: Recommendation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheListing:
+    """What lies in the cache, the newest first; `damaged` says of files why they are ignored."""
+
+    folder: str
+    entries: tuple[CacheEntry, ...]
+    damaged: tuple[str, ...] = ()

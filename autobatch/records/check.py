@@ -1,0 +1,102 @@
+"""The generalization check: short trainings, evaluations, vetoes and what they amount to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autobatch.records.trial import Outcome
+
+
+class CheckStatus(StrEnum):
+    """How far the generalization check went.
+
+    `passed` and `vetoed`: short trainings ran, and no size or some size trained worse than the present one.
+    `noise_only`: the answer comes from the gradient's noise scale alone. `not_run`: nothing was found.
+    """
+
+    PASSED = "passed"
+    VETOED = "vetoed"
+    NOISE_ONLY = "noise_only"
+    NOT_RUN = "not_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The loss on the samples held out, after `steps` training steps that took `seconds`.
+
+    `losses`: the mean loss of each part of them; the parts are of equal size, and the same in every training.
+    """
+
+    steps: int
+    seconds: float
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """A short training of the check, from the same first weights and samples as the others.
+
+    Every learning rate of the user's was multiplied by `learning_rate_factor`. A failure is data: an
+    outcome and a detail.
+    """
+
+    batch_size: int
+    learning_rate_factor: float
+    outcome: Outcome
+    steps: int
+    seconds: float
+    evaluations: tuple[Evaluation, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Veto:
+    """A size that trained worse than the present one, with half its learning rate too, or not at all."""
+
+    batch_size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A size with its expected time to the same loss, in units of that at the recommended size.
+
+    `accumulation_steps` above 1: the same with gradients accumulated. Of a short training, where there was
+    one: the last `loss` on the samples held out, and what it took to the check's `matched_loss`.
+    """
+
+    batch_size: int
+    relative_time: float
+    accumulation_steps: int = 1
+    learning_rate_factor: float | None = None
+    loss: float | None = None
+    steps: int | None = None
+    steps_to_loss: float | None = None
+    seconds_to_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The generalization check: what a larger batch costs in statistical efficiency.
+
+    `detail` says what was done, or why not. `noise_scale` (the last one measured) and `critical_batch_size`
+    are in samples of an optimizer step, over all ranks; all other sizes are those of one rank. `interval` is
+    the critical batch size's, at 90%, its upper end None where it is open; `log_sd` is the standard deviation
+    of its logarithm; the trainings have their say in all three. All are None where nothing was found.
+    `batch_size` is what the trainings are judged against: the present size, or what stands for it where that
+    is unknown or does not fit. `held_out` says which samples the trainings were judged on.
+    """
+
+    status: CheckStatus
+    detail: str = ""
+    batch_size: int | None = None
+    noise_scale: float | None = None
+    critical_batch_size: float | None = None
+    interval: tuple[float, float | None] | None = None
+    log_sd: float | None = None
+    held_out: str = ""
+    trainings: tuple[Training, ...] = ()
+    matched_loss: float | None = None
+    candidates: tuple[Candidate, ...] = ()
+    vetoed: tuple[Veto, ...] = ()

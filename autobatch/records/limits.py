@@ -1,0 +1,96 @@
+"""Limits of a search: what it may use, and what the recommended size is to be best at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isfinite
+
+from autobatch.records.errors import UsageError
+
+
+class Objective(StrEnum):
+    """What the recommended batch size is best at."""
+
+    TIME = "time"
+    THROUGHPUT = "throughput"
+    MEMORY = "memory"
+
+
+class Precision(StrEnum):
+    """The arithmetic of a training step. `bf16` and `fp16`: autocast, with weights kept in their own type;
+    `fp16` scales its gradients, so that small ones are not lost.
+    """
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a search may do and what it is for.
+
+    `memory_bytes`: on CPU what training may take on top of the worker after imports and data set
+    loading; elsewhere what the device's allocator may hold. None takes what is available. Of either, the
+    share `memory_fraction` is used: the rest is the margin of a training that goes on for long.
+    `budget_seconds`: wall time of the measurements, start-up of the worker excepted.
+    `global_batch`: samples per optimizer step over all accumulation steps and ranks.
+    `ceiling`: climb past a throughput plateau, to the largest size that fits. `sizes_per_rank`: after the
+    common answer, sizes of their own for ranks of unequal speed.
+
+    Raises UsageError for a value that can't be meant.
+    """
+
+    memory_bytes: int | None = None
+    memory_fraction: float = 1.0
+    min_batch: int = 1
+    max_batch: int | None = None
+    multiple_of: int = 1
+    global_batch: int | None = None
+    budget_seconds: float = 60.0
+    trial_timeout_seconds: float = 120.0
+    objective: Objective = Objective.TIME
+    ceiling: bool = False
+    check: bool = True
+    sizes_per_rank: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("memory_bytes", "min_batch", "max_batch", "multiple_of", "global_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"`{name}` must be at least 1, not {value}", code="bad_limit")
+        if not 0 < self.memory_fraction <= 1:
+            raise UsageError(
+                f"`memory_fraction` must be above 0 and at most 1, not {self.memory_fraction}",
+                code="bad_limit",
+            )
+        for name in ("budget_seconds", "trial_timeout_seconds"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                raise UsageError(
+                    f"`{name}` must be a positive number of seconds, not {value}", code="bad_limit"
+                )
+        if self.objective not in tuple(Objective):
+            known = ", ".join(f"`{one}`" for one in Objective)
+            raise UsageError(f"`objective` must be one of {known}, not `{self.objective}`", code="bad_limit")
+        for name in ("max_batch", "global_batch"):
+            value = getattr(self, name)
+            if value is not None and value < self.smallest:
+                raise UsageError(
+                    f"`{name}` {value} is below the smallest batch size that may be tried, {self.smallest}",
+                    code="bad_limit",
+                    facts=(f"`min_batch` is {self.min_batch}, `multiple_of` is {self.multiple_of}",),
+                    hint=f"raise `{name}`, or lower `min_batch` or `multiple_of`",
+                )
+
+    @property
+    def smallest(self) -> int:
+        """The smallest batch size that may be tried: min_batch rounded up to a multiple."""
+        return -(-self.min_batch // self.multiple_of) * self.multiple_of
+
+    @property
+    def asks_for_size(self) -> bool:
+        """True where what was asked for settles the size, so that no training has to choose it."""
+        return self.objective is not Objective.TIME or self.global_batch is not None

@@ -1,0 +1,156 @@
+"""The recommendation: one batch size with the records it was decided from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from autobatch.records.check import Check
+from autobatch.records.device import Device
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Ceiling, Communication, Loader, SizesPerRank, Trial
+from autobatch.records.workload import StepCount, Workload
+
+
+class AnswerLimit(StrEnum):
+    """What keeps the answer from being larger.
+
+    `generalization`: a larger size needs more samples than its throughput makes up for. `veto`: it trained
+    worse.
+    """
+
+    MEMORY = "memory"
+    THROUGHPUT = "throughput"
+    GENERALIZATION = "generalization"
+    VETO = "veto"
+    DATASET = "dataset"
+    OPTIONS = "options"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCount:
+    """Predicted, not measured: a number of devices with its best batch size of each.
+
+    `relative_time`: to the same loss, in units of that with the ranks that were measured.
+    """
+
+    devices: int
+    batch_size: int
+    global_batch_size: int
+    relative_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Predicted time to the same loss over the number of devices, ascending.
+
+    `useful_devices`: beyond these another one makes it longer; None where none of the numbers that were
+    looked at does.
+    """
+
+    counts: tuple[DeviceCount, ...]
+    useful_devices: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where and when it was measured. `started_at` is ISO 8601, UTC."""
+
+    autobatch: str
+    python: str
+    torch: str
+    platform: str
+    cpu: str
+    started_at: str
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Expected time to the same loss at `batch_size` over that at the recommended size.
+
+    `low` and `high`: its least and largest over the interval of the critical batch size. `epochs_ratio`: the
+    epochs that the recommended size takes for that loss, over those at `batch_size`.
+    """
+
+    batch_size: int
+    relative_time: float
+    low: float
+    high: float
+    epochs_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Seconds of a step as a law of the batch size B: fixed_seconds + sample_seconds x B.
+
+    `relative_error`: how far the measured sizes are from it, as a root mean square.
+    """
+
+    fixed_seconds: float
+    sample_seconds: float
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """One tuned batch size with its reasons and its doubts.
+
+    `batch_size` is what the DataLoader gets on one device, always a size that was measured;
+    batch_size x accumulation_steps x world_size = global_batch_size. `learning_rate` belongs to the
+    global batch; `learning_rate_factor` is what it multiplies the present one by, for all parameter
+    groups; both are None where no check has found one. `present` and `runner_up` compare the answer with the
+    user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
+    worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
+    was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
+    `tokens_per_second` (of one rank) is there for sequences, `loader` where loading takes a share of the
+    step. `communication` and `scaling` are there with several ranks, `sizes_per_rank` where they were asked
+    for. `cached`: nothing was measured now; it is the answer of `environment.started_at`, from the cache.
+    """
+
+    batch_size: int
+    accumulation_steps: int
+    world_size: int
+    global_batch_size: int
+    learning_rate: float | None
+    learning_rate_factor: float | None = None
+    ceiling: Ceiling
+    trials: tuple[Trial, ...]
+    check: Check | None
+    why: str
+    warnings: tuple[str, ...]
+    present: Comparison | None = None
+    runner_up: Comparison | None = None
+    regret_bound: float | None = None
+    limited_by: AnswerLimit | None = None
+    step_time: StepTime | None = None
+    tokens_per_second: float | None = None
+    schedule: tuple[StepCount, ...] = ()
+    loader: Loader | None = None
+    communication: Communication | None = None
+    scaling: Scaling | None = None
+    sizes_per_rank: SizesPerRank | None = None
+    workload: Workload
+    device: Device
+    limits: Limits = field(default_factory=Limits)
+    environment: Environment | None = None
+    cached: bool = False
+
+    @property
+    def chosen(self) -> Trial:
+        """The trial of the recommended batch size."""
+        return next(t for t in reversed(self.trials) if t.ok and t.batch_size == self.batch_size)
+
+    def _repr_html_(self) -> str | None:
+        """What notebooks show, by a renderer from above, as records know of no reports; None without one."""
+        return None if _notebook_renderer is None else _notebook_renderer(self)
+
+
+_notebook_renderer: Callable[[Recommendation], str] | None = None
+
+
+def render_in_notebooks_by(renderer: Callable[[Recommendation], str]) -> None:
+    """From now on a notebook shows an answer as the HTML that `renderer` makes of it."""
+    global _notebook_renderer
+    _notebook_renderer = renderer

@@ -1,0 +1,82 @@
+"""What is trained: model, data, loss, optimizer and the current settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autobatch.records.limits import Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decay:
+    """What an optimizer keeps of its past at each step: `momentum`, or Adam's `beta2`; 0 to 1."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCount:
+    """A part of a training that is counted in steps, such as `warmup_steps`."""
+
+    name: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceLengths:
+    """Tokens in a sample, over the samples that were scanned."""
+
+    mean: float
+    median: float
+    longest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSizes:
+    """Tensor elements in a sample, over the samples that were `scanned`.
+
+    `tokens` is there where the input of each sample is a sequence of tokens.
+    """
+
+    scanned: int
+    smallest: int
+    median: float
+    largest: int
+    tokens: SequenceLengths | None = None
+
+    @property
+    def vary(self) -> bool:
+        """True where the samples are not of one size, so that memory was measured on the largest."""
+        return self.largest > self.smallest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What is trained, as it was found. `inferred` lists what autobatch filled in by itself.
+
+    `synthetic` is True where the samples are random numbers of a given shape: then memory and speed
+    are measured, and nothing can be said about learning. `batch_size` is the user's present one, `epochs`
+    how many they train for, `schedule` what of their training is counted in steps. `learning_rate` is
+    None where parameter groups differ in it. `sizes` is None where no sample was looked at, `workers` (of
+    the DataLoader) where none was given: then torch's default of 0 is meant. `precision` is None for a `step`
+    of the user's own, which has its own.
+    """
+
+    target: str
+    model: str
+    parameters: int
+    loss: str
+    optimizer: str
+    learning_rate: float | None = None
+    decays: tuple[Decay, ...] = ()
+    dataset: str = ""
+    dataset_size: int | None = None
+    batch_size: int | None = None
+    epochs: float | None = None
+    schedule: tuple[StepCount, ...] = ()
+    synthetic: bool = False
+    sizes: SampleSizes | None = None
+    workers: int | None = None
+    precision: Precision | None = Precision.FP32
+    inferred: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Reports for a browser and for notebooks, as strings."""

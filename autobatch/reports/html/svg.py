@@ -1,0 +1,238 @@
+"""The parts of a chart: axes, and what is drawn between them, as SVG. Knows nothing of batch sizes.
+
+A chart is 400 by 264 units, so that its letters stay readable on a telephone's 343 pixels. Colours come from
+the page's style sheet; without one, lines and letters take the text's own colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log2, log10
+
+from autobatch.reports.html.markup import Markup, element
+
+WIDTH, HEIGHT = 400, 264
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 384, 30, 220
+# The widest letter of a figure, with the larger ones that a telephone gets.
+_LETTER = 8.2
+_MOST_TICKS = 6
+# The ratio of two values above which an axis by powers says nothing.
+_MOST_POWERS = 1e30
+
+Tick = tuple[float, str]
+Write = Callable[[float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """From `low` to `high`, with ticks and what they count; with `powers` equal ratios are equally long."""
+
+    low: float
+    high: float
+    ticks: tuple[Tick, ...]
+    label: str
+    powers: bool = False
+
+    def share(self, value: float) -> float:
+        """Where `value` lies, from 0 at `low` to 1 at `high`; values outside lie at the end."""
+        value = min(max(value, self.low), self.high)
+        if self.powers:
+            return log2(value / self.low) / log2(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Two axes: where a pair of values lies in the picture."""
+
+    x: Axis
+    y: Axis
+
+    def across(self, value: float) -> float:
+        return _LEFT + self.x.share(value) * (_RIGHT - _LEFT)
+
+    def down(self, value: float) -> float:
+        return _BOTTOM - self.y.share(value) * (_BOTTOM - _TOP)
+
+
+def doubling_axis(values: Sequence[float], label: str) -> Axis:
+    """An axis on which each doubling is equally long, with as many powers of two on it as there is room."""
+    low, high = min(values) / 2**0.4, max(values) * 2**0.4
+    powers = range(ceil(log2(low)), floor(log2(high)) + 1)
+    widest = max((len(_short(2.0**power)) for power in powers), default=1)
+    room = max(2, int((_RIGHT - _LEFT) / (widest * _LETTER + 10)))
+    stride = -(-len(powers) // room)
+    ticks = [2.0**power for power in powers[::stride]] if stride else []
+    if len(ticks) < 2:
+        ticks = sorted({min(values), max(values)})
+    return Axis(low, high, tuple((value, _short(value)) for value in ticks), label, powers=True)
+
+
+def amount_axis(top: float, label: str, write: Write, *, base: int = 10) -> Axis:
+    """An axis from nothing to a little above `top`; `base` 1024 puts the ticks at round numbers of bytes."""
+    high = top * 1.08 if top > 1e-15 else 1.0
+    step = _round_step(high / 4, base)
+    ticks = tuple((step * number, write(step * number)) for number in range(int(high / step) + 1))
+    return Axis(0.0, high, ticks, label)
+
+
+def range_axis(values: Sequence[float], label: str, write: Write) -> Axis:
+    """An axis that just holds the values: by powers where all are above zero, else in proportion."""
+    low, high = min(values), max(values)
+    powers = low > 0 and high / low < _MOST_POWERS
+    if powers:
+        low, high = low / 1.08, high * 1.08
+        ticks = _power_ticks(low, high)
+        if len(ticks) >= 3:
+            return Axis(low, high, tuple((value, write(value)) for value in ticks), label, powers=True)
+    else:
+        margin = (high - low) * 0.05 or 1.0
+        low, high = low - margin, high + margin
+    step = _round_step((high - low) / 4, 10)
+    first = ceil(low / step)
+    ticks = [number * step for number in range(first, first + _MOST_TICKS + 2) if number * step <= high]
+    return Axis(low, high, tuple((value, write(value)) for value in ticks), label, powers)
+
+
+def _power_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, 20 ... between the two; where these are too many, powers of ten only, or of a thousand."""
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    for steps, stride in (((1, 2, 5), 1), ((1,), 1), ((1,), 3), ((1,), 9)):
+        found = [step * 10.0**decade for decade in decades[::stride] for step in steps]
+        found = [value for value in found if low <= value <= high]
+        if len(found) <= _MOST_TICKS:
+            break
+    return found
+
+
+def _round_step(rough: float, base: int) -> float:
+    """The next of 1, 2, 5, 10, 20 ... from `rough` on, in units of a power of `base`."""
+    unit = float(base) ** floor(log2(rough) / log2(base))
+    steps = (1, 2, 5, 10) if base == 10 else (1, 2, 5, 10, 25, 50, 100, 250, 500, 1024)
+    return next((step * unit for step in steps if step * unit >= rough * 0.999), steps[-1] * unit)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value < 1e6 else f"{value:.0e}"
+
+
+def picture(alternative: str, frame: Frame, *parts: Markup) -> Markup:
+    """The chart: its axes and their labels, then `parts`; `alternative` says in words what it shows."""
+    return element(
+        "svg",
+        _axes(frame),
+        *parts,
+        class_="chart",
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=alternative,
+        font_size=11,
+        fill="currentColor",
+    )
+
+
+def _axes(frame: Frame) -> Markup:
+    parts = []
+    for value, text in frame.y.ticks:
+        y = frame.down(value)
+        parts.append(_line(_LEFT, y, _RIGHT, y, "grid"))
+        parts.append(_text(_LEFT - 8, y + 4, text, "tick", "end"))
+    for value, text in frame.x.ticks:
+        x = frame.across(value)
+        parts.append(_line(x, _BOTTOM, x, _BOTTOM + 4, "axis"))
+        parts.append(_text(x, _BOTTOM + 18, text, "tick", "middle"))
+    parts.append(_line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis"))
+    parts.append(_text(4, 14, frame.y.label, "label", "start"))
+    parts.append(_text((_LEFT + _RIGHT) / 2, _BOTTOM + 38, frame.x.label, "label", "middle"))
+    return element("g", *parts, class_="axes")
+
+
+def curve(frame: Frame, points: Iterable[tuple[float, float]], class_: str, title: str = "") -> Markup:
+    """A line through the points."""
+    drawn = " ".join(f"{frame.across(x):.1f},{frame.down(y):.1f}" for x, y in points)
+    tip = element("title", title) if title else None
+    return element("polyline", tip, points=drawn, class_=class_, fill="none", stroke="currentColor")
+
+
+def interval(frame: Frame, x: float, low: float, high: float) -> Markup:
+    """An upright line over what a value may be."""
+    return _line(frame.across(x), frame.down(low), frame.across(x), frame.down(high), "interval")
+
+
+def dot(frame: Frame, x: float, y: float, title: str, class_: str, radius: float = 3.2) -> Markup:
+    """A point that tells its figures when it is pointed at."""
+    return element(
+        "circle",
+        element("title", title),
+        cx=frame.across(x),
+        cy=frame.down(y),
+        r=radius,
+        class_=class_,
+    )
+
+
+def cross(frame: Frame, x: float, title: str, y: float | None = None) -> Markup:
+    """A cross for what went wrong; at the upper end where there is no value."""
+    across, down = frame.across(x), _TOP + 5 if y is None else frame.down(y)
+    arms = f"M{across - 4:.1f} {down - 4:.1f}l8 8m0 -8l-8 8"
+    return element(
+        "path", element("title", title), d=arms, class_="cross", fill="none", stroke="currentColor"
+    )
+
+
+def note(frame: Frame, x: float, y: float, text: str, class_: str, *, below: bool = False) -> Markup:
+    """A word at a point, above or below it, kept inside the picture."""
+    across = frame.across(x)
+    down = frame.down(y) + 19 if below else frame.down(y) - 11
+    half = len(text) * _LETTER / 2
+    across = min(max(across, _LEFT + half), _RIGHT + 10 - half)
+    return _text(across, min(max(down, _TOP - 4), _BOTTOM - 5), text, class_, "middle")
+
+
+def level(frame: Frame, y: float, text: str) -> Markup:
+    """A horizontal rule with its meaning written on it."""
+    down = frame.down(y)
+    return element(
+        "g",
+        _line(_LEFT, down, _RIGHT, down, "rule"),
+        _text(_LEFT + 6, down - 5, text, "remark", "start"),
+    )
+
+
+def upright(frame: Frame, x: float, text: str) -> Markup:
+    """An upright rule with its meaning above it."""
+    across = frame.across(x)
+    half = len(text) * _LETTER / 2
+    return element(
+        "g",
+        _line(across, _TOP - 2, across, _BOTTOM, "rule"),
+        _text(min(across, _RIGHT + 10 - half), _TOP - 8, text, "remark", "middle"),
+    )
+
+
+def remark(text: str) -> Markup:
+    """A remark in the upper left corner of the chart."""
+    return _text(_LEFT + 6, _TOP + 8, text, "remark", "start")
+
+
+def sample(class_: str) -> Markup:
+    """A piece of a line for a legend."""
+    return element(
+        "svg",
+        element("path", d="M1 6h22", class_=class_, fill="none", stroke="currentColor"),
+        class_="sample",
+        viewBox="0 0 24 12",
+        width=24,
+        height=12,
+        aria_hidden="true",
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    places = {"x1": float(x1), "y1": float(y1), "x2": float(x2), "y2": float(y2)}
+    return element("line", class_=class_, stroke="currentColor", **places)
+
+
+def _text(x: float, y: float, text: str, class_: str, anchor: str) -> Markup:
+    return element("text", text, x=float(x), y=float(y), class_=class_, text_anchor=anchor)

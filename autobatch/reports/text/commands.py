@@ -1,0 +1,59 @@
+"""The commands that a report suggests: what would tell most beyond its answer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from autobatch.records.limits import Limits, Precision
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.trial import LimitedBy
+
+# What a shell can be given as a target, such as `model.py` or `pkg.model:net`; objects given to `find`
+# have no such name.
+_COMMAND_TARGET = re.compile(r"[\w./\\][\w./\\:~+-]*(\.py|[.:]\w+)", re.ASCII)
+_DEFAULTS = Limits()
+
+
+def next_commands(recommendation: Recommendation) -> tuple[str, ...]:
+    """The command that would tell most beyond this answer; none where it can't be written in full."""
+    limits, command = recommendation.limits, probe_command(recommendation)
+    if not command:
+        return ()
+    by = recommendation.ceiling.limited_by
+    if by is LimitedBy.BUDGET:
+        return (f"{command} --budget {2 * limits.budget_seconds:.0f}s",)
+    if by is LimitedBy.PLATEAU:
+        return (f"{command} --ceiling",)
+    return (f"{command} --save result.json",)
+
+
+def probe_command(recommendation: Recommendation) -> str:
+    """The command that looks for this answer again; empty where it can't be written in full."""
+    target = recommendation.workload.target
+    # Random inputs were described by options that the records don't keep.
+    if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
+        return ""
+    ranks = recommendation.world_size
+    start = "" if ranks == 1 else f"torchrun --nproc-per-node {ranks} -m "
+    return start + (
+        f"autobatch probe {shlex.quote(target)}{_precision(recommendation)}{_options(recommendation.limits)}"
+    )
+
+
+def _precision(recommendation: Recommendation) -> str:
+    # Also where the target says so by itself: what was measured is what the next search measures.
+    precision = recommendation.workload.precision
+    return "" if precision in (None, Precision.FP32) else f" --precision {precision}"
+
+
+def _options(limits: Limits) -> str:
+    """The options of this search that the next one needs as well."""
+    text = "" if limits.memory_bytes is None else f" --memory-limit {limits.memory_bytes}"
+    if limits.memory_bytes is not None and limits.memory_bytes % 2**20 == 0:
+        text = f" --memory-limit {limits.memory_bytes // 2**20}MiB"
+    for name in ("min_batch", "max_batch", "multiple_of", "global_batch", "objective"):
+        value = getattr(limits, name)
+        if value != getattr(_DEFAULTS, name):
+            text += f" --{name.replace('_', '-')} {value}"
+    return f"{text} --ceiling" if limits.ceiling else text

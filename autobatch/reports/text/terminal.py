@@ -1,0 +1,198 @@
+"""The report for a terminal: header, table, answer, errors and devices as text of a given width.
+
+Every function returns text without a newline at its end. Without colour it says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autobatch._version import __version__
+from autobatch.records.device import Device
+from autobatch.records.errors import AutobatchError
+from autobatch.records.escaping import printable
+from autobatch.records.formatting import format_bytes, format_percent
+from autobatch.records.limits import Precision
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.trial import Trial
+from autobatch.records.workload import Workload
+from autobatch.reports.text import answer, table
+from autobatch.reports.text.commands import next_commands
+from autobatch.reports.text.lines import (
+    Line,
+    cells,
+    clean,
+    counted,
+    hang,
+    join,
+    paint,
+    shorten,
+    wrap,
+)
+
+_NAME_CELLS = 44
+
+
+def render(
+    recommendation: Recommendation,
+    *,
+    width: int = 80,
+    colour: bool = False,
+    next_steps: Sequence[str] | None = None,
+) -> str:
+    """The whole report: header, table, answer.
+
+    `next_steps`: commands to suggest; None takes those of `next_commands`.
+    """
+    width = max(width, 40)
+    version = recommendation.environment.autobatch if recommendation.environment else __version__
+    plan = table.layout(recommendation.workload, width)
+    lines = [
+        *_header(recommendation.device, recommendation.workload, recommendation.world_size, version, width),
+        (),
+        table.titles(plan),
+        *table.rows(recommendation, plan),
+        (),
+        *answer.lines(recommendation, width),
+        *_next(next_commands(recommendation) if next_steps is None else next_steps, width),
+    ]
+    return paint(lines, colour=colour)
+
+
+def header(
+    device: Device,
+    workload: Workload,
+    *,
+    ranks: int = 1,
+    version: str = __version__,
+    width: int = 80,
+    colour: bool = False,
+) -> str:
+    """What measures and what is measured: version, device, memory; model, data set, loss, optimizer."""
+    return paint(_header(device, workload, ranks, version, max(width, 40)), colour=colour)
+
+
+def column_titles(workload: Workload, *, width: int = 80, colour: bool = False) -> str:
+    """The titles above the rows of this workload."""
+    return paint([table.titles(table.layout(workload, width))], colour=colour)
+
+
+def row(
+    trial: Trial,
+    workload: Workload,
+    *,
+    best: float | None = None,
+    chosen: bool = False,
+    width: int = 80,
+    colour: bool = False,
+) -> str:
+    """One trial as the final table shows it; a failed one may take up to three lines.
+
+    `best`: the samples per second of a full bar; None draws no bar, for rows printed as they come.
+    """
+    mark = table.USE if chosen else ""
+    return paint(table.trial_row(trial, table.layout(workload, width), best=best, mark=mark), colour=colour)
+
+
+def render_error(error: AutobatchError, *, width: int = 80, colour: bool = False) -> str:
+    """The message, its facts below it, and after a blank line the hint."""
+    lines = hang("error: ", clean(error.message), width, style="bold", label_style="bold red", chop=False)
+    for fact in error.facts:
+        for part in fact.splitlines() or [""]:
+            # Indents within a fact are kept: a traceback or a piece of code is read by them.
+            indent = " " * (7 + min(len(part) - len(part.lstrip(" ")), width // 4))
+            lines += hang(indent, printable(part.strip()), width, chop=False)
+    if error.hint:
+        lines += [(), *hang("hint: ", clean(error.hint), width, label_style="bold cyan", chop=False)]
+    return paint(lines, colour=colour)
+
+
+def render_devices(devices: Sequence[Device], *, width: int = 80, colour: bool = False) -> str:
+    """Each device with its memory, what limits it and who holds some of it."""
+    if not devices:
+        return "no device was found"
+    indent = max(cells(shorten(_label(device), _NAME_CELLS)) for device in devices) + 2
+    lines: list[Line] = []
+    for device in devices:
+        label = shorten(_label(device), _NAME_CELLS)
+        label += " " * (indent - cells(label))
+        lines += hang(
+            label, shorten(clean(device.name), width - indent), width, style="bold", label_style="cyan"
+        )
+        for fact in _device_facts(device):
+            lines += hang(" " * indent, fact, width)
+    return paint(lines, colour=colour)
+
+
+def _header(device: Device, workload: Workload, ranks: int, version: str, width: int) -> list[Line]:
+    parts = [f"autobatch {clean(version)}", f"{shorten(clean(device.name), _NAME_CELLS)} ({_label(device)})"]
+    if device.threads is not None:
+        parts.append(counted(device.threads, "thread"))
+    parts += [counted(ranks, "rank")] if ranks > 1 else []
+    parts += [memory_text(device)] if memory_text(device) else []
+    if device.limit_bytes is not None:
+        source = f" ({clean(device.limit_source)})" if device.limit_source else ""
+        parts.append(f"limit {format_bytes(device.limit_bytes)}{source}")
+    lines = join(parts, width, first_style="bold")
+    lines += join(workload_facts(workload), width, style="dim", first_style="dim")
+    for guess in workload.inferred:
+        lines += hang("inferred: ", clean(guess), width, style="dim", label_style="dim")
+    return lines
+
+
+def workload_facts(workload: Workload) -> list[str]:
+    """Short words for model, data set, loss, optimizer and precision."""
+    parameters = counted(workload.parameters, "parameter")
+    facts = [f"{shorten(clean(workload.model), _NAME_CELLS)}, {parameters}"]
+    samples = "" if workload.dataset_size is None else counted(workload.dataset_size, "sample")
+    if workload.synthetic:
+        facts.append("random inputs")
+    elif workload.dataset:
+        name = shorten(clean(workload.dataset), _NAME_CELLS)
+        facts.append(f"{name}, {samples}" if samples else name)
+    elif samples:
+        facts.append(samples)
+    facts += [shorten(clean(name), _NAME_CELLS) for name in (workload.loss, workload.optimizer) if name]
+    if workload.precision not in (None, Precision.FP32):
+        facts.append(f"{workload.precision} autocast")
+    return facts
+
+
+def _next(commands: Sequence[str], width: int) -> list[Line]:
+    lines: list[Line] = []
+    for command in commands:
+        # Backslashes where it is broken, so that what is copied is still one command.
+        *parts, last = wrap(printable(command), width - 9)
+        whole = [*(f"{part} \\" for part in parts), last]
+        labels = ["next   ", *[" " * 7] * len(parts)]
+        lines += [((label, "bold"), (part, "cyan")) for label, part in zip(labels, whole, strict=True)]
+    return lines
+
+
+def _device_facts(device: Device) -> list[str]:
+    limit = "no limit set" if device.limit_bytes is None else f"limit {format_bytes(device.limit_bytes)}"
+    source = f": {clean(device.limit_source)}" if device.limit_source else ""
+    facts = [memory_text(device) or "memory unknown"]
+    if device.threads is not None:
+        facts.insert(0, counted(device.threads, "thread"))
+    if device.utilisation is not None:
+        facts.append(f"{format_percent(device.utilisation)} busy")
+    if device.driver:
+        facts.append(f"driver {clean(device.driver)}")
+    lines = [" · ".join(facts), limit + source]
+    for holder in device.holders:
+        held = "an unknown amount" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
+        lines.append(f"{held} is held by pid {holder.pid} (`{shorten(clean(holder.name), _NAME_CELLS)}`)")
+    return lines + [clean(note) for note in device.notes]
+
+
+def memory_text(device: Device) -> str:
+    """`78.4 GiB free of 79.1 GiB`; empty where the device doesn't tell."""
+    total, free = device.total_bytes, device.free_bytes
+    if free is None:
+        return "" if total is None else f"{format_bytes(total)} in all"
+    return f"{format_bytes(free)} free" + ("" if total is None else f" of {format_bytes(total)}")
+
+
+def _label(device: Device) -> str:
+    return clean(device.label)

@@ -1,0 +1,1 @@
+"""Files: saved results, the cache of answers, and the JSON that both are written in."""

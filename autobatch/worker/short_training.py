@@ -1,0 +1,145 @@
+"""One short training of the check, inside the worker: steps, and the loss on samples held out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import torch
+
+from autobatch.devices.oom import Cause, classify
+from autobatch.engines import messages
+from autobatch.records.check import Evaluation, Training
+from autobatch.records.errors import AutobatchError
+from autobatch.records.trial import Outcome
+from autobatch.workload.holdout import Split, split
+from autobatch.workload.snapshot import Snapshot
+from autobatch.workload.target import told
+from autobatch.workload.trainer import Trainer
+
+# Evaluated after 4, 5, 6, 8, 10, 12 ... steps: the same in every training, so that they can be paired.
+_FIRST_EVALUATION = 4
+_GROWTH = 1.2
+
+
+class DivergedError(Exception):
+    """The loss became infinite or not a number."""
+
+
+def run(trainer: Trainer, start: Snapshot, command: messages.Train) -> messages.Trained:
+    """A training from the start for the given time; whatever goes wrong is its outcome."""
+    if trainer.why_no_check:
+        return messages.Trained(training=None, held_out=trainer.why_no_check)
+    found = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
+    if found is None or len(found.train) < command.batch_size * trainer.ranks.count:
+        return messages.Trained(training=None, held_out="the data set is too small to hold samples out")
+    going = _Run(trainer, found, command)
+    return messages.Trained(training=going.training(start), held_out=found.told, by_peer=going.by_peer)
+
+
+class _Run:
+    """Counts as it goes, so that a failure loses nothing. `by_peer`: what failed, failed on another rank.
+
+    Of several ranks each takes its part of every global batch, in an order that depends on the seed alone.
+    """
+
+    def __init__(self, trainer: Trainer, found: Split, command: messages.Train) -> None:
+        self._trainer = trainer
+        self._command = command
+        self._from_validation = found.from_validation
+        self._first = list(found.train[: command.batch_size])
+        self._rows = _rows(found.train, command.seed)
+        self._parts = _parts(found.held_out, command.part_size)
+        self.by_peer = False
+        self._steps = 0
+        self._seconds = 0.0
+        self._evaluations: list[Evaluation] = []
+
+    def training(self, start: Snapshot) -> Training:
+        try:
+            self._warm_up()
+            start.restore()
+            self._trainer.scale_learning_rates(self._command.learning_rate_factor)
+            self._train(time.perf_counter() + self._command.seconds)
+        except DivergedError as error:
+            return self._ended(Outcome.DIVERGED, str(error))
+        except AutobatchError as error:
+            return self._ended(Outcome.FAILED, error.message)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            cause = classify(error)
+            self.by_peer = cause is Cause.PEER
+            out_of_memory = cause is Cause.OUT_OF_MEMORY
+            return self._ended(Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, told(error))
+        return self._ended(Outcome.OK)
+
+    def _warm_up(self) -> None:
+        """Compiles what is not compiled yet, so that no training pays for it; all else is put back after."""
+        trainer = self._trainer
+        if trainer.compiled:
+            trainer.warm_up(trainer.load_rows(self._first))
+            with trainer.compiling():
+                trainer.held_out_loss(self._parts[0], from_validation=self._from_validation)
+
+    def _train(self, deadline: float) -> None:
+        next_evaluation = _FIRST_EVALUATION
+        while True:
+            finite = self._step()
+            # No rank may go on where another has stopped.
+            ends, diverged = self._trainer.highest(time.perf_counter() > deadline, not finite)
+            if diverged:
+                raise DivergedError("the loss became infinite or not a number")
+            if ends or self._steps >= next_evaluation:
+                self._evaluate()
+                next_evaluation = max(self._steps + 1, math.ceil(_GROWTH * self._steps))
+            if ends:
+                return
+
+    def _step(self) -> bool:
+        """True where the loss of the step was a finite number."""
+        begin = time.perf_counter()
+        loss = self._trainer.step(self._trainer.load_rows(self._next_rows()))
+        # Reading the loss waits for the device.
+        finite = loss is None or math.isfinite(float(loss))
+        self._seconds += time.perf_counter() - begin
+        self._steps += 1
+        return finite
+
+    def _next_rows(self) -> list[int]:
+        """This rank's part of the next global batch."""
+        ranks, size = self._trainer.ranks, self._command.batch_size
+        return list(islice(self._rows, ranks.count * size))[ranks.rank * size :][:size]
+
+    def _evaluate(self) -> None:
+        losses = tuple(
+            self._trainer.held_out_loss(part, from_validation=self._from_validation) for part in self._parts
+        )
+        if not all(map(math.isfinite, losses)):
+            raise DivergedError("the loss on the samples held out became infinite or not a number")
+        self._evaluations.append(Evaluation(steps=self._steps, seconds=self._seconds, losses=losses))
+
+    def _ended(self, outcome: Outcome, detail: str = "") -> Training:
+        return Training(
+            batch_size=self._command.batch_size,
+            learning_rate_factor=self._command.learning_rate_factor,
+            outcome=outcome,
+            steps=self._steps,
+            seconds=self._seconds,
+            evaluations=tuple(self._evaluations),
+            detail=detail,
+        )
+
+
+def _rows(train: Sequence[int], seed: int) -> Iterator[int]:
+    """Indices of one shuffled epoch after the other, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    while True:
+        for place in torch.randperm(len(train), generator=generator).tolist():
+            yield train[place]
+
+
+def _parts(held_out: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Parts of equal size; what is left over is left out, unless it is all there is."""
+    size = min(size, len(held_out))
+    return [held_out[start : start + size] for start in range(0, len(held_out) - size + 1, size)]

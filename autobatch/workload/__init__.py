@@ -1,0 +1,1 @@
+"""What is trained: the target, its data, its loss, its optimizers and its training step."""

@@ -1,0 +1,144 @@
+"""The steps, the evaluation and the optimizers of a LightningModule, called from outside a `fit`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from autobatch.workload.lightning.detection import overrides
+from autobatch.workload.target import Parts
+
+_TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+_BEGINNING = (
+    "on_fit_start",
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_validation_start",
+    "on_validation_epoch_start",
+)
+# What a training would call and a measured step does not.
+_LEFT_OUT = ("backward", "optimizer_step", "configure_gradient_clipping", "lr_scheduler_step")
+
+
+class Steps:
+    """The steps of a LightningModule, with its hooks around them, for those who call them from outside."""
+
+    def __init__(self, module: Any, trainer: Any, parts: Parts) -> None:
+        self.automatic = bool(module.automatic_optimization)
+        self._module = module
+        self._trainer = trainer
+        self._index = 0
+        self._has_begun = False
+        self._is_judged = parts.val_dataset is not None and overrides(module, "validation_step")
+        self._scheduled = False
+        self._ends_batches = overrides(module, "on_train_batch_end")
+        self._last: tuple[Any, Any] | None = None
+        self._takes_index = {
+            name: _takes_index(getattr(module, name)) for name in ("training_step", "validation_step")
+        }
+        holders = [one for one in (trainer.datamodule, module) if one is not None]
+        self._transfers = {
+            name: next((one for one in holders if overrides(one, name)), None) for name in _TRANSFER_HOOKS
+        }
+
+    def make_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+        """What `configure_optimizers` gives, checked by Lightning. Raises like Lightning."""
+        strategy = self._trainer.strategy
+        strategy._root_device = self._module.device
+        strategy.setup_optimizers(self._trainer)
+        for config in strategy.lr_scheduler_configs:
+            self._scheduled = True
+            _to_peak(getattr(config.scheduler, "optimizer", None))
+        if self.automatic:
+            for optimizer in strategy.optimizers:
+                optimizer.register_step_pre_hook(self._before_step)
+                optimizer.register_step_post_hook(self._after_step)
+        return list(strategy.optimizers)
+
+    def training_step(self, model: nn.Module, batch: Any) -> Any:
+        """The loss of `training_step`, before any backward."""
+        batch = self._begin(batch)
+        outputs = self._called("training_step", batch)
+        if self._ends_batches:
+            self._last = outputs, batch
+        self._index += 1
+        return _loss_in(outputs)
+
+    def step(self, model: nn.Module, optimizers: Any, batch: Any) -> Any:
+        """A whole step of a module that optimizes by hand; its loss, where it returns one."""
+        batch = self._begin(batch)
+        outputs = self._called("training_step", batch)
+        self._module.on_train_batch_end(outputs, batch, self._index)
+        self._index += 1
+        return _loss_in(outputs)
+
+    def evaluation_step(self, model: nn.Module, batch: Any) -> Any:
+        """The loss that `validation_step` returns; where it returns none, that of `training_step`."""
+        batch = self._transferred(batch)
+        if self._is_judged:
+            loss = _loss_in(self._called("validation_step", batch))
+            if loss is not None:
+                return loss
+            # It has shown that it only logs, so that calling it again would be for nothing.
+            self._is_judged = False
+        return _loss_in(self._called("training_step", batch))
+
+    def remarks(self) -> tuple[str, ...]:
+        """What of the module's training the measured steps leave out."""
+        left_out = [f"`{name}`" for name in _LEFT_OUT if overrides(self._module, name)]
+        found = [f"the measured steps don't call your {', '.join(left_out)}"] if left_out else []
+        if self._scheduled:
+            found.append("learning rate: your schedule's highest, since its steps are not followed")
+        return tuple(found)
+
+    def _begin(self, batch: Any) -> Any:
+        """The batch as the module's hooks leave it, once they have heard of the training and of the batch."""
+        if not self._has_begun:
+            self._has_begun = True
+            for name in _BEGINNING:
+                getattr(self._module, name)()
+        batch = self._transferred(batch)
+        self._module.on_train_batch_start(batch, self._index)
+        return batch
+
+    def _transferred(self, batch: Any) -> Any:
+        """The batch after the module's or the data module's own way to the device; as it is without one."""
+        for name, holder in self._transfers.items():
+            if holder is not None:
+                arguments = (self._module.device, 0) if name == "transfer_batch_to_device" else (0,)
+                batch = getattr(holder, name)(batch, *arguments)
+        return batch
+
+    def _called(self, name: str, batch: Any) -> Any:
+        method = getattr(self._module, name)
+        return method(batch, self._index) if self._takes_index[name] else method(batch)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._module.on_after_backward()
+        self._module.on_before_optimizer_step(optimizer)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._module.on_before_zero_grad(optimizer)
+        if self._last is not None:
+            (outputs, batch), self._last = self._last, None
+            self._module.on_train_batch_end(outputs, batch, self._index - 1)
+
+
+def _takes_index(method: Any) -> bool:
+    kinds = [one.kind for one in inspect.signature(method).parameters.values()]
+    return len(kinds) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
+
+
+def _loss_in(outputs: Any) -> Any:
+    return outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+
+
+def _to_peak(optimizer: Any) -> None:
+    """Gives the parameter groups the highest rate of their schedule, as a warm-up begins near zero."""
+    for group in getattr(optimizer, "param_groups", ()):
+        if "initial_lr" in group:
+            group["lr"] = group.get("max_lr", group["initial_lr"])

@@ -1,0 +1,132 @@
+"""The loss of a batch, where the target leaves it to be inferred or the model has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from autobatch.records.errors import TargetError
+from autobatch.workload.dataset import describe_batch
+
+Loss = Callable[[Any, Any], Any]
+
+
+def infer(target: Any) -> tuple[str, Loss, str]:
+    """(name, loss, reason) for a kind of target. Raises TargetError where none is safe to assume."""
+    if not isinstance(target, torch.Tensor):
+        raise TargetError(
+            f"no loss can be inferred for a target that is a {type(target).__name__}",
+            code="no_loss",
+            hint="add `def loss_fn(output, target): ...` to the model file, or pass `loss_fn=`",
+        )
+    if target.is_floating_point():
+        return "mean squared error", _mean_squared_error, "the target is floating point"
+    if target.dtype == torch.bool:
+        return "binary cross-entropy", _binary_cross_entropy, "the target is boolean"
+    return "cross-entropy", _cross_entropy, "the target is an integer"
+
+
+def own_loss(output: Any) -> Any:
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", output)
+    if loss is None:
+        raise TargetError(
+            "the model was given `labels` but returned no loss",
+            code="no_loss",
+            facts=(f"it returned {describe_batch(output)}",),
+            hint="add `def loss_fn(output, target): ...` to the model file, or pass `loss_fn=`",
+        )
+    return loss
+
+
+def tensor_of(output: Any) -> Any:
+    """The tensor that a loss is computed on: the output itself, or its `logits`."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return output if logits is None else logits
+
+
+def widened(output: Any) -> Any:
+    """The tensor in fp32 where it is in half precision, in which squares overflow or lose their digits."""
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+
+def scalar(loss: Any) -> torch.Tensor:
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return loss
+    found = (
+        f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+    )
+    raise TargetError(
+        "the loss is not one number",
+        code="bad_loss",
+        facts=(f"it is {found}",),
+        hint="return the mean over the batch",
+    )
+
+
+def no_target(inputs: Any) -> TargetError:
+    return TargetError(
+        "a batch has no target, so no loss can be inferred",
+        code="no_loss",
+        facts=(f"the batch: {describe_batch(inputs)}",),
+        hint="let each sample be (input, target), or add `def training_step(model, batch): return loss`",
+    )
+
+
+def _cross_entropy(output: Any, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with the classes in dimension 1, or in the last one for sequences (N, T, C)."""
+    output = _tensor_output(output)
+    if output.dim() == target.dim() + 1 and output.shape[:-1] == target.shape:
+        return F.cross_entropy(output.flatten(0, -2), target.flatten().long())
+    if output.dim() == 2 and target.shape == (len(output), 1):
+        return F.cross_entropy(output, target.squeeze(1).long())
+    if output.dim() < 2 or output.shape[0] != target.shape[0] or output.shape[2:] != target.shape[1:]:
+        raise _mismatch("cross-entropy", output, target)
+    return F.cross_entropy(output, target.long())
+
+
+def _mean_squared_error(output: Any, target: torch.Tensor) -> torch.Tensor:
+    output, target = _same_shape("mean squared error", output, target)
+    output = widened(output)
+    return F.mse_loss(output, target.to(output.dtype))
+
+
+def _binary_cross_entropy(output: Any, target: torch.Tensor) -> torch.Tensor:
+    output, target = _same_shape("binary cross-entropy", output, target)
+    return F.binary_cross_entropy_with_logits(output, target.to(output.dtype))
+
+
+def _same_shape(loss: str, output: Any, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both with one shape; a lone last dimension of 1 is dropped, since broadcasting it would be wrong."""
+    output = _tensor_output(output)
+    if output.shape == (*target.shape, 1):
+        output = output.squeeze(-1)
+    if target.shape == (*output.shape, 1):
+        target = target.squeeze(-1)
+    if output.shape != target.shape:
+        raise _mismatch(loss, output, target)
+    return output, target
+
+
+def _tensor_output(output: Any) -> torch.Tensor:
+    if isinstance(output, torch.Tensor):
+        return output
+    raise TargetError(
+        f"the model returned a {type(output).__name__}, so no loss can be inferred",
+        code="no_loss",
+        hint="add `def loss_fn(output, target): ...` to the model file, or pass `loss_fn=`",
+    )
+
+
+def _mismatch(loss: str, output: torch.Tensor, target: torch.Tensor) -> TargetError:
+    return TargetError(
+        f"{loss} was inferred, but output and target don't go together",
+        code="bad_loss",
+        facts=(
+            f"output: shape {tuple(output.shape)}, {output.dtype}",
+            f"target: shape {tuple(target.shape)}, {target.dtype}",
+        ),
+        hint="add `def loss_fn(output, target): ...` to the model file, or pass `loss_fn=`",
+    )

@@ -1,0 +1,80 @@
+"""What a training minimises: the loss of a whole batch, as the target gives it, or inferred."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autobatch.workload import compilation
+from autobatch.workload.batches import split_batch
+from autobatch.workload.dataset import Samples
+from autobatch.workload.loss import infer, no_target, own_loss, scalar, tensor_of, widened
+from autobatch.workload.target import Parts
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLoss:
+    """`loss` of a model and a batch on its device, a tensor of one number.
+
+    `inferred`: what the target left out.
+    """
+
+    name: str
+    loss: Callable[[nn.Module, Any], torch.Tensor]
+    inferred: tuple[str, ...] = ()
+
+
+def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
+    """The loss that `parts` has or implies. Raises TargetError where none is safe to assume."""
+    if parts.step is not None:
+        return ChosenLoss("your `step`", lambda model, batch: torch.zeros(()))
+    if parts.training_step is not None:
+        own_step = parts.training_step
+        return ChosenLoss("your `training_step`", lambda model, batch: scalar(own_step(model, batch)))
+    example = samples.batch(1, 0)
+    if parts.loss_fn is None and _takes_labels(model, example):
+        return ChosenLoss("the model's own", lambda model, batch: scalar(own_loss(model(**batch))))
+    inputs, target = split_batch(example)
+    if samples.synthetic and target is None:
+        return ChosenLoss(
+            "mean square of the output",
+            lambda model, batch: widened(tensor_of(_call(model, batch))).square().mean(),
+            ("loss: mean square of the output, since the inputs are synthetic",),
+        )
+    if target is None:
+        raise no_target(inputs)
+    if parts.loss_fn is not None:
+        given = parts.loss_fn
+        return ChosenLoss(getattr(given, "__name__", type(given).__name__), _of_output(given))
+    name, loss_fn, reason = infer(target)
+    return ChosenLoss(name, _of_output(loss_fn), (f"loss: {name}, since {reason}",))
+
+
+def _of_output(loss_fn: Callable[..., Any]) -> Callable[[nn.Module, Any], torch.Tensor]:
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        inputs, target = split_batch(batch)
+        return scalar(loss_fn(tensor_of(_call(model, inputs)), target))
+
+    return loss
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (list, tuple)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def _takes_labels(model: nn.Module, batch: Any) -> bool:
+    """True for Hugging Face's convention: a dict with `labels` goes in, an output with `.loss` comes out."""
+    return (
+        isinstance(batch, Mapping)
+        and "labels" in batch
+        and "labels" in inspect.signature(compilation.inner(model).forward).parameters
+    )

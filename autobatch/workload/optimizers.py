@@ -1,0 +1,105 @@
+"""What a target calls its optimizers, and what can be read from them and changed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from autobatch.records.errors import TargetError
+from autobatch.records.workload import Decay
+
+# By the names of formatting.OPTIMIZERS, for a plan: their memory counts, not their settings.
+NAMED: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, lr=1e-3),
+    "sgd-momentum": partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adafactor": torch.optim.Adafactor,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adamw-fused": partial(torch.optim.AdamW, fused=True),
+}
+# Schedulers keep the rate that they started from beside the present one.
+_RATES = ("lr", "initial_lr")
+
+
+def as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.Optimizer]:
+    """The optimizers in `made` (one, several, or a dict of them), with their state on the device.
+
+    Raises TargetError for what is none, and for one that trains nothing of the model.
+    """
+    found: Sequence[Any] = list(made.values()) if isinstance(made, Mapping) else _listed(made)
+    if not found:
+        raise TargetError(
+            "there is no optimizer",
+            code="bad_optimizer",
+            facts=(f"it is {made!r}",),
+            hint="return one, or several",
+        )
+    own = {id(p) for p in model.parameters()}
+    for optimizer in found:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TargetError(
+                f"the optimizer is a {type(optimizer).__name__}",
+                code="bad_optimizer",
+                hint="give a torch optimizer, or `def make_optimizer(params): return SGD(params, lr=0.1)`",
+            )
+        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            raise TargetError(
+                f"the {type(optimizer).__name__} trains none of the model's parameters",
+                code="bad_optimizer",
+                facts=("an optimizer made at import belongs to the model made at import",),
+                hint="use `def make_optimizer(params): ...`, which gets the parameters of the model tried",
+            )
+        if optimizer.state and device != "cpu":
+            # load_state_dict moves the state to the device of its parameters.
+            optimizer.load_state_dict(optimizer.state_dict())
+    return list(found)
+
+
+def names(optimizers: Sequence[torch.optim.Optimizer]) -> str:
+    """`AdamW`, or `SGD and Adam`: their classes, of a Keras optimizer its own."""
+    return " and ".join(getattr(one, "kind", type(one).__name__) for one in optimizers)
+
+
+def learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float | None:
+    """The one that all parameter groups have; None where they differ."""
+    rates = {float(group["lr"]) for group in _groups(optimizers) if "lr" in group}
+    return rates.pop() if len(rates) == 1 else None
+
+
+def scale_learning_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Multiplies the learning rate of every parameter group."""
+    for group in _groups(optimizers):
+        for name in _RATES:
+            if name in group:
+                group[name] = group[name] * factor
+
+
+def decays(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[Decay, ...]:
+    """The momentum or second beta of the parameter groups, where they agree and there is one."""
+    found = {}
+    for name, read in (("momentum", lambda group: group.get("momentum")), ("beta2", _beta2)):
+        values = {read(group) for group in _groups(optimizers)} - {None, 0}
+        if len(values) == 1:
+            found[name] = float(values.pop())
+    return tuple(Decay(name=name, value=value) for name, value in found.items())
+
+
+def _beta2(group: dict[str, Any]) -> Any:
+    betas = group.get("betas")
+    return betas[1] if isinstance(betas, (tuple, list)) and len(betas) == 2 else None
+
+
+def _groups(optimizers: Sequence[torch.optim.Optimizer]) -> list[dict[str, Any]]:
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def _listed(made: Any) -> list[Any]:
+    return (
+        list(made) if isinstance(made, Iterable) and not isinstance(made, torch.optim.Optimizer) else [made]
+    )

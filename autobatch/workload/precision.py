@@ -1,0 +1,119 @@
+"""How a training step computes: in full precision, or under autocast, with or without scaled gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from autobatch.records.errors import DeviceError
+from autobatch.records.limits import Precision
+
+_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+# torch's own default: it falls by half with each step that it has to skip.
+FIRST_SCALE = 2.0**16
+
+
+class Arithmetic:
+    """The forward pass, the backward pass and the optimizers' steps of one precision on one device.
+
+    `scales` is True where the loss is multiplied by a scale that is found on the way, as fp16 needs. A device
+    that has no gradient scaler trains in fp16 without one.
+
+    Raises DeviceError where the device has no such precision.
+    """
+
+    def __init__(self, precision: Precision, device: str, first_scale: float = FIRST_SCALE) -> None:
+        self.precision = precision
+        self._kind = torch.device(device).type
+        self._dtype = _DTYPES.get(precision)
+        if self._dtype is not None:
+            _require(precision, self._dtype, device)
+        scaled = precision is Precision.FP16 and _has_scaler(device)
+        self._scaler = torch.amp.GradScaler(self._kind, init_scale=first_scale, enabled=scaled)
+        self.scales = scaled
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass with its loss."""
+        return torch.autocast(self._kind, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """The gradients of the loss, times the scale where there is one."""
+        self._scaler.scale(loss).backward()
+
+    def step(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+        """Steps the optimizers; False where a gradient overflowed, so that a step was skipped."""
+        for optimizer in optimizers:
+            self._scaler.step(optimizer)
+        return self._rescaled()
+
+    def unscale(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+        """Takes the scale out of the gradients of a backward pass; False where one of them overflowed."""
+        if not self.scales:
+            return True
+        for optimizer in optimizers:
+            self._scaler.unscale_(optimizer)
+        return self._rescaled()
+
+    def state(self) -> dict[str, Any]:
+        """What training changes."""
+        return self._scaler.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts a `state` back."""
+        self._scaler.load_state_dict(state)
+
+    def _rescaled(self) -> bool:
+        """Fits the scale to the last gradients; False where it fell, since one of them overflowed."""
+        before = self._scaler.get_scale()
+        self._scaler.update()
+        return self._scaler.get_scale() >= before
+
+
+def _require(precision: Precision, dtype: torch.dtype, device: str) -> None:
+    reason = _why_no_autocast(dtype, device)
+    if reason:
+        others = ", ".join(f"`{one}`" for one in Precision if one is not precision)
+        raise DeviceError(
+            f"`{precision}` can't be used on `{device}`",
+            code="no_such_precision",
+            facts=(reason,),
+            hint=f"choose one of {others} with `--precision`, or another device",
+        )
+
+
+def _why_no_autocast(dtype: torch.dtype, device: str) -> str:
+    """Why a product of matrices can't be had in a type; empty where it can. torch itself may only warn."""
+    kind = torch.device(device).type
+    if not torch.amp.is_autocast_available(kind):
+        return f"torch has no autocast for `{kind}`"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            left = torch.ones(8, 8, device=device, requires_grad=True)
+            with torch.autocast(kind, dtype):
+                product = left @ left
+            product.sum().backward()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+    if product.dtype is dtype:
+        return ""
+    return (
+        " ".join(str(one.message).strip().splitlines()[0] for one in said) or f"it computes {product.dtype}"
+    )
+
+
+def _has_scaler(device: str) -> bool:
+    """True where gradients can be checked and unscaled on the device."""
+    weight = torch.ones(1, device=device, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    scaler = torch.amp.GradScaler(torch.device(device).type)
+    try:
+        scaler.scale(weight.sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    except Exception:
+        return False
+    return scaler.is_enabled()

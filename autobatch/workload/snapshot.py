@@ -1,0 +1,82 @@
+"""A model, its optimizers and the random state as they were, to start again from."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from autobatch.workload.trainer import Trainer
+
+Buffer = tuple[nn.Module, str, torch.Tensor | None]
+
+
+class Snapshot:
+    """What training changes, kept in a file that has no name, so that it takes no memory meanwhile."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._buffers = buffers_of(trainer.model)
+        self._file = tempfile.TemporaryFile(prefix="autobatch-")  # noqa: SIM115, it ends with the session
+        torch.save(
+            {
+                "parameters": [p.detach() for p in trainer.model.parameters()],
+                "buffers": [buffer for _, _, buffer in self._buffers],
+                "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+            },
+            self._file,
+        )
+        self._random = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+        self._arithmetic = trainer.arithmetic.state()
+        self._device = _device_of(trainer.model)
+        self._device_random = _device_random(self._device)
+
+    def restore(self) -> None:
+        """Puts everything back, and forgets gradients."""
+        self._file.seek(0)
+        kept = torch.load(self._file, map_location="cpu", weights_only=False)
+        with torch.no_grad():
+            for parameter, value in zip(self._trainer.model.parameters(), kept["parameters"], strict=True):
+                parameter.copy_(value)
+                parameter.grad = None
+            put_back(self._buffers, kept["buffers"])
+        for optimizer, state in zip(self._trainer.optimizers, kept["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self._trainer.arithmetic.restore(self._arithmetic)
+        python, numbers, torch_state = self._random
+        random.setstate(python)
+        numpy.random.set_state(numbers)
+        torch.set_rng_state(torch_state)
+        if self._device_random is not None:
+            torch.get_device_module(self._device).set_rng_state(self._device_random)
+
+
+def buffers_of(model: nn.Module) -> list[Buffer]:
+    """Every buffer that the modules have a name for, also those that are None as yet."""
+    return [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+
+
+def put_back(buffers: Sequence[Buffer], values: Sequence[torch.Tensor | None]) -> None:
+    """Gives the buffers these values. A forward pass may have filled one, or put another in its place."""
+    for (module, name, buffer), value in zip(buffers, values, strict=True):
+        if buffer is None or value is None:
+            module._buffers[name] = None
+        elif 0 in buffer.stride():
+            # Entries that share memory can't be written to.
+            module._buffers[name] = value.to(buffer.device)
+        else:
+            buffer.copy_(value)
+            module._buffers[name] = buffer
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(iter(model.parameters())).device
+
+
+def _device_random(device: torch.device) -> Any:
+    return None if device.type == "cpu" else torch.get_device_module(device).get_rng_state()

@@ -1,0 +1,74 @@
+"""Devices by name, by memory, and the one that is here."""
+
+from __future__ import annotations
+
+import pytest
+
+from autobatch.planning.catalogue import CATALOGUE, of_present, parse_devices
+from autobatch.planning.sample import as_dataset
+from autobatch.records.device import Device
+from autobatch.records.errors import UsageError
+
+GIB = 1 << 30
+
+
+def test_names_amounts_and_here() -> None:
+    rtx, a100, amount, here = parse_devices("RTX 3090, a100_80gb ,24GiB,here,rtx3090")
+    assert rtx is not None
+    assert a100 is not None
+    assert amount is not None
+    assert (rtx.name, a100.name, amount.name) == ("rtx3090", "a100-80gb", "24GiB")
+    assert here is None
+    assert amount.total_bytes == 24 * GIB
+    assert 0 < amount.room_bytes < amount.total_bytes
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "told"),
+    [
+        ("rtx3909", "unknown_device", "rtx3090"),
+        ("toaster", "unknown_device", "24GiB"),
+        ("", "unknown_device", "rtx3090"),
+        (" , ", "unknown_device", "rtx3090"),
+        ("24G", "bad_bytes", "24GiB"),
+        ("24 apples", "bad_bytes", "unit"),
+        ("rtx\x1b3090", "unknown_device", r"`rtx\x1b3090`"),
+    ],
+)
+def test_what_is_no_device_is_told_with_what_would_be_one(names: str, code: str, told: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_devices(names)
+    assert raised.value.code == code
+    assert told in str(raised.value)
+    assert "\x1b" not in str(raised.value)
+
+
+def test_every_row_has_a_source_and_less_memory_than_its_name() -> None:
+    assert len({one.name for one in CATALOGUE}) == len(CATALOGUE)
+    assert list(CATALOGUE) == sorted(CATALOGUE, key=lambda one: one.total_bytes)
+    for one in CATALOGUE:
+        assert one.source.startswith("https://github.com/")
+        assert one.room_bytes < one.total_bytes - GIB // 2
+
+
+def test_the_present_device_gives_what_is_available() -> None:
+    gpu = Device(
+        kind="cuda", index=1, name="A", total_bytes=80 * GIB, free_bytes=60 * GIB, limit_bytes=50 * GIB
+    )
+    assert (of_present(gpu).name, of_present(gpu).total_bytes) == ("cuda:1", 50 * GIB)
+    cpu = of_present(Device(kind="cpu", index=0, name="B", total_bytes=8 * GIB))
+    assert cpu.room_bytes == 8 * GIB
+
+
+class Array:
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+
+def test_one_sample_is_a_data_set_of_one() -> None:
+    image, label, rows = Array(3, 8, 8), Array(), Array(3)
+    assert as_dataset({"x": image}) == [{"x": image}]
+    for sample in ((image, 5), (image, label), (image, Array(8)), (image, (rows,))):
+        assert as_dataset(sample) == [sample]
+    for dataset in ((image, rows), [image], None, image):
+        assert as_dataset(dataset) is dataset

@@ -1,0 +1,191 @@
+"""Sizes from traces: straight where a step is the same at all sizes, traced anew where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autobatch.engines.messages import Storages
+from autobatch.memory.caching_allocator import MIB, NoRoomError
+from autobatch.memory.storage_log import Birth, Death, Event, Kind, align
+from autobatch.planning.capacity import LARGEST, StepMemory
+from autobatch.planning.planner import Planner
+from autobatch.records.plan import PlannedDevice
+
+Log = Callable[[int], tuple[Event, ...]]
+GIB = 1 << 30
+
+
+def device(gib: float, kind: str = "cuda") -> PlannedDevice:
+    return PlannedDevice(
+        name=f"{gib:g}GiB", total_bytes=int(gib * GIB), context_bytes=0, workspace_bytes=0, kind=kind
+    )
+
+
+def straight(size: int) -> tuple[Event, ...]:
+    """64 MiB of weights; 3 MiB a sample are alive, then 1 MiB of them and twice the weights."""
+    return (
+        Birth(0, 64 * MIB, Kind.PARAMETER),
+        Birth(1, MIB * size),
+        Birth(2, 2 * MIB * size),
+        Death(2),
+        Birth(3, 64 * MIB, Kind.GRADIENT),
+        Birth(4, 64 * MIB, Kind.OPTIMIZER),
+    )
+
+
+def switching(size: int) -> tuple[Event, ...]:
+    """From 100 samples on, 1 MiB more a sample."""
+    return (*straight(size), Birth(5, MIB * size)) if size >= 100 else straight(size)
+
+
+def square(size: int) -> tuple[Event, ...]:
+    """A kilobyte for each pair of samples, as a contrastive loss takes."""
+    return Birth(0, MIB), Birth(1, 1024 * size * size)
+
+
+class Tracing:
+    """Traces a log, and counts the sizes that it was asked for; `until` is the largest that it can."""
+
+    def __init__(self, log: Log, until: int = LARGEST, traits: tuple[str, ...] = ()) -> None:
+        self.log, self.until, self.traits = log, until, traits
+        self.sizes: set[int] = set()
+
+    def __call__(self, first: int, second: int) -> Storages:
+        if second > self.until:
+            return Storages(lifetimes=(), detail=f"{second} is too large")
+        self.sizes |= {first, second}
+        lifetimes = align(self.log(first), first, self.log(second), second)
+        return Storages(lifetimes=lifetimes or (), detail="" if lifetimes else "unlike", traits=self.traits)
+
+
+def planner(log: Log, *, heap: bool = False, real: bool = False, **settings: object) -> Planner:
+    opened = Planner(Tracing(log, **settings), real=real, heap=heap)  # type: ignore[arg-type]
+    assert opened.open() == ""
+    return opened
+
+
+def test_a_straight_step_is_traced_at_two_sizes_and_once_at_the_answer() -> None:
+    tracing = Tracing(straight)
+    opened = Planner(tracing, real=False, heap=False)
+    assert opened.open() == ""
+    fit = opened.fit(device(1))
+    # 64 + 3 B MiB fill a GiB at 320.
+    assert (fit.batch_size, fit.low, fit.high) == (320, 294, 320)
+    assert tracing.sizes == {4, 8, 320}
+    assert not opened.traits
+    assert fit.usage.allocated_bytes == fit.usage.reserved_bytes == GIB
+    assert fit.usage.parts.parameters_bytes == 64 * MIB
+    assert fit.usage.parts.activations_bytes == 960 * MIB
+    assert fit.usage.parts.gradients_bytes == 0
+
+
+def test_what_is_so_at_a_large_size_is_not_looked_at_between() -> None:
+    tracing = Tracing(straight)
+    opened = Planner(tracing, real=False, heap=False)
+    opened.open()
+    for gib in (4, 2, 1):
+        opened.fit(device(gib))
+    assert tracing.sizes == {4, 8, 1344}
+
+
+def test_where_nothing_fits_size_1_is_shown() -> None:
+    fit = planner(straight).fit(device(0.1))
+    assert (fit.batch_size, fit.low, fit.high) == (0, 0, 0)
+    assert fit.usage.batch_size == 1
+    assert fit.usage.reserved_bytes > device(0.1).total_bytes
+
+
+def test_a_step_that_changes_with_its_size_is_traced_anew_near_the_answer() -> None:
+    """192 + 2 B MiB fill a GiB at 416, where the small sizes would say 320."""
+    opened = planner(switching)
+    assert opened.fit(device(4)).batch_size == StepMemory(
+        align(switching(900), 900, switching(1000), 1000) or ()
+    ).largest(4 * GIB)
+    assert "changes" in opened.traits
+
+
+def test_a_step_that_grows_with_the_square_is_no_straight_line() -> None:
+    """1 MiB and 1 KiB B^2 fill 4 GiB at 2047; a line through 4 and 8 would say 350,000."""
+    opened = planner(square)
+    fit = opened.fit(device(4))
+    assert fit.batch_size == pytest.approx(2047, rel=0.01)
+    assert opened.traits == {"changes"}
+
+
+def test_what_can_not_be_traced_at_its_size_is_told_and_counted_on_less() -> None:
+    opened = planner(straight, until=100)
+    fit = opened.fit(device(1))
+    assert opened.traits == {"unconfirmed"}
+    assert (fit.batch_size, fit.low) == (320, 256)
+
+
+@pytest.mark.parametrize(("trait", "low"), [("rnn", 208), ("group_norm", 256), ("foreign", 256)])
+def test_what_a_trace_sees_in_part_widens_the_range(trait: str, low: int) -> None:
+    opened = planner(straight, traits=(trait,))
+    assert (opened.fit(device(1)).low, opened.fit(device(1)).high) == (low, 320)
+
+
+def test_real_tensors_are_never_traced_at_large_sizes() -> None:
+    tracing = Tracing(straight)
+    opened = Planner(tracing, real=True, heap=False)
+    opened.open()
+    opened.fit(device(1))
+    assert max(tracing.sizes) == 4
+    assert opened.traits == {"real"}
+
+
+def test_on_a_heap_half_of_the_memory_is_counted_on() -> None:
+    fit = planner(straight, heap=True).fit(device(1, "cpu"))
+    # 512 = 64 + 3 B, and 1024 = 64 + 3 B.
+    assert (fit.batch_size, fit.low, fit.high) == (149, 149, 320)
+
+
+def test_a_step_without_a_structure_says_why() -> None:
+    def never_alike(size: int) -> tuple[Event, ...]:
+        return tuple(Birth(number, 512) for number in range(size))
+
+    assert Planner(Tracing(never_alike), real=False, heap=False).open() == "unlike"
+
+
+def test_the_smallest_device_takes_a_size_without_doubt() -> None:
+    opened = planner(straight)
+    fits = [opened.fit(device(gib)) for gib in (4, 1, 2)]
+    assert opened.ask(294, fits).smallest == "1GiB"
+    assert opened.ask(295, fits).smallest == "2GiB"
+    assert opened.ask(5000, fits).smallest is None
+    assert opened.ask(10, fits).usage.allocated_bytes == (3 * 64 + 10) * MIB
+
+
+storages = st.lists(
+    st.tuples(st.integers(0, 30 * MIB), st.integers(0, MIB), st.integers(0, 5)), min_size=1, max_size=25
+)
+
+
+def log_of(made: list[tuple[int, int, int]], size: int) -> tuple[Event, ...]:
+    events: list[Event] = []
+    ends: dict[int, list[int]] = {}
+    for number, (fixed, sample, outlives) in enumerate(made):
+        events += [Death(gone) for gone in ends.pop(number, [])]
+        events.append(Birth(number, fixed + sample * size))
+        ends.setdefault(number + 1 + outlives, []).append(number)
+    return tuple(events)
+
+
+@given(storages, st.integers(1, 4096))
+def test_the_largest_size_fits_and_lies_below_the_ceiling(made: list[tuple[int, int, int]], mib: int) -> None:
+    lifetimes = align(log_of(made, 4), 4, log_of(made, 8), 8)
+    assert lifetimes is not None
+    step, room_bytes = StepMemory(lifetimes), mib * MIB
+    size = step.largest(room_bytes)
+    assert 0 <= size <= step.ceiling(room_bytes) <= LARGEST
+    if size:
+        usage = step.usage(size, room_bytes)
+        assert usage.allocated_bytes <= usage.reserved_bytes <= room_bytes
+        assert usage.parts.activations_bytes <= usage.allocated_bytes
+    if 0 < size < step.ceiling(room_bytes):
+        with pytest.raises(NoRoomError):
+            step.usage(size + 1, room_bytes)
