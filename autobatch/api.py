@@ -204,7 +204,7 @@ def plan_recipe(
     """The plan for a recipe; of the devices, None is the one that is here."""
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
-    known = tuple(_present_device() if one is None else one for one in devices)
+    known = tuple(_current_device() if one is None else one for one in devices)
     limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
     engine, _ = new_engine(recipe, limits, "cpu", on_output)
     try:
@@ -213,11 +213,11 @@ def plan_recipe(
         engine.close()
 
 
-def _present_device() -> PlannedDevice:
+def _current_device() -> PlannedDevice:
     """The accelerator that is here, else the CPU."""
     found = find_devices()
     chosen = next((one for one in found if one.kind != "cpu"), found[0])
-    return catalogue.of_present(chosen)
+    return catalogue.of_current(chosen)
 
 
 def probe(

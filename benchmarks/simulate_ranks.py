@@ -130,7 +130,7 @@ def _machines(fleet: Fleet, ranks: int) -> list[Machine]:
         total_bytes=16384 * MIB,
         sample_bytes=16 * MIB,
         dataset_size=1 << 24,
-        present_batch_size=32,
+        current_batch_size=32,
         noise=0.02,
         noise_scale=CRITICAL / 2,
         critical_batch_size=CRITICAL / ranks,

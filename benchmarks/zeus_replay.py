@@ -104,7 +104,7 @@ def choose(
         if math.isfinite(count) and run != scored_run % len(epochs[size])
     ]
     return critical_batch.pick(
-        sizes, critical_batch.posterior(spread, observed), steps, own_size=task.default
+        sizes, critical_batch.posterior(spread, observed), steps, current_size=task.default
     ).batch_size
 
 

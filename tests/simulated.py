@@ -65,7 +65,7 @@ class Machine:
     processors: int = 8
     loader_errors: dict[int, str] = field(default_factory=dict)
     dataset_size: int | None = None
-    present_batch_size: int | None = None
+    current_batch_size: int | None = None
     workers: int | None = None
     crashes: dict[int, int] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
@@ -295,7 +295,7 @@ class SimulatedEngine:
             loss="none",
             optimizer="none",
             dataset_size=self.machine.dataset_size,
-            batch_size=self.machine.present_batch_size,
+            batch_size=self.machine.current_batch_size,
             sizes=self.machine.sizes,
             workers=self.machine.workers,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from autobatch.records.check import Candidate, Check, CheckStatus, Evaluation, Training, Veto
-from autobatch.records.device import Device, Holder
+from autobatch.records.device import Device, MemoryUser
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import (
     AnswerLimit,
@@ -112,7 +112,7 @@ def comparisons() -> st.SearchStrategy[Comparison]:
 
 
 def devices(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Device]:
-    holders = st.builds(Holder, pid=COUNTS, name=texts, memory_bytes=st.none() | COUNTS)
+    memory_users = st.builds(MemoryUser, pid=COUNTS, name=texts, memory_bytes=st.none() | COUNTS)
     return st.builds(
         Device,
         kind=texts,
@@ -126,7 +126,7 @@ def devices(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Device]:
         limit_bytes=st.none() | COUNTS,
         limit_source=texts,
         utilisation=st.none() | FLOATS,
-        holders=st.lists(holders, max_size=3).map(tuple),
+        memory_users=st.lists(memory_users, max_size=3).map(tuple),
         notes=st.lists(texts, max_size=3).map(tuple),
     )
 
@@ -151,7 +151,7 @@ def loaders(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Loader]:
         workers=COUNTS,
         step_seconds=FLOATS,
         timings=st.lists(timings, max_size=3).map(tuple),
-        lifts=st.none() | COUNTS,
+        sufficient_workers=st.none() | COUNTS,
     )
 
 
@@ -246,7 +246,7 @@ def recommendations(
         check=draw(st.none() | checks(texts)),
         why=draw(texts),
         warnings=tuple(draw(st.lists(texts, max_size=3))),
-        present=draw(st.none() | comparisons()),
+        current=draw(st.none() | comparisons()),
         runner_up=draw(st.none() | comparisons()),
         regret_bound=draw(st.none() | floats),
         limited_by=draw(st.none() | st.sampled_from(AnswerLimit)),

@@ -121,12 +121,12 @@ def regret_bound(size: int, sizes: Sequence[int], interval: tuple[float, float],
 
 
 def candidates(
-    sizes: Sequence[int], belief: Belief, law: StepTimeLaw, own_size: int | None = None
+    sizes: Sequence[int], belief: Belief, law: StepTimeLaw, current_size: int | None = None
 ) -> tuple[int, ...]:
     """At most four sizes to try, ascending: the user's own, and the best ones at B_crit and at both ends."""
     found = {best_size(sizes, belief.quantile(share), law) for share in CANDIDATES_AT}
-    if own_size is not None and own_size in sizes:
-        found.add(own_size)
+    if current_size is not None and current_size in sizes:
+        found.add(current_size)
     return tuple(sorted(found))
 
 
@@ -172,8 +172,8 @@ def pick(
     belief: Belief,
     law: StepTimeLaw,
     *,
-    own_size: int | None = None,
-    trialled: bool = False,
+    current_size: int | None = None,
+    has_trainings: bool = False,
     within: Sequence[int] | None = None,
 ) -> Choice:
     """The user's own size where it is tied with the best, else the one in the middle of the shortest times.
@@ -187,11 +187,13 @@ def pick(
     allowed = sorted(sizes if within is None else within)
     if not allowed:
         raise ValueError("no size to pick from")
-    tie = TIE_WITH_TRIALS if trialled else TIE_WITHOUT_TRIALS
+    tie = TIE_WITH_TRIALS if has_trainings else TIE_WITHOUT_TRIALS
     cost = {size: expected_log_time(size, belief, law) for size in sizes}
     best = min(allowed, key=lambda size: cost[size])
     tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + tie))
-    chosen = own_size if own_size is not None and own_size in tied else _central(cost, tied, law.noise)
+    chosen = (
+        current_size if current_size is not None and current_size in tied else _central(cost, tied, law.noise)
+    )
     return Choice(batch_size=chosen, best=best, tied=tied, tie=tie)
 
 
@@ -216,18 +218,20 @@ def learning_rate_power(optimizer: str) -> float | None:
 
 
 def scaled_learning_rate(
-    learning_rate: float, own_size: int, size: int, critical: float, power: float
+    learning_rate: float, current_size: int, size: int, critical: float, power: float
 ) -> float:
-    """The learning rate at `size` that matches `learning_rate` at `own_size`, by the noise rule.
+    """The learning rate at `size` that matches `learning_rate` at `current_size`, by the noise rule.
 
     AdaScale's gain (Johnson et al. 2020), ((1 + B_crit / B0) / (1 + B_crit / B))^power: power 1 for SGD,
     where it saturates by itself, 1/2 for Adam (as in AdaptDL). Adam's best rate can fall past the critical
     batch size (Li et al. 2024), so with a power below 1 it stays flat from there on.
     """
     if critical == inf:
-        return float(learning_rate * (size / own_size) ** power)
+        return float(learning_rate * (size / current_size) ** power)
     most = critical if power < 1 else inf
-    gain = (1 + critical / min(own_size, most)) / (1 + critical / min(size, most)) if critical > 0 else 1.0
+    gain = (
+        (1 + critical / min(current_size, most)) / (1 + critical / min(size, most)) if critical > 0 else 1.0
+    )
     return float(learning_rate * gain**power)
 
 
@@ -241,9 +245,9 @@ def time_ratio(size: int, other: int, critical: float, law: StepTimeLaw) -> floa
     return _comparable_time(size, critical, law) / _comparable_time(other, critical, law)
 
 
-def epochs_ratio(own_size: int, size: int, critical: float) -> float:
-    """How many times the epochs of `own_size` reach the same loss at `size`: (B + B_crit) / (B0 + B_crit)."""
-    return (size + critical) / (own_size + critical) if isfinite(critical) else 1.0
+def epochs_ratio(current_size: int, size: int, critical: float) -> float:
+    """Epochs to the same loss at `size` over those at `current_size`: (B + B_crit) / (B0 + B_crit)."""
+    return (size + critical) / (current_size + critical) if isfinite(critical) else 1.0
 
 
 def leaves_few_steps(epochs: float, dataset_size: int, size: int, minimum: float) -> bool:
@@ -251,12 +255,12 @@ def leaves_few_steps(epochs: float, dataset_size: int, size: int, minimum: float
     return epochs * dataset_size / size < FEW_STEPS * minimum
 
 
-def kept_half_life(decay: float, own_size: int, size: int) -> float:
-    """The momentum or beta that forgets after as many samples at `size` as `decay` does at `own_size`.
+def kept_half_life(decay: float, current_size: int, size: int) -> float:
+    """The momentum or beta that forgets after as many samples at `size` as `decay` does at `current_size`.
 
     beta^(B / B0): the half-life in samples stays (Marek et al. 2025).
     """
-    return float(decay ** (size / own_size))
+    return float(decay ** (size / current_size))
 
 
 def _comparable_time(size: float, critical: float, law: StepTimeLaw) -> float:

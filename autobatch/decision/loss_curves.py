@@ -63,10 +63,10 @@ def best_of_each(trainings: Sequence[Training]) -> dict[int, Training]:
     return found
 
 
-def sound(base_size: int, trainings: Sequence[Training]) -> list[Training]:
+def sound(reference_size: int, trainings: Sequence[Training]) -> list[Training]:
     """The best training at each size, without those that are to be rejected beside that of the base size."""
     found = best_of_each(trainings)
-    own = found.get(base_size)
+    own = found.get(reference_size)
     return [one for one in found.values() if own is None or not why_worse(own, one)]
 
 

@@ -36,16 +36,16 @@ _REPAIRABLE = (Outcome.OK, Outcome.DIVERGED)
 class Contest:
     """What is known before any training: the sizes that were timed, the law of their steps, the noise.
 
-    `base_size` is what the others are judged against. `own_size`, the user's, wins ties and is what the
-    learning rates are meant for; None where none was named: they are then taken as meant for the base size.
+    `reference_size` is what the others are judged against. `current_size`, the user's, wins ties and is what
+    the learning rates are meant for; None where none was named: the reference size then stands for it.
     They are scaled by `power`; None where no rule is known for the optimizer: then they stay.
     """
 
     sizes: tuple[int, ...]
     law: StepTimeLaw
     prior: CriticalBatchSize
-    base_size: int
-    own_size: int | None
+    reference_size: int
+    current_size: int | None
     power: float | None
 
 
@@ -70,12 +70,12 @@ class Entry:
 
 def standing(contest: Contest, trainings: Sequence[Training]) -> Standing:
     """What all trainings so far come to."""
-    matched = loss_curves.match(loss_curves.sound(contest.base_size, trainings))
+    matched = loss_curves.match(loss_curves.sound(contest.reference_size, trainings))
     belief = critical_batch.posterior(contest.prior, matched.pooled if matched else ())
-    vetoed = vetoes(contest.base_size, trainings)
-    allowed = without_vetoed(contest.sizes, contest.base_size, vetoed)
+    vetoed = vetoes(contest.reference_size, trainings)
+    allowed = without_vetoed(contest.sizes, contest.reference_size, vetoed)
     choice = critical_batch.pick(
-        allowed, belief, contest.law, own_size=contest.own_size, trialled=len(trainings) > 1
+        allowed, belief, contest.law, current_size=contest.current_size, has_trainings=len(trainings) > 1
     )
     return Standing(belief=belief, matched=matched, vetoed=vetoed, allowed=allowed, choice=choice.batch_size)
 
@@ -97,16 +97,16 @@ def _entries(contest: Contest, trainings: Sequence[Training]) -> Iterator[Entry]
     """What is worth a training as things stand, the most urgent first."""
     now = standing(contest, trainings)
     trained = loss_curves.best_of_each(trainings)
-    own = trained.get(contest.base_size)
+    own = trained.get(contest.reference_size)
     if own is None:
         if not _contested(contest, now):
             return
-        yield _entry(contest, now, contest.base_size)
+        yield _entry(contest, now, contest.reference_size)
     elif loss_curves.why_worse(own, own):
         return
     else:
         yield from _again(now, own, trainings)
-    taken = {contest.base_size, *trained}
+    taken = {contest.reference_size, *trained}
     while (size := _most_worthwhile(contest, now, taken)) is not None:
         yield _entry(contest, now, size)
         taken.add(size)
@@ -116,13 +116,15 @@ def _entry(contest: Contest, now: Standing, size: int) -> Entry:
     return Entry(batch_size=size, learning_rate_factor=learning_rate_factor(contest, now.belief, size))
 
 
-def vetoes(base_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
+def vetoes(reference_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
     """The sizes that trained worse than the base size, with half the learning rate too, or not at all."""
     trained = loss_curves.best_of_each(trainings)
-    own = trained.get(base_size)
+    own = trained.get(reference_size)
     if own is None:
         return ()
-    reasons = {size: loss_curves.why_worse(own, one) for size, one in trained.items() if size != base_size}
+    reasons = {
+        size: loss_curves.why_worse(own, one) for size, one in trained.items() if size != reference_size
+    }
     return tuple(
         Veto(batch_size=size, reason=reason)
         for size, reason in sorted(reasons.items())
@@ -131,10 +133,10 @@ def vetoes(base_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
     )
 
 
-def without_vetoed(sizes: Sequence[int], base_size: int, vetoed: Sequence[Veto]) -> tuple[int, ...]:
+def without_vetoed(sizes: Sequence[int], reference_size: int, vetoed: Sequence[Veto]) -> tuple[int, ...]:
     """The sizes that may be chosen: a veto above the base size holds for everything larger too."""
     out = {veto.batch_size for veto in vetoed}
-    below = min((size for size in out if size > base_size), default=inf)
+    below = min((size for size in out if size > reference_size), default=inf)
     return tuple(size for size in sizes if size < below and size not in out)
 
 
@@ -142,13 +144,13 @@ def learning_rate_factor(contest: Contest, belief: Belief, size: int) -> float:
     """What the learning rates are multiplied by at `size`; 1 where no rule is known."""
     if contest.power is None:
         return 1.0
-    own = contest.own_size or contest.base_size
+    own = contest.current_size or contest.reference_size
     return critical_batch.scaled_learning_rate(1.0, own, size, belief.batch_size, contest.power)
 
 
 def _contested(contest: Contest, now: Standing) -> bool:
     """Whether another size is chosen than the base size, or could still turn out to be the better one."""
-    return now.choice != contest.base_size or _most_worthwhile(contest, now, ()) is not None
+    return now.choice != contest.reference_size or _most_worthwhile(contest, now, ()) is not None
 
 
 def _again(now: Standing, own: Training, trainings: Sequence[Training]) -> Iterator[Entry]:
@@ -169,12 +171,12 @@ def _most_worthwhile(contest: Contest, now: Standing, trained: Collection[int]) 
     """The size to train: the choice itself, else the candidate that may save the most time beyond it."""
     if len(trained) >= MOST_SIZES:
         return None
-    if now.choice not in trained and now.choice != contest.base_size:
+    if now.choice not in trained and now.choice != contest.reference_size:
         return now.choice
     gains = {
         size: critical_batch.possible_gain(size, now.choice, now.belief, contest.law)
-        for size in critical_batch.candidates(now.allowed, now.belief, contest.law, contest.own_size)
-        if size not in trained and size != contest.base_size
+        for size in critical_batch.candidates(now.allowed, now.belief, contest.law, contest.current_size)
+        if size not in trained and size != contest.reference_size
     }
     best = max(gains, key=gains.__getitem__, default=None)
     return best if best is not None and gains[best] >= WORTH_TRYING else None

@@ -130,10 +130,10 @@ def _not_vetoed(passed: Sequence[Trial], check: Check | None) -> list[Trial]:
 
 def _compared(answer: Recommendation, outlook: Outlook) -> Recommendation:
     """The answer beside the user's own size, the next best, and the best there could be."""
-    present = answer.workload.batch_size
+    current = answer.workload.batch_size
     return replace(
         answer,
-        present=outlook.against(present, answer.batch_size) if present in outlook.times else None,
+        current=outlook.against(current, answer.batch_size) if current in outlook.times else None,
         runner_up=outlook.runner_up(answer.batch_size),
         regret_bound=outlook.regret_bound(answer.batch_size),
     )
@@ -152,7 +152,7 @@ def _soonest(allowed: Sequence[Trial], outlook: Outlook) -> tuple[Trial, str]:
     choice, times = outlook.choice, outlook.times
     chosen = next(trial for trial in allowed if trial.batch_size == choice.batch_size)
     ratios = {size: time / times[choice.batch_size] for size, time in times.items()}
-    own = outlook.own_size
+    own = outlook.current_size
     if choice.batch_size == own and choice.best != own:
         return chosen, (
             f"your present size is within {choice.tie:.0%} of the shortest expected time to the same loss "

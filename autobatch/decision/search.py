@@ -114,13 +114,13 @@ def climbs_past_plateau(limits: Limits) -> bool:
 
 
 def extra_sizes(
-    trials: Sequence[Trial], limits: Limits, present_batch_size: int | None, ceiling: int
+    trials: Sequence[Trial], limits: Limits, current_batch_size: int | None, ceiling: int
 ) -> tuple[int, ...]:
     """Sizes that the answer needs beside the climb: the user's present one, and a divisor of the target.
 
     Only sizes up to the ceiling that were not tried yet.
     """
-    wanted = [present_batch_size, largest_divisor(limits.global_batch, ceiling, limits)]
+    wanted = [current_batch_size, largest_divisor(limits.global_batch, ceiling, limits)]
     tried = {trial.batch_size for trial in trials}
     usable = {size for size in wanted if size and limits.smallest <= size <= ceiling}
     return tuple(sorted(size for size in usable - tried if size % limits.multiple_of == 0))

@@ -38,7 +38,7 @@ class Outlook:
     law: StepTimeLaw
     critical: float
     interval: tuple[float, float]
-    own_size: int | None
+    current_size: int | None
 
     def against(self, size: int | None, chosen: int) -> Comparison | None:
         """`size` beside the chosen one; None for the chosen one itself."""
@@ -64,7 +64,7 @@ class Outlook:
 
 
 def outlook(
-    passed: Sequence[Trial], allowed: Sequence[Trial], check: Check | None, own_size: int | None
+    passed: Sequence[Trial], allowed: Sequence[Trial], check: Check | None, current_size: int | None
 ) -> Outlook | None:
     """What to expect of the sizes that are allowed; None without a critical batch size."""
     belief = None if check is None else _belief(check)
@@ -82,14 +82,14 @@ def outlook(
             every,
             belief,
             law,
-            own_size=own_size,
-            trialled=_trained_sizes(check) is not None,
+            current_size=current_size,
+            has_trainings=_trained_sizes(check) is not None,
             within=sizes,
         ),
         law=law,
         critical=check.critical_batch_size,
         interval=(low, inf if high is None else high),
-        own_size=own_size,
+        current_size=current_size,
     )
 
 
@@ -116,13 +116,15 @@ def _is_timed(passed: Sequence[Trial]) -> bool:
     return any(trial.step_seconds for trial in passed)
 
 
-def learning_rate_factor(check: Check, own_size: int, global_batch: int, power: float) -> float:
+def learning_rate_factor(check: Check, current_size: int, global_batch: int, power: float) -> float:
     """What the noise rule multiplies learning rates by, from the size they are meant for to a global one.
 
     Where the training nearest to that did better with half of what the rule gave it, so does this.
     """
     assert check.critical_batch_size is not None
-    rule = critical_batch.scaled_learning_rate(1.0, own_size, global_batch, check.critical_batch_size, power)
+    rule = critical_batch.scaled_learning_rate(
+        1.0, current_size, global_batch, check.critical_batch_size, power
+    )
     best = loss_curves.best_of_each(check.trainings)
     if not best:
         return rule

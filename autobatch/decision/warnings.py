@@ -61,7 +61,7 @@ def _smaller_by_noise(answer: Recommendation) -> list[str]:
 def _loading(answer: Recommendation) -> list[str]:
     """Where loading sets the pace and no number of workers is known to change that."""
     loader = answer.loader
-    if loader is None or loader.lifts is not None:
+    if loader is None or loader.sufficient_workers is not None:
         return []
     if not loader.timings:
         return _unmeasured_loading(answer, loader)
@@ -122,9 +122,9 @@ def _few_steps(answer: Recommendation) -> list[str]:
 
 
 def _changed_decays(answer: Recommendation) -> list[str]:
-    present, batch = answer.workload.batch_size, answer.global_batch_size
-    own = (present or batch) * answer.world_size
-    if present is None or max(own, batch) < _MUCH * min(own, batch):
+    current, batch = answer.workload.batch_size, answer.global_batch_size
+    own = (current or batch) * answer.world_size
+    if current is None or max(own, batch) < _MUCH * min(own, batch):
         return []
     times = f"{batch / own:g} times as many" if batch > own else f"1/{own / batch:g} of the"
     return [

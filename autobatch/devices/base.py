@@ -71,7 +71,7 @@ class Backend(ABC):
     def utilisation(self) -> float | None:
         """The share of the device in use since `start_usage`, 0 to 1; None where it can't be read."""
 
-    def strain(self) -> str:
+    def memory_pressure(self) -> str:
         """What shows, since `reset_peak`, that the memory is too small though nothing failed; or nothing."""
         return ""
 

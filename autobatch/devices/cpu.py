@@ -122,7 +122,7 @@ class CpuBackend(Backend):
         rest, now = self._rest_unused_bytes, _unused_bytes()
         return None if rest is None or now is None else allocated + max(0, now - rest)
 
-    def strain(self) -> str:
+    def memory_pressure(self) -> str:
         grown = host.process_status().get("VmSwap", 0) - self._swapped_bytes
         return f"{format_bytes(grown)} of it was swapped out" if grown > _SWAP_TOLERANCE_BYTES else ""
 

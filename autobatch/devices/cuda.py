@@ -13,7 +13,7 @@ import torch
 
 from autobatch.devices import nvml
 from autobatch.devices.accelerator import AcceleratorBackend
-from autobatch.records.device import Device, Holder
+from autobatch.records.device import Device, MemoryUser
 from autobatch.records.errors import DeviceError
 from autobatch.records.formatting import format_bytes
 
@@ -27,7 +27,7 @@ class CudaBackend(AcceleratorBackend):
         self._retries = 0
 
     def describe(self) -> Device:
-        """The GPU as it stands now; `holders` are the processes other than this one.
+        """The GPU as it stands now; `memory_users` are the processes other than this one.
 
         Raises DeviceError where CUDA can't start on it.
         """
@@ -44,7 +44,7 @@ class CudaBackend(AcceleratorBackend):
             limit_bytes=self._limit_bytes or self._available_bytes(free_bytes),
             limit_source=self._limit_source,
             utilisation=reading.utilisation,
-            holders=_others(reading),
+            memory_users=_others(reading),
             notes=notes,
         )
 
@@ -73,7 +73,7 @@ class CudaBackend(AcceleratorBackend):
         super().reset_peak()
         self._retries = self._allocation_retries()
 
-    def strain(self) -> str:
+    def memory_pressure(self) -> str:
         """How often the allocator freed its cache to find room: each time waits for the GPU."""
         count = self._allocation_retries() - self._retries
         return f"the allocator had to free its cache {count} times to find room" if count > 1 else ""
@@ -138,10 +138,10 @@ def _pci_bus_id(properties: Any) -> str | None:
     return f"{domain:08x}:{bus:02x}:{device:02x}.0"
 
 
-def _others(reading: nvml.Reading) -> tuple[Holder, ...]:
-    return tuple(holder for holder in reading.holders if holder.pid != os.getpid())
+def _others(reading: nvml.Reading) -> tuple[MemoryUser, ...]:
+    return tuple(holder for holder in reading.memory_users if holder.pid != os.getpid())
 
 
-def _held(holder: Holder) -> str:
+def _held(holder: MemoryUser) -> str:
     size = "memory" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
     return f"{size} is held by pid {holder.pid} (`{holder.name}`)"

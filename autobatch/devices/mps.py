@@ -67,7 +67,7 @@ class MpsBackend(AcceleratorBackend):
             reserved_bytes=self._above_rest(reserved_bytes),
         )
 
-    def strain(self) -> str:
+    def memory_pressure(self) -> str:
         grown = _swap_bytes() - self._swap_at_reset_bytes
         return f"the system swapped {format_bytes(grown)} out" if grown > _SWAP_TOLERANCE_BYTES else ""
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
-from autobatch.records.device import Holder
+from autobatch.records.device import MemoryUser
 
 Answer = TypeVar("Answer")
 
@@ -37,7 +37,7 @@ class Reading:
     """One GPU as the driver saw it at one moment; None where the driver wouldn't say.
 
     `index` is the driver's, in PCI order, and not CUDA's. `utilisation`: 0 to 1, over the driver's
-    last sampling window (1/6 to 1 second). `holders`: every process with memory on the GPU, this one
+    last sampling window (1/6 to 1 second). `memory_users`: every process with memory on the GPU, this one
     included. `mig`: the GPU is cut into slices, and the figures here are those of the whole.
     """
 
@@ -50,7 +50,7 @@ class Reading:
     free_bytes: int | None = None
     used_bytes: int | None = None
     utilisation: float | None = None
-    holders: tuple[Holder, ...] = ()
+    memory_users: tuple[MemoryUser, ...] = ()
     mig: bool = False
     notes: tuple[str, ...] = ()
 
@@ -246,7 +246,7 @@ def _read(nvml: Any, handle: Any) -> Reading:
         free_bytes=memory.free_bytes,
         used_bytes=memory.used_bytes,
         utilisation=ask("utilisation", lambda: _utilisation(nvml, handle)),
-        holders=ask("processes", lambda: _holders(nvml, handle)) or (),
+        memory_users=ask("processes", lambda: _holders(nvml, handle)) or (),
         mig=mig,
         notes=(*_caveats(memory, mig), *interview.notes),
     )
@@ -293,7 +293,7 @@ def _caveats(memory: _Memory, mig: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _holders(nvml: Any, handle: Any) -> tuple[Holder, ...]:
+def _holders(nvml: Any, handle: Any) -> tuple[MemoryUser, ...]:
     """The processes with memory on the GPU, largest first.
 
     Raises NVMLError only where CUDA programs can't be listed; the other lists exist on few machines.
@@ -308,8 +308,10 @@ def _holders(nvml: Any, handle: Any) -> tuple[Holder, ...]:
             continue
         # A program that computes and draws is in two lists, each with all that it holds.
         held |= {int(one.pid): one.usedGpuMemory for one in processes if held.get(one.pid) is None}
-    holders = (Holder(pid=pid, name=_process_name(pid), memory_bytes=size) for pid, size in held.items())
-    return tuple(sorted(holders, key=lambda holder: (-(holder.memory_bytes or 0), holder.pid)))
+    memory_users = (
+        MemoryUser(pid=pid, name=_process_name(pid), memory_bytes=size) for pid, size in held.items()
+    )
+    return tuple(sorted(memory_users, key=lambda holder: (-(holder.memory_bytes or 0), holder.pid)))
 
 
 def _processes(nvml: Any, handle: Any, newer: str, older: str) -> list[Any]:

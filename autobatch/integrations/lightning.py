@@ -101,7 +101,7 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
         if not self._resumed:
             _warn(
                 "AutoBatch: the checkpoint knows of no batch size that was measured; "
-                f"the training goes on with its own, {fit.present}"
+                f"the training goes on with its own, {fit.current}"
             )
             return
         self._apply(fit, self._resumed["batch_size"], self._resumed["accumulation_steps"])

@@ -51,7 +51,7 @@ class Fit:
         return bool(self._parsing.lightning_hasattr(self._module, name))
 
     @property
-    def present(self) -> int | None:
+    def current(self) -> int | None:
         """The batch size that the user has given."""
         if self._loader is not None:
             size: Any = self._loader.batch_size
@@ -65,12 +65,12 @@ class Fit:
         held = trainer.fit_loop.epoch_loop.val_loop._data_source.instance
         held = held[0] if isinstance(held, (list, tuple)) and held else held
         # The learning rate belongs to what an optimizer step averages over.
-        present = self.present and self.present * trainer.accumulate_grad_batches
+        current = self.current and self.current * trainer.accumulate_grad_batches
         objects = {
             "model": self._module,
             "dataset": trainer.datamodule if self._loader is None else self._loader,
             "val_dataset": held if isinstance(held, DataLoader) else None,
-            "batch_size": present,
+            "batch_size": current,
             "epochs": float(trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else None,
             "schedule": {"max_steps": trainer.max_steps},
             "prepared": True,

@@ -68,13 +68,13 @@ def parameters(recommendation: Recommendation) -> dict[str, Parameter]:
 
 def figures(recommendation: Recommendation) -> dict[str, float]:
     """What was measured of the recommended size, and what the check says of it."""
-    chosen, check, present = recommendation.chosen, recommendation.check, recommendation.present
+    chosen, check, current = recommendation.chosen, recommendation.check, recommendation.current
     given = {
         "samples_per_second": chosen.samples_per_second,
         "peak_bytes": chosen.peak_bytes,
         "ceiling": recommendation.ceiling.batch_size,
         "critical_batch_size": None if check is None else check.critical_batch_size,
-        "gain": None if present is None else present.relative_time,
+        "gain": None if current is None else current.relative_time,
     }
     return {
         PREFIX + name: float(value) for name, value in given.items() if value is not None and _finite(value)

@@ -61,14 +61,14 @@ def tune_training_arguments(
     """
     _check(args, model)
     collate = _collator(args, model, data_collator or transformers.default_data_collator)
-    present = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    current = args.per_device_train_batch_size * args.gradient_accumulation_steps
     found = api.find(
         _AsTrained(model, _settings(args)),  # type: ignore[arg-type]
         _loader(args, dataset, collate),
         optimizer=_optimizer(args, model),
         val_dataset=eval_dataset,
         training_step=None if _LABELS in _label_names(args, model) else _own_step,
-        batch_size=present,
+        batch_size=current,
         epochs=args.num_train_epochs if args.max_steps <= 0 else None,
         schedule={name: int(getattr(args, name)) for name in _SCHEDULE},
         precision=_precision(args),

@@ -121,10 +121,10 @@ class Assessment:
 
         They are fewer where the present size doesn't fit, and where one rank alone trains.
         """
-        present, power = self._curve.workload.batch_size, learning_rate_power(self._curve.workload.optimizer)
+        current, power = self._curve.workload.batch_size, learning_rate_power(self._curve.workload.optimizer)
         if power is None:
             return 1.0
-        return scaled_learning_rate(1.0, self._ranks * (present or size), size, inf, power)
+        return scaled_learning_rate(1.0, self._ranks * (current or size), size, inf, power)
 
     def _keep_noise(
         self, batch_size: int, scales: Sequence[noise_scale.NoiseScale], prior: noise_scale.CriticalBatchSize
@@ -145,15 +145,15 @@ class Assessment:
             log_sd=prior.log_sd,
         )
 
-    def _contest(self, base_size: int, prior: noise_scale.CriticalBatchSize) -> next_training.Contest:
+    def _contest(self, reference_size: int, prior: noise_scale.CriticalBatchSize) -> next_training.Contest:
         workload = self._curve.workload
         trials = timed(self._passed)
         return next_training.Contest(
-            sizes=tuple(sorted({base_size, *(trial.batch_size for trial in trials)})),
+            sizes=tuple(sorted({reference_size, *(trial.batch_size for trial in trials)})),
             law=step_time_law(trials),
             prior=prior,
-            base_size=base_size,
-            own_size=workload.batch_size,
+            reference_size=reference_size,
+            current_size=workload.batch_size,
             power=learning_rate_power(workload.optimizer),
         )
 
@@ -184,7 +184,7 @@ class Assessment:
             if reply.training is not None:
                 self._trainings.append(reply.training)
                 self._held_out = reply.held_out or self._held_out
-        if any(one.batch_size == about.base_size for one in self._trainings):
+        if any(one.batch_size == about.reference_size for one in self._trainings):
             self._keep_trainings(about)
         why_not = [reply.held_out for reply in replies if reply.training is None]
         if why_not:
@@ -193,7 +193,9 @@ class Assessment:
 
     def _training_seconds(self, about: next_training.Contest) -> float | None:
         """Seconds of each training; None where the time that is left can't tell any two sizes apart."""
-        slowest = about.law.step_seconds_at(max(next_training.standing(about, ()).choice, about.base_size))
+        slowest = about.law.step_seconds_at(
+            max(next_training.standing(about, ()).choice, about.reference_size)
+        )
         least = _FEWEST_STEPS * slowest
         useful = _EPOCHS * self._epoch_seconds(about)
         for trainings in (next_training.MOST_SIZES, _FEWEST_TRAININGS):
@@ -205,15 +207,19 @@ class Assessment:
 
     def _epoch_seconds(self, about: next_training.Contest) -> float:
         size = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
-        return inf if size is None else size / about.base_size * about.law.step_seconds_at(about.base_size)
+        return (
+            inf
+            if size is None
+            else size / about.reference_size * about.law.step_seconds_at(about.reference_size)
+        )
 
     def _train_command(
         self, about: next_training.Contest, entry: next_training.Entry, seconds: float
     ) -> messages.Train:
-        rate = about.base_size / about.law.step_seconds_at(about.base_size)
+        rate = about.reference_size / about.law.step_seconds_at(about.reference_size)
         samples = int(_EVALUATION_SHARE * seconds * rate / _FORWARD_SHARE)
         samples = max(_FEWEST_HELD_OUT, min(samples, _MOST_HELD_OUT))
-        largest = _nearest(self._passed, max(about.base_size, _LEAST_CHUNK)).batch_size
+        largest = _nearest(self._passed, max(about.reference_size, _LEAST_CHUNK)).batch_size
         return messages.Train(
             batch_size=entry.batch_size,
             learning_rate_factor=entry.learning_rate_factor,
@@ -227,7 +233,7 @@ class Assessment:
         """The check with what the trainings so far say."""
         trained = {one.batch_size for one in self._trainings}
         kept = replace(self._check, trainings=tuple(self._trainings), held_out=self._held_out)
-        own = next(one for one in self._trainings if one.batch_size == about.base_size)
+        own = next(one for one in self._trainings if one.batch_size == about.reference_size)
         if own.outcome is not Outcome.OK:
             self._check = replace(kept, detail=f"at batch size {own.batch_size:,}: {own.detail}")
             return

@@ -287,8 +287,8 @@ class Climb:
     def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: the user's own, and what a target can be made of."""
         assert self._opened is not None
-        present = self._opened.workload.batch_size
-        for size in search.extra_sizes(self.trials, self._limits, present, ceiling):
+        current = self._opened.workload.batch_size
+        for size in search.extra_sizes(self.trials, self._limits, current, ceiling):
             if self.remaining_seconds > 0:
                 self._try(search.Try(size))
 

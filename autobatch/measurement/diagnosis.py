@@ -45,7 +45,7 @@ def nothing_passed(
     facts = [trial.detail]
     if device.limit_bytes is not None:
         facts.append(f"training may take {format_bytes(device.limit_bytes)} ({device.limit_source})")
-    for holder in device.holders:
+    for holder in device.memory_users:
         held = "memory" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
         facts.append(f"{held} is held by pid {holder.pid} (`{holder.name}`)")
     facts += _parts(predicted, size)

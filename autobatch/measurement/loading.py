@@ -101,7 +101,7 @@ def next_workers(loader: Loader, processors: int) -> int | None:
     """
     if not loader.timings:
         return loader.workers
-    if loader.lifts is not None or loader.timings[-1].batch_seconds is None:
+    if loader.sufficient_workers is not None or loader.timings[-1].batch_seconds is None:
         return None
     steps = sorted({*(1 << k for k in range(processors.bit_length())), processors})
     others = [count for count in steps if count > loader.workers]
@@ -117,5 +117,7 @@ def _with(loader: Loader, found: LoaderTiming) -> Loader | None:
     pace = loader.pace_seconds(found)
     keeps_up = pace is not None and pace <= (1 + TOLERANCE) * loader.step_seconds
     return replace(
-        loader, timings=(*loader.timings, found), lifts=found.workers if keeps_up else loader.lifts
+        loader,
+        timings=(*loader.timings, found),
+        sufficient_workers=found.workers if keeps_up else loader.sufficient_workers,
     )

@@ -72,7 +72,7 @@ def parse_devices(names: str) -> tuple[PlannedDevice | None, ...]:
     return tuple(dict.fromkeys(map(_parse, words)))
 
 
-def of_present(device: Device) -> PlannedDevice:
+def of_current(device: Device) -> PlannedDevice:
     """The device that is here, with what it has to give now."""
     given_bytes = device.limit_bytes or device.free_bytes or device.total_bytes or 0
     on_host = device.kind == "cpu"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class MemoryUser:
     """A process that holds memory on a device. `memory_bytes` is None where the driver won't say."""
 
     pid: int
@@ -29,7 +29,7 @@ class Device:
     limit_bytes: int | None = None
     limit_source: str = ""
     utilisation: float | None = None
-    holders: tuple[Holder, ...] = ()
+    memory_users: tuple[MemoryUser, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -100,7 +100,7 @@ class Recommendation:
     `batch_size` is what the DataLoader gets on one device, always a size that was measured;
     batch_size x accumulation_steps x world_size = global_batch_size. `learning_rate` belongs to the
     global batch; `learning_rate_factor` is what it multiplies the present one by, for all parameter
-    groups; both are None where no check has found one. `present` and `runner_up` compare the answer with the
+    groups; both are None where no check has found one. `current` and `runner_up` compare the answer with the
     user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
     worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
     was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
@@ -120,7 +120,7 @@ class Recommendation:
     check: Check | None
     why: str
     warnings: tuple[str, ...]
-    present: Comparison | None = None
+    current: Comparison | None = None
     runner_up: Comparison | None = None
     regret_bound: float | None = None
     limited_by: AnswerLimit | None = None

@@ -122,7 +122,7 @@ class LoaderTiming:
 class Loader:
     """Loading beside training, at one batch size. `step_seconds` is that of a step alone.
 
-    `workers`: the user's own number, which is timed first. `lifts`: the first number that was measured with
+    `workers`: the user's number, which is timed first. `sufficient_workers`: the first measured number with
     which loading slows a step by no more than 5%; None where none does. Without `timings` there was no time.
     """
 
@@ -130,7 +130,7 @@ class Loader:
     workers: int
     step_seconds: float
     timings: tuple[LoaderTiming, ...] = ()
-    lifts: int | None = None
+    sufficient_workers: int | None = None
 
     def pace_seconds(self, timing: LoaderTiming) -> float | None:
         """Seconds of a step with its batch loaded: beside the step by workers, else before it."""

@@ -156,7 +156,7 @@ def _call(name: str, arguments: list[str]) -> list[str]:
 
 def _workers(found: Recommendation) -> int:
     """The number of workers that keeps up with the training; 0 where that isn't known, or none are needed."""
-    return (found.loader.lifts or 0) if found.loader is not None else 0
+    return (found.loader.sufficient_workers or 0) if found.loader is not None else 0
 
 
 def _rate_argument(found: Recommendation, name: str) -> str | None:

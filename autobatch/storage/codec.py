@@ -23,7 +23,7 @@ from autobatch.records.trial import Trial
 if TYPE_CHECKING:
     from autobatch.records.fleet import Fleet
 
-SCHEMA = "autobatch/1"
+SCHEMA = "autobatch/2"
 PLAN_SCHEMA = "autobatch-plan/1"
 FLEET_SCHEMA = "autobatch-fleet/1"
 

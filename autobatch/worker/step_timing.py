@@ -55,7 +55,7 @@ class OutOfTimeError(Exception):
     """The time for this trial ended before it had its steps."""
 
 
-class StrainError(MemoryError):
+class MemoryPressureError(MemoryError):
     """Nothing failed, but the memory is too small for this size: it swaps, or waits for room."""
 
 
@@ -105,8 +105,8 @@ class Measurer:
                 trainer.evaluate(batch)
             trainer.evaluate(trainer.load_validation(batch_size, self._seed))
             backend.synchronize()
-            if strain := backend.strain():
-                raise StrainError(strain)
+            if memory_pressure := backend.memory_pressure():
+                raise MemoryPressureError(memory_pressure)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return failed(batch_size, error, trainer, len(step_seconds), batch)
         peak = backend.peak()
@@ -201,7 +201,7 @@ def failed(batch_size: int, error: BaseException, trainer: Trains, steps: int, b
         )
     cause = classify(error)
     if cause is Cause.OUT_OF_MEMORY:
-        detail = str(error) if isinstance(error, StrainError) else told_briefly(detail)
+        detail = str(error) if isinstance(error, MemoryPressureError) else told_briefly(detail)
     return Tried(
         batch_size=batch_size,
         outcome=Outcome.OUT_OF_MEMORY if cause is Cause.OUT_OF_MEMORY else Outcome.FAILED,

@@ -44,7 +44,8 @@ class Parts:
 
     `loader` is None where the data set did not come in a DataLoader. `parallelize` makes of a model on its
     device what several ranks train, in place of DistributedDataParallel. `prepared`: the data have been set
-    up by who sends them. `zeroes_late`: gradients of a step live until after the next forward pass.
+    up by who sends them. `zero_grad_after_forward`: gradients of a step live until after the next forward
+    pass.
     `remarks`: what has to be told of a training that was taken from a framework.
     """
 
@@ -67,7 +68,7 @@ class Parts:
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
     prepared: bool = False
-    zeroes_late: bool = False
+    zero_grad_after_forward: bool = False
     remarks: Callable[[], tuple[str, ...]] = tuple
     precision: Precision = Precision.FP32
 
@@ -98,7 +99,7 @@ def load_parts(target: str) -> Parts:
         training_step=getattr(module, "training_step", None),
         step=getattr(module, "step", None),
         parallelize=getattr(module, "parallelize", None),
-        batch_size=_present_batch_size(module, dataset),
+        batch_size=_current_batch_size(module, dataset),
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),
         precision=_precision(module),
@@ -396,7 +397,7 @@ def _precision(module: ModuleType) -> Precision:
     return parse_precision(named) if isinstance(named, str) else Precision.FP32
 
 
-def _present_batch_size(module: ModuleType, dataset: Any) -> int | None:
+def _current_batch_size(module: ModuleType, dataset: Any) -> int | None:
     size = getattr(module, "batch_size", None)
     if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
         return size

@@ -143,7 +143,7 @@ class Trainer:
             decays=optimizers.decays(self.optimizers),
             dataset=self._samples.kind,
             dataset_size=self._samples.size,
-            batch_size=self._present_batch_size,
+            batch_size=self._current_batch_size,
             epochs=self._parts.epochs,
             schedule=self._parts.schedule or (() if self._keras is None else self._keras.schedule),
             synthetic=self._samples.synthetic,
@@ -193,10 +193,10 @@ class Trainer:
             return self._keras_step(self._keras, batch)
         # As in a loop of one's own, gradients live until the next step, through an evaluation, and so does
         # the loss: its graph lies between the tensors on the heap, and what fits there depends on it.
-        if not self._parts.zeroes_late:
+        if not self._parts.zero_grad_after_forward:
             self._zero_gradients()
         loss = self._last_loss = self._forward(batch)
-        if self._parts.zeroes_late:
+        if self._parts.zero_grad_after_forward:
             self._zero_gradients()
         self._backward(loss)
         self._enter("step")
@@ -394,7 +394,7 @@ class Trainer:
         return None if own else self._parts.precision
 
     @property
-    def _present_batch_size(self) -> int | None:
+    def _current_batch_size(self) -> int | None:
         return self._parts.batch_size or (None if self._keras is None else compiled.BATCH_SIZE)
 
     def _count_parameters(self) -> int:

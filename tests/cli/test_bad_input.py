@@ -177,7 +177,7 @@ def test_bad_calls_are_refused_before_anything_starts(
     name: str, arguments: tuple[str, ...], status: int, tmp_path: Path, golden: Golden
 ) -> None:
     (tmp_path / "model.py").write_text(MODEL)
-    (tmp_path / "damaged.json").write_text('{"schema": "autobatch/1", "ok": true, "batch_size": ')
+    (tmp_path / "damaged.json").write_text('{"schema": "autobatch/2", "ok": true, "batch_size": ')
     (tmp_path / "folder").mkdir()
     plain, as_json = run(tmp_path, (autobatch(), *arguments), (autobatch(), *arguments, "--json"))
     check_plain(name, plain, status, golden)

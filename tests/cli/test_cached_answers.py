@@ -82,7 +82,7 @@ def test_another_source_is_measured_anew_and_a_damaged_entry_told(
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
     (entry,) = (damaged / "cache").iterdir()
-    entry.write_text('{"schema": "autobatch/1", "ok": true, "batch_size": 1000000}')
+    entry.write_text('{"schema": "autobatch/2", "ok": true, "batch_size": 1000000}')
     (tmp_path / "model.py").write_text(MODEL + "\n# another line\n")
     (source,) = run(tmp_path, (*PROBE, "--json"), environment=cached_in(folder))
     assert answer(source)["cached"] is False

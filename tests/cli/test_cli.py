@@ -99,7 +99,7 @@ def test_json_has_what_others_rely_on(folder: Path) -> None:
         folder, (*PROBE, "--json", "-q"), (*PROBE, "--json", "--global-batch", "24", "--multiple-of", "3")
     )
     found = answer(everyday)
-    assert found["schema"] == "autobatch/1"
+    assert found["schema"] == "autobatch/2"
     assert found["batch_size"] in rows(found)
     assert (found["accumulation_steps"], found["world_size"]) == (1, 1)
     assert found["global_batch_size"] == found["batch_size"]

@@ -167,7 +167,7 @@ def test_an_answer_says_which_number_of_workers_lifts_the_bound() -> None:
     assert found.loader is not None
     assert found.loader.batch_size == 8
     assert found.loader.workers == found.loader.timings[0].workers == 1
-    assert found.loader.lifts is None
+    assert found.loader.sufficient_workers is None
     assert any(warning.startswith("loading sets the pace") for warning in found.warnings)
 
 
@@ -189,7 +189,7 @@ def test_workers_lift_the_bound_of_slow_samples() -> None:
     assert own.workers == 0
     assert (loader.pace_seconds(own) or 0.0) > 1.5 * loader.step_seconds
     if usable_processors() >= 2:
-        assert loader.lifts == last.workers > 0
+        assert loader.sufficient_workers == last.workers > 0
 
 
 def test_a_stream_is_read_once_more_to_be_timed() -> None:

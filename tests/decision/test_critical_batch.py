@@ -176,8 +176,10 @@ def test_the_best_power_of_two_is_near_the_optimum(critical: float, hardware_bat
 def test_a_tie_costs_no_more_than_the_tie(critical: float, hardware_batch_size: float, own: int) -> None:
     times = affine(hardware_batch_size)
     least = min(critical_batch.relative_time(size, critical, times) for size in SIZES)
-    for trialled, most in ((True, 1.05), (False, 1.10)):
-        choice = critical_batch.pick(SIZES, known(critical), times, own_size=own, trialled=trialled)
+    for has_trainings, most in ((True, 1.05), (False, 1.10)):
+        choice = critical_batch.pick(
+            SIZES, known(critical), times, current_size=own, has_trainings=has_trainings
+        )
         assert all(
             critical_batch.relative_time(size, critical, times) <= (most + 1e-9) * least
             for size in choice.tied
@@ -250,15 +252,25 @@ def test_the_best_size_grows_with_both_scales(
     hardware_batch_size=hardware,
     ceiling=st.integers(1, 5000),
     own=st.one_of(st.none(), st.integers(1, 10_000)),
-    trialled=st.booleans(),
+    has_trainings=st.booleans(),
 )
 def test_a_size_that_was_measured_and_fits(
-    critical: float, log_sd: float, hardware_batch_size: float, ceiling: int, own: int | None, trialled: bool
+    critical: float,
+    log_sd: float,
+    hardware_batch_size: float,
+    ceiling: int,
+    own: int | None,
+    has_trainings: bool,
 ) -> None:
     belief = critical_batch.posterior(prior(critical, log_sd))
     below = [size for size in SIZES if size <= ceiling]
     choice = critical_batch.pick(
-        SIZES, belief, affine(hardware_batch_size), own_size=own, trialled=trialled, within=below
+        SIZES,
+        belief,
+        affine(hardware_batch_size),
+        current_size=own,
+        has_trainings=has_trainings,
+        within=below,
     )
     assert choice.batch_size in choice.tied
     assert set(choice.tied) <= set(below)
@@ -290,7 +302,7 @@ def bumpy(bump: float, noise: float) -> StepTimeLaw:
 def test_the_middle_is_taken_only_if_noise_hides_what_it_costs(
     bump: float, noise: float, hidden: bool
 ) -> None:
-    choice = critical_batch.pick((32, 64, 128), known(1e-9), bumpy(bump, noise), trialled=True)
+    choice = critical_batch.pick((32, 64, 128), known(1e-9), bumpy(bump, noise), has_trainings=True)
     assert (choice.batch_size == 64) == hidden
     assert choice.best in (32, 128)
 

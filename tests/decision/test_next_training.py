@@ -47,8 +47,8 @@ def contest(critical: float = 2000.0, hardware: float = 256.0, **given: object) 
         sizes=SIZES[:12],
         law=affine(hardware),
         prior=prior(critical),
-        base_size=32,
-        own_size=32,
+        reference_size=32,
+        current_size=32,
         power=1.0,
     )
     return replace(usual, **given)  # type: ignore[arg-type]
@@ -114,8 +114,8 @@ def contests_of_any_kind(draw: st.DrawFn) -> Contest:
         sizes=tuple(sorted({base, *draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=13))})),
         law=affine(draw(hardware)),
         prior=prior(draw(criticals), draw(st.floats(0.1, 1.5))),
-        base_size=base,
-        own_size=draw(st.sampled_from([None, base])),
+        reference_size=base,
+        current_size=draw(st.sampled_from([None, base])),
         power=draw(st.sampled_from([None, 0.5, 1.0])),
     )
 
@@ -127,15 +127,15 @@ def contests_of_any_kind(draw: st.DrawFn) -> Contest:
 @given(contests_of_any_kind())
 def test_the_base_size_is_trained_first_as_it_is(about: Contest) -> None:
     first = next_entry(about, ())
-    assert first is None or first == Entry(batch_size=about.base_size, learning_rate_factor=1.0)
+    assert first is None or first == Entry(batch_size=about.reference_size, learning_rate_factor=1.0)
 
 
 def test_nothing_is_trained_where_no_other_size_can_be_quicker() -> None:
     """Samples cost the same at any size, and fewer of them are needed at the smallest."""
-    dear = replace(contest(hardware=0.01), base_size=1, own_size=1)
+    dear = replace(contest(hardware=0.01), reference_size=1, current_size=1)
     assert next_entry(dear, ()) is None
     # A fixed cost alone, and noise that larger batches go on averaging away.
-    free = contest(critical=1e6, hardware=1e6, base_size=SIZES[11], own_size=SIZES[11])
+    free = contest(critical=1e6, hardware=1e6, reference_size=SIZES[11], current_size=SIZES[11])
     assert next_entry(free, ()) is None
 
 
@@ -147,7 +147,7 @@ def test_nothing_is_trained_where_there_is_no_other_size() -> None:
 @given(contests_of_any_kind())
 def test_no_training_means_that_the_base_size_is_the_choice(about: Contest) -> None:
     if next_entry(about, ()) is None:
-        assert standing(about, ()).choice == about.base_size
+        assert standing(about, ()).choice == about.reference_size
 
 
 @settings(max_examples=100, deadline=None)
@@ -184,10 +184,10 @@ def test_it_ends_whatever_comes_out(about: Contest, seed: int) -> None:
     found = held(about, arbitrary, most=2 * len(about.sizes))
     sizes = sizes_of(found)
     assert all(sizes.count(size) <= 2 for size in sizes)
-    assert sizes.count(about.base_size) <= 1
+    assert sizes.count(about.reference_size) <= 1
     now = standing(about, found)
     assert now.choice in now.allowed
-    assert about.base_size in now.allowed
+    assert about.reference_size in now.allowed
     assert not {veto.batch_size for veto in now.vetoed} & set(now.allowed)
 
 
@@ -228,7 +228,7 @@ def test_a_wide_belief_is_worth_a_third_size() -> None:
 
 def test_four_sizes_are_room_for_all_that_may_be_the_best() -> None:
     """The base size, and the best ones in the middle and at both ends of a wide belief."""
-    wide = contest(prior=prior(200.0, 1.5), base_size=1, own_size=1, hardware=30.0)
+    wide = contest(prior=prior(200.0, 1.5), reference_size=1, current_size=1, hardware=30.0)
     found = held(wide, by_the_law(wide, 200.0))
     assert len(set(sizes_of(found))) == 4
 
@@ -274,12 +274,12 @@ def test_several_at_a_time_end_whatever_comes_out(about: Contest, seed: int, mos
     sizes = [entry.batch_size for entries in together for entry in entries]
     assert len(set(sizes)) <= MOST_SIZES
     assert all(sizes.count(size) <= 2 for size in sizes)
-    assert sizes.count(about.base_size) <= 1
-    assert not sizes or sizes[0] == about.base_size
+    assert sizes.count(about.reference_size) <= 1
+    assert not sizes or sizes[0] == about.reference_size
 
 
 def test_the_base_size_and_its_first_rivals_are_trained_at_the_same_time() -> None:
-    wide = contest(prior=prior(200.0, 1.5), base_size=1, own_size=1, hardware=30.0)
+    wide = contest(prior=prior(200.0, 1.5), reference_size=1, current_size=1, hardware=30.0)
     (first, *_) = held_together(wide, by_the_law(wide, 200.0), 3)
     assert len(first) == 3
     assert (first[0].batch_size, first[1].batch_size) == (1, standing(wide, ()).choice)
@@ -358,7 +358,7 @@ def test_a_retry_that_passes_keeps_the_size_with_the_halved_factor() -> None:
 
 def test_a_smaller_size_that_fails_is_dropped_alone() -> None:
     small, own, large = (Entry(batch_size=size, learning_rate_factor=1.0) for size in (64, 256, 1024))
-    about = contest(base_size=256, own_size=256)
+    about = contest(reference_size=256, current_size=256)
     trainings = [trained(about, own, 90.0), ended(small), ended(small), trained(about, large, 90.0)]
     now = standing(about, trainings)
     assert [veto.batch_size for veto in now.vetoed] == [64]
@@ -367,7 +367,7 @@ def test_a_smaller_size_that_fails_is_dropped_alone() -> None:
 
 def test_a_smaller_size_with_a_worse_loss_is_not_dropped() -> None:
     small, own = (Entry(batch_size=size, learning_rate_factor=1.0) for size in (64, 256))
-    about = contest(base_size=256, own_size=256)
+    about = contest(reference_size=256, current_size=256)
     worse = trained(about, small, 90.0, worse=3.0)
     assert vetoes(256, [trained(about, own, 90.0), worse, worse]) == ()
 
@@ -385,7 +385,7 @@ def test_a_veto_needs_a_second_try() -> None:
 @settings(max_examples=100, deadline=None)
 @given(base=base_sizes, out=st.lists(st.sampled_from(SIZES), max_size=3))
 def test_vetoes_above_the_base_hold_for_all_that_is_larger(base: int, out: list[int]) -> None:
-    about = contest(base_size=base, sizes=SIZES)
+    about = contest(reference_size=base, sizes=SIZES)
     own = trained(about, Entry(batch_size=base, learning_rate_factor=1.0), 500.0)
     failed = [ended(Entry(batch_size=size, learning_rate_factor=1.0)) for size in out if size != base]
     vetoed = vetoes(base, [own, *failed, *failed])
@@ -420,7 +420,7 @@ def test_without_a_rule_half_of_it_is_tried_all_the_same() -> None:
 @given(contests_of_any_kind(), st.sampled_from(SIZES))
 def test_learning_rates_keep_between_the_flat_and_the_linear_rule(about: Contest, size: int) -> None:
     factor = next_training.learning_rate_factor(about, standing(about, ()).belief, size)
-    linear = (size / about.base_size) ** (about.power or 0)
+    linear = (size / about.reference_size) ** (about.power or 0)
     assert min(1.0, linear) - 1e-9 <= factor <= max(1.0, linear) + 1e-9
 
 
@@ -440,7 +440,7 @@ def test_trainings_move_the_belief_towards_the_truth(believed: float, true: floa
 @settings(max_examples=50, deadline=None)
 @given(critical=st.floats(50.0, 5000.0), off=st.floats(-1.5, 1.5), hardware=st.floats(16.0, 1024.0))
 def test_the_choice_is_near_the_best_in_hindsight(critical: float, off: float, hardware: float) -> None:
-    about = contest(critical * math.exp(off), hardware, sizes=SIZES, own_size=None)
+    about = contest(critical * math.exp(off), hardware, sizes=SIZES, current_size=None)
     found = held(about, lambda entry: trained(about, entry, critical, seconds=40.0))
     best = min(relative_time(size, critical, about.law) for size in SIZES)
     choice = standing(about, found).choice
@@ -456,7 +456,7 @@ def test_a_training_alone_changes_nothing_that_is_believed() -> None:
 
 def test_the_own_size_wins_a_smaller_tie_with_trainings() -> None:
     """8% slower than the best: near enough without any training, not with some."""
-    about = contest(prior=prior(256.0, 0.01), hardware=256.0, base_size=128, own_size=128)
+    about = contest(prior=prior(256.0, 0.01), hardware=256.0, reference_size=128, current_size=128)
     law = about.law
     ratio = relative_time(128, 256.0, law) / relative_time(256, 256.0, law)
     assert 1.10 < ratio < 1.15

@@ -48,11 +48,11 @@ def at(trials: Sequence[Trial], size: int) -> Trial:
     return next(one for one in trials if one.batch_size == size)
 
 
-def check(critical: float, log_sd: float = 0.8, base_size: int = 1, **given: object) -> Check:
+def check(critical: float, log_sd: float = 0.8, reference_size: int = 1, **given: object) -> Check:
     reach = math.exp(1.645 * log_sd)
     found = Check(
         status=CheckStatus.NOISE_ONLY,
-        batch_size=base_size,
+        batch_size=reference_size,
         noise_scale=critical / 2,
         critical_batch_size=critical,
         interval=(critical / reach, critical * reach),
@@ -61,8 +61,8 @@ def check(critical: float, log_sd: float = 0.8, base_size: int = 1, **given: obj
     return replace(found, **given)  # type: ignore[arg-type]
 
 
-def looked_at(passed: Sequence[Trial], found: Check, own_size: int | None = None) -> Outlook:
-    made = outlook(passed, passed, found, own_size)
+def looked_at(passed: Sequence[Trial], found: Check, current_size: int | None = None) -> Outlook:
+    made = outlook(passed, passed, found, current_size)
     assert made is not None
     return made
 
@@ -242,7 +242,7 @@ def test_sizes_that_may_not_be_taken_still_tell_the_time_of_a_step() -> None:
 
 def test_beyond_what_trained_well_nothing_is_chosen() -> None:
     passed = affine(64)
-    found = check(1e4, base_size=32, trainings=(trained(32), trained(128)))
+    found = check(1e4, reference_size=32, trainings=(trained(32), trained(128)))
     assert set(looked_at(passed, check(1e4)).times) == set(SIZES)
     made = looked_at(passed, found)
     assert set(made.times) == {32, 64, 128}
@@ -254,29 +254,29 @@ def test_without_trainings_to_compare_nothing_below_the_base_is_chosen(
     trainings: tuple[Training, ...],
 ) -> None:
     """The noise of a language model's first steps is a twentieth of what it is later."""
-    found = check(2.0, base_size=32, trainings=trainings)
+    found = check(2.0, reference_size=32, trainings=trainings)
     assert set(looked_at(affine(64), found).times) == {size for size in SIZES if size >= 32}
 
 
 def test_where_all_sizes_are_below_the_base_they_may_be_taken() -> None:
-    assert set(looked_at(affine(64, (2, 4, 8)), check(2.0, base_size=32)).times) == {2, 4, 8}
+    assert set(looked_at(affine(64, (2, 4, 8)), check(2.0, reference_size=32)).times) == {2, 4, 8}
 
 
 @pytest.mark.parametrize("bad", [failed(512), failed(512, Outcome.OUT_OF_MEMORY)])
 def test_a_size_that_failed_to_train_is_not_chosen(bad: Training) -> None:
     """Nor is what lies between it and the next that trained well."""
-    found = check(1e4, base_size=32, trainings=(trained(32), trained(128), bad))
+    found = check(1e4, reference_size=32, trainings=(trained(32), trained(128), bad))
     assert looked_at(affine(64), found).choice.batch_size == 128
 
 
 def test_a_vetoed_size_is_not_chosen() -> None:
     trainings = (trained(32), trained(128), trained(512, worse=9.0), trained(512, worse=9.0))
-    found = check(1e4, base_size=32, trainings=trainings, vetoed=(Veto(batch_size=512, reason="worse"),))
+    found = check(1e4, reference_size=32, trainings=trainings, vetoed=(Veto(batch_size=512, reason="worse"),))
     assert looked_at(affine(64), found).choice.batch_size == 128
 
 
 def test_a_size_that_trained_worse_and_had_no_second_try_is_not_chosen() -> None:
-    found = check(1e4, base_size=32, trainings=(trained(32), trained(512, worse=9.0)))
+    found = check(1e4, reference_size=32, trainings=(trained(32), trained(512, worse=9.0)))
     assert looked_at(affine(64), found).choice.batch_size == 32
 
 
@@ -342,7 +342,7 @@ def test_times_are_in_units_of_that_of_the_answer(
 
 def test_a_size_that_was_trained_shows_what_it_took() -> None:
     own, other = trained(32, factor=1.0), trained(128, factor=2.5, steps=200)
-    table = rows(check(100.0, base_size=32, trainings=(own, other)), 128)
+    table = rows(check(100.0, reference_size=32, trainings=(own, other)), 128)
     row = table[128, 1]
     assert row.learning_rate_factor == 2.5
     assert row.steps == 200
@@ -356,12 +356,12 @@ def test_a_size_that_was_trained_shows_what_it_took() -> None:
 
 
 def test_a_size_that_diverged_shows_how_far_it_came() -> None:
-    row = rows(check(100.0, base_size=32, trainings=(trained(32), trained(64), failed(512))), 64)[512, 1]
+    row = rows(check(100.0, reference_size=32, trainings=(trained(32), trained(64), failed(512))), 64)[512, 1]
     assert (row.steps, row.loss, row.steps_to_loss, row.learning_rate_factor) == (3, None, None, 4.0)
 
 
 def test_the_last_of_two_trainings_is_shown() -> None:
-    found = check(100.0, base_size=32, trainings=(trained(32), failed(128), trained(128, factor=2.0)))
+    found = check(100.0, reference_size=32, trainings=(trained(32), failed(128), trained(128, factor=2.0)))
     assert rows(found, 128)[128, 1].learning_rate_factor == 2.0
 
 

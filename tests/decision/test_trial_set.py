@@ -1,4 +1,4 @@
-"""The views of a set of trials: the last trial of a size counts, and the ceiling bounds all that may be used."""
+"""Views of a set of trials: the last trial of a size counts, the ceiling bounds every usable size."""
 
 from __future__ import annotations
 
@@ -98,5 +98,7 @@ def test_views_are_nested_and_sorted(several: tuple[Trial, ...], ceiling: int) -
 
 
 @given(trials, trials)
-def test_a_longer_set_is_the_set_of_all_its_trials(first: tuple[Trial, ...], second: tuple[Trial, ...]) -> None:
+def test_a_longer_set_is_the_set_of_all_its_trials(
+    first: tuple[Trial, ...], second: tuple[Trial, ...]
+) -> None:
     assert TrialSet(first).extended(second) == TrialSet(first + second)

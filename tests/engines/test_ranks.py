@@ -137,7 +137,7 @@ def answer(ranks: int, critical: float = 400.0) -> Recommendation:
     machine = Machine(
         dataset_size=1 << 16,
         step_seconds=lambda size: 0.001 + 0.00001 * size,
-        present_batch_size=max(1, 32 // ranks),
+        current_batch_size=max(1, 32 // ranks),
         noise_scale=critical / 2,
         critical_batch_size=critical / ranks,
     )
@@ -166,7 +166,7 @@ def test_the_learning_rate_follows_the_global_batch() -> None:
         interval=(200.0, 800.0),
         log_sd=0.5,
     )
-    curve = climb(alike(Machine(dataset_size=4096, present_batch_size=8), 4))
+    curve = climb(alike(Machine(dataset_size=4096, current_batch_size=8), 4))
     curve = replace(curve, workload=replace(curve.workload, optimizer="AdamW"))
     found = recommend(curve, check, LIMITS)
     assert found.global_batch_size != 32

@@ -109,11 +109,11 @@ def test_1_every_trial_tells_what_it_executed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "present", "max_batch"), [(5, 16, None), (5000, None, 8192), (5000, 8192, 8192)]
+    ("most", "current", "max_batch"), [(5, 16, None), (5000, None, 8192), (5000, 8192, 8192)]
 )
-def test_2_only_sizes_that_passed_are_returned(most: int, present: int | None, max_batch: int | None) -> None:
+def test_2_only_sizes_that_passed_are_returned(most: int, current: int | None, max_batch: int | None) -> None:
     """Lightning-AI/pytorch-lightning 18426: 16 came back where 5 was the most, and 8,192 where 5,000 was."""
-    machine = holding(most, present_batch_size=present)
+    machine = holding(most, current_batch_size=current)
     for objective in Objective:
         found = answered(machine, max_batch=max_batch, objective=objective)
         assert found.ceiling.batch_size == most
@@ -151,7 +151,7 @@ def test_3_a_trial_holds_as_many_samples_as_its_size_says() -> None:
 
 def test_4_a_present_size_that_fails_is_no_end() -> None:
     """Lightning-AI/pytorch-lightning 3103: the first size tried did not fit, and the search gave up."""
-    found = answered(holding(20, present_batch_size=64, dataset_size=10**4))
+    found = answered(holding(20, current_batch_size=64, dataset_size=10**4))
     assert found.ceiling.batch_size == 20
     assert found.batch_size <= 20
 
@@ -227,7 +227,7 @@ def _train_for_long(model_file: Path, size: int) -> None:
 
 def test_6_limits_of_the_users_hold() -> None:
     """Lightning-AI/pytorch-lightning 20614, 20364; ludwig-ai/ludwig 3958: no way to say what may be tried."""
-    engine = SimulatedEngine(holding(10**6, present_batch_size=7))
+    engine = SimulatedEngine(holding(10**6, current_batch_size=7))
     curve = climbed(engine, min_batch=10, max_batch=100, multiple_of=8)
     assert set(engine.tries) == {16, 32, 64, 96}
     assert (curve.ceiling.batch_size, curve.ceiling.limited_by) == (96, LimitedBy.MAX_BATCH)

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 from autobatch.decision.recommender import recommend
 from autobatch.records.check import Check, CheckStatus, Evaluation, Training, Veto
-from autobatch.records.device import Device, Holder
+from autobatch.records.device import Device, MemoryUser
 from autobatch.records.errors import AutobatchError, DeviceError, TargetError
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import DeviceCount, Environment, Recommendation, Scaling
@@ -384,7 +384,7 @@ def varied() -> Recommendation:
         timings=tuple(
             LoaderTiming(workers=workers, batch_seconds=0.55 / max(workers, 1)) for workers in (0, 1, 2, 4)
         ),
-        lifts=4,
+        sufficient_workers=4,
     )
     workload = replace(IMAGES, model="Translator", dataset="Sentences", sizes=sizes, workers=0)
     curve = Curve(trials=GPU_TRIALS, ceiling=GPU_ANSWER.ceiling, workload=workload, device=GPU, loader=loader)
@@ -529,9 +529,9 @@ def test_devices(golden: Golden) -> None:
         limit_bytes=61 * GIB,
         limit_source="what other processes leave free",
         utilisation=0.33,
-        holders=(
-            Holder(pid=4242, name="python", memory_bytes=int(18.1 * GIB)),
-            Holder(pid=4243, name="\x1b[31mjupyter", memory_bytes=None),
+        memory_users=(
+            MemoryUser(pid=4242, name="python", memory_bytes=int(18.1 * GIB)),
+            MemoryUser(pid=4243, name="\x1b[31mjupyter", memory_bytes=None),
         ),
     )
     cpu = replace(CPU, limit_source="cgroup memory.max", limit_bytes=4 * GIB)

@@ -43,7 +43,7 @@ def failed(size: int) -> Trial:
 
 def curve(
     trials: Sequence[Trial] = tuple(passed(1 << k) for k in range(9)),
-    present: int | None = None,
+    current: int | None = None,
     synthetic: bool = False,
 ) -> Curve:
     largest = max(trial.batch_size for trial in trials if trial.ok)
@@ -56,7 +56,7 @@ def curve(
             parameters=0,
             loss="none",
             optimizer="none",
-            batch_size=present,
+            batch_size=current,
             synthetic=synthetic,
         ),
         device=Device(kind="simulated", index=0, name="simulated device"),
@@ -177,40 +177,40 @@ def test_without_any_signal_there_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("present", "trained"), [(None, 32), (64, 64), (100, 64), (4096, 256), (1, 1), (3, 2)]
+    ("current", "trained"), [(None, 32), (64, 64), (100, 64), (4096, 256), (1, 1), (3, 2)]
 )
-def test_it_trains_at_the_own_size_clipped_to_what_passed(present: int | None, trained: int) -> None:
-    assert asked(curve(present=present)).batch_size == trained
+def test_it_trains_at_the_own_size_clipped_to_what_passed(current: int | None, trained: int) -> None:
+    assert asked(curve(current=current)).batch_size == trained
 
 
 def test_smaller_sizes_than_all_that_passed() -> None:
     trials = [failed(1), failed(2), passed(48), passed(96)]
-    command = asked(curve(trials, present=4))
+    command = asked(curve(trials, current=4))
     assert command.batch_size == command.largest_chunk == 48
 
 
 def test_a_size_that_failed_at_its_last_trial_did_not_pass() -> None:
     trials = [passed(8), passed(16), passed(32), failed(32)]
-    command = asked(curve(trials, present=32))
+    command = asked(curve(trials, current=32))
     assert command.batch_size == command.largest_chunk == 16
 
 
 @pytest.mark.parametrize("largest", [1, 2, 4, 8, 64, 256])
-@pytest.mark.parametrize("present", [None, 1, 4, 64, 1000])
-def test_no_chunk_is_larger_than_what_passed(largest: int, present: int | None) -> None:
+@pytest.mark.parametrize("current", [None, 1, 4, 64, 1000])
+def test_no_chunk_is_larger_than_what_passed(largest: int, current: int | None) -> None:
     trials = [passed(size) for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size <= largest]
-    command = asked(curve(trials, present=present))
+    command = asked(curve(trials, current=current))
     assert command.batch_size <= command.largest_chunk <= largest
     assert command.largest_chunk >= min(8, largest)
 
 
-def timed_curve(present: int | None = 32, samples: int = 20_000, **workload: Any) -> Curve:
+def timed_curve(current: int | None = 32, samples: int = 20_000, **workload: Any) -> Curve:
     """t(B) = 2 ms + 20 us B: the best size is 10 times the root of the critical batch size."""
     trials = []
     for size in (1 << k for k in range(12)):
         seconds = MACHINE.step_seconds(size)
         trials.append(replace(passed(size, size / seconds), step_seconds=(seconds,) * 5))
-    found = curve(trials, present=present)
+    found = curve(trials, current=current)
     return replace(
         found,
         workload=replace(
@@ -330,7 +330,7 @@ def test_what_the_trainings_had_come_to_survives_an_interrupt() -> None:
 
 def test_a_rate_meant_for_a_size_that_does_not_fit_is_scaled_down_to_one_that_does() -> None:
     engine = SimulatedEngine(machine())
-    about = timed_curve(present=4 * 2048)
+    about = timed_curve(current=4 * 2048)
     found = assess(engine, about, BUDGET)
     (noise,) = engine.noise_commands
     assert (noise.batch_size, noise.learning_rate_factor) == (2048, pytest.approx(1 / 4))

@@ -102,7 +102,7 @@ def test_memory_is_that_of_the_largest_samples_and_speed_that_of_typical_ones() 
 def test_an_answer_on_samples_that_vary_stands_whatever_was_timed(
     ratio: float, objective: Objective, budget: float, ceiling: bool
 ) -> None:
-    machine = Machine(largest_ratio=ratio, dataset_size=4096, present_batch_size=48)
+    machine = Machine(largest_ratio=ratio, dataset_size=4096, current_batch_size=48)
     limits = Limits(objective=objective, budget_seconds=budget, ceiling=ceiling)
     found = answer(machine, limits)
     assert found.chosen.ok
@@ -128,7 +128,7 @@ def speeding_up() -> Machine:
         seen.add(size)
         return 0.01 * (1 + size / 256) * (1.0 if max(seen) >= 128 else 3.0)
 
-    return Machine(step_seconds=step_seconds, dataset_size=4096, present_batch_size=32)
+    return Machine(step_seconds=step_seconds, dataset_size=4096, current_batch_size=32)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_multiples_only() -> None:
 
 def test_the_present_batch_size_is_measured_too() -> None:
     found = answer(
-        Machine(dataset_size=1 << 16, present_batch_size=100), Limits(budget_seconds=1e6, ceiling=True)
+        Machine(dataset_size=1 << 16, current_batch_size=100), Limits(budget_seconds=1e6, ceiling=True)
     )
     assert any(trial.batch_size == 100 and trial.ok for trial in found.trials)
 
@@ -303,7 +303,7 @@ machines = st.builds(
     sample_bytes=st.integers(1, 64 * MIB),
     noise=st.sampled_from([0.0, 0.02, 0.3]),
     dataset_size=st.none() | st.integers(1, 100_000),
-    present_batch_size=st.none() | st.integers(1, 1000),
+    current_batch_size=st.none() | st.integers(1, 1000),
     crashes=st.dictionaries(st.integers(1, 64), st.integers(1, 3), max_size=2),
     failures=st.dictionaries(st.integers(1, 200), st.just("no kernel for this size"), max_size=2),
     hangs=st.sets(st.integers(65, 500), max_size=1),

@@ -75,7 +75,7 @@ def test_workers_that_keep_up_are_enough() -> None:
     assert asked(engine) == [1]
     assert curve.loader is not None
     assert curve.loader.batch_size == 512
-    assert (curve.loader.workers, curve.loader.lifts) == (1, 1)
+    assert (curve.loader.workers, curve.loader.sufficient_workers) == (1, 1)
     found = recommend(curve)
     assert said(found, "loader").endswith(": that is enough")
     assert not any("loading" in warning for warning in found.warnings)
@@ -90,7 +90,7 @@ def test_the_number_that_lifts_the_bound_is_the_first_that_is_quicker_than_the_s
     curve = replace(curve, loader=Loading(engine, curve, LIMITS, made.processors).run())
     assert asked(engine) == [0, 1, 2, 4]
     assert curve.loader is not None
-    assert (curve.loader.workers, curve.loader.lifts) == (0, 4)
+    assert (curve.loader.workers, curve.loader.sufficient_workers) == (0, 4)
     assert said(recommend(curve), "loader") == (
         "with 0 workers (torch's default) 2,085 samples/s at 512, training alone 8,366; 4 workers lift it to "
         "8,366 (measured)"
@@ -102,7 +102,7 @@ def test_where_no_number_lifts_it_what_to_expect_is_said() -> None:
     found = answer(made)
     assert found.loader is not None
     assert [one.workers for one in found.loader.timings] == [2, 4, 6]
-    assert found.loader.lifts is None
+    assert found.loader.sufficient_workers is None
     (warning,) = [one for one in found.warnings if "loading" in one]
     assert warning == (
         "loading sets the pace: with 6 workers, the best of 2, 4, 6, expect 2,500 samples/s at batch size "
@@ -192,7 +192,7 @@ def test_any_loading_comes_to_an_end_within_its_share(
     paces = [loader.pace_seconds(one) for one in loader.timings]
     keeps_up = [pace is not None and pace <= (1 + TOLERANCE) * loader.step_seconds for pace in paces]
     assert not any(keeps_up[:-1])
-    assert loader.lifts == (timed[-1] if keeps_up[-1] else None)
+    assert loader.sufficient_workers == (timed[-1] if keeps_up[-1] else None)
     assert terminal.render(recommend(replace(curve, loader=loader)))
 
 

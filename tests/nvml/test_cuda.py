@@ -68,7 +68,7 @@ def test_the_driver_is_asked_about_the_gpu_that_torch_means(run: Run) -> None:
     assert (device["kind"], device["index"], device["uuid"]) == ("cuda", 0, "0002")
     assert (device["total_bytes"], device["free_bytes"]) == (80 * GIB, 61 * GIB)
     assert (device["driver"], device["utilisation"]) == ("580.12", 0.4)
-    assert [one["pid"] for one in device["holders"]] == [1]
+    assert [one["pid"] for one in device["memory_users"]] == [1]
     assert device["notes"] == []
 
 
@@ -82,12 +82,12 @@ answer([one.pid for one in backend.describe().holders])
 
 def test_the_pci_id_leads_to_the_same_gpu(run: Run) -> None:
     case = f'{TORCH}properties.uuid = "of a slice"\nanswer(backend.describe())'
-    assert [one["pid"] for one in run(MACHINE, case)["holders"]] == [1]
+    assert [one["pid"] for one in run(MACHINE, case)["memory_users"]] == [1]
 
 
 def test_under_mig_only_the_figures_of_torch_count(run: Run) -> None:
     device = run(f"{MACHINE}mig 1\n", TORCH + "answer(backend.describe())")
-    assert (device["utilisation"], device["holders"], device["driver"]) == (None, [], "580.12")
+    assert (device["utilisation"], device["memory_users"], device["driver"]) == (None, [], "580.12")
     assert device["notes"] == ["MIG is on: utilisation is unknown"]
 
 

@@ -72,7 +72,7 @@ def test_a_reading_carries_all_that_the_driver_says(run: Run) -> None:
         "free_bytes": 80 * GIB - 19 * GIB - GIB // 2,
         "used_bytes": 19 * GIB,
         "utilisation": 0.4,
-        "holders": [],
+        "memory_users": [],
         "mig": False,
         "notes": [],
     }
@@ -110,7 +110,7 @@ def test_nothing_comes_back_for_a_gpu_that_is_not_there(run: Run, keys: str) -> 
 def test_holders_have_names(run: Run, holder: subprocess.Popen[bytes]) -> None:
     gone = pid_of_nobody()
     state = f"{MACHINE}process {gone} {GIB}\nprocess {holder.pid} {18 * GIB}\n"
-    assert run(state, READ_LARGE)["holders"] == [
+    assert run(state, READ_LARGE)["memory_users"] == [
         {"pid": holder.pid, "name": psutil.Process(holder.pid).name(), "memory_bytes": 18 * GIB},
         {"pid": gone, "name": "?", "memory_bytes": GIB},
     ]
@@ -119,14 +119,14 @@ def test_holders_have_names(run: Run, holder: subprocess.Popen[bytes]) -> None:
 def test_a_process_in_two_lists_is_one_holder(run: Run) -> None:
     """The driver lists a program that computes and draws twice, each time with all its memory."""
     state = f"{MACHINE}process 1 {GIB}\ndesktop 1 {GIB}\ndesktop {os.getpid()} {2 * GIB}\n"
-    holders = run(state, READ_LARGE)["holders"]
-    assert [(one["pid"], one["memory_bytes"]) for one in holders] == [(os.getpid(), 2 * GIB), (1, GIB)]
+    memory_users = run(state, READ_LARGE)["memory_users"]
+    assert [(one["pid"], one["memory_bytes"]) for one in memory_users] == [(os.getpid(), 2 * GIB), (1, GIB)]
 
 
 def test_memory_of_a_process_may_be_unknown(run: Run) -> None:
     """As on Windows, where the system and not the driver hands out GPU memory."""
     state = f"{MACHINE}process 1 {2**64 - 1}\n"
-    assert run(state, READ_LARGE)["holders"][0]["memory_bytes"] is None
+    assert run(state, READ_LARGE)["memory_users"][0]["memory_bytes"] is None
 
 
 def test_each_reading_is_fresh_and_leaves_nothing_open(run: Run) -> None:
@@ -173,7 +173,7 @@ def test_a_lost_neighbour_that_spoils_look_ups_by_uuid_leaves_the_pci_id(run: Ru
     [
         ("utilisation", NOT_SUPPORTED, "utilisation", "no utilisation: Not Supported"),
         ("memory", NOT_SUPPORTED, "total_bytes", "no memory: Not Supported"),
-        ("processes", NO_PERMISSION, "holders", "no processes: Insufficient Permissions"),
+        ("processes", NO_PERMISSION, "memory_users", "no processes: Insufficient Permissions"),
         ("name", GPU_IS_LOST, "name", "no name: GPU is lost"),
         ("mig", NO_PERMISSION, "mig", "no MIG mode: Insufficient Permissions"),
     ],
@@ -207,7 +207,7 @@ def test_an_old_driver_counts_its_own_memory_as_used(run_with: Callable[..., Run
 
 def test_an_old_driver_lists_its_processes_too(run_with: Callable[..., Run]) -> None:
     reading = run_with("-DWITHOUT_PROCESSES_V3")(f"{MACHINE}process 1 {GIB}\n", READ_LARGE)
-    assert [one["pid"] for one in reading["holders"]] == [1]
+    assert [one["pid"] for one in reading["memory_users"]] == [1]
     assert reading["notes"] == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autobatch.planning.catalogue import CATALOGUE, of_present, parse_devices
+from autobatch.planning.catalogue import CATALOGUE, of_current, parse_devices
 from autobatch.planning.sample import as_dataset
 from autobatch.records.device import Device
 from autobatch.records.errors import UsageError
@@ -55,8 +55,8 @@ def test_the_present_device_gives_what_is_available() -> None:
     gpu = Device(
         kind="cuda", index=1, name="A", total_bytes=80 * GIB, free_bytes=60 * GIB, limit_bytes=50 * GIB
     )
-    assert (of_present(gpu).name, of_present(gpu).total_bytes) == ("cuda:1", 50 * GIB)
-    cpu = of_present(Device(kind="cpu", index=0, name="B", total_bytes=8 * GIB))
+    assert (of_current(gpu).name, of_current(gpu).total_bytes) == ("cuda:1", 50 * GIB)
+    cpu = of_current(Device(kind="cpu", index=0, name="B", total_bytes=8 * GIB))
     assert cpu.room_bytes == 8 * GIB
 
 

@@ -16,7 +16,7 @@ import pytest
 from autobatch.engines import messages
 from autobatch.measurement.pipeline import TOLD_OF_RECIPE
 from autobatch.records.cached import CacheListing
-from autobatch.records.device import Device, Holder
+from autobatch.records.device import Device, MemoryUser
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Environment, Recommendation
@@ -113,14 +113,14 @@ def test_what_torch_reads_from_the_environment_misses(variable: str) -> None:
 
 
 def test_what_changes_from_moment_to_moment_is_no_part_of_it() -> None:
-    holder = Holder(pid=1, name="x", memory_bytes=1)
+    holder = MemoryUser(pid=1, name="x", memory_bytes=1)
     later = replace(
         DEVICE,
         free_bytes=1,
         limit_bytes=2,
         limit_source="x",
         utilisation=0.5,
-        holders=(holder,),
+        memory_users=(holder,),
         notes=("x",),
     )
     assert name(device=later) == name()
@@ -294,7 +294,7 @@ def test_without_a_name_nothing_is_kept_and_the_reason_told(folder: Path) -> Non
         (lambda path: path.write_bytes(b"\x80\x04\x95junk"), "is not JSON"),
         (lambda path: path.write_text(codec.render(ANSWER)[:300]), "is not JSON"),
         (
-            lambda path: path.write_text(codec.render(ANSWER).replace("autobatch/1", "autobatch/9")),
+            lambda path: path.write_text(codec.render(ANSWER).replace("autobatch/2", "autobatch/9")),
             "another version",
         ),
         (lambda path: path.write_text(codec.render(replace(ANSWER, batch_size=7))), "is damaged"),

@@ -98,7 +98,7 @@ def test_the_names_that_others_rely_on() -> None:
     promised = {"batch_size", "accumulation_steps", "world_size", "global_batch_size", "learning_rate"}
     promised |= {"ceiling", "trials", "check", "why", "warnings", "device", "environment"}
     assert promised <= set(document)
-    assert document["schema"] == "autobatch/1"
+    assert document["schema"] == "autobatch/2"
     assert document["ok"] is True
     assert document["check"] is None
     assert {"batch_size", "limited_by", "verified"} <= set(document["ceiling"])
@@ -111,7 +111,7 @@ def test_the_names_that_others_rely_on() -> None:
 def test_an_error() -> None:
     error = TargetError("no model", code="no_model", facts=("a", "b"), hint="write one")
     assert strictly(codec.render_error(error)) == {
-        "schema": "autobatch/1",
+        "schema": "autobatch/2",
         "ok": False,
         "error": {"code": "no_model", "message": "no model", "facts": ["a", "b"], "hint": "write one"},
         "trials": [],
@@ -195,8 +195,8 @@ def changed(**values: Any) -> str:
         ("{}", "not_a_result"),
         ('{"schema": 1}', "not_a_result"),
         ('{"schema": "other/1"}', "not_a_result"),
-        ('{"schema": "\\u001b[2Jautobatch/1"}', "not_a_result"),
-        (changed(schema="autobatch/2"), "wrong_version"),
+        ('{"schema": "\\u001b[2Jautobatch/2"}', "not_a_result"),
+        (changed(schema="autobatch/9"), "wrong_version"),
         (changed(schema="autobatch/0"), "wrong_version"),
         (changed(ok=None), "damaged_result"),
         (changed(ok=1), "damaged_result"),
@@ -228,8 +228,8 @@ def test_the_messages() -> None:
     error = refused(changed(batch_size="8"))
     assert error.message == "`r.json` is damaged"
     assert error.facts == ("Expected `int`, got `str` - at `$.batch_size`",)
-    error = refused(changed(schema="autobatch/2"))
-    assert error.facts == ("its schema is `autobatch/2`; this version reads `autobatch/1`",)
+    error = refused(changed(schema="autobatch/9"))
+    assert error.facts == ("its schema is `autobatch/9`; this version reads `autobatch/2`",)
     assert error.hint == "install a newer autobatch, or probe again with `--save`"
     error = refused(codec.render_error(TargetError("no model", code="no_model")))
     assert (error.message, error.facts) == ("`r.json` holds an error, not a result", ("no model",))

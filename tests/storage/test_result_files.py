@@ -168,7 +168,7 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
         (b"batch_size: 8", "not_json"),
         (b"\x80\x04\x95", "not_json"),
         (b"{}", "not_a_result"),
-        (b'{"schema": "autobatch/2"}', "wrong_version"),
+        (b'{"schema": "autobatch/9"}', "wrong_version"),
         (codec.render(SMALL)[:-2].encode(), "not_json"),
         (b"[" * 10**6, "damaged_result"),
     ):

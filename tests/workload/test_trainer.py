@@ -300,9 +300,11 @@ def test_the_graph_of_a_loss_lives_until_the_next_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("zeroes_late", "accumulates"), [(False, False), (True, False), (False, True), (True, True)]
+    ("zero_grad_after_forward", "accumulates"), [(False, False), (True, False), (False, True), (True, True)]
 )
-def test_gradients_live_as_long_as_in_the_loop_that_is_measured(zeroes_late: bool, accumulates: bool) -> None:
+def test_gradients_live_as_long_as_in_the_loop_that_is_measured(
+    zero_grad_after_forward: bool, accumulates: bool
+) -> None:
     """Through an evaluation; where they are zeroed late or accumulate, through the next forward pass too."""
     there: list[tuple[bool, bool]] = []
 
@@ -313,14 +315,14 @@ def test_gradients_live_as_long_as_in_the_loop_that_is_measured(zeroes_late: boo
 
     parts = parts_from_objects({"model": Watching(4, 3), "dataset": (INPUTS, CLASSES)})
     samples = open_samples((INPUTS, CLASSES))
-    made = replace(parts, zeroes_late=zeroes_late)
+    made = replace(parts, zero_grad_after_forward=zero_grad_after_forward)
     one = Trainer(made, samples, None, "cpu", accumulates=accumulates)
     batch = one.load(8, 0)
     one.step(batch)
     first = one.model.weight.grad
     one.evaluate(batch)
     one.step(batch)
-    assert there == [(True, False), (False, True), (True, zeroes_late or accumulates)]
+    assert there == [(True, False), (False, True), (True, zero_grad_after_forward or accumulates)]
     assert (one.model.weight.grad is first) == accumulates
 
 

@@ -243,18 +243,18 @@ def _dots(
     below: bool = False,
 ) -> list[Markup]:
     """A dot for each size, the present and the chosen one last, with their names."""
-    chosen, present = recommendation.batch_size, recommendation.workload.batch_size
+    chosen, current = recommendation.batch_size, recommendation.workload.batch_size
     parts: list[Markup] = []
     named: list[Markup] = []
     for size, value, text in told:
-        kind = "chosen" if size == chosen else "present" if size == present else "dot"
+        kind = "chosen" if size == chosen else "current" if size == current else "dot"
         kind += " hollow" if size in hollow else ""
         (parts if kind.startswith("dot") else named).append(
             svg.dot(frame, size, value, text, kind, 3.2 if kind.startswith("dot") else 5.5)
         )
         if size == chosen:
             named.append(svg.note(frame, size, value, f"use {size}", "use", below=below))
-        elif size == present:
+        elif size == current:
             named.append(svg.note(frame, size, value, f"now {size}", "now", below=not below))
     return parts + named
 

@@ -171,12 +171,12 @@ def _figure(label: str, figure: str, remark: str, class_: str = "") -> Markup:
 def _ranks_text(recommendation: Recommendation) -> str:
     """What the batch size is of, where that isn't plain."""
     world, total = recommendation.world_size, format_count(recommendation.global_batch_size)
-    present = recommendation.workload.batch_size
+    current = recommendation.workload.batch_size
     if world > 1:
         return f"on each of {counted(world, 'rank')}: {total} samples an optimizer step"
-    if present is None:
+    if current is None:
         return "samples that pass through the network at once"
-    return "as you have it" if present == recommendation.batch_size else f"instead of {present}"
+    return "as you have it" if current == recommendation.batch_size else f"instead of {current}"
 
 
 def _learning_rate(recommendation: Recommendation) -> tuple[str, str]:

@@ -57,7 +57,7 @@ CHART = """
 .chart .interval { stroke: var(--line); stroke-width: 5; stroke-linecap: round; opacity: .42 }
 .chart .dot { fill: var(--line); stroke: var(--card); stroke-width: 1.5 }
 .chart .chosen { fill: var(--accent); stroke: var(--card); stroke-width: 2 }
-.chart .present { fill: var(--card); stroke: var(--accent); stroke-width: 2.2 }
+.chart .current { fill: var(--card); stroke: var(--accent); stroke-width: 2.2 }
 .chart .dot.hollow { fill: var(--card); stroke: var(--line); stroke-width: 1.8 }
 .chart .chosen.hollow { fill: var(--card); stroke: var(--accent); stroke-width: 2.6 }
 .chart .use, .chart .now, .chart .remark { paint-order: stroke; stroke: var(--card); stroke-width: 4;

@@ -69,8 +69,8 @@ def statements(recommendation: Recommendation) -> list[Statement]:
     )
     found.append(Statement("use", _use_text(recommendation), "use"))
     found.append(Statement("why", clean(_why_text(recommendation))))
-    if recommendation.present is not None:
-        found.append(Statement("gain", _gain_text(recommendation.present)))
+    if recommendation.current is not None:
+        found.append(Statement("gain", _gain_text(recommendation.current)))
     if recommendation.schedule:
         found.append(Statement("steps", _schedule_text(recommendation)))
     if recommendation.cached:
@@ -168,11 +168,11 @@ def _loader_text(recommendation: Recommendation, loader: Loader) -> str:
         return f"a DataLoader with {who} failed"
     text = f"with {who} {_rate(loader, pace)} samples/s at {loader.batch_size}, "
     text += f"training alone {_rate(loader, loader.step_seconds)}"
-    lifted = next((one for one in loader.timings if one.workers == loader.lifts), None)
+    lifted = next((one for one in loader.timings if one.workers == loader.sufficient_workers), None)
     if lifted is own or lifted is None:
         return f"{text}: {'that is enough' if lifted is own else 'loading sets the pace'}"
     rate = _rate(loader, loader.pace_seconds(lifted))
-    verb = "lifts" if lifted.workers == 1 else "lift"
+    verb = "sufficient_workers" if lifted.workers == 1 else "lift"
     apart = ", apart from the training" if recommendation.device.kind == "cpu" else ""
     return f"{text}; {_workers(lifted)} {verb} it to {rate} (measured{apart})"
 
@@ -199,11 +199,11 @@ def _sizes_text(batch_size: int, sizes: SampleSizes, dataset_size: int | None) -
     return f"memory was measured on {which} {counted(sizes.scanned, 'sample')} scanned{of_all} {found}"
 
 
-def _gain_text(present: Comparison) -> str:
+def _gain_text(current: Comparison) -> str:
     """How much sooner than at the present size, and what that asks for."""
-    text = f"{present.relative_time:.2f} times as quick to the same loss as {present.batch_size:,}"
-    text += f" (90%: {present.low:.2f} to {present.high:.2f})"
-    return f"{text}, in {present.epochs_ratio:.2f} times as many epochs"
+    text = f"{current.relative_time:.2f} times as quick to the same loss as {current.batch_size:,}"
+    text += f" (90%: {current.low:.2f} to {current.high:.2f})"
+    return f"{text}, in {current.epochs_ratio:.2f} times as many epochs"
 
 
 def _schedule_text(recommendation: Recommendation) -> str:

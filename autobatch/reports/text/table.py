@@ -145,7 +145,7 @@ def bar(value: float | None, best: float | None, width: int) -> str:
 def rows(recommendation: Recommendation, plan: Layout) -> list[Line]:
     """Every row of the final table, by batch size, with bars, marks and long refinements folded."""
     chosen = recommendation.chosen
-    present = recommendation.workload.batch_size
+    current = recommendation.workload.batch_size
     shown, folded, failures = sorted_out(recommendation)
     best = max((rate_of(trial) for trial in (*shown, *folded) if trial.ok), default=0.0)
     lines: list[Line] = []
@@ -153,7 +153,7 @@ def rows(recommendation: Recommendation, plan: Layout) -> list[Line]:
         if folded and trial.batch_size > folded[0].batch_size:
             lines += _folded_rows(folded, plan.width)
             folded = []
-        mark = USE if trial is chosen else NOW if trial.batch_size == present else ""
+        mark = USE if trial is chosen else NOW if trial.batch_size == current else ""
         lines += trial_row(trial, plan, best=best, mark=mark)
     if folded:
         lines += _folded_rows(folded, plan.width)

@@ -180,7 +180,7 @@ def _device_facts(device: Device) -> list[str]:
     if device.driver:
         facts.append(f"driver {clean(device.driver)}")
     lines = [" · ".join(facts), limit + source]
-    for holder in device.holders:
+    for holder in device.memory_users:
         held = "an unknown amount" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
         lines.append(f"{held} is held by pid {holder.pid} (`{shorten(clean(holder.name), _NAME_CELLS)}`)")
     return lines + [clean(note) for note in device.notes]

@@ -143,9 +143,9 @@ def _first_loader(found: Any) -> DataLoader[Any] | None:
     return first if isinstance(first, DataLoader) else None
 
 
-def _present(*holders: Any) -> int | None:
+def _present(*memory_users: Any) -> int | None:
     """The `batch_size` of a module or a data module, or of their hyperparameters."""
-    for holder in holders:
+    for holder in memory_users:
         for value in (getattr(holder, "batch_size", None), getattr(holder, "hparams", {}).get("batch_size")):
             if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
                 return value
@@ -160,7 +160,7 @@ def _with_steps(parts: Parts, steps: Steps) -> Parts:
         parts,
         training_step=steps.training_step,
         evaluation_step=steps.evaluation_step,
-        zeroes_late=True,
+        zero_grad_after_forward=True,
         make_optimizers=steps.make_optimizers if parts.optimizer is None else None,
         remarks=steps.remarks,
     )

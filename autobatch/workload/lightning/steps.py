@@ -40,9 +40,10 @@ class Steps:
         self._takes_index = {
             name: _takes_index(getattr(module, name)) for name in ("training_step", "validation_step")
         }
-        holders = [one for one in (trainer.datamodule, module) if one is not None]
+        memory_users = [one for one in (trainer.datamodule, module) if one is not None]
         self._transfers = {
-            name: next((one for one in holders if overrides(one, name)), None) for name in _TRANSFER_HOOKS
+            name: next((one for one in memory_users if overrides(one, name)), None)
+            for name in _TRANSFER_HOOKS
         }
 
     def make_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
