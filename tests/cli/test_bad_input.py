@@ -105,7 +105,7 @@ import torch
 from torch import nn
 
 import autobatch
-from autobatch.reports import json
+from autobatch.storage import codec
 
 
 class Net(nn.Module):
@@ -122,7 +122,7 @@ try:
     autobatch.find(Net(), (torch.randn(64, 12), torch.randint(3, (64,))))
 except autobatch.AutobatchError as error:
     if "--json" in sys.argv:
-        print(json.render_error(error))
+        print(codec.render_error(error))
     else:
         print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_status)

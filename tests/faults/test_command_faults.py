@@ -141,14 +141,14 @@ def test_a_broken_torch_is_told(folder: Path) -> None:
 
 BUG = """
 import click
-from autobatch import cli
+from autobatch.cli import commands
 
-@cli.cli.command()
+@commands.cli.command()
 @click.option("--json", is_flag=True)
 def broken(json):
-    cli._limits({})
+    commands._limits({})
 
-cli.main()
+commands.main()
 """
 
 
