@@ -11,6 +11,7 @@ from autobatch.records.recommendation import Recommendation, render_in_notebooks
 
 if TYPE_CHECKING:
     from autobatch.api import find, plan
+    from autobatch.decision.recommender import decide_again as recommend
     from autobatch.storage.result_files import load, save
     from autobatch.workload.data_loader import rebuild
 
@@ -23,15 +24,17 @@ __all__ = [
     "load",
     "plan",
     "rebuild",
+    "recommend",
     "save",
 ]
 
 _LATE = {
-    "find": "autobatch.api",
-    "load": "autobatch.storage.result_files",
-    "plan": "autobatch.api",
-    "rebuild": "autobatch.workload.data_loader",
-    "save": "autobatch.storage.result_files",
+    "find": ("autobatch.api", "find"),
+    "load": ("autobatch.storage.result_files", "load"),
+    "plan": ("autobatch.api", "plan"),
+    "rebuild": ("autobatch.workload.data_loader", "rebuild"),
+    "recommend": ("autobatch.decision.recommender", "decide_again"),
+    "save": ("autobatch.storage.result_files", "save"),
 }
 
 
@@ -40,12 +43,13 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what measures only when it is used, so that `import autobatch` is quick."""
+    """Import a public function at its first use, so that `import autobatch` is fast."""
     if name not in _LATE:
         raise AttributeError(f"module 'autobatch' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_LATE[name]), name)
+    module, attribute = _LATE[name]
+    return getattr(import_module(module), attribute)
 
 
 def _render_in_notebook(recommendation: Recommendation) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from hypothesis import strategies as st
 
-from autobatch.records.check import Candidate, Check, CheckStatus, Evaluation, Training, Veto
+from autobatch.records.check import Check, CheckStatus, Evaluation, Training, Veto
 from autobatch.records.device import Device, MemoryUser
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import (
     AnswerLimit,
+    Candidate,
     Comparison,
     DeviceCount,
     Environment,
@@ -72,17 +75,6 @@ def trainings(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Traini
 
 def checks(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Check]:
     sizes = st.floats(0.01, 1e9)
-    candidates = st.builds(
-        Candidate,
-        batch_size=SIZES,
-        relative_time=sizes,
-        accumulation_steps=st.integers(1, 64),
-        learning_rate_factor=st.none() | sizes,
-        loss=st.none() | FLOATS,
-        steps=st.none() | COUNTS,
-        steps_to_loss=st.none() | sizes,
-        seconds_to_loss=st.none() | sizes,
-    )
     statuses = st.sampled_from(CheckStatus)
     return st.builds(Check, status=statuses, detail=texts) | st.builds(
         Check,
@@ -96,8 +88,22 @@ def checks(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Check]:
         held_out=texts,
         trainings=st.lists(trainings(texts), max_size=3).map(tuple),
         matched_loss=st.none() | FLOATS,
-        candidates=st.lists(candidates, max_size=3).map(tuple),
         vetoed=st.lists(st.builds(Veto, batch_size=SIZES, reason=texts), max_size=2).map(tuple),
+    )
+
+
+def candidates() -> st.SearchStrategy[Candidate]:
+    positive = st.floats(0.01, 1e9)
+    return st.builds(
+        Candidate,
+        batch_size=SIZES,
+        relative_time=positive,
+        accumulation_steps=st.integers(1, 64),
+        learning_rate_factor=st.none() | positive,
+        loss=st.none() | FLOATS,
+        steps=st.none() | COUNTS,
+        steps_to_loss=st.none() | positive,
+        seconds_to_loss=st.none() | positive,
     )
 
 
@@ -204,6 +210,29 @@ def trials(
     )
 
 
+def measured_trials() -> st.SearchStrategy[Trial]:
+    """Trials that a search may give: any outcome, with plausible step times where it passed."""
+    sizes = st.sampled_from([2**power for power in range(13)])
+    seconds = st.floats(1e-4, 1.0)
+    passed = st.builds(
+        lambda size, steps, peak: Trial(
+            batch_size=size,
+            outcome=Outcome.OK,
+            step_seconds=tuple(steps),
+            samples_per_second=size / median(steps) if steps else None,
+            peak_bytes=peak,
+        ),
+        sizes,
+        st.lists(seconds, max_size=5),
+        st.none() | st.integers(1, 10**6),
+    )
+    return passed | st.builds(Trial, batch_size=sizes, outcome=st.sampled_from(Outcome).filter(_is_failure))
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    return outcome is not Outcome.OK
+
+
 @st.composite
 def recommendations(
     draw: st.DrawFn,
@@ -246,6 +275,8 @@ def recommendations(
         check=draw(st.none() | checks(texts)),
         why=draw(texts),
         warnings=tuple(draw(st.lists(texts, max_size=3))),
+        measured_warnings=tuple(draw(st.lists(texts, max_size=3))),
+        candidates=tuple(draw(st.lists(candidates(), max_size=3))),
         current=draw(st.none() | comparisons()),
         runner_up=draw(st.none() | comparisons()),
         regret_bound=draw(st.none() | floats),

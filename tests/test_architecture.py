@@ -38,6 +38,7 @@ PUBLIC = (
     "find",
     "plan",
     "rebuild",
+    "recommend",
     "load",
     "save",
     "Limits",
@@ -45,9 +46,6 @@ PUBLIC = (
     "AutobatchError",
     "__version__",
 )
-# A function to come: its name stays free too.
-RESERVED = ("recommend",)
-
 # `import autobatch` may load this many modules beyond those of a bare Python.
 MOST_MODULES = 60
 HEAVY = ("torch", "numpy", "sklearn", "rich", "click", "msgspec", "cloudpickle", "psutil", "pynvml")
@@ -196,6 +194,6 @@ def test_the_public_names_are_the_written_ones():
 
 
 def test_no_module_is_named_like_a_public_function():
-    functions = {name for name in (*PUBLIC, *RESERVED) if name.islower() and not name.startswith("_")}
+    functions = {name for name in PUBLIC if name.islower() and not name.startswith("_")}
     named = {path.stem for path in PACKAGE.iterdir()}
     assert not functions & named

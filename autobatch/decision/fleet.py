@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import exp, isfinite, log
 
-from autobatch.decision import search
 from autobatch.decision.critical_batch import relative_time
-from autobatch.decision.time_to_loss import step_time_law
+from autobatch.decision.step_time import StepTimeLaw
+from autobatch.decision.trial_set import TrialSet
 from autobatch.records.errors import AutobatchError
 from autobatch.records.fleet import Fleet, Member, NodeKind, NodeReport, Prices
 from autobatch.records.recommendation import Recommendation
-from autobatch.records.trial import Trial
 
 _GIB = 1 << 30
 
@@ -103,20 +102,19 @@ def _compared(member: Member, times: Mapping[str, float], quickest: float) -> Me
 
 def _time(answer: Recommendation | None, critical: float | None) -> float | None:
     """Time to the same loss in units of S_min at the answer's batch size."""
-    if answer is None or critical is None or _step_seconds(answer) is None:
+    law = None if answer is None else _step_time(answer)
+    if answer is None or critical is None or law is None:
         return None
-    return relative_time(answer.batch_size, critical, step_time_law(_passed(answer)))
+    return relative_time(answer.batch_size, critical, law)
 
 
 def _step_seconds(answer: Recommendation) -> float | None:
-    passed = _passed(answer)
-    if not any(trial.step_seconds for trial in passed):
-        return None
-    return step_time_law(passed).step_seconds_at(answer.batch_size)
+    law = _step_time(answer)
+    return None if law is None else law.step_seconds_at(answer.batch_size)
 
 
-def _passed(answer: Recommendation) -> list[Trial]:
-    return [trial for trial in search.latest(answer.trials).values() if trial.ok and trial.step_seconds]
+def _step_time(answer: Recommendation) -> StepTimeLaw | None:
+    return TrialSet.of(answer.curve).step_time
 
 
 def _order(member: Member) -> tuple[bool, float, float]:

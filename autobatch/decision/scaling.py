@@ -78,6 +78,8 @@ def predict(
         return None
     model = _Model(tuple(sizes), critical, law, ranks, communication, workload.dataset_size)
     found = {n: best for n in range(1, MOST_DEVICES + 1) if (best := model.best(n)) is not None}
+    if not found:
+        return None
     base = model.seconds(ranks, chosen)
     useful = min(found, key=lambda n: found[n][1])
     last = max(found)

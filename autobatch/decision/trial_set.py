@@ -5,13 +5,14 @@ A size may be tried more than once, and its last trial counts. Nobody else filte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
 from autobatch.decision.round_statistics import MIN_ROUNDS
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
+from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial
 
 
@@ -99,6 +100,31 @@ class TrialSet:
         failures = [t for n, t in self.latest.items() if not t.ok and n > size and n not in holes]
         return min(failures, key=lambda trial: trial.batch_size, default=None)
 
+    def only(self, sizes: Container[int]) -> TrialSet:
+        """The trials of these sizes."""
+        return TrialSet(tuple(t for t in self.trials if t.batch_size in sizes), self.ceiling)
+
+    def within(self, limits: Limits, measured_limit_bytes: int | None) -> TrialSet:
+        """The trials of the sizes that `limits` permit.
+
+        `measured_limit_bytes`: the memory that training could take when the trials ran; None if unknown. A
+        memory limit below it excludes the sizes that held more.
+        """
+        room_bytes = None
+        if limits.memory_bytes is not None:
+            room_bytes = int(limits.memory_fraction * limits.memory_bytes)
+        if room_bytes is not None and measured_limit_bytes is not None and room_bytes >= measured_limit_bytes:
+            room_bytes = None
+        return self.only(
+            {
+                size
+                for size, trial in self.latest.items()
+                if limits.smallest <= size <= (limits.max_batch or size)
+                and size % limits.multiple_of == 0
+                and (room_bytes is None or held_bytes(trial) <= room_bytes)
+            }
+        )
+
     def extended(self, trials: Iterable[Trial]) -> TrialSet:
         """The set with more trials after its own."""
         return TrialSet((*self.trials, *trials), self.ceiling)
@@ -109,6 +135,11 @@ def throughput(trial: Trial) -> float:
     if trial.samples_per_second or not trial.step_seconds:
         return trial.samples_per_second or 0.0
     return trial.batch_size / median(trial.step_seconds)
+
+
+def held_bytes(trial: Trial) -> int:
+    """The memory that counts against a limit, as far as it was measured."""
+    return max(trial.peak_bytes or 0, trial.reserved_bytes or 0)
 
 
 def limit_of(failure: Trial) -> LimitedBy:

@@ -1,4 +1,4 @@
-"""Pure: what else has to change with the batch size, and what speaks against the answer."""
+"""Pure: the schedule restated for a new batch size, and the warnings that follow from an answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autobatch.decision.time_to_loss import matched_in
 from autobatch.records.check import CheckStatus
 from autobatch.records.formatting import format_rate, format_short_duration
 from autobatch.records.recommendation import Recommendation
-from autobatch.records.trial import Loader, Trial
+from autobatch.records.trial import Loader
 from autobatch.records.workload import StepCount, Workload
 
 # A decay that averages over that many times more or fewer samples than before is worth a word.
@@ -19,37 +19,49 @@ _FEWEST_STEPS_AN_EPOCH = 10
 _UNSTEADY = 1.5
 
 
-def restated(workload: Workload, batch_size: int) -> tuple[StepCount, ...]:
-    """The schedule's steps for the new batch size of a rank's step: as many samples as before."""
+def restated_schedule(workload: Workload, batch_size: int) -> tuple[StepCount, ...]:
+    """The schedule in steps of `batch_size` samples of a rank: as many samples as before."""
     if workload.batch_size is None or workload.batch_size == batch_size:
         return ()
     share = workload.batch_size / batch_size
     return tuple(
-        StepCount(name=one.name, steps=max(1, round(one.steps * share))) for one in workload.schedule
+        StepCount(name=part.name, steps=max(1, round(part.steps * share))) for part in workload.schedule
     )
 
 
-def doubts(answer: Recommendation, chosen: Trial) -> list[str]:
-    """What speaks against an answer, and what it leaves to do."""
-    found = [*_few_steps(answer), *_changed_decays(answer), *_learning_rate(answer), *_loading(answer)]
-    found += _smaller_by_noise(answer)
-    if answer.workload.synthetic:
-        found.append(
-            "memory and speed only: the inputs are random numbers, so nothing is known about learning"
-        )
-    interval = chosen.samples_per_second_interval
-    if interval is not None and interval[1] > _UNSTEADY * interval[0]:
-        found.append(f"the step time at {chosen.batch_size:,} varied a lot; measure again on a quiet machine")
-    return found
+def warnings_about(answer: Recommendation) -> list[str]:
+    """The warnings that follow from an answer and its measurements."""
+    return [
+        *_few_steps(answer),
+        *_changed_decays(answer),
+        *_learning_rate(answer),
+        *_loading(answer),
+        *_smaller_by_noise(answer),
+        *_synthetic(answer),
+        *_unsteady(answer),
+    ]
+
+
+def _synthetic(answer: Recommendation) -> list[str]:
+    if not answer.workload.synthetic:
+        return []
+    return ["memory and speed only: the inputs are random numbers, so nothing is known about learning"]
+
+
+def _unsteady(answer: Recommendation) -> list[str]:
+    interval = answer.chosen.samples_per_second_interval
+    if interval is None or interval[1] <= _UNSTEADY * interval[0]:
+        return []
+    return [f"the step time at {answer.batch_size:,} varied a lot; measure again on a quiet machine"]
 
 
 def _smaller_by_noise(answer: Recommendation) -> list[str]:
-    """Where the noise alone would have chosen a smaller size, which takes a training to believe."""
+    """Warn where the noise scale alone favours a smaller size: that takes trainings to believe."""
     check = answer.check
     if check is None or check.status is not CheckStatus.NOISE_ONLY or answer.limits.asks_for_size:
         return []
-    smaller = [one for one in check.candidates if one.batch_size < answer.batch_size]
-    best = min(smaller, key=lambda one: one.relative_time, default=None)
+    smaller = [row for row in answer.candidates if row.batch_size < answer.batch_size]
+    best = min(smaller, key=lambda row: row.relative_time, default=None)
     if best is None or best.relative_time > 1 - critical_batch.TIE_WITHOUT_TRIALS:
         return []
     return [
@@ -59,17 +71,17 @@ def _smaller_by_noise(answer: Recommendation) -> list[str]:
 
 
 def _loading(answer: Recommendation) -> list[str]:
-    """Where loading sets the pace and no number of workers is known to change that."""
+    """Warn where loading is the bottleneck and no measured number of workers changes that."""
     loader = answer.loader
     if loader is None or loader.sufficient_workers is not None:
         return []
     if not loader.timings:
         return _unmeasured_loading(answer, loader)
-    paces = {one.workers: pace for one in loader.timings if (pace := loader.pace_seconds(one))}
+    paces = {timing.workers: pace for timing in loader.timings if (pace := loader.pace_seconds(timing))}
     failed = [
-        f"a DataLoader with {_workers(one.workers)} gave no batches: {one.detail}"
-        for one in loader.timings
-        if one.batch_seconds is None
+        f"a DataLoader with {_workers(timing.workers)} gave no batches: {timing.detail}"
+        for timing in loader.timings
+        if timing.batch_seconds is None
     ]
     if not paces:
         return failed
@@ -85,6 +97,7 @@ def _loading(answer: Recommendation) -> list[str]:
 
 
 def _unmeasured_loading(answer: Recommendation, loader: Loader) -> list[str]:
+    """Warn where loading took longer than a step and no DataLoader was timed."""
     trial = next(t for t in reversed(answer.trials) if t.ok and t.batch_size == loader.batch_size)
     if trial.load_seconds is None or trial.load_seconds <= loader.step_seconds:
         return []
@@ -100,7 +113,7 @@ def _workers(count: int) -> str:
 
 
 def _few_steps(answer: Recommendation) -> list[str]:
-    """Fixed epochs of a larger batch hold fewer steps: too few for the loss that was seen, or just few."""
+    """Warn where the epochs hold too few steps for the measured loss, or an epoch holds few steps."""
     size, batch = answer.workload.dataset_size, answer.global_batch_size
     if size is None:
         return []
@@ -123,19 +136,20 @@ def _few_steps(answer: Recommendation) -> list[str]:
 
 def _changed_decays(answer: Recommendation) -> list[str]:
     current, batch = answer.workload.batch_size, answer.global_batch_size
-    own = (current or batch) * answer.world_size
-    if current is None or max(own, batch) < _MUCH * min(own, batch):
+    before = (current or batch) * answer.world_size
+    if current is None or max(before, batch) < _MUCH * min(before, batch):
         return []
-    times = f"{batch / own:g} times as many" if batch > own else f"1/{own / batch:g} of the"
+    times = f"{batch / before:g} times as many" if batch > before else f"1/{before / batch:g} of the"
+    kept = {d: critical_batch.kept_half_life(d.value, before, batch) for d in answer.workload.decays}
     return [
-        f"{one.name} {one.value:g} averages over {times} samples at {batch:,} as at {own:,}; "
-        f"{_decay(critical_batch.kept_half_life(one.value, own, batch))} would keep its half-life in samples"
-        for one in answer.workload.decays
+        f"{decay.name} {decay.value:g} averages over {times} samples at {batch:,} as at {before:,}; "
+        f"{_decay(value)} would keep its half-life in samples"
+        for decay, value in kept.items()
     ]
 
 
 def _decay(value: float) -> str:
-    """A decay with two digits, of what it leaves of 1 where that is less."""
+    """A decay with two significant digits; from 0.5 up, two significant digits of 1 - decay."""
     if value < 0.5:
         return f"{value:.2g}"
     decimals = 1 - floor(log10(1 - value)) if value < 1 else 2
@@ -143,7 +157,7 @@ def _decay(value: float) -> str:
 
 
 def _learning_rate(answer: Recommendation) -> list[str]:
-    """Where the learning rate is a guess, or could not be told."""
+    """Warn where no rule gives the learning rate, or the current batch size is a guess."""
     check, workload = answer.check, answer.workload
     if check is None or check.critical_batch_size is None or check.batch_size is None:
         return []

@@ -59,24 +59,6 @@ class Veto:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A size with its expected time to the same loss, in units of that at the recommended size.
-
-    `accumulation_steps` above 1: the same with gradients accumulated. Of a short training, where there was
-    one: the last `loss` on the samples held out, and what it took to the check's `matched_loss`.
-    """
-
-    batch_size: int
-    relative_time: float
-    accumulation_steps: int = 1
-    learning_rate_factor: float | None = None
-    loss: float | None = None
-    steps: int | None = None
-    steps_to_loss: float | None = None
-    seconds_to_loss: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """The generalization check: what a larger batch costs in statistical efficiency.
 
@@ -98,5 +80,4 @@ class Check:
     held_out: str = ""
     trainings: tuple[Training, ...] = ()
     matched_loss: float | None = None
-    candidates: tuple[Candidate, ...] = ()
     vetoed: tuple[Veto, ...] = ()

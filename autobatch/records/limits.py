@@ -75,6 +75,8 @@ class Limits:
         if self.objective not in tuple(Objective):
             known = ", ".join(f"`{one}`" for one in Objective)
             raise UsageError(f"`objective` must be one of {known}, not `{self.objective}`", code="bad_limit")
+        # A plain string compares equal, but is not the member that decisions look for.
+        object.__setattr__(self, "objective", Objective(self.objective))
         for name in ("max_batch", "global_batch"):
             value = getattr(self, name)
             if value is not None and value < self.smallest:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from autobatch.records.check import Check
 from autobatch.records.device import Device
 from autobatch.records.limits import Limits
-from autobatch.records.trial import Ceiling, Communication, Loader, SizesPerRank, Trial
+from autobatch.records.trial import Ceiling, Communication, Curve, Loader, SizesPerRank, Trial
 from autobatch.records.workload import StepCount, Workload
 
 
@@ -82,6 +82,25 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A size with its expected time to the same loss, in units of the time at the recommended size.
+
+    `accumulation_steps` above 1: the same with gradients accumulated. Of a short training at this size: its
+    `learning_rate_factor`, its `steps`, its last `loss` on the held-out samples, and its steps and seconds to
+    the check's `matched_loss`.
+    """
+
+    batch_size: int
+    relative_time: float
+    accumulation_steps: int = 1
+    learning_rate_factor: float | None = None
+    loss: float | None = None
+    steps: int | None = None
+    steps_to_loss: float | None = None
+    seconds_to_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
     """Seconds of a step as a law of the batch size B: fixed_seconds + sample_seconds x B.
 
@@ -95,18 +114,24 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """One tuned batch size with its reasons and its doubts.
+    """One batch size with its reasons, its warnings, and everything that it was decided from.
 
-    `batch_size` is what the DataLoader gets on one device, always a size that was measured;
-    batch_size x accumulation_steps x world_size = global_batch_size. `learning_rate` belongs to the
-    global batch; `learning_rate_factor` is what it multiplies the present one by, for all parameter
-    groups; both are None where no check has found one. `current` and `runner_up` compare the answer with the
-    user's own size and the next best; `regret_bound` is its time over that of the best size in hindsight, at
-    worst over the check's interval. `limited_by` is what keeps it from being larger, `step_time` the law that
-    was fitted to the sizes timed. `schedule` restates the workload's for the new number of steps.
-    `tokens_per_second` (of one rank) is there for sequences, `loader` where loading takes a share of the
-    step. `communication` and `scaling` are there with several ranks, `sizes_per_rank` where they were asked
-    for. `cached`: nothing was measured now; it is the answer of `environment.started_at`, from the cache.
+    Sizes: `batch_size` is the DataLoader's on one device, always a size that was measured;
+    batch_size x accumulation_steps x world_size = global_batch_size. `learning_rate` belongs to the global
+    batch. `learning_rate_factor` is its ratio to the current one, for all parameter groups. Both are None
+    where no check has run.
+
+    Decided from `trials`, `ceiling`, `check`, `loader`, `communication`, `sizes_per_rank`, `workload` and
+    `device`, which are as they were measured, with `measured_warnings`, and from `limits`.
+
+    Derived from these: `candidates` are the expected times of all sizes. `current` and `runner_up` compare
+    the answer with the current size and the next best. `regret_bound` is its time over the time at the truly
+    best size, the worst case of the check's interval. `limited_by` keeps it from being larger. `step_time` is
+    the model fitted to the timed sizes. `schedule` restates the workload's for the new number of steps.
+    `tokens_per_second` is that of one rank, for sequences. `scaling` predicts other numbers of devices.
+    `warnings` holds the measured warnings and the derived ones.
+
+    `cached`: the answer of `environment.started_at`, from the cache.
     """
 
     batch_size: int
@@ -120,6 +145,8 @@ class Recommendation:
     check: Check | None
     why: str
     warnings: tuple[str, ...]
+    measured_warnings: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     current: Comparison | None = None
     runner_up: Comparison | None = None
     regret_bound: float | None = None
@@ -136,6 +163,21 @@ class Recommendation:
     limits: Limits = field(default_factory=Limits)
     environment: Environment | None = None
     cached: bool = False
+
+    @property
+    def curve(self) -> Curve:
+        """The measurements that the answer was decided from."""
+        return Curve(
+            trials=self.trials,
+            ceiling=self.ceiling,
+            workload=self.workload,
+            device=self.device,
+            warnings=self.measured_warnings,
+            loader=self.loader,
+            world_size=self.world_size,
+            communication=self.communication,
+            sizes_per_rank=self.sizes_per_rank,
+        )
 
     @property
     def chosen(self) -> Trial:

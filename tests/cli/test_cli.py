@@ -104,7 +104,8 @@ def test_json_has_what_others_rely_on(folder: Path) -> None:
     assert (found["accumulation_steps"], found["world_size"]) == (1, 1)
     assert found["global_batch_size"] == found["batch_size"]
     assert found["check"]["status"] in ("passed", "vetoed", "noise_only", "not_run")
-    assert {"critical_batch_size", "interval", "noise_scale", "candidates", "vetoed"} <= set(found["check"])
+    assert {"critical_batch_size", "interval", "noise_scale", "vetoed"} <= set(found["check"])
+    assert {"candidates", "measured_warnings"} <= set(found)
     assert (found["learning_rate"] is None) == (found["learning_rate_factor"] is None)
     assert found["ceiling"]["limited_by"] == "max_batch"
     assert found["ceiling"]["batch_size"] == 8

@@ -14,13 +14,10 @@ from hypothesis import strategies as st
 from autobatch.decision.fleet import assemble, kind_of, pooled_critical_batch_size
 from autobatch.decision.recommender import recommend
 from autobatch.fleet import price_file
-from autobatch.records.check import Check, CheckStatus
-from autobatch.records.device import Device
 from autobatch.records.errors import DeviceError, UsageError
 from autobatch.records.fleet import Fleet, NodeKind, NodeReport, Prices
 from autobatch.records.recommendation import Recommendation
-from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
-from autobatch.records.workload import Workload
+from tests import builders
 
 GIB = 1 << 30
 CPU_NODE = NodeReport(
@@ -34,30 +31,10 @@ def answer(
     step_seconds: float, critical: float | None = 100.0, log_sd: float = 0.5, size: int = 64
 ) -> Recommendation:
     """The answer of a probe that timed `size` alone, a step taking `step_seconds`."""
-    trial = Trial(
-        batch_size=size,
-        outcome=Outcome.OK,
-        step_seconds=(step_seconds,) * 3,
-        samples_per_second=size / step_seconds,
+    curve = builders.curve(
+        [builders.trial(size, step_seconds)], workload=builders.workload(dataset_size=1000)
     )
-    curve = Curve(
-        trials=(trial,),
-        ceiling=Ceiling(batch_size=size, limited_by=LimitedBy.MEMORY, verified=True),
-        workload=Workload(
-            target="model.py", model="Net", parameters=10, loss="mse_loss", optimizer="SGD", dataset_size=1000
-        ),
-        device=Device(kind="cuda", index=0, name="a device"),
-    )
-    check = None
-    if critical is not None:
-        check = Check(
-            status=CheckStatus.NOISE_ONLY,
-            batch_size=size,
-            critical_batch_size=critical,
-            interval=(critical / 2, critical * 2),
-            log_sd=log_sd,
-        )
-    return recommend(curve, check)
+    return recommend(curve, None if critical is None else builders.check(critical, log_sd))
 
 
 def compared(prices: Prices | None = None) -> Fleet:

@@ -1,90 +1,46 @@
-"""What else has to change with the batch size, and what speaks against it."""
+"""The schedule restated for a new batch size, and the warnings that follow from an answer."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autobatch.decision.warnings import doubts, restated
-from autobatch.records.check import Candidate, Check, CheckStatus, Evaluation, Training
-from autobatch.records.device import Device
+from autobatch.decision.warnings import restated_schedule, warnings_about
+from autobatch.records.check import Check, CheckStatus, Training
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import Recommendation
-from autobatch.records.trial import Ceiling, LimitedBy, Outcome, Trial
+from autobatch.records.recommendation import Candidate, Recommendation
 from autobatch.records.workload import Decay, StepCount, Workload
+from tests import builders
 
 MOMENTUM = Decay(name="momentum", value=0.9)
 BETA2 = Decay(name="beta2", value=0.999)
 
 
-def workload(**given: object) -> Workload:
-    usual = Workload(target="t", model="M", parameters=1, loss="l", optimizer="SGD", batch_size=32)
-    return replace(usual, **given)  # type: ignore[arg-type]
-
-
-def trial(size: int, interval: tuple[float, float] | None = None) -> Trial:
-    return Trial(
-        batch_size=size,
-        outcome=Outcome.OK,
-        step_seconds=(0.1,) * 3,
-        samples_per_second=10.0 * size,
-        samples_per_second_interval=interval,
-    )
+def workload(**fields: Any) -> Workload:
+    return builders.workload(**{"batch_size": 32, **fields})
 
 
 def answer(
-    size: int, about: Workload | None = None, check: Check | None = None, factor: float | None = 2.0
+    size: int, about: Workload | None = None, check: Check | None = None, **fields: Any
 ) -> Recommendation:
-    return Recommendation(
-        batch_size=size,
-        accumulation_steps=1,
-        world_size=1,
-        global_batch_size=size,
-        learning_rate=None,
-        learning_rate_factor=factor,
-        ceiling=Ceiling(batch_size=4096, limited_by=LimitedBy.MEMORY, verified=True),
-        trials=(trial(size),),
-        check=check,
-        why="",
-        warnings=(),
-        workload=about or workload(),
-        device=Device(kind="cpu", index=0, name="cpu"),
-    )
+    return builders.recommendation(size, workload=about or workload(), check=check, **fields)
 
 
-def told(found: Recommendation) -> list[str]:
-    return doubts(found, found.chosen)
-
-
-def check(critical: float = 100.0, **given: object) -> Check:
-    found = Check(
-        status=CheckStatus.NOISE_ONLY,
-        batch_size=32,
-        critical_batch_size=critical,
-        interval=(critical / 2, critical * 2),
-        log_sd=0.5,
-    )
-    return replace(found, **given)  # type: ignore[arg-type]
+def check(critical: float = 100.0, **fields: Any) -> Check:
+    return builders.check(critical, **{"batch_size": 32, **fields})
 
 
 def trained(size: int, minimum: float = 100.0, critical: float = 100.0) -> Training:
     """Reaches a loss of 1 after S_min (1 + B_crit / B) steps, and ends there."""
     steps = round(minimum * (1 + critical / size))
-    made = sorted({4, 5, 6, *(math.ceil(4 * 1.2**k) for k in range(3, 60)), steps})
-    return Training(
-        batch_size=size,
-        learning_rate_factor=1.5,
-        outcome=Outcome.OK,
-        steps=steps,
-        seconds=1.0,
-        evaluations=tuple(
-            Evaluation(steps=n, seconds=0.1 * n, losses=((n / steps) ** -0.5,)) for n in made if n <= steps
-        ),
+    return builders.training(
+        size, steps, lambda at: ((at / steps) ** -0.5,), step_seconds=0.1, learning_rate_factor=1.5
     )
 
 
@@ -95,32 +51,38 @@ def compared(minimum: float) -> Check:
 # The noise alone
 
 
-def test_a_smaller_size_by_the_noise_alone_is_told_and_what_it_would_take() -> None:
+def test_a_smaller_size_by_the_noise_alone_gets_a_warning_and_what_it_would_take() -> None:
     smaller = Candidate(batch_size=4, relative_time=0.4)
-    found = answer(32, check=check(candidates=(smaller, Candidate(batch_size=32, relative_time=1.0))))
-    assert [text for text in told(found) if "noise alone 4 would be quicker" in text and "--budget" in text]
+    found = answer(32, check=check(), candidates=(smaller, Candidate(batch_size=32, relative_time=1.0)))
+    assert [
+        text
+        for text in warnings_about(found)
+        if "noise alone 4 would be quicker" in text and "--budget" in text
+    ]
 
 
 @pytest.mark.parametrize(
     "candidate",
     [Candidate(batch_size=4, relative_time=0.95), Candidate(batch_size=256, relative_time=0.4)],
 )
-def test_no_smaller_size_is_told_that_is_tied_or_larger(candidate: Candidate) -> None:
+def test_no_smaller_size_gets_a_warning_that_is_tied_or_larger(candidate: Candidate) -> None:
     assert not [
-        text for text in told(answer(32, check=check(candidates=(candidate,)))) if "noise alone" in text
+        text
+        for text in warnings_about(answer(32, check=check(), candidates=(candidate,)))
+        if "noise alone" in text
     ]
 
 
 @pytest.mark.parametrize("asked", [Limits(objective=Objective.MEMORY), Limits(global_batch=64)])
-def test_a_size_that_was_asked_for_is_not_doubted_by_the_noise(asked: Limits) -> None:
-    found = answer(32, check=check(candidates=(Candidate(batch_size=4, relative_time=0.4),)))
-    assert not [text for text in told(replace(found, limits=asked)) if "noise alone" in text]
+def test_a_size_that_was_asked_for_gets_no_warning_by_the_noise(asked: Limits) -> None:
+    found = answer(32, check=check(), candidates=(Candidate(batch_size=4, relative_time=0.4),))
+    assert not [text for text in warnings_about(replace(found, limits=asked)) if "noise alone" in text]
 
 
 def test_after_trainings_the_noise_is_not_alone() -> None:
     smaller = Candidate(batch_size=4, relative_time=0.4)
-    found = answer(32, check=check(candidates=(smaller,), status=CheckStatus.PASSED))
-    assert not [text for text in told(found) if "noise alone" in text]
+    found = answer(32, check=check(status=CheckStatus.PASSED), candidates=(smaller,))
+    assert not [text for text in warnings_about(found) if "noise alone" in text]
 
 
 # The schedule
@@ -130,7 +92,7 @@ def test_after_trainings_the_noise_is_not_alone() -> None:
 @given(steps=st.integers(1, 10**7), own=st.integers(1, 4096), size=st.integers(1, 4096))
 def test_a_schedule_keeps_its_samples(steps: int, own: int, size: int) -> None:
     about = workload(batch_size=own, schedule=(StepCount(name="warmup_steps", steps=steps),))
-    found = restated(about, size)
+    found = restated_schedule(about, size)
     if own == size:
         assert found == ()
         return
@@ -143,62 +105,64 @@ def test_a_schedule_keeps_its_samples(steps: int, own: int, size: int) -> None:
 
 def test_every_part_of_a_schedule_is_restated() -> None:
     parts = tuple(StepCount(name=name, steps=n) for name, n in (("warmup_steps", 500), ("max_steps", 20_000)))
-    assert [(one.name, one.steps) for one in restated(workload(schedule=parts), 128)] == [
+    assert [(one.name, one.steps) for one in restated_schedule(workload(schedule=parts), 128)] == [
         ("warmup_steps", 125),
         ("max_steps", 5000),
     ]
 
 
-def test_without_a_present_size_or_a_schedule_nothing_is_restated() -> None:
+def test_without_a_current_size_or_a_schedule_nothing_is_restated() -> None:
     parts = (StepCount(name="warmup_steps", steps=500),)
-    assert restated(workload(batch_size=None, schedule=parts), 128) == ()
-    assert restated(workload(schedule=()), 128) == ()
+    assert restated_schedule(workload(batch_size=None, schedule=parts), 128) == ()
+    assert restated_schedule(workload(schedule=()), 128) == ()
 
 
 # Few steps
 
 
-def test_few_steps_an_epoch_are_told() -> None:
-    (text,) = told(answer(128, workload(dataset_size=1000)))
+def test_few_steps_an_epoch_give_a_warning() -> None:
+    (text,) = warnings_about(answer(128, workload(dataset_size=1000)))
     assert text == "only 8 steps an epoch: train for more epochs, or use a smaller size"
-    assert told(answer(100, workload(dataset_size=1000))) == []
-    assert told(answer(4096, workload(dataset_size=None))) == []
+    assert warnings_about(answer(100, workload(dataset_size=1000))) == []
+    assert warnings_about(answer(4096, workload(dataset_size=None))) == []
 
 
-def test_epochs_that_hold_too_few_steps_for_the_loss_seen_are_told() -> None:
+def test_epochs_that_hold_too_few_steps_for_the_loss_seen_give_a_warning() -> None:
     """20 epochs of 5,000 at 256 are 391 steps, fewer than three times what the loss takes at any size."""
     about = workload(dataset_size=5000, epochs=20.0)
-    (text,) = told(answer(256, about, compared(300)))
+    (text,) = warnings_about(answer(256, about, compared(300)))
     assert text.startswith("20 epochs at 256 are only 391 steps, and the loss 1")
     assert "at any batch size" in text
 
 
 def test_the_epochs_asked_for_instead_are_enough() -> None:
     about = workload(dataset_size=5000, epochs=20.0)
-    (text,) = told(answer(256, about, compared(300)))
+    (text,) = warnings_about(answer(256, about, compared(300)))
     epochs = float(re.findall(r"at least ([\d,]+) epochs", text)[0].replace(",", ""))
     assert epochs > 20
-    assert told(answer(256, replace(about, epochs=epochs + 1), compared(300))) == []
-    assert told(answer(256, replace(about, epochs=epochs - 2), compared(300))) != []
+    assert warnings_about(answer(256, replace(about, epochs=epochs + 1), compared(300))) == []
+    assert warnings_about(answer(256, replace(about, epochs=epochs - 2), compared(300))) != []
 
 
 def test_more_epochs_are_asked_for_than_there_are() -> None:
     about = workload(dataset_size=100_000, epochs=2.0)
-    found = [text for minimum in range(10, 50) for text in told(answer(4096, about, compared(minimum)))]
+    found = [
+        text for minimum in range(10, 50) for text in warnings_about(answer(4096, about, compared(minimum)))
+    ]
     assert len(found) > 10
     assert all(
         float(re.findall(r"at least ([\d,.]+) epochs", text)[0].replace(",", "")) > 2 for text in found
     )
 
 
-def test_enough_epochs_are_no_doubt() -> None:
-    assert told(answer(256, workload(dataset_size=5000, epochs=500.0), compared(300))) == []
+def test_enough_epochs_get_no_warning() -> None:
+    assert warnings_about(answer(256, workload(dataset_size=5000, epochs=500.0), compared(300))) == []
 
 
 def test_without_epochs_or_without_trainings_only_the_epoch_counts() -> None:
-    assert told(answer(256, workload(dataset_size=5000, epochs=None), compared(300))) == []
-    assert told(answer(256, workload(dataset_size=5000, epochs=1.0), check())) == []
-    (text,) = told(answer(1024, workload(dataset_size=5000, epochs=1.0), check()))
+    assert warnings_about(answer(256, workload(dataset_size=5000, epochs=None), compared(300))) == []
+    assert warnings_about(answer(256, workload(dataset_size=5000, epochs=1.0), check())) == []
+    (text,) = warnings_about(answer(1024, workload(dataset_size=5000, epochs=1.0), check()))
     assert text.startswith("only 5 steps an epoch")
 
 
@@ -207,7 +171,7 @@ def test_trainings_that_did_not_fall_leave_the_epoch() -> None:
         replace(one, evaluations=tuple(replace(e, losses=(1.0,)) for e in one.evaluations))
         for one in compared(300).trainings
     )
-    found = told(answer(1024, workload(dataset_size=5000, epochs=1.0), check(trainings=flat)))
+    found = warnings_about(answer(1024, workload(dataset_size=5000, epochs=1.0), check(trainings=flat)))
     assert [text[:22] for text in found] == ["only 5 steps an epoch:"]
 
 
@@ -216,11 +180,11 @@ def test_trainings_that_did_not_fall_leave_the_epoch() -> None:
 
 @pytest.mark.parametrize(("own", "size"), [(32, 255), (255, 32), (32, 32), (100, 13)])
 def test_decays_are_left_alone_below_eight_times(own: int, size: int) -> None:
-    assert told(answer(size, workload(batch_size=own, decays=(MOMENTUM, BETA2)))) == []
+    assert warnings_about(answer(size, workload(batch_size=own, decays=(MOMENTUM, BETA2)))) == []
 
 
-def test_decays_of_eight_times_as_many_samples_are_told() -> None:
-    found = told(answer(256, workload(decays=(MOMENTUM, BETA2))))
+def test_decays_of_eight_times_as_many_samples_give_a_warning() -> None:
+    found = warnings_about(answer(256, workload(decays=(MOMENTUM, BETA2))))
     assert found == [
         "momentum 0.9 averages over 8 times as many samples at 256 as at 32; "
         "0.43 would keep its half-life in samples",
@@ -229,77 +193,79 @@ def test_decays_of_eight_times_as_many_samples_are_told() -> None:
     ]
 
 
-def test_decays_of_an_eighth_of_the_samples_are_told() -> None:
-    (text,) = told(answer(4, workload(decays=(MOMENTUM,))))
+def test_decays_of_an_eighth_of_the_samples_give_a_warning() -> None:
+    (text,) = warnings_about(answer(4, workload(decays=(MOMENTUM,))))
     assert "averages over 1/8 of the samples at 4 as at 32" in text
     assert "0.987 would keep" in text
 
 
 @pytest.mark.parametrize("decay", [BETA2, Decay(name="beta2", value=0.9999)])
 def test_the_decay_advised_is_one_that_decays(decay: Decay) -> None:
-    (text,) = told(answer(4, workload(decays=(decay,))))
+    (text,) = warnings_about(answer(4, workload(decays=(decay,))))
     advised = float(re.findall(r"; ([\d.]+) would keep", text)[0])
     assert 0 < advised < 1
     assert math.log(advised) / math.log(decay.value) == pytest.approx(1 / 8, rel=0.05)
 
 
-def test_without_a_present_size_decays_are_left_alone() -> None:
-    assert told(answer(4096, workload(batch_size=None, decays=(MOMENTUM,)))) == []
+def test_without_a_current_size_decays_are_left_alone() -> None:
+    assert warnings_about(answer(4096, workload(batch_size=None, decays=(MOMENTUM,)))) == []
 
 
 # The learning rate
 
 
-def test_a_learning_rate_by_the_rule_is_no_doubt() -> None:
-    assert told(answer(128, check=check(), factor=2.5)) == []
+def test_a_learning_rate_by_the_rule_gets_no_warning() -> None:
+    assert warnings_about(answer(128, check=check())) == []
 
 
-def test_an_optimizer_without_a_rule_is_told() -> None:
+def test_an_optimizer_without_a_rule_gives_a_warning() -> None:
     about = workload(optimizer="Sophia")
-    (text,) = told(answer(128, about, check(), factor=None))
+    (text,) = warnings_about(answer(128, about, check()))
     assert "no rule is known for how Sophia's learning rate follows the batch size" in text
-    (same,) = told(answer(128, about, compared(100), factor=1.0))
+    (same,) = warnings_about(answer(128, about, compared(100)))
     assert same == text
 
 
 def test_at_the_checks_own_size_the_learning_rate_stays() -> None:
-    assert told(answer(32, workload(optimizer="Sophia"), check(), factor=None)) == []
+    assert warnings_about(answer(32, workload(optimizer="Sophia"), check())) == []
 
 
 def test_without_a_check_nothing_is_said_of_the_learning_rate() -> None:
     about = workload(optimizer="Sophia")
-    assert told(answer(128, about, None, factor=None)) == []
-    assert told(answer(128, about, Check(status=CheckStatus.NOT_RUN), factor=None)) == []
+    assert warnings_about(answer(128, about, None)) == []
+    assert warnings_about(answer(128, about, Check(status=CheckStatus.NOT_RUN))) == []
 
 
-def test_without_a_present_size_its_meaning_is_told() -> None:
-    (text,) = told(answer(128, workload(batch_size=None), check(), factor=2.0))
+def test_without_a_current_size_its_meaning_gives_a_warning() -> None:
+    (text,) = warnings_about(answer(128, workload(batch_size=None), check()))
     assert "is taken as meant for 32" in text
     assert "`batch_size`" in text
 
 
-def test_a_rule_that_leaves_the_learning_rate_is_no_doubt() -> None:
+def test_a_rule_that_leaves_the_learning_rate_gets_no_warning() -> None:
     """Adam's is flat from the critical batch size on: here it is below both sizes."""
     about = workload(optimizer="AdamW")
     found = replace(compared(100), critical_batch_size=20.0)
-    assert told(answer(128, about, found, factor=1.0)) == []
+    assert warnings_about(answer(128, about, found)) == []
 
 
 # Inputs and machines
 
 
-def test_random_inputs_are_told() -> None:
-    (text,) = told(answer(128, workload(synthetic=True)))
+def test_random_inputs_give_a_warning() -> None:
+    (text,) = warnings_about(answer(128, workload(synthetic=True)))
     assert text.startswith("memory and speed only")
 
 
 @pytest.mark.parametrize(("high", "count"), [(149.0, 0), (151.0, 1)])
-def test_an_unsteady_step_time_is_told(high: float, count: int) -> None:
-    found = doubts(answer(128), trial(128, (100.0, high)))
+def test_an_unsteady_step_time_gives_a_warning(high: float, count: int) -> None:
+    found = warnings_about(
+        answer(128, trials=(builders.trial(128, samples_per_second_interval=(100.0, high)),))
+    )
     assert len(found) == count
     assert all("varied a lot; measure again on a quiet machine" in text for text in found)
 
 
-def test_a_good_answer_leaves_no_doubt() -> None:
+def test_a_good_answer_gets_no_warning() -> None:
     about = workload(dataset_size=50_000, epochs=90.0, decays=(MOMENTUM,), batch_size=64)
-    assert told(answer(256, about, compared(100))) == []
+    assert warnings_about(answer(256, about, compared(100))) == []

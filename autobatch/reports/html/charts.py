@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from autobatch.records.check import Candidate, Training
+from autobatch.records.check import Training
 from autobatch.records.formatting import format_bytes, format_rate, format_short_duration
-from autobatch.records.recommendation import Recommendation
+from autobatch.records.recommendation import Candidate, Recommendation
 from autobatch.records.trial import LimitedBy, Outcome, Trial
 from autobatch.reports.html import svg
 from autobatch.reports.html.markup import Markup
@@ -172,7 +172,7 @@ def losses(recommendation: Recommendation) -> Chart | None:
 def expected_time(recommendation: Recommendation) -> Chart | None:
     """The expected time to the same loss over batch size, in units of that at the recommended size."""
     check = recommendation.check
-    given = [] if check is None else [one for one in check.candidates if _plain(one.batch_size)]
+    given = [one for one in recommendation.candidates if _plain(one.batch_size)]
     plain = [one for one in given if one.accumulation_steps == 1 and 1e-6 < one.relative_time < 1e6]
     plain = sorted({one.batch_size: one for one in plain}.values(), key=lambda one: one.batch_size)
     if check is None or len(plain) < 2:

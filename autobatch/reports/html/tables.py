@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from autobatch.records.check import Candidate
-from autobatch.records.recommendation import Recommendation
+from autobatch.records.recommendation import Candidate, Recommendation
 from autobatch.records.trial import Outcome, Trial
 from autobatch.reports.html.markup import Markup, element, join
 from autobatch.reports.text import scaling_table, table, training_table
@@ -44,7 +43,7 @@ def trials(recommendation: Recommendation) -> Markup:
 def contest(recommendation: Recommendation) -> Markup | None:
     """What each size that was trained for a while has shown; None where none was."""
     check = recommendation.check
-    rows = [] if check is None else training_table.contestants(check)
+    rows = [] if check is None else training_table.contestants(recommendation)
     if check is None or not rows:
         return None
     names = {**_CONTEST, "to_loss": training_table.to_loss_title(check)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from autobatch.records.check import Candidate, Check, Veto
+from autobatch.records.check import Check, Veto
 from autobatch.records.formatting import MISSING, format_count, format_short_duration
-from autobatch.records.recommendation import Recommendation
+from autobatch.records.recommendation import Candidate, Recommendation
 from autobatch.reports.text.lines import Line, clean, hang
 from autobatch.reports.text.table import USE, fit
 
@@ -16,7 +16,7 @@ _EXPENDABLE = ("time", "steps", "lr")
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
     """A title and a row for each size that was trained; none where there was no training."""
     check = recommendation.check
-    rows = [] if check is None else contestants(check)
+    rows = contestants(recommendation)
     if check is None or not rows:
         return []
     columns = _columns(check, width)
@@ -28,9 +28,9 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
     return found
 
 
-def contestants(check: Check) -> list[Candidate]:
+def contestants(recommendation: Recommendation) -> list[Candidate]:
     """The rows: sizes that were trained, and the same with gradients accumulated; none without a training."""
-    rows = [one for one in check.candidates if one.steps is not None or one.accumulation_steps > 1]
+    rows = [one for one in recommendation.candidates if one.steps is not None or one.accumulation_steps > 1]
     return rows if any(one.steps is not None for one in rows) else []
 
 

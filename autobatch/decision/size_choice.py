@@ -1,0 +1,164 @@
+"""Pure: the choice of one measured size, a function for each thing that it may be best at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autobatch.decision import next_training, time_to_loss
+from autobatch.decision.time_to_loss import Outlook
+from autobatch.decision.trial_set import TrialSet, throughput
+from autobatch.records.check import Check
+from autobatch.records.limits import Limits, Objective
+from autobatch.records.recommendation import AnswerLimit
+from autobatch.records.trial import Ceiling, LimitedBy, Trial
+
+# Sizes within 5% of the best throughput count as equally fast: the smallest of them is the knee.
+TOLERANCE = 0.05
+_NONE_TIMED = "the largest size that passed: none was timed"
+_BY_CEILING = {
+    LimitedBy.MEMORY: AnswerLimit.MEMORY,
+    LimitedBy.SIZE_LIMIT: AnswerLimit.MEMORY,
+    LimitedBy.PLATEAU: AnswerLimit.THROUGHPUT,
+    LimitedBy.DATASET: AnswerLimit.DATASET,
+    LimitedBy.BUDGET: AnswerLimit.OPTIONS,
+    LimitedBy.MAX_BATCH: AnswerLimit.OPTIONS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeChoice:
+    """A measured size and the reason for it. `outlook`: the expected times that decided, if they did."""
+
+    trial: Trial
+    why: str
+    outlook: Outlook | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def choose(
+    trials: TrialSet, permitted: TrialSet, check: Check | None, limits: Limits, current_size: int | None
+) -> SizeChoice:
+    """The size that is best at what `limits` ask for, out of `permitted`, which holds a usable size.
+
+    `limits` and `check` are those of one rank, but for the limits' global batch, which is met per rank.
+    """
+    if limits.objective is Objective.MEMORY:
+        return largest(permitted)
+    if limits.objective is Objective.THROUGHPUT:
+        return highest_throughput(permitted)
+    allowed = without_vetoed(permitted, check)
+    outlook = time_to_loss.outlook(trials, allowed, check, current_size)
+    return shortest_time(allowed, outlook) if outlook else knee(allowed)
+
+
+def shortest_time(allowed: TrialSet, outlook: Outlook) -> SizeChoice:
+    """The size with the shortest expected time to the same loss, or the current size if it is tied."""
+    choice, times = outlook.choice, outlook.times
+    trial = allowed.latest[choice.batch_size]
+    ratios = {size: time / times[choice.batch_size] for size, time in times.items()}
+    current = outlook.current_size
+    if choice.batch_size == current and choice.best != current:
+        why = (
+            f"your present size is within {choice.tie:.0%} of the shortest expected time to the same loss "
+            f"(1.00 against {ratios[choice.best]:.2f} at {choice.best:,})"
+        )
+        return SizeChoice(trial=trial, why=why, outlook=outlook)
+    others = sorted((size for size in ratios if size != choice.batch_size), key=ratios.__getitem__)[:1]
+    others += [size for size in (current, max(ratios)) if size in ratios and size != choice.batch_size]
+    against = " and ".join(f"{ratios[size]:.2f} at {size:,}" for size in dict.fromkeys(others) if size)
+    why = "shortest expected time to the same loss"
+    if choice.batch_size != choice.best:
+        why = "among the shortest expected times to the same loss, which noise blurs"
+    return SizeChoice(
+        trial=trial, why=why + (f": 1.00 against {against}" if against else ""), outlook=outlook
+    )
+
+
+def knee(allowed: TrialSet) -> SizeChoice:
+    """The smallest size within 5% of the best throughput: the choice where nothing is known of the loss."""
+    best = allowed.best
+    if best is None:
+        return SizeChoice(trial=allowed.usable[-1], why=_NONE_TIMED)
+    trial = _near_best(allowed.timed)[0]
+    others = [other for other in allowed.timed if other is not best]
+    if trial is best and not others:
+        return SizeChoice(trial=trial, why="the only size that was measured")
+    if trial is best:
+        second = max(others, key=throughput)
+        lead = throughput(best) / throughput(second)
+        why = f"the highest throughput: {lead:.2f} times that of {second.batch_size:,}"
+        return SizeChoice(trial=trial, why=why)
+    share = throughput(trial) / throughput(best)
+    near_best = f"the smallest size within {TOLERANCE:.0%} of the best throughput"
+    return SizeChoice(trial=trial, why=f"{near_best}: {share:.1%} of that at {best.batch_size:,}")
+
+
+def highest_throughput(permitted: TrialSet) -> SizeChoice:
+    """The timed size with the highest throughput."""
+    if permitted.best is None:
+        return SizeChoice(trial=permitted.usable[-1], why=_NONE_TIMED)
+    return SizeChoice(trial=permitted.best, why="the highest throughput that was measured")
+
+
+def largest(permitted: TrialSet) -> SizeChoice:
+    """The largest size that fits."""
+    return SizeChoice(trial=permitted.usable[-1], why="the largest size that fits, as asked for")
+
+
+def for_global_batch(permitted: TrialSet, target: int, ranks: int) -> SizeChoice:
+    """The size that makes up `target`, one rank's part of the global batch.
+
+    The target itself where it fits, else the largest divisor within 5% of the best throughput of divisors.
+    """
+    total = f"the global batch size {target * ranks:,}"
+    divisors = permitted.only({size for size in permitted.latest if target % size == 0})
+    if not divisors.usable:
+        return SizeChoice(
+            trial=permitted.usable[-1],
+            why="the largest size that was measured",
+            warnings=(f"no size that was measured divides {total}; it is not met",),
+        )
+    if divisors.usable[-1].batch_size == target:
+        return SizeChoice(trial=divisors.usable[-1], why=f"{total} fits at once")
+    near = _near_best(divisors.usable)
+    why = (
+        f"{total} does not fit at once; {near[-1].batch_size:,} divides it "
+        "and has the best throughput of the sizes that do"
+    )
+    return SizeChoice(trial=near[-1], why=why)
+
+
+def without_vetoed(permitted: TrialSet, check: Check | None) -> TrialSet:
+    """The sizes that no veto excludes; all of them where the vetoes leave none."""
+    if check is None or check.batch_size is None or not check.vetoed:
+        return permitted
+    left = permitted.only(
+        next_training.without_vetoed(tuple(permitted.latest), check.batch_size, check.vetoed)
+    )
+    return left if left.usable else permitted
+
+
+def limit(
+    trials: TrialSet, permitted: TrialSet, chosen: Trial, ceiling: Ceiling, check: Check | None
+) -> AnswerLimit | None:
+    """The reason why the answer is not larger; None where nothing is known of larger sizes."""
+    larger = [t for t in permitted.timed or permitted.usable if t.batch_size > chosen.batch_size]
+    if not larger and any(trial.batch_size > chosen.batch_size for trial in trials.timed):
+        return AnswerLimit.OPTIONS
+    if not larger:
+        return _BY_CEILING[ceiling.limited_by]
+    above = range(chosen.batch_size + 1, larger[0].batch_size + 1)
+    if check is not None and any(veto.batch_size in above for veto in check.vetoed):
+        return AnswerLimit.VETO
+    highest = max(trial.samples_per_second or 0.0 for trial in larger)
+    if not highest or not chosen.samples_per_second:
+        return None
+    rises = highest > (1 + TOLERANCE) * chosen.samples_per_second
+    return AnswerLimit.GENERALIZATION if rises else AnswerLimit.THROUGHPUT
+
+
+def _near_best(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials within 5% of the best throughput, in their order."""
+    least = (1 - TOLERANCE) * max(map(throughput, trials))
+    return [trial for trial in trials if throughput(trial) >= least]

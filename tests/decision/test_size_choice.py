@@ -1,0 +1,143 @@
+"""The size that each objective chooses, and the reason why it is not larger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autobatch.decision import size_choice
+from autobatch.decision.trial_set import TrialSet
+from autobatch.records.check import Check, Veto
+from autobatch.records.recommendation import AnswerLimit
+from autobatch.records.trial import LimitedBy
+from tests.builders import affine_trials, ceiling, check, trial
+
+SIZES = tuple(2**k for k in range(11))
+
+
+def affine(hardware_batch_size: float, sizes: Sequence[int] = SIZES) -> TrialSet:
+    return TrialSet(tuple(affine_trials(hardware_batch_size, sizes)))
+
+
+# The choice
+
+
+def test_the_knee_is_the_smallest_size_near_the_best_throughput() -> None:
+    choice = size_choice.knee(affine(16))
+    assert choice.trial.batch_size == 256, "16 / 256 is 6%, 16 / 1,024 is 1.6%"
+    assert "the smallest size within 5%" in choice.why
+    steep = size_choice.knee(affine(1e6))
+    assert steep.trial.batch_size == 1024
+    assert "times that of 512" in steep.why
+    assert size_choice.knee(affine(16, (32,))).why == "the only size that was measured"
+
+
+def test_without_a_timed_size_the_largest_is_taken() -> None:
+    untimed = TrialSet(tuple(trial(size, rounds=0) for size in (8, 32, 16)))
+    for choose in (size_choice.knee, size_choice.highest_throughput, size_choice.largest):
+        assert choose(untimed).trial.batch_size == 32
+
+
+def test_a_global_batch_takes_the_largest_of_the_fast_divisors() -> None:
+    trials = affine(1)
+    assert size_choice.for_global_batch(trials, 96, ranks=1).trial.batch_size == 32
+    at_once = size_choice.for_global_batch(trials, 64, ranks=2)
+    assert at_once.trial.batch_size == 64
+    assert at_once.why == "the global batch size 128 fits at once"
+
+
+@given(st.sets(st.sampled_from(SIZES), min_size=1), st.sampled_from(SIZES))
+def test_vetoes_exclude_larger_sizes_unless_nothing_is_left(sizes: set[int], veto: int) -> None:
+    trials = affine(64, sorted(sizes))
+    measured = check(100.0, batch_size=1, vetoed=(Veto(batch_size=veto, reason="worse"),))
+    left = {t.batch_size for t in size_choice.without_vetoed(trials, measured).usable}
+    allowed = {size for size in sizes if size < veto or (veto == 1 and size > 1)}
+    assert left == (allowed or sizes)
+
+
+# The limit
+
+
+def limit(
+    trials: TrialSet,
+    chosen: int,
+    measured: Check | None = None,
+    limited_by: LimitedBy = LimitedBy.MEMORY,
+    permitted: TrialSet | None = None,
+) -> AnswerLimit | None:
+    return size_choice.limit(
+        trials, permitted or trials, trials.latest[chosen], ceiling(SIZES[-1], limited_by), measured
+    )
+
+
+def test_larger_sizes_that_the_limits_exclude_mean_options() -> None:
+    trials = affine(64)
+    assert limit(trials, 64, permitted=trials.only(range(65))) is AnswerLimit.OPTIONS
+    assert limit(trials, 32, permitted=trials.only(range(65))) is AnswerLimit.GENERALIZATION
+
+
+@pytest.mark.parametrize(
+    ("limited_by", "expected"),
+    [
+        (LimitedBy.MEMORY, AnswerLimit.MEMORY),
+        (LimitedBy.SIZE_LIMIT, AnswerLimit.MEMORY),
+        (LimitedBy.PLATEAU, AnswerLimit.THROUGHPUT),
+        (LimitedBy.DATASET, AnswerLimit.DATASET),
+        (LimitedBy.BUDGET, AnswerLimit.OPTIONS),
+        (LimitedBy.MAX_BATCH, AnswerLimit.OPTIONS),
+    ],
+)
+def test_the_largest_size_is_limited_by_what_limits_the_climb(
+    limited_by: LimitedBy, expected: AnswerLimit
+) -> None:
+    assert limit(affine(64), SIZES[-1], check(100.0), limited_by) is expected
+
+
+def test_every_reason_to_stop_climbing_has_its_limit() -> None:
+    for limited_by in LimitedBy:
+        assert limit(affine(64), SIZES[-1], None, limited_by) in AnswerLimit
+
+
+def test_a_larger_size_that_is_quicker_per_sample_is_held_back_by_generalization() -> None:
+    assert limit(affine(1000), 64, check(100.0)) is AnswerLimit.GENERALIZATION
+
+
+def test_a_larger_size_that_is_no_quicker_is_held_back_by_throughput() -> None:
+    assert limit(affine(1), 64, check(100.0)) is AnswerLimit.THROUGHPUT
+
+
+@pytest.mark.parametrize(
+    ("rise", "expected"), [(1.04, AnswerLimit.THROUGHPUT), (1.06, AnswerLimit.GENERALIZATION)]
+)
+def test_five_percent_more_throughput_is_the_border(rise: float, expected: AnswerLimit) -> None:
+    trials = TrialSet((trial(32, 0.1), trial(64, 0.2 / rise)))
+    assert limit(trials, 32) is expected
+
+
+def test_any_larger_size_that_is_quicker_means_that_throughput_is_not_the_limit() -> None:
+    trials = TrialSet((trial(32, 0.1), trial(128, 0.2), trial(64, 0.2)))
+    assert limit(trials, 32) is AnswerLimit.GENERALIZATION
+
+
+@pytest.mark.parametrize("hardware_batch_size", [1, 1000])
+def test_a_veto_right_above_is_the_limit(hardware_batch_size: float) -> None:
+    measured = check(100.0, vetoed=(Veto(batch_size=128, reason="worse"),))
+    assert limit(affine(hardware_batch_size), 64, measured) is AnswerLimit.VETO
+
+
+def test_a_veto_further_above_is_none() -> None:
+    measured = check(100.0, vetoed=(Veto(batch_size=128, reason="worse"),))
+    assert limit(affine(1), 32, measured) is AnswerLimit.THROUGHPUT
+
+
+def test_a_veto_of_a_smaller_size_is_no_limit() -> None:
+    measured = check(100.0, vetoed=(Veto(batch_size=8, reason="the training diverged"),))
+    assert limit(affine(1), 64, measured) is AnswerLimit.THROUGHPUT
+
+
+def test_a_larger_size_without_a_speed_tells_nothing() -> None:
+    trials = TrialSet((trial(32, 0.1), trial(64, 0.2, samples_per_second=None)))
+    assert limit(trials, 32) is None
