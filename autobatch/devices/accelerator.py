@@ -54,7 +54,7 @@ class AcceleratorBackend(Backend):
         )
 
     def warm_up(self) -> None:
-        """Creates the context and the matrix library's handle by one forward and one backward pass."""
+        """Create the context and the matrix library's handle by one forward and one backward pass."""
         set_index = getattr(torch.accelerator, "set_device_index", None) or torch.accelerator.set_device_idx
         set_index(self.index)
         weight = torch.zeros(64, 64, device=self.torch_device, requires_grad=True)

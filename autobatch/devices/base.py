@@ -19,7 +19,7 @@ class Peak:
 
 
 class Backend(ABC):
-    """One device: its description, its memory limit, its clock, its peak memory and its utilisation.
+    """A device: its description, its memory limit, its clock, its peak memory and its utilisation.
 
     Life cycle: `warm_up`, `limit_memory` once, then any number of `reset_peak`, work, `synchronize`,
     `peak`. A backend lives in the worker process only; it never touches the user's process.
