@@ -22,7 +22,8 @@ from step_models import OPTIMIZERS, SIZES, WORKLOADS, training_step
 from torch.profiler import ProfilerActivity, profile
 
 from autobatch.memory.storage_log import align, events_at, peak_bytes
-from autobatch.memory.trace import Trace, trace_step
+from autobatch.memory.storage_recorder import Trace
+from autobatch.memory.trace import trace_step
 
 SMALL = (4, 8)
 

@@ -1,20 +1,44 @@
-"""Devices, as a worker sees them. Only a worker imports the backends: they import torch."""
+"""Devices as a worker sees them. Importing this package does not import torch; opening a backend does.
+
+To add a device, write a module with a subclass of `Backend` and add one line to `BACKENDS`. A device that
+torch.accelerator serves completely needs neither: AcceleratorBackend opens it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
 
-from autobatch.records.errors import DeviceError, UsageError
+from autobatch.records.errors import UsageError
 
 if TYPE_CHECKING:
     from autobatch.devices.base import Backend
 
 
+class BackendEntry(NamedTuple):
+    """The class of a backend, by module and name, so that only the opened backend is imported.
+
+    `numbered`: a machine may have several of these devices, and the class takes an index.
+    """
+
+    module: str
+    class_name: str
+    numbered: bool
+
+
+BACKENDS = {
+    "cpu": BackendEntry("autobatch.devices.cpu", "CpuBackend", numbered=False),
+    "mps": BackendEntry("autobatch.devices.mps", "MpsBackend", numbered=False),
+    "cuda": BackendEntry("autobatch.devices.cuda", "CudaBackend", numbered=True),
+}
+
+
 def parse_name(name: str) -> tuple[str, int]:
     """(kind, index) of a device name such as `cpu`, `cuda` or `cuda:1`. Raises UsageError."""
     kind, _, index = name.partition(":")
-    only_one = kind in ("cpu", "mps") and index not in ("", "0")
-    if not kind.isidentifier() or (index and not index.isdigit()) or only_one:
+    entry = BACKENDS.get(kind)
+    wrong_index = entry is not None and not entry.numbered and index not in ("", "0")
+    if not kind.isidentifier() or (index and not index.isdigit()) or wrong_index:
         raise UsageError(
             f"`{name}` is not a device name", code="bad_device", hint="write `cpu`, `mps`, `cuda` or `cuda:1`"
         )
@@ -22,48 +46,26 @@ def parse_name(name: str) -> tuple[str, int]:
 
 
 def open_backend(name: str | None) -> Backend:
-    """The backend of device `name`; without a name the accelerator of this process, else the CPU.
+    """The backend of device `name`; without a name that of this process's accelerator, else of the CPU.
 
-    Raises DeviceError where torch has no such device.
+    Raises UsageError for a malformed name, and DeviceError where torch has no such device.
     """
-    import torch
+    from autobatch.devices.accelerator import AcceleratorBackend, available_accelerator
 
     if name is None:
-        found = torch.accelerator.current_accelerator(check_available=True)
-        name = "cpu" if found is None else found.type
+        accelerator = available_accelerator()
+        name = "cpu" if accelerator is None else accelerator.type
     kind, index = parse_name(name)
-    if kind == "cpu":
-        from autobatch.devices.cpu import CpuBackend
-
-        return CpuBackend()
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if found is None or found.type != kind:
-        here = "`cpu`" if found is None else f"`{found.type}`, `cpu`"
-        raise DeviceError(
-            f"torch {torch.__version__} has no `{kind}` device here",
-            code="no_device",
-            facts=(f"it has: {here}",),
-            hint="choose one of these with `--device`, or install a torch build for that device",
-        )
-    if kind == "mps":
-        from autobatch.devices.mps import MpsBackend
-
-        return MpsBackend()
-    if kind == "cuda":
-        from autobatch.devices.cuda import CudaBackend
-
-        return CudaBackend(index)
-    from autobatch.devices.accelerator import AcceleratorBackend
-
-    return AcceleratorBackend(kind, index)
+    entry = BACKENDS.get(kind)
+    if entry is None:
+        return AcceleratorBackend(kind, index)
+    backend_class = getattr(import_module(entry.module), entry.class_name)
+    backend: Backend = backend_class(index) if entry.numbered else backend_class()
+    return backend
 
 
 def open_all() -> tuple[Backend, ...]:
     """Every device of this process: each index of the accelerator, then the CPU."""
-    import torch
+    from autobatch.devices.accelerator import device_names
 
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if found is None:
-        return (open_backend("cpu"),)
-    names = [f"{found.type}:{index}" for index in range(torch.accelerator.device_count())]
-    return (*(open_backend(name) for name in names), open_backend("cpu"))
+    return tuple(open_backend(name) for name in device_names())

@@ -1,7 +1,7 @@
 """The CPU as a training device: a real memory limit, process peaks, processor time.
 
-The limit is RLIMIT_DATA of the worker (soft, set above what the worker holds at rest), so an allocation
-above it fails as it would on a machine of that size, and nothing outside the worker is ever in danger.
+The limit is the worker's soft RLIMIT_DATA, counted above the memory of the worker at rest. An allocation
+above it fails as on a machine of that size, and no other process is in danger.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from pathlib import Path
 import torch
 
 from autobatch.devices import host
-from autobatch.devices.base import Backend, Peak, share_of
+from autobatch.devices.base import Backend, Peak, limit_description, model_exceeds_limit
 from autobatch.devices.sampling import PeakSampler
 from autobatch.records.device import Device
-from autobatch.records.errors import DeviceError
 from autobatch.records.formatting import format_bytes
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
-# A page or two of a process at rest go to swap at any time.
+# The system may swap out a few pages of a process at rest at any time.
 _SWAP_TOLERANCE_BYTES = 16 << 20
 
 
@@ -61,7 +60,7 @@ class CpuBackend(Backend):
         )
 
     def warm_up(self) -> None:
-        """Starts thread pools, oneDNN and autograd with one tiny step of each common kind."""
+        """Start thread pools, oneDNN and autograd by tiny steps of a convolution and a linear layer."""
         model = torch.nn.Sequential(
             torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 8)
         )
@@ -72,29 +71,24 @@ class CpuBackend(Backend):
     def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0, fraction: float = 1.0) -> None:
         memory = host.read_memory()
         source = "`--memory-limit`" if limit_bytes else _default_source(memory)
-        self._limit_source = share_of(fraction, source)
+        self._limit_source = limit_description(fraction, source)
         self._limit_bytes = int(fraction * (limit_bytes or host.default_limit(memory)))
-        room = self._limit_bytes - held_bytes
-        if room <= 0:
-            raise DeviceError(
-                "the model alone does not fit into the memory limit",
-                code="nothing_fits",
-                facts=(f"{held_bytes:,} bytes of parameters and buffers, limit {self._limit_bytes:,} bytes",),
-                hint="raise `--memory-limit`, or use a smaller model",
-            )
+        room_bytes = self._limit_bytes - held_bytes
+        if room_bytes <= 0:
+            raise model_exceeds_limit(held_bytes, self._limit_bytes, self._limit_source)
         self._rest_bytes = _resident_bytes() - held_bytes
         self._rest_file_bytes = _file_bytes()
         self._rest_unused_bytes = _unused_bytes()
-        if not _limit_data(room):
-            self._notes = ("the system does not enforce a memory limit; a watchdog does",)
+        if not _limit_data(room_bytes):
+            self._notes = ("the operating system does not enforce a memory limit; a watchdog does",)
 
     @property
     def watch_bytes(self) -> int | None:
-        """Resident bytes of the worker above which it must be killed, should the limit itself not hold."""
+        """See Backend: a watchdog, for systems that don't enforce the limit."""
         return self._rest_bytes + self._limit_bytes + (64 << 20) if self._limit_bytes else None
 
     def synchronize(self) -> None:
-        """Nothing to wait for: CPU kernels return when they are done."""
+        """Do nothing: CPU kernels return when they are done."""
 
     def now(self) -> float:
         return time.perf_counter()
@@ -112,19 +106,23 @@ class CpuBackend(Backend):
             self._sampler = None
         else:
             highest = host.process_status().get("VmHWM", 0)
-        # Pages of libraries and of mapped files come in as they are used, but the limit is not on them.
+        # Pages of libraries and mapped files become resident on first use, but the limit leaves them out.
         files_bytes = max(0, _file_bytes() - self._rest_file_bytes)
-        allocated = max(0, highest - self._rest_bytes - files_bytes)
-        return Peak(allocated_bytes=allocated, reserved_bytes=self._held_for(allocated))
+        allocated_bytes = max(0, highest - self._rest_bytes - files_bytes)
+        return Peak(allocated_bytes=allocated_bytes, reserved_bytes=self._reserved_bytes(allocated_bytes))
 
-    def _held_for(self, allocated: int) -> int | None:
-        """What counts against the limit: with stacks and ends of heaps that no one has touched yet."""
-        rest, now = self._rest_unused_bytes, _unused_bytes()
-        return None if rest is None or now is None else allocated + max(0, now - rest)
+    def _reserved_bytes(self, allocated_bytes: int) -> int | None:
+        """Bytes that count against the limit: also stacks and ends of heaps that are mapped but untouched."""
+        rest_bytes, current_bytes = self._rest_unused_bytes, _unused_bytes()
+        if rest_bytes is None or current_bytes is None:
+            return None
+        return allocated_bytes + max(0, current_bytes - rest_bytes)
 
     def memory_pressure(self) -> str:
-        grown = host.process_status().get("VmSwap", 0) - self._swapped_bytes
-        return f"{format_bytes(grown)} of it was swapped out" if grown > _SWAP_TOLERANCE_BYTES else ""
+        grown_bytes = host.process_status().get("VmSwap", 0) - self._swapped_bytes
+        if grown_bytes <= _SWAP_TOLERANCE_BYTES:
+            return ""
+        return f"{format_bytes(grown_bytes)} of it was swapped out"
 
     def start_usage(self) -> None:
         self._usage_start = (time.process_time(), time.perf_counter())
@@ -136,8 +134,8 @@ class CpuBackend(Backend):
         return min(1.0, used / (wall * cores)) if wall > 0 else None
 
 
-def _limit_data(room: int) -> bool:
-    """True if RLIMIT_DATA was set `room` bytes above what the process holds, and the kernel enforces it."""
+def _limit_data(room_bytes: int) -> bool:
+    """Set RLIMIT_DATA `room_bytes` above the process's data; True if the kernel enforces it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -147,11 +145,11 @@ def _limit_data(room: int) -> bool:
     if held is None:
         return False
     if 0 <= hard < held + (64 << 20):
-        # The user's code has set a tighter one, for good.
+        # The user's code has set a tighter limit, which can't be raised again.
         return True
     resource.setrlimit(resource.RLIMIT_DATA, (held + (64 << 20), hard))
     enforced = not _can_map(128 << 20)
-    limit = held + room if enforced else resource.RLIM_INFINITY
+    limit = held + room_bytes if enforced else resource.RLIM_INFINITY
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
     return enforced
 
@@ -178,7 +176,7 @@ def _file_bytes() -> int:
 
 
 def _unused_bytes() -> int | None:
-    """What this process has mapped for its data and not touched; None where the system doesn't say."""
+    """Bytes that this process has mapped for its data and not touched; None where the system doesn't say."""
     status = host.process_status()
     if "VmData" not in status or "RssAnon" not in status:
         return None
@@ -187,7 +185,7 @@ def _unused_bytes() -> int | None:
 
 def _default_source(memory: host.Memory) -> str:
     where = "this container" if memory.cgroup_bytes == memory.available_bytes else "this machine"
-    return f"80% of what is available on {where}"
+    return f"80% of the memory available on {where}"
 
 
 def _quota_note(threads: int) -> tuple[str, ...]:

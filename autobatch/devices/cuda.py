@@ -1,7 +1,7 @@
 """NVIDIA GPUs, and AMD GPUs under torch builds for ROCm, which torch calls `cuda` too.
 
-Memory figures come from torch, which sees exactly what a training sees, a MIG slice included. NVML
-adds what torch can't know: the driver, other processes, utilisation.
+Memory figures come from torch, which sees the same device as a training, also a slice under MIG. NVML adds
+the facts that torch lacks: the driver, other processes, utilisation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autobatch.records.formatting import format_bytes
 
 
 class CudaBackend(AcceleratorBackend):
-    """One GPU by torch's index, which counts only what CUDA_VISIBLE_DEVICES lets through."""
+    """A GPU by torch's index, which counts only the GPUs in CUDA_VISIBLE_DEVICES."""
 
     def __init__(self, index: int = 0) -> None:
         super().__init__("cuda", index)
@@ -27,7 +27,7 @@ class CudaBackend(AcceleratorBackend):
         self._retries = 0
 
     def describe(self) -> Device:
-        """The GPU as it stands now; `memory_users` are the processes other than this one.
+        """The current state of the GPU; `memory_users` excludes this process.
 
         Raises DeviceError where CUDA can't start on it.
         """
@@ -44,14 +44,14 @@ class CudaBackend(AcceleratorBackend):
             limit_bytes=self._limit_bytes or self._available_bytes(free_bytes),
             limit_source=self._limit_source,
             utilisation=reading.utilisation,
-            memory_users=_others(reading),
+            memory_users=_other_users(reading),
             notes=notes,
         )
 
     def limit_memory(self, limit_bytes: int | None, held_bytes: int = 0, fraction: float = 1.0) -> None:
-        """See Backend. None, too, sets a cap, at what is available now.
+        """See Backend. None also sets a cap, at the available memory.
 
-        Without one, drivers on Windows go on in main memory, slowly, where others run out.
+        Without a cap, drivers on Windows continue in main memory, slowly, where others run out of memory.
         """
         super().limit_memory(limit_bytes, held_bytes, fraction)
         if limit_bytes is None and self._limit_bytes is not None:
@@ -66,7 +66,7 @@ class CudaBackend(AcceleratorBackend):
             self._usage.start()
 
     def utilisation(self) -> float | None:
-        """The share of the time in which any kernel ran, 0 to 1; ends the measurement."""
+        """End the measurement; return the share of the time in which a kernel ran, 0 to 1."""
         return self._stop_usage()
 
     def reset_peak(self) -> None:
@@ -74,7 +74,7 @@ class CudaBackend(AcceleratorBackend):
         self._retries = self._allocation_retries()
 
     def memory_pressure(self) -> str:
-        """How often the allocator freed its cache to find room: each time waits for the GPU."""
+        """How often the allocator freed its cache to find room; each time it waits for the GPU."""
         count = self._allocation_retries() - self._retries
         return f"the allocator had to free its cache {count} times to find room" if count > 1 else ""
 
@@ -85,7 +85,7 @@ class CudaBackend(AcceleratorBackend):
         return torch.cuda.get_device_properties(self.index)
 
     def _memory_info(self) -> tuple[int, int]:
-        """(free, total) bytes. The first call starts CUDA, which takes memory of its own."""
+        """(free, total) bytes. The first call starts CUDA, which takes memory itself."""
         try:
             free_bytes, total_bytes = torch.cuda.mem_get_info(self.index)
         except RuntimeError as error:
@@ -93,19 +93,19 @@ class CudaBackend(AcceleratorBackend):
                 f"CUDA can't start on {self.torch_device}",
                 code="device_unusable",
                 facts=(str(error).partition("\n")[0], *self._held_by_others()),
-                hint="stop the processes that hold its memory, or choose another device with `--device`",
+                hint="stop the processes that use its memory, or choose another device with `--device`",
             ) from error
         return int(free_bytes), int(total_bytes)
 
     def _held_by_others(self) -> tuple[str, ...]:
         try:
             reading, _ = self._ask_driver()
-        except RuntimeError:  # CUDA didn't even come far enough to say which GPU this is
+        except RuntimeError:  # CUDA failed before it could identify the GPU
             return ()
-        return tuple(_held(holder) for holder in _others(reading))
+        return tuple(_usage_text(user) for user in _other_users(reading))
 
     def _ask_driver(self) -> tuple[nvml.Reading, tuple[str, ...]]:
-        """What NVML knows about this very GPU, and what there is to say about that."""
+        """NVML's reading of this GPU, and notes for the user."""
         if torch.version.hip is not None:
             return nvml.Reading(), ()
         properties = self._properties()
@@ -114,7 +114,7 @@ class CudaBackend(AcceleratorBackend):
             reason = nvml.why_unavailable() or "NVIDIA's management library doesn't list this GPU"
             return nvml.Reading(), (f"utilisation and other processes are unknown: {reason}",)
         if reading.mig:
-            # Use of the whole GPU says nothing about a slice, nor do the neighbours take its memory.
+            # Figures of the whole GPU don't apply to a slice, and other slices don't take its memory.
             return nvml.Reading(driver=reading.driver), ("MIG is on: utilisation is unknown",)
         return reading, reading.notes
 
@@ -129,7 +129,7 @@ def _uuid(properties: Any) -> str | None:
 
 
 def _pci_bus_id(properties: Any) -> str | None:
-    """The GPU's place on the PCI bus as NVML takes it; None where torch doesn't give it."""
+    """The GPU's PCI id in the form that NVML takes; None where torch doesn't give it."""
     bus = getattr(properties, "pci_bus_id", None)
     device = getattr(properties, "pci_device_id", None)
     if not isinstance(bus, int) or not isinstance(device, int):
@@ -138,10 +138,10 @@ def _pci_bus_id(properties: Any) -> str | None:
     return f"{domain:08x}:{bus:02x}:{device:02x}.0"
 
 
-def _others(reading: nvml.Reading) -> tuple[MemoryUser, ...]:
-    return tuple(holder for holder in reading.memory_users if holder.pid != os.getpid())
+def _other_users(reading: nvml.Reading) -> tuple[MemoryUser, ...]:
+    return tuple(user for user in reading.memory_users if user.pid != os.getpid())
 
 
-def _held(holder: MemoryUser) -> str:
-    size = "memory" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
-    return f"{size} is held by pid {holder.pid} (`{holder.name}`)"
+def _usage_text(user: MemoryUser) -> str:
+    size = "memory" if user.memory_bytes is None else format_bytes(user.memory_bytes)
+    return f"{size} is held by pid {user.pid} (`{user.name}`)"

@@ -1,6 +1,6 @@
-"""What the operating system says: memory available to this process, its limits, its processors.
+"""The machine as the operating system reports it: available memory, limits and processors.
 
-Every reader takes the root of the file tree, so that a test can show it another machine.
+Every reader takes the root of the file tree, so that a test can describe another machine.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _NO_LIMIT = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Main memory in bytes; `available_bytes` is what this process could still take.
+    """Main memory in bytes; this process could still take `available_bytes`.
 
-    `cgroup_bytes` is the head-room that the tightest control group leaves, None without one.
+    `cgroup_bytes` is the headroom of the tightest control group, None without a limited group.
     """
 
     total_bytes: int
@@ -32,7 +32,7 @@ class Memory:
 
 
 def read_memory(root: Path = ROOT) -> Memory:
-    """Memory of the machine or of the container, whichever is less."""
+    """The memory of the machine or of the container, whichever is less."""
     info = {key: kib * 1024 for key, kib in _numbers(root / "proc/meminfo").items()}
     if "MemAvailable" in info:
         total, available = info["MemTotal"], info["MemAvailable"]
@@ -48,13 +48,16 @@ def read_memory(root: Path = ROOT) -> Memory:
 
 
 def default_limit(memory: Memory) -> int:
-    """Bytes that training may take unless the user says otherwise: the rest of the machine stays usable."""
+    """Bytes that training may take by default, so that the rest of the machine stays usable.
+
+    80% of the available bytes, and at least 1 GiB or 5% of the total is left.
+    """
     reserve = max(1 << 30, memory.total_bytes // 20)
     return max(0, min(memory.available_bytes * 8 // 10, memory.available_bytes - reserve))
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Processors that the control groups allow, as a fraction of one; None without a quota."""
+    """The number of processors that the control groups allow, e.g. 1.5; None without a quota."""
     quotas = []
     for folder in _cgroup_folders(root, "cpu"):
         words = _text(folder / "cpu.max").split()
@@ -70,7 +73,7 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def cpu_name(root: Path = ROOT) -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name as the system reports it."""
     for line in _text(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Model") and value.strip():
@@ -79,14 +82,20 @@ def cpu_name(root: Path = ROOT) -> str:
 
 
 def usable_cpus() -> int:
-    """Processors that this process may run on."""
+    """The number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
+def usable_processors() -> int:
+    """The number of processors that a DataLoader's workers may use, within the container's quota."""
+    quota = cpu_quota()
+    return max(1, usable_cpus() if quota is None else min(usable_cpus(), ceil(quota)))
+
+
 def process_status(pid: int | str = "self", root: Path = ROOT) -> dict[str, int]:
-    """VmData, VmHWM, VmRSS, RssAnon and RssShmem of a process in bytes; empty without /proc."""
+    """The `Vm` and `Rss` entries of a process's status in bytes; empty without /proc."""
     status = _numbers(root / "proc" / str(pid) / "status")
     return {key: kib * 1024 for key, kib in status.items() if key.startswith(("Vm", "Rss"))}
 
@@ -94,7 +103,7 @@ def process_status(pid: int | str = "self", root: Path = ROOT) -> dict[str, int]
 def _cgroup_memory(root: Path) -> Iterator[tuple[int, int]]:
     """(limit, working set) in bytes of every control group with a memory limit, v1 and v2.
 
-    The working set leaves out inactive file pages: the kernel drops those before it kills anything.
+    The working set excludes inactive file pages, which the kernel drops before it kills a process.
     """
     for folder in _cgroup_folders(root, "memory"):
         is_v2 = (folder / "memory.current").exists()
@@ -120,7 +129,7 @@ def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
             continue
         for base in bases:
             inner = base / path.strip("/")
-            # In a cgroup namespace the path may not exist below the mount; its root always does.
+            # In a cgroup namespace the path may not exist below the mount; the root of the mount always does.
             yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(base))
 
 
@@ -134,9 +143,3 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
-
-
-def usable_processors() -> int:
-    """Processors that the workers of a DataLoader may use here, its container's quota included."""
-    quota = cpu_quota()
-    return max(1, usable_cpus() if quota is None else min(usable_cpus(), ceil(quota)))

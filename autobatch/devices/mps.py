@@ -1,9 +1,9 @@
 """Apple's GPUs through Metal. Written from PyTorch's source and documentation; not run on real hardware.
 
-Two things differ from other accelerators. torch.mps counts what is allocated but keeps no peak, so a
-thread samples it. And the memory is the machine's own: above the recommended size Metal goes on and
-the system swaps, where other devices run out. The worker therefore starts with both watermark ratios
-set (they are read before torch is imported), and growing swap is noted.
+Two things differ from other accelerators. torch.mps counts allocated bytes but keeps no peak, so a thread
+samples them. And the memory is shared with the machine: above the recommended size Metal continues and the
+system swaps, where other devices run out of memory. The worker therefore starts with both watermark ratios
+set (torch reads them when it is imported), and growing swap is noted.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from autobatch.devices.base import Peak
 from autobatch.devices.sampling import PeakSampler
 from autobatch.records.formatting import format_bytes
 
-# The system pages a little at any time; only more than this speaks of memory that is short.
+# The system swaps a little at any time; only more than this shows that memory is short.
 _SWAP_TOLERANCE_BYTES = 64 << 20
 
 
 class MpsBackend(AcceleratorBackend):
     """The GPU of an Apple machine. Not run on real hardware.
 
-    Its size is what Metal recommends to stay below, and free is that less what this process holds:
-    Metal doesn't tell what other processes do. A limit counts all that the Metal driver gave to this
-    process, caches included.
+    Its total is the working set that Metal recommends, and free is this total minus the bytes of this
+    process: Metal doesn't report other processes. A limit counts all bytes that the Metal driver gave to
+    this process, including caches.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class MpsBackend(AcceleratorBackend):
         return "mps"
 
     def warm_up(self) -> None:
-        """Compiles the shaders of a small step, and starts the command queue."""
+        """Compile the shaders of a small step, and start the command queue."""
         weight = torch.zeros(64, 64, device="mps", requires_grad=True)
         (weight @ weight).sum().backward()
         self.synchronize()
@@ -57,10 +57,10 @@ class MpsBackend(AcceleratorBackend):
     def peak(self) -> Peak:
         """The highest sample since the last reset; ends the sampling.
 
-        A tensor that lives for less than the sampling interval may be missed, so this is a lower bound.
+        Sampling may miss a tensor that lives shorter than its interval, so this is a lower bound.
         """
         self._stop_sampling()
-        # The driver's figure hardly falls before the cache is emptied, so its end stands for its peak.
+        # The driver's figure hardly falls before the cache is emptied, so its last value stands for its peak.
         reserved_bytes = max(self._highest_bytes, self._reserved_bytes())
         return Peak(
             allocated_bytes=self._above_rest(self._highest_bytes),
@@ -68,8 +68,12 @@ class MpsBackend(AcceleratorBackend):
         )
 
     def memory_pressure(self) -> str:
-        grown = _swap_bytes() - self._swap_at_reset_bytes
-        return f"the system swapped {format_bytes(grown)} out" if grown > _SWAP_TOLERANCE_BYTES else ""
+        grown_bytes = _swap_bytes() - self._swap_at_reset_bytes
+        return (
+            f"the system swapped out {format_bytes(grown_bytes)}"
+            if grown_bytes > _SWAP_TOLERANCE_BYTES
+            else ""
+        )
 
     def release(self) -> None:
         torch.mps.empty_cache()
@@ -83,12 +87,10 @@ class MpsBackend(AcceleratorBackend):
         return torch.backends.mps.get_name()
 
     def _notes(self) -> tuple[str, ...]:
-        grown = _swap_bytes() - self._swap_at_start_bytes
-        if grown <= _SWAP_TOLERANCE_BYTES:
+        grown_bytes = _swap_bytes() - self._swap_at_start_bytes
+        if grown_bytes <= _SWAP_TOLERANCE_BYTES:
             return ()
-        return (
-            f"the system swapped {format_bytes(grown)} out meanwhile: sizes tried since are slower for it",
-        )
+        return (f"the system swapped out {format_bytes(grown_bytes)}: the sizes tried since then are slower",)
 
     def _memory_info(self) -> tuple[int, int]:
         total_bytes = torch.mps.recommended_max_memory()

@@ -1,7 +1,7 @@
-"""One classifier for everything that a training step can raise.
+"""Classify any exception of a training step: out of memory, another rank's failure, or an error of the user.
 
-Types first, then text: the wording differs by vendor, release and platform (the messages below were
-collected from torch, cuDNN, cuBLAS, HIP, XPU, MPS and the C++ runtime).
+Types come first, then texts, whose wording differs by vendor, release and platform. The marks below are from
+messages of torch, cuDNN, cuBLAS, HIP, XPU, MPS and the C++ runtime.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = (
     "bad_alloc",
     "could not create a memory object",
 )
-# What a collective raises where a rank has gone, or does not come.
+# Collectives raise these where another rank has ended or does not arrive.
 _PEER = (
     "gloo/transport",
     "connection closed by peer",
@@ -32,7 +32,7 @@ _PEER = (
     "nccl",
     "processgroup",
 )
-# Libraries report a failed workspace allocation with these, but a plain misuse as well.
+# Libraries report a failed workspace allocation with these, and also plain misuse.
 _SUSPECTED = (
     "cudnn_status_not_supported",
     "cudnn_status_internal_error",
@@ -50,14 +50,12 @@ _SIZE_LIMIT = (
     "int_max",
     "integer out of range",
 )
-
-
-_ASKED = re.compile(r"tried to allocate (?P<number>[\d.]+) (?P<unit>bytes|[KMGT]iB)", re.IGNORECASE)
+_REQUESTED = re.compile(r"tried to allocate (?P<number>[\d.]+) (?P<unit>bytes|[KMGT]iB)", re.IGNORECASE)
 _FREE = re.compile(r"of which (?P<number>[\d.]+) (?P<unit>bytes|[KMGT]iB) is free", re.IGNORECASE)
 
 
 class Cause(StrEnum):
-    """Why a step failed. SUSPECTED is out of memory only if a smaller size passed. PEER: on another rank."""
+    """Why a step failed. SUSPECTED means out of memory if a smaller size passed. PEER: another rank."""
 
     OUT_OF_MEMORY = "out_of_memory"
     PEER = "peer"
@@ -67,12 +65,12 @@ class Cause(StrEnum):
 
 
 def classify(error: BaseException) -> Cause:
-    """The cause of a failed step, found in the exception or in what it was raised from."""
-    return min((_classify_one(link) for link in _chain(error)), key=tuple(Cause).index)
+    """The cause of a failed step, from the exception or from those that it was raised from."""
+    return min((_classify_link(link) for link in _chain(error)), key=tuple(Cause).index)
 
 
 def classify_text(text: str) -> Cause:
-    """The cause that a message names, whatever its exception type was."""
+    """The cause that a message names, whatever the type of its exception."""
     lowered = text.lower()
     for cause, marks in (
         (Cause.OUT_OF_MEMORY, _OUT_OF_MEMORY),
@@ -85,25 +83,25 @@ def classify_text(text: str) -> Cause:
     return Cause.USER_ERROR
 
 
-def told_briefly(text: str) -> str:
-    """`asked for 2.00 GiB, 1.20 GiB free` of an allocator's message; else the text itself."""
-    asked = _ASKED.search(text)
-    if asked is None:
+def shorten_message(text: str) -> str:
+    """Shorten an allocator's message to `asked for 2.00 GiB, 1.20 GiB free`; return other texts unchanged."""
+    requested = _REQUESTED.search(text)
+    if requested is None:
         return text
     free = _FREE.search(text)
-    return f"asked for {_size(asked)}" + (f", {_size(free)} free" if free else "")
+    return f"asked for {_size_text(requested)}" + (f", {_size_text(free)} free" if free else "")
 
 
-def _size(found: re.Match[str]) -> str:
-    number, unit = found["number"], found["unit"]
+def _size_text(size: re.Match[str]) -> str:
+    number, unit = size["number"], size["unit"]
     return format_bytes(int(number)) if unit.lower() == "bytes" else f"{number} {unit}"
 
 
-def _classify_one(error: BaseException) -> Cause:
+def _classify_link(error: BaseException) -> Cause:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Cause.OUT_OF_MEMORY
-    # A user's own ValueError("... out of memory ...") is not the allocator speaking, but torch raises
-    # plain RuntimeError (and subclasses) for almost everything, so only those and OSError are read.
+    # torch raises RuntimeError and its subclasses for almost everything, so the texts of these and of
+    # OSError count. A user's ValueError("... out of memory ...") is not from an allocator.
     if isinstance(error, (RuntimeError, OSError)):
         return classify_text(message_of(error))
     return Cause.USER_ERROR

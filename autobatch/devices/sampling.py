@@ -1,4 +1,4 @@
-"""The highest value of a reading, where the system keeps no high-water mark."""
+"""The peak of a reading for which the system keeps no high-water mark."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class PeakSampler:
-    """Samples `read` in a thread every `interval_seconds` from construction until `stop`."""
+    """Sample `read` in a thread every `interval_seconds`, from construction until `stop`."""
 
     def __init__(self, read: Callable[[], int], interval_seconds: float = 0.001) -> None:
         self._read = read
@@ -18,7 +18,7 @@ class PeakSampler:
         self._thread.start()
 
     def stop(self) -> int:
-        """The highest value seen, the one at the end included."""
+        """End the sampling; return the highest sample, including a last one."""
         self._done.set()
         self._thread.join()
         return max(self._highest, self._read())

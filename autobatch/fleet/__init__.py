@@ -1,1 +1,1 @@
-"""Every kind of node of a cluster, measured once and compared."""
+"""A comparison of all kinds of nodes of a cluster, each measured once."""

@@ -1,4 +1,4 @@
-"""The file of prices: TOML or JSON with a `currency`, and under `per_hour` a price for each kind of node."""
+"""The price file: TOML or JSON with a `currency`, and a price for each kind of node under `per_hour`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST_BYTES = 1 << 20
 
 
 def load(path: str) -> Prices:
-    """The prices in a file. Raises UsageError where it can't be read, or is none."""
+    """The prices in a file. Raises UsageError where the file can't be read or has no prices."""
     file = Path(path)
     try:
         if not file.is_file():
@@ -35,12 +35,12 @@ def load(path: str) -> Prices:
 
 
 def parse(text: str, path: str) -> Prices:
-    """The prices in a text; `path` is what errors call it. Raises UsageError where it has none."""
+    """The prices in a text; errors name `path`. Raises UsageError where the text has no prices."""
     try:
-        found = msgspec.json.decode(text) if path.endswith(".json") else tomllib.loads(text)
+        content = msgspec.json.decode(text) if path.endswith(".json") else tomllib.loads(text)
     except (msgspec.MsgspecError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise _unusable(path, str(error)) from error
-    currency, per_hour = (found.get(name) if isinstance(found, dict) else None for name in _FIELDS)
+    currency, per_hour = (content.get(name) if isinstance(content, dict) else None for name in _FIELDS)
     if not isinstance(currency, str) or not currency.strip():
         raise _unusable(path, "it has no `currency`")
     if not isinstance(per_hour, dict) or not per_hour:
@@ -48,7 +48,9 @@ def parse(text: str, path: str) -> Prices:
     for kind, price in per_hour.items():
         if not _is_price(price):
             raise _unusable(path, f"the price of `{printable(kind)}` is {printable(repr(price))}")
-    return Prices(currency=currency.strip(), per_hour={kind: float(one) for kind, one in per_hour.items()})
+    return Prices(
+        currency=currency.strip(), per_hour={kind: float(price) for kind, price in per_hour.items()}
+    )
 
 
 def _is_price(price: Any) -> bool:

@@ -1,4 +1,4 @@
-"""`autobatch fleet`: every distinct kind of node of a Ray cluster, probed once."""
+"""`autobatch fleet`: probe each distinct kind of node of a Ray cluster once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from autobatch.records.fleet import Fleet, NodeKind, Prices
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Recommendation
 
-# Beside its budget, a probe may spend that many trial timeouts at its start and on a last try.
-_TRIALS_BESIDE = 15
+# Beside its budget, a probe may take this many trial timeouts, at its start and for a last trial.
+_EXTRA_TRIALS = 15
 
 
 def probe_fleet(
@@ -31,10 +31,10 @@ def probe_fleet(
     fresh: bool,
     tell: Callable[[str], None],
 ) -> Fleet:
-    """Each kind of node with the answer of a probe on one of them; a failure is that kind's alone.
+    """Probe a node of each kind and compare the answers; a failure affects only its kind.
 
-    `tell` hears what is being done. Raises AutobatchError where there is no cluster, and UsageError where all
-    prices are for other kinds.
+    `tell` receives progress messages. Raises AutobatchError where no cluster is reachable, and UsageError
+    where no price is for a kind of the cluster.
     """
     tell("looking at the nodes of the cluster")
     with cluster.connected(address, folder_of(recipe)):
@@ -42,11 +42,11 @@ def probe_fleet(
         kinds = _by_kind(nodes, left_out)
         _check_prices(prices, kinds)
         tell(f"probing {', '.join(kind.name for kind in kinds)}")
-        limit = limits.budget_seconds + _TRIALS_BESIDE * limits.trial_timeout_seconds
+        limit = limits.budget_seconds + _EXTRA_TRIALS * limits.trial_timeout_seconds
         answers = run_each(
             _probe_here,
             [(as_sent(recipe), limits, fresh)] * len(kinds),
-            [[one.places[0] for one in alike] for alike in kinds.values()],
+            [[node.places[0] for node in alike] for alike in kinds.values()],
             limit,
         )
     probed = [
@@ -56,7 +56,7 @@ def probe_fleet(
 
 
 def _by_kind(nodes: Sequence[Node], left_out: Sequence[str]) -> dict[NodeKind, list[Node]]:
-    """The nodes that can train, by their kind. Raises AutobatchError where there are none."""
+    """The nodes that can train, by their kind. Raises AutobatchError where no node can."""
     kinds: dict[NodeKind, list[Node]] = {}
     for node in nodes:
         if node.places:
@@ -65,25 +65,25 @@ def _by_kind(nodes: Sequence[Node], left_out: Sequence[str]) -> dict[NodeKind, l
         raise AutobatchError(
             "no node of the Ray cluster can train",
             code="no_node",
-            facts=(f"{len(nodes)} have neither a processor nor a GPU to give", *left_out),
-            hint="`ray status` shows what the nodes have",
+            facts=(f"{len(nodes)} nodes have neither a free processor nor a free GPU", *left_out),
+            hint="see the resources of the nodes with `ray status`",
         )
     return kinds
 
 
 def _check_prices(prices: Prices | None, kinds: dict[NodeKind, list[Node]]) -> None:
-    """Raises UsageError where no price is for a kind that is there: before the measurements, not after."""
-    known = [kind.name for kind in kinds]
-    if prices is not None and not set(prices.per_hour).intersection(known):
+    """Raises UsageError, before the measurements, where no price is for a kind of the cluster."""
+    names = [kind.name for kind in kinds]
+    if prices is not None and not set(prices.per_hour).intersection(names):
         raise UsageError(
-            "none of the prices is for a kind of node that the cluster has",
+            "no price is for a kind of node of the cluster",
             code="bad_prices",
-            facts=(f"it has {', '.join(f'`{name}`' for name in known)}",),
-            hint="name the kinds in the file as they are named here",
+            facts=(f"its kinds: {', '.join(f'`{name}`' for name in names)}",),
+            hint="use these names in the price file",
         )
 
 
 def _probe_here(recipe: messages.Recipe, limits: Limits, fresh: bool) -> Recommendation:
-    """The whole search on this node. Raises like `api.probe`."""
+    """Run the whole search on this node. Raises like `api.probe`."""
     train_as_without_ray()
     return api.probe(recipe, limits, on_output=print_here, fresh=fresh)

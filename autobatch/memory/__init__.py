@@ -1,1 +1,1 @@
-"""One training step traced without data: what is alive when, and the peak at any batch size."""
+"""A training step traced without data: its storages' lifetimes, and its peak memory at any batch size."""

@@ -1,42 +1,43 @@
-"""A batch of any size without its data, from two small ones that were loaded."""
+"""A batch of any size without its data, extrapolated from two small loaded batches."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from autobatch.devices.torch_internals_memory import tree_flatten, tree_unflatten
 
 
-class NotStretchableError(Exception):
+class ExtrapolationError(Exception):
     """Two batches differ in more than the lengths of their tensors."""
 
 
-def stretched(first: Any, first_size: int, second: Any, second_size: int, size: int) -> Any:
-    """The batch of `size` samples, its tensors without data (on the `meta` device).
+def extrapolate_batch(first: Any, first_size: int, second: Any, second_size: int, size: int) -> Any:
+    """The batch of `size` samples, with tensors without data (on the `meta` device).
 
-    Each length of a tensor is a straight line through those in the two batches. Raises NotStretchableError
-    where they don't have the same parts, or lengths would not be whole.
+    Each length of a tensor lies on the straight line through its lengths in the two batches. Raises
+    ExtrapolationError where the batches have different parts, or a length would not be a whole number.
     """
-    ones, shape = tree_flatten(first)
-    others, other_shape = tree_flatten(second)
-    if shape != other_shape:
-        raise NotStretchableError("a batch has other parts at another size")
-    leaves = [
-        _leaf(one, other, (size - first_size) / (second_size - first_size))
-        for one, other in zip(ones, others, strict=True)
-    ]
-    return tree_unflatten(leaves, shape)
+    first_leaves, structure = tree_flatten(first)
+    second_leaves, second_structure = tree_flatten(second)
+    if structure != second_structure:
+        raise ExtrapolationError("a batch has other parts at another size")
+    share = (size - first_size) / (second_size - first_size)
+    leaves = [_extrapolate_leaf(*pair, share) for pair in zip(first_leaves, second_leaves, strict=True)]
+    return tree_unflatten(leaves, structure)
 
 
-def _leaf(one: Any, other: Any, share: float) -> Any:
-    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
-        if one is other or (type(one) is type(other) and one == other):
-            return one
-        raise NotStretchableError(f"a {type(one).__name__} in a batch depends on its size")
-    if one.dim() != other.dim() or one.dtype != other.dtype:
-        raise NotStretchableError("a tensor in a batch has another form at another size")
-    lengths = [a + share * (b - a) for a, b in zip(one.shape, other.shape, strict=True)]
+def _extrapolate_leaf(first: Any, second: Any, share: float) -> Any:
+    if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
+        if first is second or (type(first) is type(second) and first == second):
+            return first
+        raise ExtrapolationError(f"a {type(first).__name__} in a batch depends on its size")
+    if first.dim() != second.dim() or first.dtype != second.dtype:
+        raise ExtrapolationError(
+            "a tensor in a batch has another dtype or number of dimensions at another size"
+        )
+    lengths = [a + share * (b - a) for a, b in zip(first.shape, second.shape, strict=True)]
     if any(length < 0 or length != int(length) for length in lengths):
-        raise NotStretchableError("a length in a batch is not a straight line of its size")
-    return torch.empty([int(length) for length in lengths], dtype=one.dtype, device="meta")
+        raise ExtrapolationError("a length in a batch does not grow linearly with its size")
+    return torch.empty([int(length) for length in lengths], dtype=first.dtype, device="meta")

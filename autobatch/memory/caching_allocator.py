@@ -1,11 +1,10 @@
-"""Pure: what torch's caching allocator for CUDA holds of a device for a sequence of requests.
+"""Pure: the memory that torch's caching allocator for CUDA reserves for a sequence of requests.
 
-The rules of c10/cuda/CUDACachingAllocator.cpp (native backend, one stream, no setting changed): a request is
-rounded up to 512 B and takes the smallest free block that holds it; the rest of a block is split off where it
-is worth it, and joined again when both are free. Where no block holds a request, a segment is taken from the
-device: 2 MiB for requests up to 1 MiB, 20 MiB for those below 10 MiB, else as much as was asked for, in steps
-of 2 MiB. Where the device has none left, segments without a block in use go back to it, and it is asked once
-more.
+Source: c10/cuda/CUDACachingAllocator.cpp (native backend, one stream, default settings). The allocator rounds
+a request up to 512 B and gives it the smallest free block that is large enough. It splits the rest off where
+that is large enough, and joins both parts again when both are free. Without such a block it takes a segment
+from the device: 2 MiB for requests up to 1 MiB, 20 MiB for those below 10 MiB, else the request in steps of
+2 MiB. Where the device has no room, it returns the segments without a used block, and tries once more.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ MIB = 1 << 20
 _ROUNDING_BYTES = 512
 _LARGEST_SMALL = MIB
 _SMALL_SEGMENT, _LARGE_SEGMENT = 2 * MIB, 20 * MIB
-_OWN_SEGMENT_FROM, _SEGMENT_STEP = 10 * MIB, 2 * MIB
+_WHOLE_SEGMENT_FROM, _SEGMENT_STEP = 10 * MIB, 2 * MIB
 
 
 class NoRoomError(Exception):
-    """The device has no room for a request, also after all that was cached went back to it."""
+    """The device has no room for a request, even after the allocator returned its cached segments."""
 
 
 @dataclass(slots=True, eq=False)
 class _Block:
-    """A part of a segment, between its neighbours there."""
+    """A part of a segment, linked to its neighbours there."""
 
     address: int
     size_bytes: int
@@ -37,11 +36,11 @@ class _Block:
 
 
 class CachingAllocator:
-    """An allocator over `capacity_bytes` of a device; None stands for a device without an end."""
+    """An allocator over `capacity_bytes` of a device; None stands for an unlimited device."""
 
     def __init__(self, capacity_bytes: int | None = None) -> None:
         self._capacity_bytes = capacity_bytes
-        # Free blocks of small and of large segments, each list by (size, address).
+        # Free blocks of small (True) and of large segments, each list sorted by (size, address).
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         self._blocks: dict[int, _Block] = {}
         self._used: dict[int, _Block] = {}
@@ -50,7 +49,7 @@ class CachingAllocator:
         self.reserved_bytes = self.peak_reserved_bytes = 0
 
     def allocate(self, storage: int, size_bytes: int) -> None:
-        """Takes memory for a storage. Raises NoRoomError."""
+        """Allocate memory for a storage. Raises NoRoomError."""
         if size_bytes == 0:
             return
         rounded = rounded_bytes(size_bytes)
@@ -63,7 +62,7 @@ class CachingAllocator:
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
 
     def free(self, storage: int) -> None:
-        """Gives back what a storage took; the block stays here, joined with its free neighbours."""
+        """Free the block of a storage; it stays cached, joined with its free neighbours."""
         block = self._used.pop(storage, None)
         if block is None:
             return
@@ -73,12 +72,12 @@ class CachingAllocator:
             _join(block, self._blocks.pop(block.after.address))
         if block.before is not None and block.before.free:
             self._withdraw(block.before)
-            block, gone = block.before, self._blocks.pop(block.address)
-            _join(block, gone)
+            block, following = block.before, self._blocks.pop(block.address)
+            _join(block, following)
         self._offer(block)
 
     def release_cached(self) -> None:
-        """Gives the segments without a block in use back to the device, as `torch.cuda.empty_cache`."""
+        """Return the segments without a used block to the device, as `torch.cuda.empty_cache` does."""
         for block in [self._blocks[address] for free in self._free.values() for _, address in free]:
             if block.before is None and block.after is None:
                 self._withdraw(block)
@@ -130,15 +129,15 @@ class CachingAllocator:
 
 
 def rounded_bytes(size_bytes: int) -> int:
-    """What a request of `size_bytes` takes of its block."""
+    """Bytes that a request of `size_bytes` takes of its block."""
     return -(-size_bytes // _ROUNDING_BYTES) * _ROUNDING_BYTES
 
 
 def segment_size(size_bytes: int) -> int:
-    """Bytes of the segment that is taken from the device for a request of `size_bytes`."""
+    """Bytes of the segment that the allocator takes from the device for a request of `size_bytes`."""
     if size_bytes <= _LARGEST_SMALL:
         return _SMALL_SEGMENT
-    if size_bytes < _OWN_SEGMENT_FROM:
+    if size_bytes < _WHOLE_SEGMENT_FROM:
         return _LARGE_SEGMENT
     return -(-size_bytes // _SEGMENT_STEP) * _SEGMENT_STEP
 

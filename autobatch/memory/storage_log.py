@@ -1,8 +1,8 @@
-"""Pure: the births and deaths of storages in a step, and the peak that follows from them at any batch size.
+"""Pure: the births and deaths of storages in a step, and the peak memory at any batch size B.
 
-Every storage of a step is a straight line of the batch size, a + b B bytes, where two traces at different
-sizes have the same structure. The peak is the largest of the sums alive at any moment, so it is only
-piecewise straight: the upper envelope of these sums.
+Where two traces at different sizes have the same structure, every storage takes a + b B bytes. The peak is
+the largest sum of the living storages at any moment. So it is piecewise linear in B: the upper envelope of
+these sums.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from autobatch.records.trial import MemoryLine
 
 
 class Kind(StrEnum):
-    """What a storage is for. Buffers count as parameters, batches as activations.
+    """The purpose of a storage. Buffers count as parameters, batches as activations.
 
-    `workspace`: what an optimizer's step makes and drops again.
+    `workspace`: temporary storages of an optimizer's step.
     """
 
     PARAMETER = "parameter"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """A storage of `size_bytes` comes to be; `storage` counts them in their order."""
+    """A storage of `size_bytes` is allocated; `storage` numbers them in their order."""
 
     storage: int
     size_bytes: int
@@ -38,7 +38,7 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A storage is given back."""
+    """A storage is freed."""
 
     storage: int
 
@@ -50,7 +50,7 @@ Event = Birth | Death
 class Lifetime:
     """A storage of a step at any batch size B: fixed_bytes + sample_bytes x B.
 
-    `born` and `died` count the events of the step; `died` is None where it outlives the step.
+    `born` and `died` are indices of the step's events; `died` is None where the storage outlives the step.
     """
 
     born: int
@@ -63,96 +63,96 @@ class Lifetime:
         return max(0, round(self.fixed_bytes + self.sample_bytes * batch_size))
 
 
-def ordered(events: Iterable[Event]) -> tuple[Event, ...]:
-    """The events with each run of deaths in the order of their storages.
+def order_deaths(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The events, with consecutive deaths in the order of their storages.
 
-    Within one operation the order of deaths carries no information, and may differ from trace to trace.
+    Within an operation the order of deaths carries no information, and may differ from trace to trace.
     """
-    found: list[Event] = []
-    run: list[Death] = []
+    ordered: list[Event] = []
+    deaths: list[Death] = []
     for event in events:
         if isinstance(event, Death):
-            run.append(event)
+            deaths.append(event)
             continue
-        found += [*sorted(run, key=lambda death: death.storage), event]
-        run = []
-    return (*found, *sorted(run, key=lambda death: death.storage))
+        ordered += [*sorted(deaths, key=lambda death: death.storage), event]
+        deaths = []
+    return (*ordered, *sorted(deaths, key=lambda death: death.storage))
 
 
 def peak_bytes(events: Sequence[Event]) -> int:
-    """The most that was alive at once."""
+    """The largest sum of bytes that were alive at the same time."""
     alive: dict[int, int] = {}
-    now = peak = 0
+    current_bytes = peak = 0
     for event in events:
         if isinstance(event, Birth):
             alive[event.storage] = event.size_bytes
-            now += event.size_bytes
-            peak = max(peak, now)
+            current_bytes += event.size_bytes
+            peak = max(peak, current_bytes)
         else:
-            now -= alive.pop(event.storage)
+            current_bytes -= alive.pop(event.storage)
     return peak
 
 
 def align(
     first: Sequence[Event], first_size: int, second: Sequence[Event], second_size: int
 ) -> tuple[Lifetime, ...] | None:
-    """The storages of a step at any batch size, by their birth, from traces at two.
+    """The storages of a step at any batch size, in the order of their births, from traces at two sizes.
 
-    None where the two differ in structure: then the step is another one at another size, and no line
-    through two sizes says anything about a third.
+    None where the traces differ in structure: the step then changes with the batch size, and a line through
+    two sizes says nothing about a third.
     """
     if len(first) != len(second):
         return None
     born: dict[int, Lifetime] = {}
-    for moment, (one, other) in enumerate(zip(first, second, strict=True)):
-        if type(one) is not type(other) or one.storage != other.storage:
+    for moment, (event, counterpart) in enumerate(zip(first, second, strict=True)):
+        if type(event) is not type(counterpart) or event.storage != counterpart.storage:
             return None
-        if isinstance(one, Birth) and isinstance(other, Birth):
-            slope = (other.size_bytes - one.size_bytes) / (second_size - first_size)
-            fixed = one.size_bytes - slope * first_size
-            born[one.storage] = Lifetime(moment, None, fixed, slope, one.kind)
+        if isinstance(event, Birth) and isinstance(counterpart, Birth):
+            slope = (counterpart.size_bytes - event.size_bytes) / (second_size - first_size)
+            fixed = event.size_bytes - slope * first_size
+            born[event.storage] = Lifetime(moment, None, fixed, slope, event.kind)
         else:
-            born[one.storage] = replace(born[one.storage], died=moment)
+            born[event.storage] = replace(born[event.storage], died=moment)
     return tuple(born.values())
 
 
 def events_at(lifetimes: Sequence[Lifetime], batch_size: int) -> tuple[Event, ...]:
-    """The step at one batch size, as if it had been traced there."""
+    """The events of the step at a batch size, as a trace at that size would log them."""
     moments: list[tuple[int, Event]] = []
-    for storage, one in enumerate(lifetimes):
-        moments.append((one.born, Birth(storage, one.size_bytes(batch_size), one.kind)))
-        if one.died is not None:
-            moments.append((one.died, Death(storage)))
+    for storage, lifetime in enumerate(lifetimes):
+        moments.append((lifetime.born, Birth(storage, lifetime.size_bytes(batch_size), lifetime.kind)))
+        if lifetime.died is not None:
+            moments.append((lifetime.died, Death(storage)))
     return tuple(event for _, event in sorted(moments, key=lambda pair: pair[0]))
 
 
 def lines_of(lifetimes: Sequence[Lifetime], smallest: float = 1.0) -> tuple[MemoryLine, ...]:
-    """The peak as the highest of a few lines; it holds from `smallest` on."""
+    """The peak as the maximum of a few lines, valid from batch size `smallest` on."""
     sums: set[tuple[float, float]] = set()
     fixed = sample = 0.0
     for event in events_at(lifetimes, 1):
-        one = lifetimes[event.storage]
+        lifetime = lifetimes[event.storage]
         if isinstance(event, Birth):
-            fixed, sample = fixed + one.fixed_bytes, sample + one.sample_bytes
+            fixed, sample = fixed + lifetime.fixed_bytes, sample + lifetime.sample_bytes
             sums.add((fixed, sample))
         else:
-            fixed, sample = fixed - one.fixed_bytes, sample - one.sample_bytes
+            fixed, sample = fixed - lifetime.fixed_bytes, sample - lifetime.sample_bytes
     return envelope((MemoryLine(fixed_bytes=a, sample_bytes=b) for a, b in sums), smallest)
 
 
 def envelope(lines: Iterable[MemoryLine], smallest: float = 1.0) -> tuple[MemoryLine, ...]:
-    """The lines that are the highest at some batch size of `smallest` or more, by rising slope."""
+    """The lines that are highest at some batch size from `smallest` on, by ascending slope."""
     hull: list[MemoryLine] = []
-    for line in sorted(lines, key=lambda one: (one.sample_bytes, one.fixed_bytes)):
+    for line in sorted(lines, key=lambda line: (line.sample_bytes, line.fixed_bytes)):
         if hull and line.at(smallest) >= hull[-1].at(smallest):
-            hull = [one for one in hull if one.at(smallest) > line.at(smallest)]
-        while len(hull) > 1 and _meet(hull[-2], line) <= _meet(hull[-2], hull[-1]):
+            hull = [lower for lower in hull if lower.at(smallest) > line.at(smallest)]
+        while len(hull) > 1 and _crossing(hull[-2], line) <= _crossing(hull[-2], hull[-1]):
             hull.pop()
         hull.append(line)
     return tuple(hull)
 
 
-def _meet(lower: MemoryLine, steeper: MemoryLine) -> float:
-    """The batch size at which the steeper line comes to be the higher one."""
+def _crossing(lower: MemoryLine, steeper: MemoryLine) -> float:
+    """The batch size from which the steeper line is the higher."""
     rise = steeper.sample_bytes - lower.sample_bytes
     return (lower.fixed_bytes - steeper.fixed_bytes) / rise if rise > 0 else float("-inf")

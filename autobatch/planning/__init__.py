@@ -1,1 +1,1 @@
-"""What fits on a device that isn't here: a catalogue, an allocator replayed over a traced step, a choice."""
+"""The batch size that fits on an absent device, by replaying the allocator over a traced step."""

@@ -1,4 +1,4 @@
-"""From a workload's traces to its plan, over every device that was asked for."""
+"""The plan of a workload over all requested devices, from traces of its step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from autobatch.records.plan import Asked, Fit, Plan, PlannedDevice
 def plan_for(
     engine: WorkerEngine, devices: Sequence[PlannedDevice], *, batch_size: int | None, channels_last: bool
 ) -> Plan:
-    """The plan of what the engine opens, by the order of `devices`.
+    """The plan of the engine's workload, in the order of `devices`.
 
-    Raises what opening it raises, and TargetError where its step can't be traced.
+    Raises what opening the engine raises, and TargetError where the step can't be traced.
     """
     opened = engine.open()
     fits: dict[PlannedDevice, Fit] = {}
@@ -26,38 +26,38 @@ def plan_for(
     traits: set[str] = set()
     guessed = 0
     for on_host in (False, True):
-        chosen = [one for one in devices if (one.kind == "cpu") is on_host]
+        chosen = [device for device in devices if (device.kind == "cpu") is on_host]
         if not chosen:
             continue
-        planner = _opened(engine, opened.workload.model, on_host=on_host, channels_last=channels_last)
-        # The largest first: what is so there needs no look at the smaller ones.
-        by_room = sorted(chosen, key=lambda one: one.room_bytes, reverse=True)
-        fits |= {one: planner.fit(one) for one in by_room}
+        planner = _open_planner(engine, opened.workload.model, on_host=on_host, channels_last=channels_last)
+        # The largest device first: a trace that confirms its size also confirms all smaller sizes.
+        by_room = sorted(chosen, key=lambda device: device.room_bytes, reverse=True)
+        fits |= {device: planner.fit(device) for device in by_room}
         if batch_size is not None and (asked is None or asked.smallest is None):
             asked = planner.ask(batch_size, list(fits.values()))
         traits |= planner.traits
         guessed = max(guessed, planner.guessed)
-        # What a session has traced it can trace again, but only by the same rules.
+        # A session can trace again only by the same rules.
         engine.renew()
     return Plan(
         workload=opened.workload,
         channels_last=channels_last,
-        fits=tuple(fits[one] for one in devices),
+        fits=tuple(fits[device] for device in devices),
         asked=asked,
         accuracy=caveats.ACCURACY,
         assumptions=caveats.assumptions(opened.workload, channels_last=channels_last, guessed=guessed),
-        warnings=caveats.warnings(traits, {one.kind for one in devices}),
+        warnings=caveats.warnings(traits, {device.kind for device in devices}),
         autobatch=__version__,
         torch=opened.torch,
     )
 
 
-def _opened(engine: WorkerEngine, model: str, *, on_host: bool, channels_last: bool) -> Planner:
-    """A planner whose small traces are there: without data, else on real batches."""
+def _open_planner(engine: WorkerEngine, model: str, *, on_host: bool, channels_last: bool) -> Planner:
+    """A planner that has traced the step at small sizes: without data, else on real batches."""
     details: list[str] = []
     for real in (False, True):
         planner = Planner(
-            _tracing(engine, real=real, cuda=not on_host, channels_last=channels_last),
+            _tracer(engine, real=real, cuda=not on_host, channels_last=channels_last),
             real=real,
             heap=on_host,
         )
@@ -69,14 +69,14 @@ def _opened(engine: WorkerEngine, model: str, *, on_host: bool, channels_last: b
     raise _untraceable(model, *details)
 
 
-def _tracing(
+def _tracer(
     engine: WorkerEngine, *, real: bool, cuda: bool, channels_last: bool
 ) -> Callable[[int, int], messages.Storages]:
     def trace(first: int, second: int) -> messages.Storages:
-        asked = messages.TraceStorages(
+        command = messages.TraceStorages(
             sizes=(first, second), cuda=cuda, fake=not real, channels_last=channels_last
         )
-        return engine.trace_storages(asked)
+        return engine.trace_storages(command)
 
     return trace
 
@@ -86,5 +86,5 @@ def _untraceable(model: str, without_data: str, with_data: str) -> TargetError:
         f"the training step of `{model}` can't be traced",
         code="cannot_trace",
         facts=(f"without data: {without_data}", f"on small real batches: {with_data}"),
-        hint="run one training step of your own on the CPU to see the whole error, then plan again",
+        hint="run a training step on the CPU to see the whole error, then plan again",
     )

@@ -1,4 +1,4 @@
-"""Pure: what a traced step takes at any batch size, and the largest size that fits into a device."""
+"""Pure: the memory of a traced step at any batch size, and the largest size that fits into a device."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from autobatch.memory.caching_allocator import CachingAllocator, NoRoomError, ro
 from autobatch.memory.storage_log import Birth, Event, Kind, Lifetime, events_at, lines_of
 from autobatch.records.plan import MemoryParts, Usage
 
-# Where memory hardly grows with the batch size, no larger one is looked for.
+# The search ends here, where memory hardly grows with the batch size.
 LARGEST = 1 << 24
-# What an allocator loses between blocks is seldom more: sizes above this share of the ceiling come first.
+# An allocator seldom loses more than the rest between its blocks, so sizes above this share come first.
 _LIKELY_SHARE = 0.75
 
 
@@ -24,17 +24,17 @@ class StepMemory:
 
     def ceiling(self, room_bytes: int) -> int:
         """The largest size whose live bytes alone are at most `room_bytes`."""
-        found = largest_alive(self._lines, room_bytes)
-        if found is None:
+        size = largest_alive(self._lines, room_bytes)
+        if size is None:
             return LARGEST if max(line.fixed_bytes for line in self._lines) <= room_bytes else 0
-        return min(found, LARGEST)
+        return min(size, LARGEST)
 
     def live_bytes(self, batch_size: int) -> float:
-        """The most that is alive at once."""
+        """The peak of the bytes that are alive at the same time."""
         return live_bytes(self._lines, batch_size)
 
     def largest(self, room_bytes: int) -> int:
-        """The largest size for which the caching allocator finds room; 0 where there is none."""
+        """The largest size for which the caching allocator finds room; 0 where no size fits."""
         low, high = 0, self.ceiling(room_bytes)
         if high < 1 or self._fits(high, room_bytes):
             return high
@@ -49,12 +49,12 @@ class StepMemory:
         return low
 
     def usage(self, batch_size: int, room_bytes: int | None = None, workspace_bytes: int = 0) -> Usage:
-        """What a size takes within `room_bytes`, or where there is no end of them.
+        """The memory of a size within `room_bytes`; None stands for unlimited room.
 
-        `workspace_bytes` are added, for what libraries keep. Raises NoRoomError.
+        `workspace_bytes` of libraries are added. Raises NoRoomError.
         """
         events = events_at(self._lifetimes, batch_size)
-        allocator = _replayed(events, room_bytes)
+        allocator = _replay(events, room_bytes)
         parts = _parts_at_peak(events)
         return Usage(
             batch_size=batch_size,
@@ -71,13 +71,13 @@ class StepMemory:
 
     def _fits(self, batch_size: int, room_bytes: int) -> bool:
         try:
-            _replayed(events_at(self._lifetimes, batch_size), room_bytes)
+            _replay(events_at(self._lifetimes, batch_size), room_bytes)
         except NoRoomError:
             return False
         return True
 
 
-def _replayed(events: Sequence[Event], room_bytes: int | None) -> CachingAllocator:
+def _replay(events: Sequence[Event], room_bytes: int | None) -> CachingAllocator:
     """The allocator after a step. Raises NoRoomError."""
     allocator = CachingAllocator(room_bytes)
     for event in events:
@@ -89,18 +89,18 @@ def _replayed(events: Sequence[Event], room_bytes: int | None) -> CachingAllocat
 
 
 def _parts_at_peak(events: Sequence[Event]) -> dict[Kind, int]:
-    """Bytes alive of each kind when most are, each storage rounded as the allocator rounds it."""
+    """Living bytes of each kind at the peak, each storage rounded as the allocator rounds it."""
     alive: dict[int, Birth] = {}
-    now = dict.fromkeys(Kind, 0)
-    peak, highest = dict(now), -1
+    current = dict.fromkeys(Kind, 0)
+    peak, highest = dict(current), -1
     for event in events:
         birth = event if isinstance(event, Birth) else alive.pop(event.storage)
         rounded = rounded_bytes(birth.size_bytes)
         if event is birth:
             alive[birth.storage] = birth
-            now[birth.kind] += rounded
-            if (total := sum(now.values())) > highest:
-                peak, highest = dict(now), total
+            current[birth.kind] += rounded
+            if (total := sum(current.values())) > highest:
+                peak, highest = dict(current), total
         else:
-            now[birth.kind] -= rounded
+            current[birth.kind] -= rounded
     return peak

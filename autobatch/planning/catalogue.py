@@ -1,8 +1,8 @@
-"""Devices that a plan can be made for, and what torch says their memory is.
+"""The devices of a plan, with their memory as torch reports it.
 
-torch reports less than the name promises: what ECC and the driver keep is not there for anyone. Each total
-is from an out-of-memory message of torch on such a device, or from the device's properties as CUDA gives
-them, in the thread that `source` names.
+torch reports less memory than the name of a device says, because ECC and the driver take a part. Each total
+comes from an out-of-memory message of torch on such a device, or from its properties in CUDA. `source` is the
+thread with that message.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CATALOGUE = (
     _row("l40s", 44.42, "stepfun-ai/Step-Video-T2V/issues/8"),
     _row("rtx6000-ada", 44.43, "DINGYANB/MTVCrafter/issues/21"),
     _row("rtx8000", 47.46, "Victarry/stable-dreambooth/issues/8"),
-    # 48,670 MiB there.
+    # The thread gives 48,670 MiB.
     _row("rtx-a6000", 47.53, "ultralytics/ultralytics/issues/19084"),
     _row("h100", 79.11, "vllm-project/vllm/issues/27508", _HOPPER_WORKSPACE_BYTES),
     _row("a100-80gb", 79.25, "levihsu/OOTDiffusion/issues/235"),
@@ -58,32 +58,32 @@ CATALOGUE = (
     _row("h200", 139.72, "liziniu/GEM/issues/4", _HOPPER_WORKSPACE_BYTES),
     _row("b200", 178.35, "pytorch/ao/pull/4002", _HOPPER_WORKSPACE_BYTES),
 )
-_BY_NAME = {one.name.replace("-", ""): one for one in CATALOGUE}
+_BY_NAME = {device.name.replace("-", ""): device for device in CATALOGUE}
 
 
 def parse_devices(names: str) -> tuple[PlannedDevice | None, ...]:
-    """The devices in `rtx3090,a100-80gb,24GiB,here`, each once; None stands for the one that is here.
+    """The devices in `rtx3090,a100-80gb,24GiB,here`, each once; None stands for the device of this machine.
 
-    Raises UsageError for what is neither a name nor an amount of memory.
+    Raises UsageError for a word that is neither a name nor an amount of memory.
     """
     words = [word.strip() for word in names.split(",") if word.strip()]
     if not words:
-        raise UsageError("no device is named", code="unknown_device", hint=_hint())
+        raise UsageError("the list of devices is empty", code="unknown_device", hint=_hint())
     return tuple(dict.fromkeys(map(_parse, words)))
 
 
 def of_current(device: Device) -> PlannedDevice:
-    """The device that is here, with what it has to give now."""
-    given_bytes = device.limit_bytes or device.free_bytes or device.total_bytes or 0
+    """This machine's device, with the memory that it has available now."""
+    available_bytes = device.limit_bytes or device.free_bytes or device.total_bytes or 0
     on_host = device.kind == "cpu"
     return PlannedDevice(
         name=device.label,
-        total_bytes=given_bytes,
-        # It has started already, so what is available is without it.
+        total_bytes=available_bytes,
+        # Its context has started already, so the available memory excludes it.
         context_bytes=0,
         workspace_bytes=0 if on_host else WORKSPACE_BYTES,
         kind=device.kind,
-        source=device.limit_source or "what is available here",
+        source=device.limit_source or "the available memory",
     )
 
 
@@ -94,16 +94,18 @@ def _parse(word: str) -> PlannedDevice | None:
     if plain in _BY_NAME:
         return _BY_NAME[plain]
     if word[0].isdigit():
-        return PlannedDevice(name=word, total_bytes=parse_bytes(word), source="as it was given")
+        return PlannedDevice(name=word, total_bytes=parse_bytes(word), source="as requested")
     close = get_close_matches(plain, _BY_NAME, n=3)
     raise UsageError(
         f"`{printable(word)}` is not in the catalogue of devices",
         code="unknown_device",
-        facts=(f"close to it: {', '.join(f'`{_BY_NAME[one].name}`' for one in close)}",) if close else (),
+        facts=(f"similar names: {', '.join(f'`{_BY_NAME[match].name}`' for match in close)}",)
+        if close
+        else (),
         hint=_hint(),
     )
 
 
 def _hint() -> str:
-    known = ", ".join(one.name for one in CATALOGUE)
-    return f"write an amount of memory such as `24GiB`, `{HERE}`, or one of {known}"
+    names = ", ".join(device.name for device in CATALOGUE)
+    return f"write an amount of memory such as `24GiB`, `{HERE}`, or one of {names}"

@@ -1,8 +1,8 @@
-"""Which size fits on which device, by as many traces as the step needs.
+"""The largest size that fits on each device, by as many traces as the step needs.
 
-A trace at two small sizes says what any other size takes, where a step is the same at all of them. That is
-looked at: the step is traced once more at the size that was found, and where it is another one there, two
-traces near that size take the place of the small ones.
+Traces at two small sizes give the memory at any size, if the step is the same at all sizes. The planner
+checks this by another trace at the predicted size. If the step differs there, two traces near that size
+replace the small ones.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
 from autobatch.planning.capacity import StepMemory
 from autobatch.records.plan import Asked, Fit, PlannedDevice
 
-# Pairs whose traces are asked for first, until both of one have the same structure; real tensors take memory.
+# Pairs of sizes to trace first, until both traces of a pair have the same structure. Real tensors take
+# memory, so their sizes are smaller.
 SMALL = ((4, 8), (16, 32))
 SMALL_REAL = ((2, 4), (3, 4))
-# What of a predicted size is counted on: by published runs on an RTX 3090 that is a size that trains for 177
-# of 179 models (benchmarks/README.md). What a trace can't see in full has a share of its own: a cuDNN reserve
-# made an LSTM take 1.53 times what was predicted, copies around GroupNorm 1.23 times; of the others no figure
-# is known.
+# The low end of the range, as a share of the predicted size. In published runs on an RTX 3090 this size
+# trained for 177 of 179 models (benchmarks/README.md). Traits that a trace sees in part have lower shares:
+# with a cuDNN reserve an LSTM took 1.53x the prediction, with copies around GroupNorm a model took 1.23x. The
+# shares of the other traits are assumptions.
 _SHARE = 0.92
 _SHARES = {"rnn": 0.65, "group_norm": 0.8, "compiled": 0.8, "foreign": 0.8, "real": 0.8, "unconfirmed": 0.8}
-# A heap may lose up to half of its memory between blocks.
+# A heap may lose up to half of its memory between its blocks.
 _HEAP_SHARE = 0.5
-# A pair of traces near a size, and how far around that it is believed.
+# The first size of a pair of traces near a size, and the range around that size in which the pair holds.
 _NEAR, _REACH = 0.75, (0.6, 1.2)
 _MOST_ROUNDS = 10
 _SAME = 0.001
 
 
 class Planner:
-    """Sizes and what they take, for one device or several with an allocator of the same rules.
+    """Sizes and their memory, for devices whose allocators follow the same rules.
 
     `trace` traces the step at two sizes. `real`: on real tensors, so at small sizes only. `heap`: the memory
-    is a process's, which no caching allocator keeps. `traits` (see wire.Storages) tells at any time what was
-    met; beside those of a trace: `real`, `changes` where the step is another one at another size,
-    `unconfirmed` where that could not be looked at.
+    is that of a process, without a caching allocator. `traits` collects the traits of all traces so far (see
+    messages.Storages), and adds: `real`; `changes` where the step changes with the size; `unconfirmed` where
+    no trace could check that.
     """
 
     def __init__(self, trace: Callable[[int, int], Storages], *, real: bool, heap: bool) -> None:
@@ -45,29 +46,29 @@ class Planner:
         self._real = real
         self._heap = heap
         self._small: tuple[Lifetime, ...] = ()
-        # The size of the second small trace, and the largest at which a trace had the peak that they say.
-        self._second = self._agreed = 0
+        # The size of the second small trace, and the largest size at which a trace confirmed the prediction.
+        self._second = self._confirmed = 0
         self.traits: set[str] = {"real"} if real else set()
         self.guessed = 0
 
     def open(self) -> str:
-        """Traces the step at small sizes; why that is impossible, or nothing."""
+        """Trace the step at small sizes; return the reason why that failed, else an empty string."""
         detail = ""
         for first, second in SMALL_REAL if self._real else SMALL:
-            found = self._trace(first, second)
-            if found.lifetimes:
-                self._small = found.lifetimes
-                self._second = self._agreed = second
-                self.traits |= set(found.traits)
-                self.guessed = found.guessed
+            traced = self._trace(first, second)
+            if traced.lifetimes:
+                self._small = traced.lifetimes
+                self._second = self._confirmed = second
+                self.traits |= set(traced.traits)
+                self.guessed = traced.guessed
                 return ""
-            detail = detail or found.detail
+            detail = detail or traced.detail
         return detail
 
     def fit(self, device: PlannedDevice) -> Fit:
-        """The largest size on a device."""
+        """The largest size that fits on a device."""
         step, size = self._step_and_size(device.room_bytes)
-        # What doesn't fit is shown as it would be where it did.
+        # A step that doesn't fit is shown with unlimited room.
         room_bytes = None if size < 1 or self._heap else device.room_bytes
         return Fit(
             device=device,
@@ -78,9 +79,9 @@ class Planner:
         )
 
     def ask(self, batch_size: int, fits: Sequence[Fit]) -> Asked:
-        """What a size takes, and the smallest of the devices that takes it without doubt."""
+        """The memory of a size, and the smallest device whose range lies above the size."""
         step = StepMemory(self._small)
-        if not self._agrees(step, batch_size):
+        if not self._confirms(step, batch_size):
             step = self._near(batch_size) or step
         takers = [fit.device for fit in fits if fit.low >= batch_size]
         smallest = min(takers, key=lambda device: device.total_bytes, default=None)
@@ -88,15 +89,15 @@ class Planner:
 
     @property
     def share(self) -> float:
-        """What of a predicted size is counted on, by what was met so far."""
-        return min([_SHARE, *(_SHARES[one] for one in self.traits if one in _SHARES)])
+        """The low end of the range, as a share of the predicted size, by the traits so far."""
+        return min([_SHARE, *(_SHARES[trait] for trait in self.traits if trait in _SHARES)])
 
     def _step_and_size(self, room_bytes: int) -> tuple[StepMemory, int]:
-        """The largest size, and the step as it is near that."""
+        """The step near its largest size, and that size."""
         step = StepMemory(self._small)
         size = self._largest(step, room_bytes)
         for _ in range(_MOST_ROUNDS):
-            if self._agrees(step, size):
+            if self._confirms(step, size):
                 return step, size
             near = self._near(size)
             if near is None:
@@ -110,24 +111,24 @@ class Planner:
     def _largest(self, step: StepMemory, room_bytes: int) -> int:
         return step.ceiling(int(_HEAP_SHARE * room_bytes)) if self._heap else step.largest(room_bytes)
 
-    def _agrees(self, step: StepMemory, size: int) -> bool:
-        """True where a trace at this size has the peak that was expected, and where none can be made.
+    def _confirms(self, step: StepMemory, size: int) -> bool:
+        """True where a trace at this size has the predicted peak, and where real tensors forbid a trace.
 
-        A step that is the same at a small and at a large size is taken to be the same between them.
+        A step that is the same at a small and at a large size is assumed to be the same between them.
         """
-        if self._real or size <= self._agreed:
+        if self._real or size <= self._confirmed:
             return True
-        found = self._trace(self._second, size)
-        if not found.lifetimes:
+        traced = self._trace(self._second, size)
+        if not traced.lifetimes:
             return False
-        traced = peak_bytes(events_at(found.lifetimes, size))
-        if abs(traced - step.live_bytes(size)) > _SAME * traced:
+        traced_bytes = peak_bytes(events_at(traced.lifetimes, size))
+        if abs(traced_bytes - step.live_bytes(size)) > _SAME * traced_bytes:
             return False
-        self._agreed = size
+        self._confirmed = size
         return True
 
     def _near(self, size: int) -> StepMemory | None:
-        """The step by two traces near a size; None where it has two structures there, or no trace."""
-        found = self._trace(max(1, int(_NEAR * size)), size)
-        self.traits.add("changes" if found.lifetimes else "unconfirmed")
-        return StepMemory(found.lifetimes) if found.lifetimes else None
+        """The step from two traces near a size; None where these differ in structure, or fail."""
+        traced = self._trace(max(1, int(_NEAR * size)), size)
+        self.traits.add("changes" if traced.lifetimes else "unconfirmed")
+        return StepMemory(traced.lifetimes) if traced.lifetimes else None

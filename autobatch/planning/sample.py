@@ -1,4 +1,4 @@
-"""One sample in the place of a data set."""
+"""A data set from a single sample."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def as_dataset(data: Any) -> Any:
-    """A data set of the one sample that `data` is; anything else as it is.
+    """A data set of a single sample if `data` is a sample; else `data` unchanged.
 
-    A sample is a dict, or a tuple whose parts aren't arrays with one row for each of several samples.
+    A sample is a dict, or a tuple whose parts aren't arrays with a row for each of several samples.
     """
     if isinstance(data, Mapping):
         return [dict(data)]
@@ -20,6 +20,6 @@ def as_dataset(data: Any) -> Any:
 
 
 def _rows(part: Any) -> int | None:
-    """The length of an array's first dimension; None for what has none."""
+    """The length of an array's first dimension; None for a value without dimensions."""
     shape = getattr(part, "shape", None)
     return int(shape[0]) if shape else None

@@ -10,9 +10,10 @@ from torch import nn
 from autobatch.devices.base import Backend
 from autobatch.engines.messages import Storages, Traced, TraceStorages
 from autobatch.memory import cuda_rules
-from autobatch.memory.batch_extrapolation import stretched
+from autobatch.memory.batch_extrapolation import extrapolate_batch
 from autobatch.memory.storage_log import align, lines_of
-from autobatch.memory.trace import Trace, trace_step
+from autobatch.memory.storage_recorder import Trace
+from autobatch.memory.trace import trace_step
 from autobatch.workload import compilation
 from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
@@ -96,7 +97,7 @@ class Tracer:
             if one not in self._loaded:
                 self._loaded[one] = self._trainer.load_repeated(one)
         first, second = _LOADED
-        return stretched(self._loaded[first], first, self._loaded[second], second, size)
+        return extrapolate_batch(self._loaded[first], first, self._loaded[second], second, size)
 
 
 def _traits(model: nn.Module, trace: Trace, *, channels_last: bool) -> Iterator[str]:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from autobatch.devices.base import Backend
-from autobatch.devices.oom import Cause, classify, told_briefly
+from autobatch.devices.oom import Cause, classify, shorten_message
 from autobatch.engines.messages import FULL_STEPS, Refused, Timed, Tried
 from autobatch.records.errors import AutobatchError, TargetError
 from autobatch.records.trial import Outcome
@@ -201,7 +201,7 @@ def failed(batch_size: int, error: BaseException, trainer: Trains, steps: int, b
         )
     cause = classify(error)
     if cause is Cause.OUT_OF_MEMORY:
-        detail = str(error) if isinstance(error, MemoryPressureError) else told_briefly(detail)
+        detail = str(error) if isinstance(error, MemoryPressureError) else shorten_message(detail)
     return Tried(
         batch_size=batch_size,
         outcome=Outcome.OUT_OF_MEMORY if cause is Cause.OUT_OF_MEMORY else Outcome.FAILED,

@@ -1,4 +1,4 @@
-"""Memory and processors of machines and containers, read from file trees of their kinds."""
+"""Memory and processors of machines and containers, read from example file trees."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def tree(root: Path, cgroup: str = "", **files: str) -> Path:
 
 
 def test_a_machine_without_limits(tmp_path: Path) -> None:
-    found = read_memory(tree(tmp_path))
-    assert found == Memory(total_bytes=16 * GIB, available_bytes=8 * GIB, cgroup_bytes=None)
+    memory = read_memory(tree(tmp_path))
+    assert memory == Memory(total_bytes=16 * GIB, available_bytes=8 * GIB, cgroup_bytes=None)
 
 
 def test_version_2_counts_what_the_kernel_can_drop_as_free(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_version_2_counts_what_the_kernel_can_drop_as_free(tmp_path: Path) -> No
     (root / "sys/fs/cgroup/job/memory.max").write_text(f"{4 * GIB}\n")
     (root / "sys/fs/cgroup/job/memory.current").write_text(f"{3 * GIB}\n")
     (root / "sys/fs/cgroup/job/memory.stat").write_text(f"anon 1\ninactive_file {GIB}\n")
-    found = read_memory(root)
-    assert (found.total_bytes, found.available_bytes, found.cgroup_bytes) == (4 * GIB, 2 * GIB, 2 * GIB)
+    memory = read_memory(root)
+    assert (memory.total_bytes, memory.available_bytes, memory.cgroup_bytes) == (4 * GIB, 2 * GIB, 2 * GIB)
 
 
 def test_an_ancestor_may_be_tighter(tmp_path: Path) -> None:

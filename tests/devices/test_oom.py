@@ -1,11 +1,11 @@
-"""One classifier for what a step can raise, tried with the messages that vendors and libraries write."""
+"""Causes of failed steps, from the messages that vendors and libraries write."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from autobatch.devices.oom import Cause, classify, classify_text, told_briefly
+from autobatch.devices.oom import Cause, classify, classify_text, shorten_message
 from autobatch.workload.target import told
 
 CUDA = (
@@ -80,7 +80,7 @@ def test_the_cause_behind_an_error_counts() -> None:
 
 
 def test_a_circle_of_causes_ends() -> None:
-    first, second = RuntimeError("one"), RuntimeError("two")
+    first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
     assert classify(first) is Cause.USER_ERROR
 
@@ -99,7 +99,7 @@ def test_text_alone() -> None:
     assert classify_text("CUDA ERROR: OUT OF MEMORY") is Cause.OUT_OF_MEMORY
 
 
-def test_allocators_are_told_briefly() -> None:
-    assert told_briefly(CUDA) == "asked for 2.00 GiB, 1.20 GiB free"
-    assert told_briefly(OUT_OF_MEMORY[6]) == "asked for 10.8 MiB"
-    assert told_briefly("std::bad_alloc") == "std::bad_alloc"
+def test_messages_of_allocators_are_shortened() -> None:
+    assert shorten_message(CUDA) == "asked for 2.00 GiB, 1.20 GiB free"
+    assert shorten_message(OUT_OF_MEMORY[6]) == "asked for 10.8 MiB"
+    assert shorten_message("std::bad_alloc") == "std::bad_alloc"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from autobatch.memory.batch_extrapolation import NotStretchableError, stretched
+from autobatch.memory.batch_extrapolation import ExtrapolationError, extrapolate_batch
 
 
 def batch(size: int) -> Any:
@@ -19,8 +19,8 @@ def batch(size: int) -> Any:
     }
 
 
-def test_every_tensor_grows_as_it_did() -> None:
-    made = stretched(batch(4), 4, batch(8), 8, 1000)
+def test_every_tensor_grows_linearly() -> None:
+    made = extrapolate_batch(batch(4), 4, batch(8), 8, 1000)
     real = batch(1000)
     assert made["images"].shape == real["images"].shape
     assert made["edges"].shape == real["edges"].shape
@@ -40,6 +40,6 @@ def test_every_tensor_grows_as_it_did() -> None:
     ],
     ids=["parts", "value", "form", "fraction"],
 )
-def test_what_does_not_grow_straight_is_refused(make: Any) -> None:
-    with pytest.raises(NotStretchableError):
-        stretched(make(4), 4, make(8), 8, 9)
+def test_a_batch_that_does_not_grow_linearly_is_refused(make: Any) -> None:
+    with pytest.raises(ExtrapolationError):
+        extrapolate_batch(make(4), 4, make(8), 8, 9)

@@ -1,4 +1,4 @@
-"""The rules of torch's caching allocator for CUDA: worked by hand, and whatever is asked of it."""
+"""The rules of torch's caching allocator for CUDA: cases worked out by hand, and properties."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from autobatch.memory.caching_allocator import MIB, CachingAllocator, NoRoomError, segment_size
 
 sizes = st.one_of(st.integers(1, 4096), st.integers(1, 3 * MIB), st.integers(1, 64 * MIB))
-# Each step frees one of what is in use, or allocates.
+# Each step frees a used block, or allocates.
 steps = st.lists(st.tuples(sizes, st.integers(0, 3)), min_size=1, max_size=60)
 
 
 def run(
-    asked: Sequence[tuple[int, int]], capacity_bytes: int | None = None
+    requests: Sequence[tuple[int, int]], capacity_bytes: int | None = None
 ) -> tuple[CachingAllocator, set[int]]:
-    """An allocator after these steps, and what is in use."""
+    """An allocator after these steps, and the storages in use."""
     allocator, used = CachingAllocator(capacity_bytes), set[int]()
-    for number, (size_bytes, choice) in enumerate(asked):
+    for number, (size_bytes, choice) in enumerate(requests):
         if used and choice == 0:
-            gone = sorted(used)[size_bytes % len(used)]
-            used.remove(gone)
-            allocator.free(gone)
+            freed = sorted(used)[size_bytes % len(used)]
+            used.remove(freed)
+            allocator.free(freed)
             continue
         allocator.allocate(number, size_bytes)
         used.add(number)
@@ -33,8 +33,8 @@ def run(
 
 
 @given(steps)
-def test_never_less_is_reserved_than_allocated_and_all_of_it_comes_back(asked: list[tuple[int, int]]) -> None:
-    allocator, used = run(asked)
+def test_reserved_is_at_least_allocated_and_all_comes_back(requests: list[tuple[int, int]]) -> None:
+    allocator, used = run(requests)
     assert allocator.peak_reserved_bytes >= allocator.peak_allocated_bytes
     for storage in used:
         allocator.free(storage)
@@ -44,13 +44,13 @@ def test_never_less_is_reserved_than_allocated_and_all_of_it_comes_back(asked: l
 
 
 @given(st.lists(sizes, min_size=1, max_size=30), st.randoms(use_true_random=False))
-def test_what_a_small_pool_has_allocated_does_not_depend_on_the_order(
-    asked: list[int], random: object
+def test_allocated_bytes_of_small_requests_do_not_depend_on_their_order(
+    requests: list[int], random: object
 ) -> None:
     """Each request counts as rounded; a large block may keep up to 1 MiB more where no rest is split off."""
-    total = sum(-(-size // 512) * 512 for size in asked)
-    large = sum(size > MIB for size in asked)
-    for order in (asked, random.sample(asked, len(asked))):  # type: ignore[attr-defined]
+    total = sum(-(-size // 512) * 512 for size in requests)
+    large = sum(size > MIB for size in requests)
+    for order in (requests, random.sample(requests, len(requests))):  # type: ignore[attr-defined]
         allocator = CachingAllocator()
         for number, size in enumerate(order):
             allocator.allocate(number, size)
@@ -60,14 +60,16 @@ def test_what_a_small_pool_has_allocated_does_not_depend_on_the_order(
 
 
 @given(steps, sizes)
-def test_what_fits_once_the_cache_is_released_is_had(asked: list[tuple[int, int]], size_bytes: int) -> None:
-    _, used = run(asked)
+def test_a_request_that_fits_once_the_cache_is_released_is_met(
+    requests: list[tuple[int, int]], size_bytes: int
+) -> None:
+    _, used = run(requests)
     # The same again on a device that has room for the next request only without the cached segments.
-    free, _ = run(asked)
+    free, _ = run(requests)
     for storage in used:
         free.free(storage)
     capacity_bytes = max(free.peak_reserved_bytes, segment_size(size_bytes))
-    allocator, used = run(asked, capacity_bytes)
+    allocator, used = run(requests, capacity_bytes)
     for storage in used:
         allocator.free(storage)
     allocator.allocate(-1, size_bytes)

@@ -1,4 +1,4 @@
-"""Remembered results are what fake tensors' own dispatch gives: shape, strides, type and storage."""
+"""Cached results equal those of fake tensors' dispatch: shape, strides, dtype and storage."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ RULED = (
 )
 
 
-def told(result: Any, inputs: list[torch.Tensor]) -> list[Any]:
-    """All that is to be seen of a result: its tensors' metadata, and whose storage each has."""
-    of_inputs = [one.untyped_storage()._cdata for one in inputs]
+def description(result: Any, inputs: list[torch.Tensor]) -> list[Any]:
+    """The metadata of a result's tensors, and the input whose storage each has."""
+    of_inputs = [tensor.untyped_storage()._cdata for tensor in inputs]
     seen: list[Any] = [type(result) if isinstance(result, (list, tuple)) else None]
     for leaf in tree_leaves(result):
         if leaf is None:
@@ -96,18 +96,18 @@ def told(result: Any, inputs: list[torch.Tensor]) -> list[Any]:
             continue
         storage = leaf.untyped_storage()
         source = of_inputs.index(storage._cdata) if storage._cdata in of_inputs else None
-        itself = next((number for number, one in enumerate(inputs) if one is leaf), None)
+        same_input = next((number for number, tensor in enumerate(inputs) if tensor is leaf), None)
         layout = (leaf.shape, leaf.stride(), leaf.storage_offset(), leaf.dtype, leaf.device)
-        seen.append((*layout, storage.nbytes(), source, itself))
+        seen.append((*layout, storage.nbytes(), source, same_input))
     return seen
 
 
 def check(results: FakeResults, operator: Any, args: Any, kwargs: Any) -> None:
-    """Asked, and asked again, it gives what the operator gives."""
-    inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
-    expected = told(operator(*args, **kwargs), inputs)
+    """At the first and at the second call the result equals the operator's."""
+    inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    expected = description(operator(*args, **kwargs), inputs)
     for _ in range(2):
-        assert told(results.run(operator, args, kwargs), inputs) == expected
+        assert description(results.run(operator, args, kwargs), inputs) == expected
 
 
 @pytest.mark.parametrize("called", RULED)
@@ -118,7 +118,7 @@ def check(results: FakeResults, operator: Any, args: Any, kwargs: Any) -> None:
     layout=st.sampled_from(("contiguous", "channels last", "transposed")),
     flags=st.tuples(st.booleans(), st.booleans()),
 )
-def test_a_rule_says_what_the_operator_gives(
+def test_a_rule_gives_the_result_of_the_operator(
     called: Any, sizes: Sizes, dtype: torch.dtype, layout: str, flags: tuple[bool, bool]
 ) -> None:
     # The decomposition itself divides by zero where a channel has one value.
@@ -157,8 +157,8 @@ OTHERS: tuple[tuple[Any, ...], ...] = (
 )
 
 
-@pytest.mark.parametrize(("operator", "more"), [(one[0], one[1:]) for one in (*VIEWS, *OTHERS)], ids=str)
-def test_what_was_asked_once_is_given_again(operator: Any, more: Any) -> None:
+@pytest.mark.parametrize(("operator", "more"), [(call[0], call[1:]) for call in (*VIEWS, *OTHERS)], ids=str)
+def test_a_cached_result_equals_the_first(operator: Any, more: Any) -> None:
     with FakeTensorMode() as mode:
         results = FakeResults(mode)
         for piece in (images(FLOAT, "contiguous"), torch.empty(9, 6, 5, 7)[3:7]):
@@ -172,7 +172,7 @@ def test_an_input_that_is_a_view_keeps_its_storage_and_its_place() -> None:
             check(results, aten.transpose.int, (torch.empty(8, 6)[start : start + 4], 0, 1), {})
 
 
-def test_numbers_that_are_equal_and_of_different_types_are_different_questions() -> None:
+def test_equal_numbers_of_different_types_are_different_calls() -> None:
     with FakeTensorMode() as mode:
         results = FakeResults(mode)
         whole = torch.empty(3, dtype=torch.int64)
@@ -181,7 +181,7 @@ def test_numbers_that_are_equal_and_of_different_types_are_different_questions()
             check(results, aten.full.default, ([2], number), {})
 
 
-def test_the_type_that_new_tensors_have_by_default_is_part_of_the_question() -> None:
+def test_the_default_dtype_is_part_of_the_key() -> None:
     with FakeTensorMode() as mode:
         results = FakeResults(mode)
         for default in (torch.float32, torch.float64):
@@ -192,7 +192,7 @@ def test_the_type_that_new_tensors_have_by_default_is_part_of_the_question() -> 
                 torch.set_default_dtype(torch.float32)
 
 
-def test_what_depends_on_data_is_asked_each_time() -> None:
+def test_a_result_that_depends_on_data_is_not_cached() -> None:
     with FakeTensorMode() as mode:
         results = FakeResults(mode)
         for _ in range(2):
@@ -261,8 +261,8 @@ class Mixed(nn.Module):
         return joined.mean(1)
 
 
-class Asked(FakeResults):
-    """Leaves each question to fake tensors' own dispatch."""
+class Uncached(FakeResults):
+    """Leave each call to fake tensors' dispatch."""
 
     def run(self, operator: Any, args: Any, kwargs: Any) -> Any:
         return operator(*args, **kwargs)
@@ -299,7 +299,7 @@ def test_a_trace_has_the_same_events(
 ) -> None:
     def traced() -> Any:
         model = make()
-        plain = [one for name, one in model.named_parameters() if "codes" not in name]
+        plain = [parameter for name, parameter in model.named_parameters() if "codes" not in name]
         optimizer = torch.optim.AdamW(plain)
 
         def step(batch: Any) -> None:
@@ -314,6 +314,6 @@ def test_a_trace_has_the_same_events(
         batch = (inputs, torch.zeros(4, dtype=torch.long))
         return trace_step(model, [optimizer], batch, step, fake=True, channels_last=make is of_images)
 
-    remembered = traced()
-    monkeypatch.setattr(trace, "FakeResults", Asked)
-    assert remembered == traced()
+    cached = traced()
+    monkeypatch.setattr(trace, "FakeResults", Uncached)
+    assert cached == traced()

@@ -16,7 +16,7 @@ from autobatch.memory.storage_log import (
     envelope,
     events_at,
     lines_of,
-    ordered,
+    order_deaths,
     peak_bytes,
 )
 from autobatch.records.trial import MemoryLine
@@ -28,14 +28,14 @@ storages = st.lists(
 
 
 def log_of(made: Sequence[tuple[int, int, int]], batch_size: int) -> tuple[Event, ...]:
-    """The log of a step at one size: each storage dies after as many further births as it says."""
+    """The log of a step at one size: each storage dies after its number of further births."""
     events: list[Event] = []
     ends: dict[int, list[int]] = {}
     for number, (fixed, sample, outlives) in enumerate(made):
         events += [Death(gone) for gone in ends.pop(number, [])]
         events.append(Birth(number, fixed + sample * batch_size))
         ends.setdefault(number + 1 + outlives, []).append(number)
-    return ordered(events)
+    return order_deaths(events)
 
 
 @given(storages, st.integers(1, 5000))
@@ -49,8 +49,8 @@ def test_the_lines_of_two_traces_give_the_peak_at_any_size(
 
 
 @given(st.lists(st.tuples(st.integers(-100, 1000), st.integers(0, 50)), min_size=1), st.integers(1, 3000))
-def test_an_envelope_is_as_high_as_all_its_lines(found: list[tuple[int, int]], batch_size: int) -> None:
-    lines = [MemoryLine(fixed_bytes=fixed, sample_bytes=sample) for fixed, sample in found]
+def test_an_envelope_is_as_high_as_all_its_lines(pairs: list[tuple[int, int]], batch_size: int) -> None:
+    lines = [MemoryLine(fixed_bytes=fixed, sample_bytes=sample) for fixed, sample in pairs]
     kept = envelope(lines)
     assert set(kept) <= set(lines)
     assert live_bytes(kept, batch_size) == live_bytes(lines, batch_size)
@@ -58,13 +58,13 @@ def test_an_envelope_is_as_high_as_all_its_lines(found: list[tuple[int, int]], b
 
 
 def test_traces_of_unlike_structure_are_not_aligned() -> None:
-    one, two = (Birth(0, 8), Birth(1, 8)), (Birth(0, 16), Death(0))
-    assert align(one, 4, two, 8) is None
-    assert align(one, 4, (*one, Death(0)), 8) is None
-    assert align((*one, Death(0)), 4, (*one, Death(1)), 8) is None
+    births, other = (Birth(0, 8), Birth(1, 8)), (Birth(0, 16), Death(0))
+    assert align(births, 4, other, 8) is None
+    assert align(births, 4, (*births, Death(0)), 8) is None
+    assert align((*births, Death(0)), 4, (*births, Death(1)), 8) is None
 
 
 def test_deaths_of_one_operation_have_no_order() -> None:
     births = (Birth(0, 1), Birth(1, 1), Birth(2, 1))
     there, back = (*births, Death(2), Death(0), Birth(3, 1)), (*births, Death(0), Death(2), Birth(3, 1))
-    assert ordered(there) == ordered(back)
+    assert order_deaths(there) == order_deaths(back)

@@ -1,4 +1,4 @@
-"""A traced step: what it says is alive is what a real step allocates, at sizes that were never traced."""
+"""Traced steps predict the memory of real steps, at sizes that were never traced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOAT = 4
 
 
 class Attention(nn.Module):
-    """Quadratic in the length, straight in the batch size."""
+    """Quadratic in the length, linear in the batch size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_two_small_traces_give_the_peak_of_a_large_one(name: str, optimizer: typ
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "attention", "tied", "reentrant", "checkpointed"])
-def test_fake_tensors_take_no_memory_and_say_the_same(name: str) -> None:
+def test_fake_tensors_give_the_same_log_as_real_ones(name: str) -> None:
     logs = [log_of(name, size, fake=True) for size in (4, 8)]
     lines = lines_between(logs[0], 4, logs[1], 8)
     assert live_bytes(lines, 64) == pytest.approx(peak_bytes(log_of(name, 64, fake=False)), rel=0.01)
@@ -138,10 +138,10 @@ def test_the_peak_of_a_linear_layer_is_what_arithmetic_says() -> None:
 @pytest.mark.parametrize("name", ["reentrant", "checkpointed"])
 def test_a_trace_sees_what_checkpointing_saves(name: str, fake: bool) -> None:
     slopes = {}
-    for one in (name, "kept"):
-        logs = [log_of(one, size, fake=fake) for size in (4, 8)]
+    for variant in (name, "kept"):
+        logs = [log_of(variant, size, fake=fake) for size in (4, 8)]
         lines = lines_between(logs[0], 4, logs[1], 8)
-        slopes[one] = lines[-1].sample_bytes
+        slopes[variant] = lines[-1].sample_bytes
     assert slopes[name] < 0.6 * slopes["kept"]
 
 

@@ -43,6 +43,7 @@ properties = SimpleNamespace(
     name="NVIDIA H100 80GB HBM3", uuid="0002", pci_domain_id=0, pci_bus_id=0x41, pci_device_id=0
 )
 torch.accelerator.current_accelerator = lambda check_available=False: torch.device("cuda")
+torch.accelerator.is_available = lambda: True
 torch.accelerator.device_count = lambda: 1
 torch.accelerator.memory_allocated = lambda index: {GIB // 2}
 torch.accelerator.memory_reserved = lambda index: {GIB}
@@ -75,7 +76,7 @@ def test_the_driver_is_asked_about_the_gpu_that_torch_means(run: Run) -> None:
 def test_this_process_is_not_among_the_holders(run: Run) -> None:
     case = f"""{TORCH}
 set_state({MACHINE!r} + f"process {{os.getpid()}} 1000\\n")
-answer([one.pid for one in backend.describe().holders])
+answer([one.pid for one in backend.describe().memory_users])
 """
     assert run(MACHINE, case) == [1]
 
@@ -103,7 +104,7 @@ def test_amd_gpus_are_not_looked_for_in_nvidias_library(run: Run) -> None:
 torch.version.hip = "7.1"
 backend.start_usage()
 device = backend.describe()
-answer([device.driver, device.holders, device.notes, backend.utilisation()])
+answer([device.driver, device.memory_users, device.notes, backend.utilisation()])
 """
     assert run(MACHINE, case) == [None, [], [], None]
 

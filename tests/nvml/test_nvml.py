@@ -202,7 +202,7 @@ def test_an_old_driver_counts_its_own_memory_as_used(run_with: Callable[..., Run
     reading = run_with("-DWITHOUT_MEMORY_V2")(MACHINE, READ_LARGE)
     assert reading["used_bytes"] == 19 * GIB + GIB // 2
     assert reading["free_bytes"] == 80 * GIB - reading["used_bytes"]
-    assert reading["notes"] == ["used memory includes what the driver reserves for itself"]
+    assert reading["notes"] == ["used memory includes the driver's reserve"]
 
 
 def test_an_old_driver_lists_its_processes_too(run_with: Callable[..., Run]) -> None:

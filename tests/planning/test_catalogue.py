@@ -24,7 +24,7 @@ def test_names_amounts_and_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "code", "told"),
+    ("names", "code", "hint"),
     [
         ("rtx3909", "unknown_device", "rtx3090"),
         ("toaster", "unknown_device", "24GiB"),
@@ -35,23 +35,23 @@ def test_names_amounts_and_here() -> None:
         ("rtx\x1b3090", "unknown_device", r"`rtx\x1b3090`"),
     ],
 )
-def test_what_is_no_device_is_told_with_what_would_be_one(names: str, code: str, told: str) -> None:
+def test_an_unknown_device_is_refused_with_similar_or_valid_names(names: str, code: str, hint: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse_devices(names)
     assert raised.value.code == code
-    assert told in str(raised.value)
+    assert hint in str(raised.value)
     assert "\x1b" not in str(raised.value)
 
 
 def test_every_row_has_a_source_and_less_memory_than_its_name() -> None:
-    assert len({one.name for one in CATALOGUE}) == len(CATALOGUE)
-    assert list(CATALOGUE) == sorted(CATALOGUE, key=lambda one: one.total_bytes)
-    for one in CATALOGUE:
-        assert one.source.startswith("https://github.com/")
-        assert one.room_bytes < one.total_bytes - GIB // 2
+    assert len({device.name for device in CATALOGUE}) == len(CATALOGUE)
+    assert list(CATALOGUE) == sorted(CATALOGUE, key=lambda device: device.total_bytes)
+    for device in CATALOGUE:
+        assert device.source.startswith("https://github.com/")
+        assert device.room_bytes < device.total_bytes - GIB // 2
 
 
-def test_the_present_device_gives_what_is_available() -> None:
+def test_the_current_device_has_its_available_memory() -> None:
     gpu = Device(
         kind="cuda", index=1, name="A", total_bytes=80 * GIB, free_bytes=60 * GIB, limit_bytes=50 * GIB
     )

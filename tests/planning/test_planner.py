@@ -1,4 +1,4 @@
-"""Sizes from traces: straight where a step is the same at all sizes, traced anew where it is not."""
+"""Sizes from traces: linear where a step is the same at all sizes, traced again where it is not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def square(size: int) -> tuple[Event, ...]:
 
 
 class Tracing:
-    """Traces a log, and counts the sizes that it was asked for; `until` is the largest that it can."""
+    """Trace a log, and record the requested sizes; `until` is the largest size that it can trace."""
 
     def __init__(self, log: Log, until: int = LARGEST, traits: tuple[str, ...] = ()) -> None:
         self.log, self.until, self.traits = log, until, traits
@@ -68,7 +68,7 @@ def planner(log: Log, *, heap: bool = False, real: bool = False, **settings: obj
     return opened
 
 
-def test_a_straight_step_is_traced_at_two_sizes_and_once_at_the_answer() -> None:
+def test_a_linear_step_is_traced_at_two_sizes_and_once_at_the_answer() -> None:
     tracing = Tracing(straight)
     opened = Planner(tracing, real=False, heap=False)
     assert opened.open() == ""
@@ -83,7 +83,7 @@ def test_a_straight_step_is_traced_at_two_sizes_and_once_at_the_answer() -> None
     assert fit.usage.parts.gradients_bytes == 0
 
 
-def test_what_is_so_at_a_large_size_is_not_looked_at_between() -> None:
+def test_a_large_confirmed_size_confirms_all_smaller_sizes() -> None:
     tracing = Tracing(straight)
     opened = Planner(tracing, real=False, heap=False)
     opened.open()
@@ -99,7 +99,7 @@ def test_where_nothing_fits_size_1_is_shown() -> None:
     assert fit.usage.reserved_bytes > device(0.1).total_bytes
 
 
-def test_a_step_that_changes_with_its_size_is_traced_anew_near_the_answer() -> None:
+def test_a_step_that_changes_with_its_size_is_traced_again_near_the_answer() -> None:
     """192 + 2 B MiB fill a GiB at 416, where the small sizes would say 320."""
     opened = planner(switching)
     assert opened.fit(device(4)).batch_size == StepMemory(
@@ -116,7 +116,7 @@ def test_a_step_that_grows_with_the_square_is_no_straight_line() -> None:
     assert opened.traits == {"changes"}
 
 
-def test_what_can_not_be_traced_at_its_size_is_told_and_counted_on_less() -> None:
+def test_an_untraced_size_is_unconfirmed_and_has_a_wider_range() -> None:
     opened = planner(straight, until=100)
     fit = opened.fit(device(1))
     assert opened.traits == {"unconfirmed"}
@@ -124,7 +124,7 @@ def test_what_can_not_be_traced_at_its_size_is_told_and_counted_on_less() -> Non
 
 
 @pytest.mark.parametrize(("trait", "low"), [("rnn", 208), ("group_norm", 256), ("foreign", 256)])
-def test_what_a_trace_sees_in_part_widens_the_range(trait: str, low: int) -> None:
+def test_traits_that_a_trace_sees_in_part_widen_the_range(trait: str, low: int) -> None:
     opened = planner(straight, traits=(trait,))
     assert (opened.fit(device(1)).low, opened.fit(device(1)).high) == (low, 320)
 
@@ -138,20 +138,20 @@ def test_real_tensors_are_never_traced_at_large_sizes() -> None:
     assert opened.traits == {"real"}
 
 
-def test_on_a_heap_half_of_the_memory_is_counted_on() -> None:
+def test_on_a_heap_half_of_the_memory_is_used() -> None:
     fit = planner(straight, heap=True).fit(device(1, "cpu"))
     # 512 = 64 + 3 B, and 1024 = 64 + 3 B.
     assert (fit.batch_size, fit.low, fit.high) == (149, 149, 320)
 
 
-def test_a_step_without_a_structure_says_why() -> None:
+def test_a_step_without_a_structure_gives_the_reason() -> None:
     def never_alike(size: int) -> tuple[Event, ...]:
         return tuple(Birth(number, 512) for number in range(size))
 
     assert Planner(Tracing(never_alike), real=False, heap=False).open() == "unlike"
 
 
-def test_the_smallest_device_takes_a_size_without_doubt() -> None:
+def test_the_smallest_device_has_a_range_above_the_size() -> None:
     opened = planner(straight)
     fits = [opened.fit(device(gib)) for gib in (4, 1, 2)]
     assert opened.ask(294, fits).smallest == "1GiB"
@@ -169,7 +169,7 @@ def log_of(made: list[tuple[int, int, int]], size: int) -> tuple[Event, ...]:
     events: list[Event] = []
     ends: dict[int, list[int]] = {}
     for number, (fixed, sample, outlives) in enumerate(made):
-        events += [Death(gone) for gone in ends.pop(number, [])]
+        events += [Death(storage) for storage in ends.pop(number, [])]
         events.append(Birth(number, fixed + sample * size))
         ends.setdefault(number + 1 + outlives, []).append(number)
     return tuple(events)
