@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from autobatch.decision.noise_scale import FEWEST_CHUNKS, SKETCH_WIDTH, Chunks
-from autobatch.workload.snapshot import buffers_of, put_back
+from autobatch.devices.torch_internals import buffer_slots
+from autobatch.workload.snapshot import put_back
 from autobatch.workload.trainer import Trainer
 
 
@@ -73,7 +74,7 @@ def _trained(trainer: Trainer) -> list[torch.Tensor]:
 @contextmanager
 def _unchanged(trainer: Trainer, device: torch.device) -> Iterator[None]:
     """Without gradients at both ends; puts the buffers and the random state back, whatever happens."""
-    buffers = buffers_of(trainer.model)
+    buffers = buffer_slots(trainer.model)
     values = [None if buffer is None else buffer.clone() for _, _, buffer in buffers]
     drifted = [(tensor, tensor.clone()) for tensor in trainer.drifting]
     devices: list[Any] = [] if device.type == "cpu" else [device]

@@ -21,6 +21,7 @@ from typing import BinaryIO, NoReturn
 
 import psutil
 
+from autobatch.devices import torch_internals
 from autobatch.engines import messages, process_tree
 from autobatch.records.errors import AutobatchError
 from autobatch.workload import compilation
@@ -144,8 +145,8 @@ def _private(descriptor: int) -> int:
 
 
 def _import_torch() -> None:
-    """Imports what every session needs; the first optimizer would import torch._dynamo, for seconds."""
-    import torch._dynamo  # noqa: F401
+    """Imports the modules that every session needs, so that no session has to."""
+    torch_internals.import_compiler()
 
     import autobatch.devices.cpu
     import autobatch.worker.session  # noqa: F401

@@ -7,21 +7,30 @@ from typing import Any
 
 import torch
 
+from autobatch.devices.torch_internals import tree_map
+
 _TARGET_KEYS = ("labels", "label", "target", "targets", "y")
 
 
 def to_device(batch: Any, device: str) -> Any:
-    """The same nested batch with its tensors on `device`."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(one, device) for one in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(one, device) for one in batch)
-    if isinstance(batch, Mapping):
-        moved = {key: to_device(value, device) for key, value in batch.items()}
-        return moved if type(batch) is dict else _rebuilt(batch, moved)
-    return batch.to(device) if hasattr(batch, "to") else batch
+    """The same nested batch with its tensors on `device`.
+
+    Objects with a `to`, such as PackedSequence or BatchEncoding, move by that.
+    """
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.to(device, non_blocking=True)
+        if _moves_itself(leaf):
+            return leaf.to(device)
+        # tree_map takes a class that it does not know, such as a subclass of list, for a leaf.
+        if isinstance(leaf, Mapping):
+            return _rebuilt(leaf, {key: to_device(value, device) for key, value in leaf.items()})
+        if isinstance(leaf, (list, tuple)):
+            return type(leaf)(to_device(part, device) for part in leaf)
+        return leaf
+
+    return tree_map(moved, batch, is_leaf=_moves_itself)
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:
@@ -36,6 +45,10 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, (list, tuple)) and len(batch) == 1:
         return batch[0], None
     return batch, None
+
+
+def _moves_itself(part: Any) -> bool:
+    return hasattr(part, "to")
 
 
 def _rebuilt(batch: Mapping[str, Any], moved: dict[str, Any]) -> Any:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from autobatch.devices import torch_internals
 from autobatch.records.errors import message_of
 
 if TYPE_CHECKING:
@@ -28,13 +28,16 @@ _FOLDER_PREFIX = "autobatch-compiled-"
 
 def is_compiled(model: nn.Module) -> bool:
     """True where the model or a part of it runs as compiled code."""
-    return any(_is_wrapper(part) or _call_of(part) is not None for part in model.modules())
+    return any(
+        torch_internals.is_compiled_wrapper(part) or torch_internals.compiled_call(part) is not None
+        for part in model.modules()
+    )
 
 
 def inner(model: nn.Module) -> nn.Module:
     """The model that torch.compile was given; the model itself where it was not wrapped."""
-    while _is_wrapper(model):
-        model = model._orig_mod  # type: ignore[assignment]
+    while torch_internals.is_compiled_wrapper(model):
+        model = torch_internals.wrapped_module(model)
     return model
 
 
@@ -45,17 +48,7 @@ def name_of(model: nn.Module) -> str:
 
 def lift_limits() -> None:
     """Lets this process compile for as many batch sizes as a search tries."""
-    import torch._dynamo
-
-    torch._dynamo.config.recompile_limit = _MOST_COMPILATIONS
-    torch._dynamo.config.accumulated_recompile_limit = 8 * _MOST_COMPILATIONS
-
-
-def compiled_frames() -> int:
-    """How often this process has compiled something so far."""
-    from torch._dynamo.utils import counters
-
-    return counters["frames"]["total"]
+    torch_internals.allow_compilations(_MOST_COMPILATIONS, 8 * _MOST_COMPILATIONS)
 
 
 def lacks_compiler(error: BaseException) -> bool:
@@ -85,53 +78,16 @@ def reduced(value: object) -> tuple[Any, ...] | None:
 
     Raises TypeError for one that can't be sent so that it is compiled again.
     """
-    if _is_wrapper(value):
-        return _compile, (value._orig_mod, _settings(value.dynamo_ctx))  # type: ignore[attr-defined]
-    call = _call_of(value)
+    if torch_internals.is_compiled_wrapper(value):
+        return _compile, (torch_internals.wrapped_module(value), torch_internals.compile_settings(value))
+    call = torch_internals.compiled_call(value)
     if call is None:
         return None
     parts: Any = value.__reduce_ex__(2)
     if len(parts) < 3 or any(part is not None for part in parts[3:]):
         raise TypeError(f"a {type(value).__name__} that was compiled in place pickles itself")
     make, arguments, state = parts[:3]
-    return make, arguments, (state, _settings(_context_of(call))), None, None, _restore_compiled
-
-
-def _is_wrapper(value: object) -> bool:
-    # Who has not imported it has compiled nothing.
-    frames = sys.modules.get("torch._dynamo.eval_frame")
-    return frames is not None and isinstance(value, frames.OptimizedModule)
-
-
-def _call_of(value: object) -> Any:
-    """What `module.compile()` has put in the place of the module's own call; None where it did not."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(value, torch.nn.Module):
-        return None
-    return value.__dict__.get("_compiled_call_impl")
-
-
-def _context_of(call: Any) -> Any:
-    """The context that torch.compile has closed a function over; None where this torch has none there."""
-    cells = dict(zip(call.__code__.co_freevars, call.__closure__ or (), strict=False))
-    return cells["self"].cell_contents if "self" in cells else None
-
-
-def _settings(context: Any) -> dict[str, Any]:
-    """The arguments that torch.compile was called with, as far as this torch lets them be known."""
-    import torch
-    from torch._dynamo.eval_frame import innermost_backend
-
-    try:
-        backend = innermost_backend(context.callback)
-        found = {"dynamic": context._dynamic, "fullgraph": context.fullgraph}
-        if isinstance(backend, torch._TorchCompileInductorWrapper):
-            return {**found, "options": backend.config or None}
-        if isinstance(backend, torch._TorchCompileWrapper):
-            return {**found, "backend": backend.compiler_fn, **backend.kwargs}
-    except AttributeError:
-        return {}
-    return {**found, "backend": backend}
+    return make, arguments, (state, torch_internals.compile_settings(call)), None, None, _restore_compiled
 
 
 def _compile(model: nn.Module, settings: dict[str, Any]) -> Any:

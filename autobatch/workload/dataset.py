@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from autobatch.devices.torch_internals import tree_leaves, tree_map
 from autobatch.records.errors import TargetError
 from autobatch.records.workload import SampleSizes
 from autobatch.workload import sample_size

@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 from torch import nn
 
+from autobatch.devices.torch_internals import buffer_slots, fill_buffer
 from autobatch.workload.trainer import Trainer
 
-Buffer = tuple[nn.Module, str, torch.Tensor | None]
+if TYPE_CHECKING:
+    from autobatch.devices.torch_internals import BufferSlot
 
 
 class Snapshot:
@@ -21,7 +23,7 @@ class Snapshot:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._buffers = buffers_of(trainer.model)
+        self._buffers = buffer_slots(trainer.model)
         self._file = tempfile.TemporaryFile(prefix="autobatch-")  # noqa: SIM115, it ends with the session
         torch.save(
             {
@@ -56,22 +58,17 @@ class Snapshot:
             torch.get_device_module(self._device).set_rng_state(self._device_random)
 
 
-def buffers_of(model: nn.Module) -> list[Buffer]:
-    """Every buffer that the modules have a name for, also those that are None as yet."""
-    return [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
-
-
-def put_back(buffers: Sequence[Buffer], values: Sequence[torch.Tensor | None]) -> None:
-    """Gives the buffers these values. A forward pass may have filled one, or put another in its place."""
+def put_back(buffers: Sequence[BufferSlot], values: Sequence[torch.Tensor | None]) -> None:
+    """Gives the buffers these values. A forward pass may have filled or replaced a buffer."""
     for (module, name, buffer), value in zip(buffers, values, strict=True):
         if buffer is None or value is None:
-            module._buffers[name] = None
+            fill_buffer(module, name, None)
         elif 0 in buffer.stride():
             # Entries that share memory can't be written to.
-            module._buffers[name] = value.to(buffer.device)
+            fill_buffer(module, name, value.to(buffer.device))
         else:
             buffer.copy_(value)
-            module._buffers[name] = buffer
+            fill_buffer(module, name, buffer)
 
 
 def _device_of(model: nn.Module) -> torch.device:

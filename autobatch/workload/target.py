@@ -22,6 +22,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from autobatch.devices.torch_internals import is_loss_module
 from autobatch.records.errors import AutobatchError, TargetError, message_of, missing_file
 from autobatch.records.formatting import parse_precision
 from autobatch.records.limits import Precision
@@ -292,7 +293,7 @@ def _candidates(module: ModuleType) -> tuple[list[str], list[str]]:
 
 
 def _is_model(value: Any) -> bool:
-    return isinstance(value, nn.Module) and not isinstance(value, nn.modules.loss._Loss)
+    return isinstance(value, nn.Module) and not is_loss_module(value)
 
 
 def _is_own_model_class(value: Any, module: ModuleType) -> bool:

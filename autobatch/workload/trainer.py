@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from autobatch.devices import torch_internals
 from autobatch.records.errors import TargetError
 from autobatch.records.limits import Precision
 from autobatch.records.workload import SampleSizes, Workload
@@ -281,10 +282,10 @@ class Trainer:
 
     def _compile(self, batch: Any) -> None:
         for _ in range(_MOST_PASSES):
-            before = compilation.compiled_frames()
+            before = torch_internals.compiled_frames()
             self.step(batch)
             self.evaluate(batch)
-            if compilation.compiled_frames() == before:
+            if torch_internals.compiled_frames() == before:
                 return
 
     def _find_scale(self, batch: Any) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from autobatch import api
 from autobatch.decision.memory_forecast import live_bytes
+from autobatch.devices import torch_internals
 from autobatch.devices.cpu import CpuBackend
 from autobatch.engines.local import WorkerEngine
 from autobatch.engines.messages import Recipe
@@ -85,8 +86,8 @@ def test_a_wrapped_model_is_compiled_again_as_it_was_and_keeps_its_optimizer() -
     wrapped, before = model._orig_mod, dict(model.__dict__)
     parts = sent(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
     assert compilation.is_compiled(parts.made)
-    assert compilation._settings(parts.made.dynamo_ctx) == compilation._settings(model.dynamo_ctx)
-    assert compilation._settings(parts.made.dynamo_ctx)["fullgraph"] is True
+    assert torch_internals.compile_settings(parts.made) == torch_internals.compile_settings(model)
+    assert torch_internals.compile_settings(parts.made)["fullgraph"] is True
     assert list(map(id, parts.made.parameters())) == list(map(id, parts.optimizer.param_groups[0]["params"]))
     assert model._orig_mod is wrapped
     assert model.__dict__ == before
@@ -98,8 +99,8 @@ def test_parts_compiled_in_place_stay_compiled() -> None:
     model[0].compile(backend="aot_eager", dynamic=False)
     call = model[0]._compiled_call_impl
     made = sent(model=model).made
-    assert [compilation._call_of(part) is not None for part in made] == [True, False, False]
-    settings = compilation._settings(compilation._context_of(made[0]._compiled_call_impl))
+    assert [torch_internals.compiled_call(part) is not None for part in made] == [True, False, False]
+    settings = torch_internals.compile_settings(made[0]._compiled_call_impl)
     assert settings["backend"].__name__ == "aot_eager"
     assert settings["dynamic"] is False
     assert model[0]._compiled_call_impl is call
@@ -109,9 +110,9 @@ def test_parts_compiled_in_place_stay_compiled() -> None:
 def test_a_backend_of_the_users_own_and_inductors_options_are_kept() -> None:
     made = sent(model=torch.compile(net(), backend=Counting())).made
     assert made(INPUTS).shape == (64, 3)
-    assert compilation._settings(made.dynamo_ctx)["backend"].sizes == [64]
+    assert torch_internals.compile_settings(made)["backend"].sizes == [64]
     tuned = torch.compile(net(), mode="max-autotune-no-cudagraphs")
-    assert compilation._settings(sent(model=tuned).made.dynamo_ctx)["options"]["max_autotune"] is True
+    assert torch_internals.compile_settings(sent(model=tuned).made)["options"]["max_autotune"] is True
 
 
 @pytest.mark.slow
@@ -124,9 +125,9 @@ def test_no_size_runs_uncompiled(dynamic: bool | None) -> None:
     sizes = range(4, 14)
     for size in sizes:
         assert measurer.try_out(size, 60.0).outcome is Outcome.OK
-        before = compilation.compiled_frames()
+        before = torch_internals.compiled_frames()
         assert measurer.time_round(size, 1.0).optimizer_steps > 0
-        assert compilation.compiled_frames() == before
+        assert torch_internals.compiled_frames() == before
     if dynamic is False:
         assert set(sizes) <= set(counting.sizes)
     with torch.compiler.set_stance("fail_on_recompile"):
@@ -140,11 +141,11 @@ def test_after_a_warm_up_nothing_compiles_any_more() -> None:
     made.on_phase = phases.append
     made.warm_up(made.load(8, 0))
     assert phases == ["load", compilation.BEGINS, compilation.ENDS]
-    before = compilation.compiled_frames()
+    before = torch_internals.compiled_frames()
     assert before >= 2
     made.step(made.load(8, 1))
     made.evaluate(made.load(8, 2))
-    assert compilation.compiled_frames() == before
+    assert torch_internals.compiled_frames() == before
     assert phases[3:] == ["load", "forward", "backward", "step", "load", "evaluation"]
 
 

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
 from autobatch.records.errors import TargetError
-from autobatch.workload.batches import split_batch, to_device
 from autobatch.workload.dataset import SyntheticSamples, open_samples
 from autobatch.workload.target import parts_from_objects
 from autobatch.workload.trainer import Trainer, model_bytes
@@ -249,28 +248,6 @@ def test_refusals(model: nn.Module, dataset: Any, parts: dict[str, Any], code: s
     assert error.code == code
     assert any(fact in one for one in error.facts) or not fact
     assert error.hint
-
-
-def test_batches_keep_their_types_on_the_way_to_the_device() -> None:
-    moved = to_device({"pair": Pair(INPUTS, [CLASSES]), "name": "a"}, "cpu")
-    assert isinstance(moved["pair"], Pair)
-    assert isinstance(moved["pair"].target, list)
-    assert moved["name"] == "a"
-
-
-@pytest.mark.parametrize(
-    ("batch", "inputs", "target"),
-    [
-        (1, 1, None),
-        ([1], 1, None),
-        ((1, 2), 1, 2),
-        ([1, 2, 3], (1, 2), 3),
-        ({"a": 1, "y": 2}, {"a": 1}, 2),
-        ({"a": 1}, {"a": 1}, None),
-    ],
-)
-def test_inputs_and_target_of_a_batch(batch: Any, inputs: Any, target: Any) -> None:
-    assert split_batch(batch) == (inputs, target)
 
 
 def test_shared_storage_is_counted_once() -> None:
