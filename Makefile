@@ -2,25 +2,34 @@
 #
 #   PYTHON       the Python that makes .venv (3.11 or newer)
 #   TORCH_FLAGS  extra flags for the installation of torch, such as an index with CPU builds
-#   PYTEST_FLAGS extra flags for pytest
+#   PYTEST_FLAGS extra flags for pytest, such as `-k name` or `-x`
+#   PROCESSES    tests that run at a time: a number, or auto (the processors, four at most)
 
 PYTHON ?= python3
 TORCH_FLAGS ?=
 PYTEST_FLAGS ?=
+PROCESSES ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Tests of a file share workers and built libraries, so each process begins with a row of neighbours and
+# takes tests from another only when it has run its own.
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow ray lint clean
+.PHONY: help setup demo test slow ray golden cov fmt lint clean
 
 help:
 	@echo "make demo    set up and find the batch size of a small CNN on real data"
 	@echo "make test    set up and run the tests, the slow ones left out"
 	@echo "make slow    run the slow tests"
 	@echo "make ray     add Ray to $(VENV) and run the tests that need it"
+	@echo "make golden  rewrite the golden files: review the difference before you commit it"
+	@echo "make cov     run the tests as \`make test\` does, and write their coverage to htmlcov/"
+	@echo "make fmt     format, and mend the linter's findings where it can"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
 	@echo "make clean   remove $(VENV), caches and build outputs"
 
@@ -30,14 +39,25 @@ demo: $(READY)
 	$(BIN)/autobatch probe autobatch.examples.digits_cnn
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+	$(PYTEST) -m slow $(PYTEST_FLAGS)
 
 ray: $(READY)
 	$(PIP) install -c constraints-cpu.txt -e '.[ray]'
 	$(BIN)/python -m pytest tests/ray $(PYTEST_FLAGS)
+
+golden: $(READY)
+	$(PYTEST) -m "not slow" --update-golden $(PYTEST_FLAGS)
+	git status --short tests
+
+cov: $(READY)
+	$(PYTEST) -m "not slow" --cov --cov-report term --cov-report html $(PYTEST_FLAGS)
+
+fmt: $(READY)
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
 
 lint: $(READY)
 	@failed=; \
@@ -47,7 +67,7 @@ lint: $(READY)
 	test -z "$$failed" || { echo "failed: $${failed#, }" >&2; exit 1; }
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .coverage htmlcov
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip comes last into a new environment: where it is missing, the making of one was cut short.

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("device.cpp")
@@ -31,18 +32,23 @@ def compiler() -> str | None:
 def built_library() -> Path:
     """The shared library of device.cpp, which the first call builds (about 12 s of processor time).
 
+    Processes that ask at the same time wait for the first.
+
     It lies in the folder that AUTOBATCH_TEST_BUILD names, or in `.cache/` of this tree. Raises
     RuntimeError with what the compiler said where it can't be built.
     """
     folder = Path(os.environ.get("AUTOBATCH_TEST_BUILD") or ROOT / ".cache" / "testdev")
     library = folder / f"testdev-{_key()}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Built under a name of its own and then renamed: whoever looks sees all of the library or none.
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            unfinished = Path(scratch) / library.name
-            _build(unfinished)
-            unfinished.replace(library)
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(library.with_suffix(".lock")):
+        if not library.exists():
+            # Built under another name and then renamed: a reader without the lock sees all of it or none.
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                unfinished = Path(scratch) / library.name
+                _build(unfinished)
+                unfinished.replace(library)
     return library
 
 
