@@ -80,8 +80,9 @@ def build_beginner() -> nn.Module:
 
 
 def beginner_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Keras' sparse categorical cross-entropy of sigmoid outputs, with the regularizer of the second
-    layer.""" scores = model(inputs) shares = (scores / scores.sum(1, keepdim=True)).clamp(1e-7, 1 - 1e-7)
+    """Keras' sparse categorical cross-entropy of sigmoid outputs, and the second layer's regularizer."""
+    scores = model(inputs)
+    shares = (scores / scores.sum(1, keepdim=True)).clamp(1e-7, 1 - 1e-7)
     return F.nll_loss(shares.log(), targets) + 0.01 * model[2].weight.square().sum()
 
 
