@@ -1,0 +1,210 @@
+"""Pure: change the batch size or keep it, and the probability that this is right.
+
+A change is right where the training of the same epochs is at least 5% faster and ends at most 5% higher. To
+keep is right where no size is at least 5% faster and ends at most 2% higher. In between, both are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import erf, exp, hypot, inf, log, sqrt
+from statistics import NormalDist
+
+from autobatch.decision.round_statistics import median_interval
+from autobatch.decision.same_epochs import HARM_TOLERANCE, HarmEstimate, safe_sizes
+from autobatch.decision.step_time import LEAST_ERROR, ROUND_ERROR, StepTimeLaw
+from autobatch.records.trial import Trial
+
+# A training that is faster by less is not worth a change of the user's settings.
+WORTHWHILE_SPEEDUP = 1.05
+# Probability of that speedup from which on a change is recommended. A higher one misses more true speedups, a
+# lower one changes more settings for nothing.
+CHANGE_PROBABILITY = 0.75
+# A final loss that is higher by this share is harm that a user notices.
+NOTICED_HARM = 0.05
+# Sizes whose training times differ by less are equally fast: the smallest of them bears the least harm.
+TIE = 0.02
+# Confidence in words: from these probabilities on.
+HIGH_CONFIDENCE, MEDIUM_CONFIDENCE = 0.9, 0.75
+# Where no loss curve was measured, a size ends as low as the current size with even odds.
+UNMEASURED_HARM_PROBABILITY = 0.5
+_Z95 = NormalDist().inv_cdf(0.95)
+
+
+class Action(StrEnum):
+    """Whether to change the current batch size or to keep it."""
+
+    CHANGE = "change"
+    KEEP = "keep"
+
+
+class Confidence(StrEnum):
+    """The probability that a decision is right, in words."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speedup:
+    """ln of the samples a second at a size over those at the current size.
+
+    `sd` makes +- 1.645 sd the 90% interval: for few rounds it is wider than their standard error.
+    """
+
+    log_ratio: float
+    sd: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 90% interval of the ratio."""
+        half = _Z95 * self.sd
+        return exp(self.log_ratio - half), exp(self.log_ratio + half)
+
+    def probability(self, ratio: float) -> float:
+        """The probability that the size is faster by at least `ratio`."""
+        return probability_above(self.log_ratio, self.sd, log(ratio))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SameEpochs:
+    """A size beside the current one, for a training of the user's epochs.
+
+    `harm`: expected final loss over that at the current size. `harm_low` and `harm_high`: one standard
+    deviation below and above. All three are None where no loss curve was measured. `speedup`: time of the
+    training at the current size over that at this size, with its 90% `interval`. `safe`: harm is within 2%.
+    """
+
+    batch_size: int
+    harm: float | None
+    harm_low: float | None
+    harm_high: float | None
+    speedup: float
+    interval: tuple[float, float]
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Change to `batch_size` or keep it, with the probability that this is right."""
+
+    action: Action
+    batch_size: int
+    confidence: float
+
+    @property
+    def confidence_in_words(self) -> Confidence:
+        """High from 90%, medium from 75%."""
+        if self.confidence >= HIGH_CONFIDENCE:
+            return Confidence.HIGH
+        return Confidence.MEDIUM if self.confidence >= MEDIUM_CONFIDENCE else Confidence.LOW
+
+
+def decide(current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[int, HarmEstimate]) -> Decision:
+    """The fastest safe size that is surely faster than the current one, else the current one.
+
+    Surely: at least 5% faster with a probability of 75%, and the 90% interval excludes a slower training.
+    """
+    safe = [size for size in safe_sizes(current_size, harms) if size in speedups and size != current_size]
+    faster = [size for size in safe if _is_surely_faster(speedups[size])]
+    if not faster:
+        return Decision(
+            action=Action.KEEP, batch_size=current_size, confidence=1 - _best_alternative(speedups, harms)
+        )
+    best = max(speedups[size].log_ratio for size in faster)
+    tied = [size for size in faster if speedups[size].log_ratio >= best - log(1 + TIE)]
+    chosen = min(tied, key=lambda size: abs(log(size / current_size)))
+    return Decision(
+        action=Action.CHANGE,
+        batch_size=chosen,
+        confidence=_worth_probability(speedups[chosen], harms[chosen], NOTICED_HARM),
+    )
+
+
+def compare_sizes(
+    current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[int, HarmEstimate]
+) -> tuple[SameEpochs, ...]:
+    """Each size beside the current one, ascending."""
+    safe = safe_sizes(current_size, harms)
+    return tuple(
+        _compared(size, speedup, harms.get(size), size in safe) for size, speedup in sorted(speedups.items())
+    )
+
+
+def _compared(size: int, speedup: Speedup, harm: HarmEstimate | None, is_safe: bool) -> SameEpochs:
+    return SameEpochs(
+        batch_size=size,
+        harm=None if harm is None else _exp(harm.log_harm),
+        harm_low=None if harm is None else _exp(harm.log_harm - harm.sd),
+        harm_high=None if harm is None else _exp(harm.log_harm + harm.sd),
+        speedup=exp(speedup.log_ratio),
+        interval=speedup.interval,
+        safe=is_safe,
+    )
+
+
+def measured_speedups(current: Trial, trials: Sequence[Trial], step_time: StepTimeLaw) -> dict[int, Speedup]:
+    """The speedup of each trial's size over the current one, by size.
+
+    The ratio comes from the step-time model of all sizes. Its error comes from the last rounds of both, which
+    ran in turns, and is at least the 2% that a machine drifts between rounds.
+    """
+    return {
+        trial.batch_size: Speedup(
+            log_ratio=_log_throughput(trial, step_time) - _log_throughput(current, step_time),
+            sd=0.0 if trial.batch_size == current.batch_size else _ratio_sd(current, trial),
+        )
+        for trial in trials
+    }
+
+
+def probability_above(mean: float, sd: float, threshold: float) -> float:
+    """The probability that a normal variable exceeds the threshold."""
+    if sd == 0 or abs(mean) == inf:
+        return float(mean >= threshold)
+    return 0.5 * (1 + erf((mean - threshold) / (sd * sqrt(2))))
+
+
+def _log_throughput(trial: Trial, step_time: StepTimeLaw) -> float:
+    return log(trial.batch_size / step_time.step_seconds_at(trial.batch_size))
+
+
+def _ratio_sd(current: Trial, other: Trial) -> float:
+    """The error of ln of the ratio of two step times, so that +- 1.645 of it is the 90% interval."""
+    rounds = min(len(current.step_seconds), len(other.step_seconds))
+    pairs = zip(current.step_seconds[-rounds:], other.step_seconds[-rounds:], strict=True)
+    interval = median_interval([a / b for a, b in pairs]) if rounds > 1 else None
+    if interval is None:
+        return hypot(ROUND_ERROR, ROUND_ERROR)
+    return max(log(interval[1] / interval[0]) / (2 * _Z95), LEAST_ERROR)
+
+
+def _is_surely_faster(speedup: Speedup) -> bool:
+    return speedup.probability(WORTHWHILE_SPEEDUP) >= CHANGE_PROBABILITY and speedup.interval[0] > 1
+
+
+def _worth_probability(speedup: Speedup, harm: HarmEstimate | None, tolerance: float) -> float:
+    """The probability that a size is at least 5% faster and ends at most `tolerance` higher."""
+    if harm is None:
+        unharmed = UNMEASURED_HARM_PROBABILITY
+    else:
+        unharmed = 1 - probability_above(harm.log_harm, harm.sd, log(1 + tolerance))
+    return speedup.probability(WORTHWHILE_SPEEDUP) * unharmed
+
+
+def _best_alternative(speedups: Mapping[int, Speedup], harms: Mapping[int, HarmEstimate]) -> float:
+    """The probability that the best of the other sizes would have been worth a change."""
+    worth = [
+        _worth_probability(speedup, harms.get(size), HARM_TOLERANCE)
+        for size, speedup in speedups.items()
+        if speedup.sd > 0
+    ]
+    return max(worth, default=0.0)
+
+
+def _exp(value: float) -> float:
+    """e to the power of `value`, infinite where it overflows."""
+    return exp(value) if value < 700 else inf

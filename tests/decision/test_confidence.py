@@ -1,0 +1,181 @@
+"""Change or keep: what each needs, how sure it is, and intervals that hold on simulated rounds."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autobatch.decision.confidence import (
+    CHANGE_PROBABILITY,
+    WORTHWHILE_SPEEDUP,
+    Action,
+    Confidence,
+    Decision,
+    Speedup,
+    compare_sizes,
+    decide,
+    measured_speedups,
+)
+from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
+from autobatch.decision.step_time import fit_step_time
+from autobatch.records.trial import Outcome, Trial
+
+CURRENT = 32
+SIZES = (8, 16, 32, 64, 128, 256)
+
+speedups = st.builds(Speedup, log_ratio=st.floats(-1.0, 2.0), sd=st.floats(0.01, 0.5))
+harms = st.builds(HarmEstimate, log_harm=st.floats(-0.2, 0.5), sd=st.floats(0.001, 0.2))
+
+
+def faster(ratios: Mapping[int, float], sd: float = 0.02) -> dict[int, Speedup]:
+    """Sizes with their true speedup, all measured with the same error."""
+    return {size: Speedup(log_ratio=math.log(ratio), sd=sd) for size, ratio in ratios.items()}
+
+
+def harmful(ratios: Mapping[int, float], sd: float = 0.005) -> dict[int, HarmEstimate]:
+    return {size: HarmEstimate(log_harm=math.log(ratio), sd=sd) for size, ratio in ratios.items()}
+
+
+def test_the_fastest_safe_size_is_recommended() -> None:
+    decision = decide(CURRENT, faster({64: 1.5, 128: 2.0, 256: 3.0}), harmful({64: 1.0, 128: 1.01, 256: 1.1}))
+    assert (decision.action, decision.batch_size) == (Action.CHANGE, 128)
+    assert decision.confidence_in_words is Confidence.HIGH
+
+
+def test_of_equally_fast_sizes_the_nearest_is_recommended() -> None:
+    decision = decide(CURRENT, faster({64: 1.49, 128: 1.50}), harmful({64: 1.0, 128: 1.01}))
+    assert decision.batch_size == 64
+
+
+def test_a_smaller_size_may_be_recommended() -> None:
+    decision = decide(CURRENT, faster({16: 1.4, 64: 0.8}), harmful({16: 0.99, 64: 1.0}))
+    assert (decision.action, decision.batch_size) == (Action.CHANGE, 16)
+
+
+def test_a_noisy_fastest_size_leaves_a_surely_faster_one() -> None:
+    found = {**faster({64: 1.5}), **faster({128: 1.9}, sd=0.6)}
+    assert decide(CURRENT, found, harmful({64: 1.0, 128: 1.0})).batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sd", "harm"),
+    [
+        (1.0, 0.02, 1.0),  # not faster
+        (1.04, 0.02, 1.0),  # too little to be worth it
+        (1.95, 0.5, 1.0),  # too noisy: the interval includes slower
+        (2.0, 0.02, 1.03),  # harmful
+    ],
+)
+def test_the_current_size_is_kept(ratio: float, sd: float, harm: float) -> None:
+    decision = decide(CURRENT, faster({64: ratio}, sd), harmful({64: harm}))
+    assert (decision.action, decision.batch_size) == (Action.KEEP, CURRENT)
+
+
+def test_to_keep_is_sure_where_nothing_is_faster_and_unsure_where_only_noise_keeps() -> None:
+    slow = decide(CURRENT, faster({64: 1.0, 128: 0.9}), harmful({64: 1.0, 128: 1.0}))
+    noisy = decide(CURRENT, faster({64: 1.5}, sd=0.4), harmful({64: 1.0}))
+    assert slow.confidence_in_words is Confidence.HIGH
+    assert noisy.confidence_in_words is Confidence.LOW
+    assert noisy.confidence == pytest.approx(1 - 0.81, abs=0.01)
+
+
+def test_to_keep_is_sure_where_everything_faster_is_clearly_harmful() -> None:
+    kept = decide(CURRENT, faster({64: 2.0}), harmful({64: 1.3}, sd=0.05))
+    assert (kept.action, kept.confidence_in_words) == (Action.KEEP, Confidence.HIGH)
+
+
+def test_without_a_loss_curve_the_current_size_is_kept_with_even_odds() -> None:
+    kept = decide(CURRENT, faster({64: 2.0}), {})
+    assert (kept.action, kept.batch_size) == (Action.KEEP, CURRENT)
+    assert kept.confidence == pytest.approx(0.5, abs=0.001)
+    assert decide(CURRENT, faster({64: 0.8}), {}).confidence > 0.99
+
+
+def test_a_current_size_alone_is_kept_for_sure() -> None:
+    assert decide(CURRENT, {CURRENT: Speedup(log_ratio=0, sd=0)}, {}) == Decision(
+        action=Action.KEEP, batch_size=CURRENT, confidence=1.0
+    )
+
+
+@given(st.dictionaries(st.sampled_from(SIZES), speedups), st.dictionaries(st.sampled_from(SIZES), harms))
+def test_a_change_is_safe_and_surely_faster(
+    measured: dict[int, Speedup], expected: dict[int, HarmEstimate]
+) -> None:
+    decision = decide(CURRENT, measured, expected)
+    assert 0 <= decision.confidence <= 1
+    if decision.action is Action.KEEP:
+        assert decision.batch_size == CURRENT
+        return
+    chosen = measured[decision.batch_size]
+    assert decision.batch_size in safe_sizes(CURRENT, expected)
+    assert chosen.interval[0] > 1
+    assert chosen.probability(WORTHWHILE_SPEEDUP) >= CHANGE_PROBABILITY
+
+
+@given(speedups, harms, st.floats(1.0, 4.0))
+def test_a_change_is_less_sure_the_noisier_the_measurements_are(
+    measured: Speedup, expected: HarmEstimate, more: float
+) -> None:
+    noisier = Speedup(log_ratio=measured.log_ratio, sd=more * measured.sd)
+    before, after = (decide(CURRENT, {64: found}, {64: expected}) for found in (measured, noisier))
+    if after.action is Action.CHANGE:
+        assert before.action is Action.CHANGE
+        assert before.confidence >= after.confidence
+
+
+@given(st.dictionaries(st.sampled_from(SIZES), speedups), st.dictionaries(st.sampled_from(SIZES), harms))
+def test_every_measured_size_is_compared(
+    measured: dict[int, Speedup], expected: dict[int, HarmEstimate]
+) -> None:
+    rows = compare_sizes(CURRENT, measured, expected)
+    assert [row.batch_size for row in rows] == sorted(measured)
+    for row in rows:
+        assert row.interval[0] < row.speedup < row.interval[1]
+        assert (row.harm is None) == (row.batch_size not in expected)
+        assert row.safe == (row.batch_size in safe_sizes(CURRENT, expected))
+        if row.harm is not None and row.harm_low is not None and row.harm_high is not None:
+            assert row.harm_low < row.harm < row.harm_high
+
+
+def trial(size: int, seconds: tuple[float, ...]) -> Trial:
+    return Trial(batch_size=size, outcome=Outcome.OK, step_seconds=seconds)
+
+
+def test_common_noise_of_rounds_that_ran_in_turns_cancels_out() -> None:
+    drift = (1.0, 1.5, 0.8, 2.0, 1.2)
+    current, other = trial(32, drift), trial(64, tuple(1.25 * x for x in drift))
+    step_time = fit_step_time([32, 64], [current.step_seconds, other.step_seconds])
+    found = measured_speedups(current, (current, other), step_time)
+    assert math.exp(found[64].log_ratio) == pytest.approx(1.6, rel=0.01)
+    assert found[64].interval[0] > 1.5
+    assert found[32].interval == (1.0, 1.0)
+
+
+def test_a_single_round_leaves_a_wide_interval() -> None:
+    current, other = trial(32, (1.0,)), trial(64, (1.0,))
+    step_time = fit_step_time([32, 64], [(1.0,), (1.0,)])
+    low, high = measured_speedups(current, (other,), step_time)[64].interval
+    assert low < 1.8
+    assert high > 2.2
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])
+def test_intervals_hold_the_truth_and_changes_for_nothing_are_rare(noise: float) -> None:
+    generator = random.Random(1)
+    covered, changed, repeats = 0, 0, 300
+    for _ in range(repeats):
+        rounds = [
+            tuple(seconds * math.exp(generator.gauss(0, noise)) for _ in range(7)) for seconds in (1.0, 2.0)
+        ]
+        current, other = trial(32, rounds[0]), trial(64, rounds[1])
+        found = measured_speedups(current, (other,), fit_step_time([32, 64], rounds))
+        low, high = found[64].interval
+        covered += low <= 1.0 <= high
+        changed += decide(CURRENT, found, harmful({64: 1.0})).action is Action.CHANGE
+    assert covered >= 0.85 * repeats
+    assert changed <= 0.1 * repeats
