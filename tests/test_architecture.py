@@ -28,7 +28,7 @@ LAYERS = (
     ("engines",),
     ("worker", "measurement", "planning"),
     ("api",),
-    ("fleet", "integrations"),
+    ("fleet", "integrations", "scripts"),
     ("cli", "__main__"),
 )
 # Nothing imports these, and they import nothing but what a user would: they are the user's side.

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from autobatch._version import __version__
-from autobatch.cli import console
+from autobatch.cli import console, scripts
 from autobatch.engines.ranks import membership
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.records import formatting
@@ -298,12 +298,16 @@ def clear_cached() -> None:
     console.print_out(cache_list.render_cleared(cache.clear()))
 
 
+cli.add_command(scripts.probe_script)
+cli.add_command(scripts.run_script)
+
+
 def main() -> NoReturn:
     """Runs the command line and exits: 0, 1 for an error, 2 for usage, 130 for an interrupt."""
     console.open_standard_streams()
     as_json = "--json" in sys.argv[1:]
     try:
-        cli.main(standalone_mode=False)
+        cli.main(scripts.rewritten(sys.argv[1:]), standalone_mode=False)
         console.flush()
     except AutobatchError as error:
         console.fail(error, as_json=as_json)

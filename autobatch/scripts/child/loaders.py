@@ -1,0 +1,171 @@
+"""Hooks in torch's DataLoader: samples counted, places noted, sizes changed while it iterates."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, dataloader
+
+_HERE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_LIBRARIES = tuple({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")})
+
+
+class Listener(Protocol):
+    """Hears of batches. `cuts_evaluation`: a loop without gradients ends after its first batch."""
+
+    @property
+    def cuts_evaluation(self) -> bool: ...
+    def fetched(self, loader: Any, samples: int | None, seconds: float) -> None: ...
+    def cut_epoch(self) -> bool: ...
+    def interrupted(self) -> None: ...
+
+
+def is_users(file: str) -> bool:
+    """True for a file of the user's own code: neither installed nor of these hooks."""
+    if file.startswith("<") or "site-packages" in file or "dist-packages" in file:
+        return False
+    return not os.path.realpath(file).startswith((*_LIBRARIES, _HERE))
+
+
+def user_frame(frame: Any) -> Any:
+    """The innermost frame that is the user's code; None where there is none."""
+    while frame is not None and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def first_dimension(batch: Any) -> int | None:
+    """Samples of a batch by its first tensor; by its graphs where it is a batch of graphs."""
+    if isinstance(batch, torch.Tensor):
+        return batch.shape[0] if batch.dim() else None
+    graphs = getattr(batch, "num_graphs", None)
+    if isinstance(graphs, int):
+        return graphs
+    parts = list(batch.values()) if hasattr(batch, "values") else batch
+    if isinstance(parts, (list, tuple)):
+        return next((size for size in map(first_dimension, parts) if size is not None), None)
+    return None
+
+
+def samplers_of(loader: Any) -> list[Any]:
+    """Every sampler of a loader that holds its batch size, from the outer one inwards."""
+    sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+    samplers: list[Any] = []
+    # A framework's sampler that shards batches over ranks wraps the one that makes them.
+    while sampler is not None and len(samplers) < 8:
+        if isinstance(getattr(sampler, "batch_size", None), int):
+            samplers.append(sampler)
+        sampler = getattr(sampler, "batch_sampler", None)
+    return samplers
+
+
+def set_size(loader: Any, batch_size: int) -> bool:
+    """Give the samplers of a loader another size, from their next batch on; False where none takes it."""
+    samplers = samplers_of(loader)
+    try:
+        for sampler in samplers:
+            sampler.batch_size = batch_size
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return bool(samplers)
+
+
+def install(listener: Listener, apply: dict[str, Any] | None) -> None:
+    """Hook DataLoader, its iterators and BatchSampler.
+
+    `apply`: the `file` and `line` of a loader, and the size it gets (`batch_size`) in place of `current`.
+    """
+    BatchSampler.__iter__ = _batches  # type: ignore[method-assign]
+    _install_places(apply)
+    _install_iteration(listener)
+
+
+def install_size(apply: dict[str, Any]) -> None:
+    """Hook DataLoader alone, to give one of them another size."""
+    _install_places(apply)
+
+
+def _batches(self: Any) -> Iterator[list[int]]:
+    """The batches of torch's own method, with a size that may change between two of them."""
+    indices = iter(self.sampler)
+    while True:
+        batch = []
+        for index in indices:
+            batch.append(index)
+            if len(batch) >= self.batch_size:
+                break
+        if not batch or (self.drop_last and len(batch) < self.batch_size):
+            return
+        yield batch
+
+
+def _install_places(apply: dict[str, Any] | None) -> None:
+    make = DataLoader.__init__
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        frame = user_frame(sys._getframe(1))
+        place = (os.path.realpath(frame.f_code.co_filename), frame.f_lineno) if frame else ("", 0)
+        here = apply is not None and place == (apply["file"], apply["line"])
+        if here and apply is not None:
+            size = args[1] if len(args) > 1 else kwargs.get("batch_size", 1)
+            if size == apply["current"] and kwargs.get("batch_sampler") is None:
+                if len(args) > 1:
+                    args = (args[0], apply["batch_size"], *args[2:])
+                else:
+                    kwargs["batch_size"] = apply["batch_size"]
+        make(self, *args, **kwargs)
+        self.__dict__["_autobatch_place"] = place
+        if here and apply is not None and kwargs.get("batch_sampler") is not None:
+            set_size(self, apply["batch_size"])
+
+    DataLoader.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _install_iteration(listener: Listener) -> None:
+    base = dataloader._BaseDataLoaderIter
+    make, following = base.__init__, base.__next__
+    next_index: Any = base._next_index
+
+    def __init__(self: Any, loader: Any) -> None:  # noqa: N807
+        self._autobatch_loader = loader
+        self._autobatch_sizes = deque()
+        self._autobatch_batches = 0
+        make(self, loader)
+
+    def _next_index(self: Any) -> Any:
+        index = next_index(self)
+        self._autobatch_sizes.append(len(index) if isinstance(index, (list, tuple)) else None)
+        return index
+
+    def __next__(self: Any) -> Any:  # noqa: N807
+        training = torch.is_grad_enabled()
+        if not training and self._autobatch_batches and listener.cuts_evaluation:
+            raise StopIteration
+        if training and listener.cut_epoch():
+            listener.interrupted()
+            raise StopIteration
+        begin = time.perf_counter()
+        try:
+            batch = following(self)
+        except StopIteration:
+            listener.interrupted()
+            raise
+        self._autobatch_batches += 1
+        size = self._autobatch_sizes.popleft() if self._autobatch_sizes else None
+        if training:
+            samples = first_dimension(batch) if size is None else size
+            listener.fetched(self._autobatch_loader, samples, time.perf_counter() - begin)
+        else:
+            listener.interrupted()
+        return batch
+
+    base.__init__ = __init__  # type: ignore[method-assign]
+    base.__next__ = __next__  # type: ignore[method-assign]
+    base._next_index = _next_index  # type: ignore[method-assign]

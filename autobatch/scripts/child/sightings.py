@@ -1,0 +1,85 @@
+"""Where the batch size may come from: flags, click options and configurations seen in a running script."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+_MOST_FRAMES, _MOST_KEYS = 60, 2000
+_parsed: list[tuple[argparse.ArgumentParser, argparse.Namespace]] = []
+
+
+def watch_argparse(module: Any) -> None:
+    """Remember what every argument parser of the script returns."""
+    parse = module.ArgumentParser.parse_known_args
+
+    def parse_known_args(self: Any, *args: Any, **kwargs: Any) -> Any:
+        namespace, rest = parse(self, *args, **kwargs)
+        if all(namespace is not seen for _, seen in _parsed):
+            _parsed.append((self, namespace))
+        return namespace, rest
+
+    module.ArgumentParser.parse_known_args = parse_known_args
+
+
+def sightings() -> list[dict[str, Any]]:
+    """Numbers that the script was given, as {source, name, flags, value}."""
+    seen = [*_of_argparse(), *_of_click(), *_of_configurations()]
+    return list({(sighting["source"], sighting["name"]): sighting for sighting in seen}.values())
+
+
+def _sighting(source: str, name: str, flags: list[str], value: float) -> dict[str, Any]:
+    """`flags`: what sets it on a command line, in all its spellings, the longest first."""
+    return {"source": source, "name": name, "flags": sorted(flags, key=len, reverse=True), "value": value}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _of_argparse() -> Iterator[dict[str, Any]]:
+    for parser, namespace in _parsed:
+        for action in parser._actions:
+            value = getattr(namespace, action.dest, None)
+            if _is_number(value) and action.option_strings:
+                yield _sighting("argparse", action.dest, list(action.option_strings), value)
+
+
+def _of_click() -> Iterator[dict[str, Any]]:
+    click = sys.modules.get("click")
+    context = click.get_current_context(silent=True) if click is not None else None
+    while context is not None:
+        for parameter in context.command.params:
+            value: Any = context.params.get(parameter.name)
+            if isinstance(value, (int, float)) and _is_number(value) and parameter.opts[0].startswith("-"):
+                yield _sighting("click", str(parameter.name), list(parameter.opts), value)
+        context = context.parent
+
+
+def _of_configurations() -> Iterator[dict[str, Any]]:
+    """Values of OmegaConf configurations (Hydra's) that are variables of a running function."""
+    if "omegaconf" not in sys.modules or "hydra" not in sys.modules:
+        return
+    for values in _variables():
+        for value in values:
+            if type(value).__name__ == "DictConfig":
+                yield from _of_hydra(value, "")
+
+
+def _variables() -> Iterator[list[Any]]:
+    frame, count = sys._getframe(1), 0
+    while frame is not None and count < _MOST_FRAMES:
+        yield list(frame.f_locals.values())
+        frame, count = frame.f_back, count + 1  # type: ignore[assignment]
+
+
+def _of_hydra(configuration: Any, prefix: str) -> Iterator[dict[str, Any]]:
+    for key in list(configuration)[:_MOST_KEYS]:
+        value = configuration.get(key)
+        name = f"{prefix}{key}"
+        if type(value).__name__ == "DictConfig":
+            yield from _of_hydra(value, f"{name}.")
+        elif _is_number(value):
+            yield _sighting("hydra", name, [name], value)

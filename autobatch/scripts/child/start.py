@@ -1,0 +1,63 @@
+"""The beginning, in every Python of a measured command: what is hooked once it imports torch."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from typing import Any
+
+from . import protection, sightings
+from .imports import after_import
+from .link import Link
+
+_VARIABLE = "AUTOBATCH_SCRIPT"
+
+
+def start() -> None:
+    """Protect files, and hook torch when it is imported. Settings are JSON in AUTOBATCH_SCRIPT."""
+    settings: dict[str, Any] = json.loads(os.environ[_VARIABLE])
+    if settings.get("scratch"):
+        protection.install(settings["scratch"], settings["socket"])
+    after_import("argparse", sightings.watch_argparse)
+    after_import("torch", lambda module: _torch_imported(settings))
+
+
+def _torch_imported(settings: dict[str, Any]) -> None:
+    apply = settings.get("apply")
+    if not settings.get("socket"):
+        if apply is not None:
+            after_import("torch.utils.data", lambda module: _apply(apply))
+        return
+    from . import hooks
+    from .watch import Watch
+
+    link = Link(settings["socket"])
+    link.send("torch", rank=os.environ.get("RANK"))
+    watch = Watch(link)
+    if settings.get("limit_bytes"):
+        watch.memory.limit_data(settings["limit_bytes"])
+    hooks.install(watch, apply)
+    after_import("keras.src.optimizers.base_optimizer", lambda module: hooks.hook_keras(watch, module))
+    atexit.register(watch.script_ended)
+    _report_crashes(link)
+
+
+def _apply(apply: dict[str, Any]) -> None:
+    from . import loaders
+
+    loaders.install_size(apply)
+
+
+def _report_crashes(link: Link) -> None:
+    """Say what an uncaught exception was, before Python prints it."""
+    report = sys.excepthook
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if link.is_mine:
+            memory = isinstance(error, MemoryError) or kind.__name__ == "OutOfMemoryError"
+            link.send("crashed", kind=kind.__name__, text=str(error)[:2000], out_of_memory=memory)
+        report(kind, error, trace)
+
+    sys.excepthook = excepthook

@@ -1,0 +1,236 @@
+"""What a watched training is asked for, step by step: each task takes steps until it has its result."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import snapshot
+from .gradients import GradientSums
+
+if TYPE_CHECKING:
+    from .watch import Watch
+
+# A size that has not come through after that many steps never will: workers prefetch fewer batches.
+_MOST_LAG = 100
+# A round is that many steps at least, and that long; longer steps are rounds by themselves.
+_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 0.03, 0.1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of the script. `clean`: nothing but training happened since the last one.
+
+    `sizes`: samples of each batch that was fetched for it; `rows`: the first tensor's shape, where a model
+    was called. `losses`: what `backward` was called on.
+    """
+
+    seconds: float
+    sizes: tuple[int | None, ...]
+    backwards: int
+    load_seconds: float
+    clean: bool
+    losses: tuple[Any, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def samples(self) -> int | None:
+        return sum(size or 0 for size in self.sizes) or None
+
+    @property
+    def loss(self) -> float:
+        """Sum over the micro batches, each of which the script divides as it likes."""
+        return float(sum(float(loss) for loss in self.losses)) if self.losses else math.nan
+
+
+class Task:
+    """Takes steps until `result` is there. While `frozen`, no optimizer changes a weight."""
+
+    frozen = False
+    # Every learning rate of the script is replaced by its first one times this.
+    learning_rate_factor: float | None = None
+    waits_for_device = True
+
+    def take(self, step: Step) -> None:
+        raise NotImplementedError
+
+    @property
+    def done(self) -> bool:
+        raise NotImplementedError
+
+    def result(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def gradients(self, parts: list[Any], scale: float) -> None:
+        """The gradients of the primary optimizer, before its step; for tasks that freeze the weights."""
+
+
+class Observe(Task):
+    """The first steps as they are: `steps` of them, or fewer where they are slow."""
+
+    waits_for_device = False
+
+    def __init__(self, steps: int, fewest: int, seconds: float) -> None:
+        self._steps, self._fewest, self._seconds = steps, fewest, seconds
+        self._begin = time.perf_counter()
+        self.taken: list[Step] = []
+
+    def take(self, step: Step) -> None:
+        self.taken.append(step)
+
+    @property
+    def done(self) -> bool:
+        count = len(self.taken)
+        late = time.perf_counter() - self._begin > self._seconds
+        return count >= self._steps or (late and count >= self._fewest)
+
+    def result(self) -> dict[str, Any]:
+        return {"steps": len(self.taken)}
+
+
+class Measure(Task):
+    """Times rounds of steps at one size. A step counts once its observed size is the one that was set."""
+
+    def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
+        self._watch = watch
+        self._size: int | None = order["batch_size"]
+        self._rounds, self._warm_up = order["rounds"], order["warm_up"]
+        self._lag = 0
+        self._seconds: list[float] = []
+        self._steps: list[Step] = []
+        self._pending: list[float] = []
+        self._observed: int | None = None
+        watch.memory.reset()
+
+    def take(self, step: Step) -> None:
+        size = self._watch.size_of(step)
+        fits = size is not None and (self._size is None or size == self._size)
+        self._observed = size if self._observed is None or fits else self._observed
+        if not fits or not step.clean:
+            self._lag += 1
+            return
+        if self._warm_up > 0:
+            self._warm_up -= 1
+            # What the previous size has left behind does not count.
+            self._watch.memory.reset()
+            return
+        self._steps.append(step)
+        self._pending.append(step.seconds)
+        total = sum(self._pending)
+        enough = len(self._pending) >= _ROUND_STEPS and total >= _ROUND_SECONDS
+        if enough or total > _LONG_STEP_SECONDS:
+            self._seconds.append(total / len(self._pending))
+            self._pending = []
+
+    @property
+    def done(self) -> bool:
+        return len(self._seconds) >= self._rounds or self._lag > _MOST_LAG
+
+    def result(self) -> dict[str, Any]:
+        if self._pending and not self._seconds:
+            self._seconds.append(sum(self._pending) / len(self._pending))
+        allocated, reserved = self._watch.memory.peak()
+        loads = sorted(step.load_seconds for step in self._steps)
+        losses = [loss for step in self._steps if not math.isnan(loss := step.loss)]
+        return {
+            "observed_size": self._observed,
+            "round_seconds": self._seconds,
+            "steps": len(self._steps),
+            "load_seconds": loads[len(loads) // 2] if loads else None,
+            "peak_bytes": allocated,
+            "reserved_bytes": reserved,
+            "loss": sum(losses) / len(losses) if losses else None,
+        }
+
+
+class Noise(Task):
+    """Independent gradients at frozen weights: one of each step of the script's own loop."""
+
+    frozen = True
+    waits_for_device = False
+
+    def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
+        self._watch = watch
+        self._count: int = order["gradients"]
+        self._sums = GradientSums(order["width"], order["seed"])
+        self._size: int | None = order["batch_size"]
+        self._lag = 0
+        self._kept = 0
+        self._current: tuple[list[Any], float] | None = None
+        # Accumulated gradients of before the freeze are in the first one.
+        self._skip = 1
+
+    def gradients(self, parts: list[Any], scale: float) -> None:
+        self._current = [None if part is None else part.detach().clone() for part in parts], scale
+
+    def take(self, step: Step) -> None:
+        parts, self._current = self._current, None
+        size = self._watch.size_of(step)
+        if self._skip:
+            self._skip -= 1
+        elif parts is not None and (self._size is None or size == self._size):
+            self._sums.add(*parts)
+        else:
+            self._lag += 1
+
+    @property
+    def done(self) -> bool:
+        return self._sums.count >= self._count or self._lag > _MOST_LAG
+
+    def result(self) -> dict[str, Any]:
+        return self._sums.result()
+
+
+class Evaluate(Task):
+    """The end of an epoch that was cut: done at the first step after the script's own evaluation."""
+
+    waits_for_device = False
+
+    def __init__(self) -> None:
+        self._ended = False
+
+    def take(self, step: Step) -> None:
+        self._ended = self._ended or not step.clean
+
+    @property
+    def done(self) -> bool:
+        return self._ended
+
+    def result(self) -> dict[str, Any]:
+        return {}
+
+
+class Train(Task):
+    """A short training from a saved state at one size, all learning rates multiplied by a factor."""
+
+    def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
+        self._watch = watch
+        self._path: str = order["snapshot"]
+        self._size: int | None = order["batch_size"]
+        self._steps: int = order["steps"]
+        self.learning_rate_factor = float(order["learning_rate_factor"])
+        self._waiting = True
+        self._lag = 0
+        self._losses: list[float] = []
+        self._seconds: list[float] = []
+
+    def take(self, step: Step) -> None:
+        if self._waiting:
+            # Batches of the last size are still on their way: what they teach is put back.
+            size = self._watch.size_of(step)
+            self._lag += 1
+            if self._size is None or size == self._size:
+                self._waiting = False
+                snapshot.restore(self._path, self._watch.optimizers, self._watch.roots)
+            return
+        self._losses.append(step.loss)
+        self._seconds.append(step.seconds)
+
+    @property
+    def done(self) -> bool:
+        return len(self._losses) >= self._steps or self._lag > _MOST_LAG
+
+    def result(self) -> dict[str, Any]:
+        return {"losses": self._losses, "seconds": self._seconds}

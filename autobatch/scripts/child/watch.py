@@ -1,0 +1,370 @@
+"""A training as its optimizer steps, and the tasks that are asked of it between two of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import weakref
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import loaders, sightings, snapshot
+from .link import Link
+from .memory import Memory, describe_device, synchronize
+from .tasks import Evaluate, Measure, Noise, Observe, Step, Task, Train
+
+# The first steps, which show what the training is like: so many, or so long and three at least.
+_STEPS, _FEWEST, _SECONDS = 10, 3, 8.0
+# Gradients without a step of an optimizer: parameters are looked at after so many.
+_SUSPICIOUS = 6
+
+
+class Watch:
+    """One training process. It stops after its first steps until it is told what to do next."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.memory = Memory()
+        self.optimizers: list[Any] = []
+        self.roots: list[nn.Module] = []
+        self.released = False
+        self._task: Task = Observe(_STEPS, _FEWEST, _SECONDS)
+        self._primary: Any = None
+        self._loader: Any = None
+        self._steps = 0
+        self._last: float | None = None
+        self._first_rates: dict[int, list[float]] = {}
+        self._closure_calls = 0
+        self._backwards_before = 0
+        self._digest: float | None = None
+        self._leaves: list[torch.Tensor] = []
+        self._input: Any = None
+        self._constant_inputs = 0
+        # The dimension of the model's input that is the batch, where no loader says how many samples it has.
+        self._dimension = 0
+        self._cuts_epoch = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sizes: list[int | None] = []
+        self._load_seconds = 0.0
+        self._clean = True
+        self._losses: list[Any] = []
+        self._backwards = 0
+        self._shape: tuple[int, ...] = ()
+
+    # Loaders
+
+    @property
+    def cuts_evaluation(self) -> bool:
+        return not self.released and self._primary is not None
+
+    @property
+    def freezes(self) -> bool:
+        return not self.released and self._task.frozen
+
+    def cut_epoch(self) -> bool:
+        """True once, for the loop over training batches that is to end now."""
+        cuts, self._cuts_epoch = self._cuts_epoch, False
+        return cuts
+
+    def fetched(self, loader: Any, samples: int | None, seconds: float) -> None:
+        self._load_seconds += seconds
+        if self._loader is None or loader is self._loader or self._same_place(loader):
+            self._loader = loader
+            self._sizes.append(samples)
+
+    def _same_place(self, loader: Any) -> bool:
+        """True for a loader that the script makes anew each epoch, at the same line."""
+        return getattr(loader, "_autobatch_place", 0) == getattr(self._loader, "_autobatch_place", 1)
+
+    def interrupted(self) -> None:
+        self._clean = False
+
+    # Gradients
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self._backwards += 1
+        detached = loss.detach()
+        self._losses.append(detached if detached.numel() == 1 else detached.float().mean())
+        if self._primary is None:
+            self._look_for_own_updates(loss)
+
+    def _look_for_own_updates(self, loss: torch.Tensor) -> None:
+        """Parameters that change although no optimizer makes a step: the script updates them by itself."""
+        self._backwards_before += 1
+        if self._backwards_before == 2:
+            self._leaves = [p for p in _leaves(loss) if p.is_floating_point()][:8]
+        if self._leaves:
+            digest = sum(float(p.detach().flatten()[:256].double().sum()) for p in self._leaves)
+            changed = self._digest is not None and digest != self._digest
+            self._digest = digest
+            if changed and self._backwards_before >= _SUSPICIOUS:
+                self._link.send("own_updates")
+                self._end()
+
+    # Optimizers
+
+    def before_step(self, optimizer: Any, closure: Any) -> Any:
+        """Called before an optimizer's step; the closure to use, where there is one."""
+        if all(optimizer is not known for known in self.optimizers):
+            self._meet(optimizer)
+        if closure is None:
+            self._gradients_ready(optimizer)
+            return None
+        calls = 0
+
+        def wrapped() -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                self._link.send("closure_again", optimizer=type(optimizer).__name__)
+                self._end()
+            loss = closure()
+            self._gradients_ready(optimizer)
+            return loss
+
+        return wrapped
+
+    def _meet(self, optimizer: Any) -> None:
+        if type(optimizer).__name__ == "LBFGS":
+            self._link.send("closure_again", optimizer="LBFGS")
+            self._end()
+        self.optimizers.append(optimizer)
+        rates = [group.get("initial_lr", group.get("lr")) for group in optimizer.param_groups]
+        self._first_rates[id(optimizer)] = [float(rate) for rate in rates]
+        if self._primary is None:
+            self._primary = optimizer
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self.roots = snapshot.find_roots(parameters)
+            for root in self.roots[:1]:
+                root.register_forward_pre_hook(self._called, with_kwargs=True)
+
+    def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the shape of a model's first tensor, and whether it is the very one of the step before."""
+        if self.released or not torch.is_grad_enabled():
+            return
+        tensor = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)), None)
+        if tensor is None:
+            return
+        self._shape = tuple(tensor.shape)
+        same = self._input is not None and self._input() is tensor
+        self._constant_inputs = self._constant_inputs + 1 if same else 0
+        self._input = weakref.ref(tensor)
+
+    def _gradients_ready(self, optimizer: Any) -> None:
+        """Gradients are there and the weights have not changed yet."""
+        task = self._task
+        groups = optimizer.param_groups
+        if task.frozen:
+            parameters = [p for group in groups for p in group["params"]]
+            if optimizer is self._primary:
+                scale = getattr(optimizer, "grad_scale", None)
+                task.gradients([p.grad for p in parameters], 1.0 if scale is None else float(scale))
+            # An optimizer leaves a parameter without a gradient as it is, its decay included.
+            for parameter in parameters:
+                parameter.grad = None
+        elif task.learning_rate_factor is not None:
+            for group, rate in zip(groups, self._first_rates[id(optimizer)], strict=True):
+                group["_autobatch_rate"] = group["lr"]
+                group["lr"] = rate * task.learning_rate_factor
+
+    def after_step(self, optimizer: Any) -> None:
+        for group in optimizer.param_groups:
+            if "_autobatch_rate" in group:
+                group["lr"] = group.pop("_autobatch_rate")
+        if optimizer is self._primary:
+            self.step_ended()
+
+    # Keras applies gradients by an optimizer that torch does not know.
+
+    def before_apply(self, optimizer: Any, gradients: list[Any]) -> bool:
+        """Called before Keras' Optimizer.apply; True where it must not change the weights."""
+        if self._primary is None:
+            self._primary = optimizer
+        if self._task.frozen and optimizer is self._primary:
+            self._task.gradients(gradients, 1.0)
+        return self._task.frozen
+
+    def after_apply(self, optimizer: Any) -> None:
+        if optimizer is self._primary:
+            self.step_ended()
+
+    # Steps and tasks
+
+    def size_of(self, step: Step) -> int | None:
+        """Samples of each batch of the step; None where they differ or where no loader gave any."""
+        sizes = {size for size in step.sizes if size}
+        if len(sizes) == 1:
+            return sizes.pop()
+        has_rows = not step.sizes and len(step.shape) > self._dimension
+        return step.shape[self._dimension] if has_rows else None
+
+    def step_ended(self) -> None:
+        if self.released or not self._link.is_mine:
+            return
+        if self._task.waits_for_device:
+            synchronize()
+        now = time.perf_counter()
+        self._steps += 1
+        step = Step(
+            seconds=0.0 if self._last is None else now - self._last,
+            sizes=tuple(self._sizes),
+            backwards=self._backwards,
+            load_seconds=self._load_seconds,
+            clean=self._clean and self._last is not None,
+            losses=tuple(self._losses),
+            shape=self._shape,
+        )
+        self._clear()
+        self._task.take(step)
+        if self._task.done:
+            self._finish()
+        self._last = time.perf_counter()
+
+    def _finish(self) -> None:
+        """Send the task's result, and wait for the next one."""
+        self._send_result()
+        while not self.released and self._task.done:
+            self._obey(self._link.receive())
+
+    def _send_result(self, *, ended: bool = False) -> None:
+        if isinstance(self._task, Observe):
+            self._link.send("observed", ended=ended, **self._observed(self._task))
+        else:
+            self._link.send("result", ended=ended, **self._task.result())
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        what = order["do"]
+        if what == "release":
+            self.released = True
+        elif what == "end":
+            self._end()
+        elif what == "evaluate":
+            self._cuts_epoch = True
+            self._task = Evaluate()
+        elif what == "save":
+            snapshot.save(order["snapshot"], self.optimizers, self.roots)
+            self._link.send("result", ended=False)
+        elif what == "restore":
+            snapshot.restore(order["snapshot"], self.optimizers, self.roots)
+            self._link.send("result", ended=False)
+        else:
+            size = order["batch_size"]
+            self._dimension = order["dimension"]
+            if order.get("in_place") and (self._loader is None or not loaders.set_size(self._loader, size)):
+                self._link.send("result", ended=False, immovable=True)
+                return
+            kinds: dict[str, Any] = {"measure": Measure, "noise": Noise, "train": Train}
+            self._task = kinds[what](self, order)
+
+    def script_ended(self) -> None:
+        """The script is through: what it has shown so far is all there is."""
+        if not self.released and self._link.is_mine:
+            if isinstance(self._task, Observe) and self._steps == 0:
+                self._link.send("no_steps", backwards=self._backwards_before)
+            else:
+                self._send_result(ended=True)
+
+    def _end(self) -> None:
+        """End the process at once: nothing of the script's own end may run."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+    def _observed(self, task: Observe) -> dict[str, Any]:
+        """All that the first steps show, as facts for `scripts.observation`."""
+        optimizer = self._primary
+        steps = task.taken
+        groups = getattr(optimizer, "param_groups", [])
+        rates = set(self._first_rates.get(id(optimizer), ()))
+        loader, frame = self._loader, loaders.user_frame(sys._getframe(1))
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        parameters = [p for group in groups for p in group["params"]]
+        file, line = getattr(loader, "_autobatch_place", ("", 0))
+        return {
+            "steps": self._steps,
+            "step_seconds": [step.seconds for step in steps if step.clean],
+            "sizes": [self.size_of(step) for step in steps],
+            "shape": next((list(step.shape) for step in reversed(steps) if step.shape), []),
+            "fetches": max((len(step.sizes) for step in steps), default=0),
+            "backwards": max((step.backwards for step in steps), default=0),
+            "losses": [step.loss for step in steps],
+            "constant_input": self._constant_inputs >= len(steps) - 2 > 0,
+            "optimizer": type(optimizer).__name__,
+            "optimizers": [type(one).__name__ for one in self.optimizers],
+            "is_torch": bool(groups),
+            "learning_rate": rates.pop() if len(rates) == 1 else _keras_rate(optimizer),
+            "decays": _decays(groups[0]) if groups else {},
+            "model": type(self.roots[0]).__name__ if self.roots else "",
+            "parameters": sum(p.numel() for p in parameters),
+            "loader": None
+            if loader is None
+            else {
+                "file": file,
+                "line": line,
+                "workers": loader.num_workers,
+                "dataset_size": _length(loader.dataset),
+                "dataset": type(loader.dataset).__name__,
+                "movable": bool(loaders.samplers_of(loader)),
+            },
+            "step_file": frame.f_code.co_filename if frame else "",
+            "step_line": frame.f_lineno if frame else 0,
+            "sightings": sightings.sightings(),
+            "rank": torch.distributed.get_rank() if distributed else 0,
+            "world_size": torch.distributed.get_world_size() if distributed else 1,
+            "device": describe_device(),
+            "torch": str(torch.__version__),
+            "sources": _sources(),
+        }
+
+
+def _leaves(loss: torch.Tensor) -> list[torch.Tensor]:
+    """Parameters that a loss depends on, by its graph."""
+    found: list[torch.Tensor] = []
+    queue: list[Any] = [loss.grad_fn]
+    seen: set[Any] = set()
+    while queue and len(seen) < 20_000:
+        node = queue.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(variable)
+        queue += [parent for parent, _ in node.next_functions]
+    return found
+
+
+def _decays(group: dict[str, Any]) -> dict[str, float]:
+    """What the optimizer keeps of its past: momentum, or Adam's beta2."""
+    if group.get("betas"):
+        return {"beta2": float(group["betas"][1])}
+    return {"momentum": float(group["momentum"])} if group.get("momentum") else {}
+
+
+def _keras_rate(optimizer: Any) -> float | None:
+    rate = getattr(optimizer, "learning_rate", None)
+    return None if rate is None else float(rate)
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except TypeError:
+        return None
+
+
+def _sources() -> list[str]:
+    """The files of the user's own modules that are imported by now."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return sorted(
+        {
+            os.path.realpath(f)
+            for f in files
+            if isinstance(f, str) and os.path.isfile(f) and loaders.is_users(f)
+        }
+    )

@@ -1,0 +1,1 @@
+"""The folder that a measured command has in front of its PYTHONPATH."""

@@ -1,0 +1,130 @@
+"""Facts that a watched training sends, as typed records."""
+
+from __future__ import annotations
+
+import msgspec
+
+from autobatch.records.device import Device
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """A number that a script was given. `flags`: its spellings on a command line, the longest first."""
+
+    source: str
+    name: str
+    flags: list[str]
+    value: float
+
+
+class LoaderPlace(msgspec.Struct, frozen=True):
+    """The DataLoader that training draws from. `movable`: its size can be changed while it iterates."""
+
+    file: str
+    line: int
+    workers: int
+    dataset: str
+    dataset_size: int | None
+    movable: bool
+
+
+class DeviceFacts(msgspec.Struct, frozen=True):
+    kind: str
+    index: int
+    name: str
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    threads: int | None = None
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """The first steps of a script. `sizes`: samples of each batch; `fetches` and `backwards`: of each step.
+
+    `shape` is the model's input, `ended`: the script ended after these `steps`.
+    """
+
+    ended: bool
+    steps: int
+    step_seconds: list[float]
+    sizes: list[int | None]
+    shape: list[int]
+    fetches: int
+    backwards: int
+    losses: list[float | None]
+    constant_input: bool
+    optimizer: str
+    optimizers: list[str]
+    is_torch: bool
+    learning_rate: float | None
+    decays: dict[str, float]
+    model: str
+    parameters: int
+    loader: LoaderPlace | None
+    step_file: str
+    step_line: int
+    sightings: list[Sighting]
+    rank: int
+    world_size: int
+    device: DeviceFacts
+    torch: str
+    sources: list[str]
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples of a batch: the size that most steps had."""
+        sizes = [size for size in self.sizes if size]
+        return max(set(sizes), key=sizes.count) if sizes else None
+
+    @property
+    def micro_batches(self) -> int:
+        """Batches of an optimizer step: above 1 where the script accumulates gradients."""
+        return max(1, self.fetches if self.loader is not None else self.backwards // self.optimizers_per_step)
+
+    @property
+    def optimizers_per_step(self) -> int:
+        return max(1, len(self.optimizers))
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Rounds of steps at one size. Times in seconds of a step, memory in bytes."""
+
+    ended: bool
+    observed_size: int | None = None
+    round_seconds: list[float] = []
+    steps: int = 0
+    load_seconds: float | None = None
+    peak_bytes: int | None = None
+    reserved_bytes: int | None = None
+    loss: float | None = None
+    immovable: bool = False
+
+
+class NoiseSums(msgspec.Struct, frozen=True):
+    """Sums over gradients: see autobatch.decision.noise_scale."""
+
+    ended: bool
+    squared_norms: list[float]
+    inner_products: list[float]
+    sum_squared_norm: float
+
+
+class Trained(msgspec.Struct, frozen=True):
+    """Losses and seconds of a short training, step by step; null for a loss that is no number."""
+
+    ended: bool
+    losses: list[float | None] = []
+    seconds: list[float] = []
+    immovable: bool = False
+
+
+def device_of(facts: DeviceFacts, name: str, limit_bytes: int | None, limit_source: str) -> Device:
+    """The Device record of what a script trains on. `name` stands for a device that says none."""
+    return Device(
+        kind=facts.kind,
+        index=facts.index,
+        name=facts.name or name,
+        total_bytes=facts.total_bytes,
+        free_bytes=facts.free_bytes,
+        threads=facts.threads,
+        limit_bytes=limit_bytes if limit_bytes is not None else facts.free_bytes,
+        limit_source=limit_source,
+    )

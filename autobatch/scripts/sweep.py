@@ -1,0 +1,203 @@
+"""The throughput curve of a script: its own size first, then doublings, then halvings, then all once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
+from statistics import median
+
+from autobatch.decision.round_statistics import throughput
+from autobatch.engines.base import Opened
+from autobatch.records.errors import AutobatchError
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
+from autobatch.scripts.engine import ROUNDS, ScriptEngine
+from autobatch.scripts.messages import Measured
+from autobatch.scripts.process import ScriptEndedError
+
+# Of the budget, for the curve.
+SHARE = 0.45
+# A doubling has to bring this much throughput; two in a row that don't end the climb.
+_WORTH = 1.05
+_FLATS = 2
+# Halving pays only where the step gets shorter by this much; a fixed cost is paid at any size.
+_SHORTER = 0.9
+_MOST_HALVINGS = 3
+# Steps of an epoch, at least: with fewer, a script has nothing but the ends of epochs.
+_FEWEST_STEPS = 4
+# Batches in a process that has to show the throughput of a size: rounds, warm-up, those on their way.
+_STEPS = 3 * ROUNDS + 8
+
+Tell = Callable[[str], None]
+
+
+class Sweep:
+    """Measures sizes until the curve is known or its share of the budget is spent."""
+
+    def __init__(
+        self, engine: ScriptEngine, opened: Opened, limits: Limits, tell: Tell, tried: Callable[[Trial], None]
+    ) -> None:
+        self._engine = engine
+        self._opened = opened
+        self._limits = limits
+        self._tell = tell
+        self._heard = tried
+        self._trials: dict[int, Trial] = {}
+        self._ceiling: tuple[LimitedBy, str] = (LimitedBy.BUDGET, "")
+
+    def run(self) -> Curve:
+        """The curve. Raises AutobatchError where the script's own size can't be measured."""
+        current = self._engine.current_size
+        own = self._measure(current)
+        if not own.ok:
+            raise AutobatchError(
+                f"the script's own batch size, {current:,}, can't be measured",
+                code="current_size_fails",
+                facts=(own.detail,),
+            )
+        self._engine.take_snapshot()
+        self._climb(current)
+        self._descend(current)
+        self._again()
+        return self.curve
+
+    @property
+    def curve(self) -> Curve:
+        """What was measured so far."""
+        passed = [size for size, trial in self._trials.items() if trial.ok]
+        reason, detail = self._ceiling
+        return Curve(
+            trials=tuple(self._trials.values()),
+            ceiling=Ceiling(batch_size=max(passed), limited_by=reason, verified=False, detail=detail),
+            workload=self._opened.workload,
+            device=self._opened.device,
+            world_size=self._opened.world_size,
+        )
+
+    def _climb(self, current: int) -> None:
+        """Double until memory, data, time or gain run out."""
+        size, flats = current, 0
+        while True:
+            cap, reason = self._cap()
+            if 2 * size > cap:
+                self._ceiling = reason, ""
+                return
+            size *= 2
+            if (why := self._will_not_fit(size)) is not None:
+                self._ceiling = LimitedBy.MEMORY, why
+                return
+            if not self._has_time(2 * self._step_seconds(size // 2)):
+                self._ceiling = LimitedBy.BUDGET, "the time for the curve was spent"
+                return
+            trial = self._measure(size)
+            if not trial.ok:
+                memory = trial.outcome is Outcome.OUT_OF_MEMORY
+                self._ceiling = LimitedBy.MEMORY if memory else LimitedBy.SIZE_LIMIT, trial.detail
+                return
+            best = max(_rate(t) for s, t in self._trials.items() if s < size)
+            flats = flats + 1 if _rate(trial) < _WORTH * best else 0
+            if flats >= _FLATS and not self._limits.ceiling:
+                self._ceiling = LimitedBy.PLATEAU, ""
+                return
+
+    def _descend(self, current: int) -> None:
+        """Halve as long as steps get shorter."""
+        size = current
+        for _ in range(_MOST_HALVINGS):
+            half = size // 2 // self._engine.unit * self._engine.unit
+            longest = self._step_seconds(size)
+            if half < max(self._limits.smallest, self._engine.unit) or not self._has_time(longest):
+                return
+            trial = self._measure(half)
+            if not trial.ok or median(trial.step_seconds) > _SHORTER * longest:
+                return
+            size = half
+
+    def _again(self) -> None:
+        """Time every size once more, since a busy machine may have slowed one of them by chance."""
+        if not self._engine.in_place:
+            return
+        for size in sorted(size for size, trial in self._trials.items() if trial.ok):
+            if not self._has_time(self._step_seconds(size)):
+                return
+            self._measure(size)
+
+    def _measure(self, size: int) -> Trial:
+        self._tell(f"trying batch size {size:,}")
+        before = self._trials.get(size)
+        try:
+            measured = self._engine.measure(size, self._limits.trial_timeout_seconds)
+        except ScriptEndedError as ended:
+            trial = Trial(batch_size=size, outcome=ended.outcome, detail=ended.detail, phase="training")
+        else:
+            trial = _trial(size, measured, before, self._opened)
+        # A size that passed once and not again has failed, as in any climb.
+        self._trials[size] = trial
+        if before is None:
+            self._heard(trial)
+        return trial
+
+    def _cap(self) -> tuple[int, LimitedBy]:
+        """The largest size that may be tried, and what sets it."""
+        caps = [(1 << 30, LimitedBy.SIZE_LIMIT)]
+        if (samples := self._opened.workload.dataset_size) is not None:
+            caps.append((samples // self._engine.ranks // _FEWEST_STEPS, LimitedBy.DATASET))
+        if self._limits.max_batch is not None:
+            caps.append((self._limits.max_batch, LimitedBy.MAX_BATCH))
+        return min(caps, key=lambda cap: cap[0])
+
+    def _will_not_fit(self, size: int) -> str | None:
+        """Why a size is predicted not to fit, by the line through the memory of the largest two sizes."""
+        limit = self._opened.device.limit_bytes
+        peaks = sorted((s, t.peak_bytes) for s, t in self._trials.items() if t.ok and t.peak_bytes)
+        if limit is None or len(peaks) < 2:
+            return None
+        (lower, low_bytes), (upper, high_bytes) = peaks[-2:]
+        slope = max(0.0, (high_bytes - low_bytes) / (upper - lower))
+        predicted = high_bytes + slope * (size - upper)
+        return None if predicted <= limit else "the next doubling is predicted not to fit"
+
+    def _step_seconds(self, size: int) -> float:
+        return median(self._trials[size].step_seconds)
+
+    def _has_time(self, step_seconds: float) -> bool:
+        """True where the curve's share of the budget has time for another size."""
+        steps = _STEPS if step_seconds < 0.1 else ROUNDS + 4
+        start = 0.0 if self._engine.in_place else self._engine.start_seconds
+        left = SHARE * self._limits.budget_seconds - self._engine.busy_seconds
+        return left > start + steps * step_seconds
+
+
+def _trial(size: int, measured: Measured, before: Trial | None, opened: Opened) -> Trial:
+    """The trial of a size, with the rounds that it had before."""
+    seconds = (*(before.step_seconds if before is not None and before.ok else ()), *measured.round_seconds)
+    rate, interval = throughput(size, seconds)
+    samples = opened.workload.dataset_size
+    steps = None if samples is None else ceil(samples / (size * opened.world_size))
+    trial = Trial(
+        batch_size=size,
+        outcome=Outcome.OK,
+        step_seconds=tuple(seconds),
+        samples_per_second=rate,
+        samples_per_second_interval=interval,
+        steps_per_epoch=steps,
+        epoch_seconds=None if steps is None else steps * median(seconds),
+        load_seconds=measured.load_seconds,
+        peak_bytes=measured.peak_bytes,
+        reserved_bytes=measured.reserved_bytes,
+        samples=size * measured.steps,
+        optimizer_steps=measured.steps,
+    )
+    if before is None or not before.ok:
+        return trial
+    return replace(
+        trial,
+        peak_bytes=max(filter(None, (before.peak_bytes, trial.peak_bytes)), default=None),
+        samples=before.samples + trial.samples,
+        optimizer_steps=before.optimizer_steps + trial.optimizer_steps,
+    )
+
+
+def _rate(trial: Trial) -> float:
+    return trial.samples_per_second or 0.0
