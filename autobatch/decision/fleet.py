@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import exp, isfinite, log
 
-from autobatch.decision import search
 from autobatch.decision.critical_batch import relative_time
 from autobatch.decision.time_to_loss import step_time_law
+from autobatch.decision.trial_set import TrialSet
 from autobatch.records.errors import AutobatchError
 from autobatch.records.fleet import Fleet, Member, NodeKind, NodeReport, Prices
 from autobatch.records.recommendation import Recommendation
@@ -116,7 +116,7 @@ def _step_seconds(answer: Recommendation) -> float | None:
 
 
 def _passed(answer: Recommendation) -> list[Trial]:
-    return [trial for trial in search.latest(answer.trials).values() if trial.ok and trial.step_seconds]
+    return [trial for trial in TrialSet(answer.trials).passed if trial.step_seconds]
 
 
 def _order(member: Member) -> tuple[bool, float, float]:

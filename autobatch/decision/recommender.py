@@ -11,11 +11,11 @@ from autobatch.decision import (
     loss_curves,
     next_training,
     scaling,
-    search,
     time_to_loss,
 )
 from autobatch.decision.round_statistics import timed
 from autobatch.decision.time_to_loss import Outlook
+from autobatch.decision.trial_set import TrialSet
 from autobatch.decision.warnings import doubts, restated
 from autobatch.records.check import Check
 from autobatch.records.limits import Limits, Objective
@@ -109,8 +109,7 @@ def _scaling(answer: Recommendation, outlook: Outlook) -> Scaling | None:
 
 
 def _passed(curve: Curve) -> list[Trial]:
-    latest = search.latest(curve.trials).values()
-    return [trial for trial in latest if trial.ok and trial.batch_size <= curve.ceiling.batch_size]
+    return list(TrialSet.of(curve).usable)
 
 
 def _tokens_per_second(workload: Workload, chosen: Trial) -> float | None:
