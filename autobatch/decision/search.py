@@ -1,17 +1,17 @@
 """Pure decisions of the climb: which batch size to try next, or stop and why.
 
-The state is the list of trials so far and what a forecast of memory goes by, nothing else, so a search can be
+The state is the set of trials so far and what a forecast of memory goes by, nothing else, so a search can be
 replayed from a saved curve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from autobatch.decision.memory_forecast import Memory, largest_that_fits, taken_bytes
 from autobatch.decision.round_statistics import is_flat
+from autobatch.decision.trial_set import TrialSet, limit_of
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import LimitedBy, Outcome, Trial
 
@@ -66,7 +66,7 @@ NO_FORECAST = Memory()
 
 
 def next_move(
-    trials: Sequence[Trial], limits: Limits, dataset_size: int | None, memory: Memory = NO_FORECAST
+    trials: TrialSet, limits: Limits, dataset_size: int | None, memory: Memory = NO_FORECAST
 ) -> Try | Trace | Stop:
     """The next size to try, or the reason to stop.
 
@@ -74,16 +74,16 @@ def next_move(
     predicted to fit: from there, and where only the ceiling counts, straight to the predicted ceiling. Then
     real successes and failures close in on it until one step is left between them, or 4% on a heap.
     """
-    if not trials:
+    if not trials.trials:
         return Try(limits.smallest, timed=limits.objective is not Objective.MEMORY)
-    last = trials[-1]
+    last = trials.trials[-1]
     if last.outcome is Outcome.CRASHED and _crashes(trials, last.batch_size) < CRASHES_TO_BELIEVE:
         return Try(last.batch_size)
-    lo = largest_passed(trials)
+    lo = trials.largest_passed
     if lo is None:
         return _after_first_failure(trials, limits, dataset_size)
     cap, reason = size_cap(limits, dataset_size)
-    hi = smallest_failure_above(trials, lo, limits.multiple_of)
+    hi = trials.smallest_failure_above(lo, limits.multiple_of)
     beyond = _beyond_hole(trials, lo, limits, cap)
     if beyond is not None:
         return beyond
@@ -114,14 +114,14 @@ def climbs_past_plateau(limits: Limits) -> bool:
 
 
 def extra_sizes(
-    trials: Sequence[Trial], limits: Limits, current_batch_size: int | None, ceiling: int
+    trials: TrialSet, limits: Limits, current_batch_size: int | None, ceiling: int
 ) -> tuple[int, ...]:
     """Sizes that the answer needs beside the climb: the user's present one, and a divisor of the target.
 
     Only sizes up to the ceiling that were not tried yet.
     """
     wanted = [current_batch_size, largest_divisor(limits.global_batch, ceiling, limits)]
-    tried = {trial.batch_size for trial in trials}
+    tried = {trial.batch_size for trial in trials.trials}
     usable = {size for size in wanted if size and limits.smallest <= size <= ceiling}
     return tuple(sorted(size for size in usable - tried if size % limits.multiple_of == 0))
 
@@ -136,41 +136,8 @@ def largest_divisor(global_batch: int | None, at_most: int, limits: Limits) -> i
     return next((size for size in sizes if global_batch % size == 0 and size >= limits.smallest), None)
 
 
-def latest(trials: Sequence[Trial]) -> dict[int, Trial]:
-    """The last word on each size: a size that failed once it was tried again counts as failed."""
-    return {trial.batch_size: trial for trial in trials}
-
-
-def largest_passed(trials: Sequence[Trial]) -> int | None:
-    """The largest size whose last trial passed, below any that ran out of memory."""
-    last = latest(trials)
-    short = [size for size, trial in last.items() if trial.outcome is Outcome.OUT_OF_MEMORY]
-    lowest = min(short, default=None)
-    return max((n for n, t in last.items() if t.ok and (lowest is None or n < lowest)), default=None)
-
-
-def smallest_failure_above(trials: Sequence[Trial], size: int, step: int = 1) -> Trial | None:
-    """The failed trial of the smallest size above `size` that is no hole."""
-    holes = holes_in(trials, step)
-    failures = [t for n, t in latest(trials).items() if not t.ok and n > size and n not in holes]
-    return min(failures, key=lambda trial: trial.batch_size, default=None)
-
-
-def holes_in(trials: Sequence[Trial], step: int) -> set[int]:
-    """Sizes that failed for another reason than memory, where the next larger one did not fail for it."""
-    last = latest(trials)
-    errors = {size for size, trial in last.items() if trial.outcome is Outcome.FAILED}
-    return {size for size in errors if size + step in last and size + step not in errors}
-
-
-def persists(trials: Sequence[Trial], size: int, step: int) -> bool:
-    """True if an error at `size` is no hole, but was there a step below as well."""
-    below = latest(trials).get(size - step)
-    return below is not None and below.outcome is Outcome.FAILED
-
-
 def _upwards(
-    trials: Sequence[Trial], lo: int, cap: int, limits: Limits, memory: Memory, *, to_ceiling: bool
+    trials: TrialSet, lo: int, cap: int, limits: Limits, memory: Memory, *, to_ceiling: bool
 ) -> Try | Trace | Stop:
     """Nothing above the largest success has failed: the next doubling, or as far as memory is said to go."""
     doubled = min(_rounded_up(2 * lo, limits), cap)
@@ -190,7 +157,7 @@ def _upwards(
     return Try(min(lo + _stride(trials, lo, limits, memory), doubled, cap), timed=False)
 
 
-def _close_in(trials: Sequence[Trial], lo: int, hi: Trial, limits: Limits, memory: Memory) -> Try | Stop:
+def _close_in(trials: TrialSet, lo: int, hi: Trial, limits: Limits, memory: Memory) -> Try | Stop:
     """A size between the largest success and the smallest failure above it; the predicted one, if any."""
     reason = limit_of(hi)
     gap = (hi.batch_size - lo) // limits.multiple_of
@@ -206,7 +173,7 @@ def _close_in(trials: Sequence[Trial], lo: int, hi: Trial, limits: Limits, memor
         )
     if fits is not None and lo < fits < hi.batch_size:
         return Try(fits, timed=False)
-    if fits is not None and fits <= lo and lo in {trial.batch_size for trial in trials[-2:]}:
+    if fits is not None and fits <= lo and lo in {trial.batch_size for trial in trials.trials[-2:]}:
         # The forecast says that this was the last one: then the next is the likeliest to fail.
         return Try(
             min(lo + _stride(trials, lo, limits, memory), _between(lo, hi.batch_size, 0.5, limits)),
@@ -218,28 +185,28 @@ def _close_in(trials: Sequence[Trial], lo: int, hi: Trial, limits: Limits, memor
     return Try(_between(lo, hi.batch_size, 1 - back, limits), timed=False)
 
 
-def _past_tried(move: Try | Stop, trials: Sequence[Trial], lo: int, hi: Trial, limits: Limits) -> Try | Stop:
+def _past_tried(move: Try | Stop, trials: TrialSet, lo: int, hi: Trial, limits: Limits) -> Try | Stop:
     """The move, or where its size is a known hole, the nearest one below it, else above it."""
-    if isinstance(move, Stop) or move.batch_size not in latest(trials):
+    if isinstance(move, Stop) or move.batch_size not in trials.latest:
         return move
-    step, tried = limits.multiple_of, latest(trials)
+    step, tried = limits.multiple_of, trials.latest
     below = range(move.batch_size - step, lo, -step)
     above = range(move.batch_size + step, hi.batch_size, step)
     size = next((one for one in chain(below, above) if one not in tried), None)
     return Stop(limit_of(hi), hi.detail) if size is None else Try(size, timed=False)
 
 
-def _may_not_fit(trials: Sequence[Trial], lo: int, memory: Memory, *, to_ceiling: bool) -> bool:
+def _may_not_fit(trials: TrialSet, lo: int, memory: Memory, *, to_ceiling: bool) -> bool:
     """True where the limit may lie below twice the size that passed, or is what is sought."""
-    peak = taken_bytes(latest(trials)[lo], memory)
+    peak = taken_bytes(trials.latest[lo], memory)
     if memory.limit_bytes is None or not peak:
         return False
     return to_ceiling or 2 * peak > memory.limit_bytes * (1 - _HEAP_SPARE)
 
 
-def _predicted(trials: Sequence[Trial], limits: Limits, memory: Memory) -> int | None:
+def _predicted(trials: TrialSet, limits: Limits, memory: Memory) -> int | None:
     """The largest permitted size that is predicted to fit."""
-    passed = sorted((t for t in latest(trials).values() if t.ok), key=lambda trial: trial.batch_size)
+    passed = trials.passed
     fits = largest_that_fits(memory.less(_HEAP_SPARE if memory.heap else 0.0), passed)
     if memory.heap and fits is not None and fits > (1 + _HEAP_REACH) * passed[-1].batch_size:
         afar = largest_that_fits(memory.less(_HEAP_SPARE_AFAR), passed)
@@ -247,10 +214,10 @@ def _predicted(trials: Sequence[Trial], limits: Limits, memory: Memory) -> int |
     return None if fits is None else fits // limits.multiple_of * limits.multiple_of
 
 
-def _stride(trials: Sequence[Trial], lo: int, limits: Limits, memory: Memory) -> int:
+def _stride(trials: TrialSet, lo: int, limits: Limits, memory: Memory) -> int:
     """One step, or twice the last gap: where forecasts are too low, the steps above them grow."""
     step = max(limits.multiple_of, int(HEAP_RESOLUTION * lo) if memory.heap else 0)
-    below = max((t.batch_size for t in latest(trials).values() if t.ok and t.batch_size < lo), default=0)
+    below = max((t.batch_size for t in trials.passed if t.batch_size < lo), default=0)
     gap = lo - below
     stride = max(step, 2 * gap if below and gap <= lo // 8 else 0)
     return _rounded_up(stride, limits)
@@ -263,23 +230,23 @@ def _between(lo: int, hi: int, share: float, limits: Limits) -> int:
     return (lo + min(max(1, int(share * steps)), steps - 1) * step) // step * step
 
 
-def _failures_in_a_row(trials: Sequence[Trial]) -> int:
+def _failures_in_a_row(trials: TrialSet) -> int:
     count = 0
-    for trial in reversed(trials):
+    for trial in reversed(trials.trials):
         if trial.ok:
             break
         count += 1
     return max(1, count)
 
 
-def _beyond_hole(trials: Sequence[Trial], lo: int, limits: Limits, cap: int) -> Try | None:
+def _beyond_hole(trials: TrialSet, lo: int, limits: Limits, cap: int) -> Try | None:
     """The next size after one that failed for a reason other than memory, as long as it may be a hole."""
-    step, last = limits.multiple_of, latest(trials)
-    failed = trials[-1]
+    step, last = limits.multiple_of, trials.latest
+    failed = trials.trials[-1]
     following = failed.batch_size + step
     if failed.outcome is not Outcome.FAILED or following > cap or following in last:
         return None
-    is_limit = any(persists(trials, size, step) for size in last if size > lo)
+    is_limit = any(trials.persists(size, step) for size in last if size > lo)
     return None if is_limit else Try(following, timed=False)
 
 
@@ -287,30 +254,21 @@ def _rounded_up(size: int, limits: Limits) -> int:
     return -(-size // limits.multiple_of) * limits.multiple_of
 
 
-def _after_first_failure(trials: Sequence[Trial], limits: Limits, dataset_size: int | None) -> Try | Stop:
+def _after_first_failure(trials: TrialSet, limits: Limits, dataset_size: int | None) -> Try | Stop:
     """Nothing passed yet. A failure that isn't memory may be a floor (BatchNorm needs two samples)."""
-    last = trials[-1]
+    last = trials.trials[-1]
     cap, _ = size_cap(limits, dataset_size)
     doubled = min(_rounded_up(last.batch_size * 2, limits), cap)
-    all_errors = all(trial.outcome is Outcome.FAILED for trial in trials)
-    if all_errors and len(latest(trials)) < FLOOR_TRIES and doubled > last.batch_size:
+    all_errors = all(trial.outcome is Outcome.FAILED for trial in trials.trials)
+    if all_errors and len(trials.latest) < FLOOR_TRIES and doubled > last.batch_size:
         return Try(doubled, timed=limits.objective is not Objective.MEMORY)
-    return Stop(limit_of(trials[0]), trials[0].detail)
+    return Stop(limit_of(trials.trials[0]), trials.trials[0].detail)
 
 
-def limit_of(failure: Trial) -> LimitedBy:
-    """What a failed trial ran into."""
-    if failure.outcome is Outcome.TIMEOUT:
-        return LimitedBy.BUDGET
-    # The kernel ends a process with SIGKILL when the machine runs out of memory.
-    killed = failure.outcome is Outcome.CRASHED and "SIGKILL" in failure.detail
-    return LimitedBy.MEMORY if killed or failure.outcome is Outcome.OUT_OF_MEMORY else LimitedBy.SIZE_LIMIT
-
-
-def _on_plateau(trials: Sequence[Trial]) -> bool:
-    compared = [t for t in trials if t.ok and t.gain is not None and t.batch_size >= SMALLEST_PLATEAU]
+def _on_plateau(trials: TrialSet) -> bool:
+    compared = [t for t in trials.trials if t.ok and t.gain is not None and t.batch_size >= SMALLEST_PLATEAU]
     return len(compared) >= FLATS_TO_STOP and all(is_flat(trial.gain) for trial in compared[-FLATS_TO_STOP:])
 
 
-def _crashes(trials: Sequence[Trial], size: int) -> int:
-    return sum(trial.outcome is Outcome.CRASHED for trial in trials if trial.batch_size == size)
+def _crashes(trials: TrialSet, size: int) -> int:
+    return sum(trial.outcome is Outcome.CRASHED for trial in trials.trials if trial.batch_size == size)

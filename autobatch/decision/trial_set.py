@@ -49,13 +49,17 @@ class TrialSet:
         return tuple(trial for trial in self.passed if ceiling is None or trial.batch_size <= ceiling)
 
     @cached_property
+    def timed_in_rounds(self) -> tuple[Trial, ...]:
+        """The usable sizes with enough timing rounds to compare them."""
+        return tuple(trial for trial in self.usable if len(trial.step_seconds) >= MIN_ROUNDS)
+
+    @cached_property
     def timed(self) -> tuple[Trial, ...]:
         """The usable sizes that were timed in rounds; without any, those with a rough step time.
 
         A size that was only tried for memory has one rough step time, or none.
         """
-        rough = tuple(trial for trial in self.usable if trial.step_seconds)
-        return tuple(trial for trial in rough if len(trial.step_seconds) >= MIN_ROUNDS) or rough
+        return self.timed_in_rounds or tuple(trial for trial in self.usable if trial.step_seconds)
 
     @cached_property
     def best(self) -> Trial | None:

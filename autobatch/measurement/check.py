@@ -8,15 +8,14 @@ from math import ceil, inf, isfinite
 
 from autobatch.decision import next_training, noise_scale, search
 from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate
-from autobatch.decision.round_statistics import timed
 from autobatch.decision.scaling import over_ranks, share_of_dataset
-from autobatch.decision.time_to_loss import step_time_law
+from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.records.check import Check, CheckStatus, Training
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
-from autobatch.records.trial import Curve, Outcome, Trial
+from autobatch.records.trial import Curve, Outcome
 
 # Of the budget, for the probe; the rest is the check's.
 PROBE_SHARE = 0.65
@@ -57,7 +56,7 @@ class Assessment:
         self._curve = curve
         self._limits = limits
         self._tell = tell
-        self._passed = _passed(curve)
+        self._trials = TrialSet.of(curve)
         self._ranks = curve.world_size
         self._trainings: list[Training] = []
         self._held_out = ""
@@ -101,9 +100,9 @@ class Assessment:
 
     def _noise_command(self) -> messages.MeasureNoise | None:
         """What to measure in the time that is left; None where that is too short."""
-        if not self._passed:
+        own = TrialSet(self._trials.timed).nearest(self._curve.workload.batch_size or search.USUAL_BATCH_SIZE)
+        if own is None:
             return None
-        own = _nearest(self._passed, self._curve.workload.batch_size or search.USUAL_BATCH_SIZE)
         samples = int(_SAMPLES_SHARE * self._left * (own.samples_per_second or 0.0))
         if samples < _FEWEST_SAMPLES:
             return None
@@ -113,8 +112,13 @@ class Assessment:
             seconds=self._left,
             burn_in_seconds=min(_MOST_BURN_IN_SECONDS, _BURN_IN_SHARE * self._left),
             most_samples=samples,
-            largest_chunk=max(own.batch_size, _nearest(self._passed, _LEAST_CHUNK).batch_size),
+            largest_chunk=self._largest_chunk(own.batch_size),
         )
+
+    def _largest_chunk(self, batch_size: int) -> int:
+        """The most samples of one chunk: a size that fits, and enough for BatchNorm where one does."""
+        nearest = self._trials.nearest(max(batch_size, _LEAST_CHUNK))
+        return batch_size if nearest is None else max(batch_size, nearest.batch_size)
 
     def _first_factor(self, size: int) -> float:
         """For fewer samples than the rate is meant for, the rate by the linear rule: the lowest one.
@@ -147,10 +151,10 @@ class Assessment:
 
     def _contest(self, reference_size: int, prior: noise_scale.CriticalBatchSize) -> next_training.Contest:
         workload = self._curve.workload
-        trials = timed(self._passed)
+        assert self._trials.step_time is not None
         return next_training.Contest(
-            sizes=tuple(sorted({reference_size, *(trial.batch_size for trial in trials)})),
-            law=step_time_law(trials),
+            sizes=tuple(sorted({reference_size, *(trial.batch_size for trial in self._trials.timed)})),
+            law=self._trials.step_time,
             prior=prior,
             reference_size=reference_size,
             current_size=workload.batch_size,
@@ -219,7 +223,7 @@ class Assessment:
         rate = about.reference_size / about.law.step_seconds_at(about.reference_size)
         samples = int(_EVALUATION_SHARE * seconds * rate / _FORWARD_SHARE)
         samples = max(_FEWEST_HELD_OUT, min(samples, _MOST_HELD_OUT))
-        largest = _nearest(self._passed, max(about.reference_size, _LEAST_CHUNK)).batch_size
+        largest = self._largest_chunk(about.reference_size)
         return messages.Train(
             batch_size=entry.batch_size,
             learning_rate_factor=entry.learning_rate_factor,
@@ -266,16 +270,3 @@ class Assessment:
     @property
     def _left(self) -> float:
         return self._limits.budget_seconds - self._engine.busy_seconds
-
-
-def _passed(curve: Curve) -> list[Trial]:
-    """The sizes that fit, with their throughput."""
-    return [t for t in search.latest(curve.trials).values() if t.ok and t.samples_per_second]
-
-
-def _nearest(passed: Sequence[Trial], size: int) -> Trial:
-    """The trial of the largest size that passed up to `size`, else the smallest there is."""
-    below = [trial for trial in passed if trial.batch_size <= size]
-    if below:
-        return max(below, key=lambda trial: trial.batch_size)
-    return min(passed, key=lambda trial: trial.batch_size)

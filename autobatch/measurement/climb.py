@@ -9,6 +9,7 @@ from statistics import median
 from autobatch.decision import round_statistics, search
 from autobatch.decision.memory_forecast import Memory
 from autobatch.decision.scaling import share_of_dataset
+from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.devices.oom import Cause
 from autobatch.engines import messages
 from autobatch.engines.base import Engine, Opened
@@ -95,6 +96,11 @@ class Climb:
             raise
 
     @property
+    def trial_set(self) -> TrialSet:
+        """All trials so far. No ceiling bounds them while the climb goes on."""
+        return TrialSet(tuple(self.trials))
+
+    @property
     def remaining_seconds(self) -> float:
         return self._budget_seconds - self._engine.busy_seconds
 
@@ -105,7 +111,7 @@ class Climb:
 
     def _climb(self) -> search.Stop:
         while True:
-            move = search.next_move(self.trials, self._limits, self._share, self._memory)
+            move = search.next_move(self.trial_set, self._limits, self._share, self._memory)
             if isinstance(move, search.Stop):
                 self._require_success()
                 return move
@@ -172,21 +178,21 @@ class Climb:
         """The outcome, after telling suspected from certain; raises the user's own errors."""
         if tried.outcome is not Outcome.FAILED:
             return tried.outcome
-        passed = search.largest_passed(self.trials)
+        passed = self.trial_set.largest_passed
         error = None if tried.error is None else tried.error.rebuilt()
         if tried.cause is Cause.SUSPECTED and passed is not None and passed < tried.batch_size:
             return Outcome.OUT_OF_MEMORY
         if passed is None:
             self._first_error = self._first_error or error
         of_size = error is None or error.code == "step_fails"
-        too_high = len(search.latest(self.trials)) + 1 >= search.FLOOR_TRIES
+        too_high = len(self.trial_set.latest) + 1 >= search.FLOOR_TRIES
         if self._first_error is not None and passed is None and (too_high or not of_size):
             # No floor is as high as that: it is an error of the user's.
             raise self._first_error
         if passed is not None and error is not None and tried.cause in (Cause.USER_ERROR, Cause.PEER):
             below = tried.batch_size - self._limits.multiple_of
             self._errors[tried.batch_size] = error
-            if search.persists(self.trials, tried.batch_size, self._limits.multiple_of) or not of_size:
+            if self.trial_set.persists(tried.batch_size, self._limits.multiple_of) or not of_size:
                 raise self._errors.get(below, error)
         return Outcome.FAILED
 
@@ -250,21 +256,21 @@ class Climb:
         """The largest size that holds. One that memory limits has to hold in fresh processes."""
         while True:
             stop = self._climb()
-            size = search.largest_passed(self.trials)
+            size = self.trial_set.largest_passed
             assert size is not None
             verified = False
             if stop.limited_by is LimitedBy.MEMORY:
                 cap, _ = search.size_cap(self._limits, self._share)
                 verification = Verification(self._attempt_fresh, self._memory, self._limits)
-                found = verification.run(self.trials, size, cap)
+                found = verification.run(self.trial_set, size, cap)
                 for trial in trials.one_a_size(found.trials):
                     self._keep(trial)
                 if found.failed and self.remaining_seconds > 0:
                     continue
                 self._require_success()
                 verified = found.batch_size is not None
-                roomy = [trial for trial in self.trials if trial.batch_size <= found.wanted]
-                size = found.batch_size or search.largest_passed(roomy) or size
+                roomy = TrialSet(tuple(t for t in self.trials if t.batch_size <= found.wanted))
+                size = found.batch_size or roomy.largest_passed or size
             return Ceiling(batch_size=size, limited_by=stop.limited_by, verified=verified, detail=stop.detail)
 
     def _attempt_fresh(self, size: int, steps: int, last: bool) -> Trial | None:
@@ -288,7 +294,7 @@ class Climb:
         """The sizes that the answer is compared with: the user's own, and what a target can be made of."""
         assert self._opened is not None
         current = self._opened.workload.batch_size
-        for size in search.extra_sizes(self.trials, self._limits, current, ceiling):
+        for size in search.extra_sizes(self.trial_set, self._limits, current, ceiling):
             if self.remaining_seconds > 0:
                 self._try(search.Try(size))
 
@@ -297,7 +303,8 @@ class Climb:
 
         Those near the best throughput; for a check also all that it may choose, where that is cheap.
         """
-        best, timed = self._best(), [trial for trial in self._timed() if trial.batch_size <= ceiling]
+        timed = TrialSet(tuple(self.trials), ceiling).timed_in_rounds
+        best = self._best()
         if best is None or best.samples_per_second is None:
             return
         floor = best.samples_per_second * _CONTENDER_RATIO
@@ -335,16 +342,9 @@ class Climb:
             self.trials[position] = self._retimed(trial, last=done)
         return True
 
-    def _timed(self) -> list[Trial]:
-        """The sizes that passed and were timed in rounds."""
-        found = search.latest(self.trials).values()
-        return [
-            trial for trial in found if trial.ok and len(trial.step_seconds) >= round_statistics.MIN_ROUNDS
-        ]
-
     def _best(self) -> Trial | None:
         """The size of the highest throughput among those that were timed in rounds."""
-        return max(self._timed(), key=lambda trial: trial.samples_per_second or 0.0, default=None)
+        return max(self.trial_set.timed_in_rounds, key=throughput, default=None)
 
     def _keep(self, trial: Trial) -> None:
         self.trials.append(trial)
@@ -365,7 +365,7 @@ class Climb:
             raise diagnosis.nothing_to_try(self._limits, cap, reason, self._dataset_size)
 
     def _require_success(self) -> None:
-        if search.largest_passed(self.trials) is not None:
+        if self.trial_set.largest_passed is not None:
             return
         if not self.trials:
             raise UsageError(
@@ -394,14 +394,14 @@ class Climb:
             device=self._opened.device,
             warnings=(
                 *self.warnings,
-                *diagnosis.doubts(self.trials, self._opened.device),
+                *diagnosis.doubts(self.trial_set, self._opened.device),
                 *diagnosis.uncounted(self._engine.compile_seconds),
             ),
             world_size=self._ranks,
         )
 
     def _partial_curve(self) -> Curve | None:
-        largest = search.largest_passed(self.trials)
+        largest = self.trial_set.largest_passed
         if self._opened is None or largest is None:
             return None
         self._warn("interrupted: only the sizes shown were measured")

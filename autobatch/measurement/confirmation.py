@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autobatch.decision import search
 from autobatch.decision.recommender import recommend
 from autobatch.decision.scaling import share_of_dataset
+from autobatch.decision.trial_set import TrialSet
 from autobatch.engines.base import Engine
 from autobatch.engines.messages import FULL_STEPS
 from autobatch.measurement import trials
@@ -23,7 +23,7 @@ def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits) -
     """
     while True:
         size = recommend(curve, check, limits).batch_size
-        known = search.latest(curve.trials)[size]
+        known = TrialSet.of(curve).latest[size]
         if known.confirmed:
             return curve
         try:
@@ -36,7 +36,7 @@ def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits) -
         share = share_of_dataset(curve.workload.dataset_size, curve.world_size)
         again = trials.from_try(tried, tried.outcome, share)
         rest = (*curve.trials, again)
-        left = search.largest_passed(rest)
+        left = TrialSet(rest).largest_passed
         if left is None:
             return _doubted(curve, size, tried.detail)
         curve = replace(curve, trials=rest, ceiling=_lowered(curve.ceiling, left, again))

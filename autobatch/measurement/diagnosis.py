@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autobatch.decision import search
 from autobatch.decision.memory_forecast import live_bytes
+from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError, DeviceError, TargetError, UsageError
@@ -119,10 +119,10 @@ def not_finite(size: int) -> TargetError:
     )
 
 
-def floor_and_holes(trials: Sequence[Trial]) -> list[str]:
+def floor_and_holes(trials: TrialSet) -> list[str]:
     """The sizes that fail though memory is not the reason: below all that pass, and between them."""
-    last = search.latest(trials)
-    passed = sorted(size for size, trial in last.items() if trial.ok)
+    last = trials.latest
+    passed = [trial.batch_size for trial in trials.passed]
     errors = sorted(size for size, trial in last.items() if trial.outcome is Outcome.FAILED)
     below = [size for size in errors if size < passed[0]]
     between = [size for size in errors if passed[0] < size < passed[-1]]
@@ -139,9 +139,9 @@ def floor_and_holes(trials: Sequence[Trial]) -> list[str]:
     return told
 
 
-def doubts(trials: Sequence[Trial], device: Device) -> tuple[str, ...]:
+def doubts(trials: TrialSet, device: Device) -> tuple[str, ...]:
     """What a reader should know before trusting the figures."""
-    passed = [trial for trial in trials if trial.ok]
+    passed = [trial for trial in trials.trials if trial.ok]
     found = list(device.notes)
     found += floor_and_holes(trials)
     undecided = sorted({t.batch_size for t in passed if t.gain is not None and not t.gain.decided})
@@ -151,7 +151,7 @@ def doubts(trials: Sequence[Trial], device: Device) -> tuple[str, ...]:
             f"whether batch size {sizes} is quicker stayed within the noise; on a quiet machine it would show"
         )
     crashed = sorted(
-        {t.batch_size for t in trials if t.outcome is Outcome.CRASHED} & {t.batch_size for t in passed}
+        {t.batch_size for t in trials.trials if t.outcome is Outcome.CRASHED} & {t.batch_size for t in passed}
     )
     if crashed:
         found.append(

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
-from autobatch.decision import search
-from autobatch.decision.round_statistics import timed
+from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.records.limits import Limits
@@ -86,8 +85,7 @@ def notable(curve: Curve) -> Trial | None:
     """
     if curve.workload.synthetic:
         return None
-    passed = [t for t in search.latest(curve.trials).values() if t.ok and t.step_seconds]
-    best = max(timed(passed), key=lambda trial: trial.samples_per_second or 0.0, default=None)
+    best = TrialSet.of(curve).best
     if best is None or best.load_seconds is None:
         return best
     return best if best.load_seconds > TOLERANCE * median(best.step_seconds) else None

@@ -8,6 +8,7 @@ from math import exp, log
 
 from autobatch.decision import search
 from autobatch.decision.memory_forecast import Memory, largest_alive, live_bytes, taken_bytes
+from autobatch.decision.trial_set import TrialSet, limit_of
 from autobatch.records.limits import Limits
 from autobatch.records.trial import LimitedBy, MemoryLine, Trial
 
@@ -53,7 +54,7 @@ class Verification:
         self._memory = memory
         self._limits = limits
 
-    def run(self, trials: Sequence[Trial], size: int, cap: int) -> Verified:
+    def run(self, trials: TrialSet, size: int, cap: int) -> Verified:
         """Whether `size` holds; on a heap, or one near it, up to `cap`, by the forecast.
 
         One process after the other. On a heap each one's peak says whether the next is worth a lower size.
@@ -68,33 +69,33 @@ class Verification:
             held.append(trial)
             if not trial.ok:
                 return Verified(None, size, tuple(held), failed=True)
-            lower = self._roomy(size, size, [*trials, *held])
+            lower = self._roomy(size, size, trials.extended(held))
             if lower < _NEAR_ENOUGH * size:
                 size = lower
             elif len(held) >= runs:
                 return Verified(size, size, tuple(held))
 
-    def _highest(self, trials: Sequence[Trial], size: int, cap: int) -> int:
+    def _highest(self, trials: TrialSet, size: int, cap: int) -> int:
         """How far the forecast may raise `size`: not to the cap, nor near to what failed."""
-        bound = search.smallest_failure_above(trials, size, self._limits.multiple_of)
+        bound = trials.smallest_failure_above(size, self._limits.multiple_of)
         below_bound = int((1 - search.HEAP_RESOLUTION) * bound.batch_size) if bound else cap
         return max(size, min(int(_HIGHEST_RAISE * size), cap, below_bound))
 
-    def _roomy(self, size: int, highest: int, trials: Sequence[Trial]) -> int:
+    def _roomy(self, size: int, highest: int, trials: TrialSet) -> int:
         """On a heap the nearest size that leaves enough room and has not failed: those that did are holes."""
         if not self._memory.heap:
             return size
-        failed = {n for n, trial in search.latest(trials).items() if not trial.ok}
+        failed = {n for n, trial in trials.latest.items() if not trial.ok}
         fits = self._with_spare(size, highest, trials)
         step = self._limits.multiple_of
         return next((n for n in range(fits, self._limits.smallest - 1, -step) if n not in failed), fits)
 
-    def _with_spare(self, size: int, highest: int, trials: Sequence[Trial]) -> int:
+    def _with_spare(self, size: int, highest: int, trials: TrialSet) -> int:
         """The largest size up to `highest` that leaves as much room as peaks lie apart; `size` if unknown."""
         lines, limit_bytes = self._memory.lines, self._memory.limit_bytes
         if not lines or limit_bytes is None:
             return size
-        near = [one for one in trials if size / _ABOUT <= one.batch_size <= size * _ABOUT]
+        near = [one for one in trials.trials if size / _ABOUT <= one.batch_size <= size * _ABOUT]
         ratios = _ratios_held(near, lines, self._memory)
         if not ratios:
             return size
@@ -118,6 +119,6 @@ def _ratios_held(trials: Sequence[Trial], lines: Sequence[MemoryLine], memory: M
 
 def _ratios_died(trials: Sequence[Trial], lines: Sequence[MemoryLine], limit_bytes: float) -> list[float]:
     """What those that ran out of memory, and did not pass later, would have taken at least: the limit."""
-    last = search.latest(trials).values()
-    died = [one for one in last if not one.ok and search.limit_of(one) is LimitedBy.MEMORY]
+    last = TrialSet(tuple(trials)).latest.values()
+    died = [one for one in last if not one.ok and limit_of(one) is LimitedBy.MEMORY]
     return [limit_bytes / live_bytes(lines, one.batch_size) for one in died]

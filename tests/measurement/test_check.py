@@ -204,6 +204,21 @@ def test_no_chunk_is_larger_than_what_passed(largest: int, current: int | None) 
     assert command.largest_chunk >= min(8, largest)
 
 
+def test_no_size_above_the_ceiling_is_trained() -> None:
+    """The verification rejected 64 and larger ones, though they passed in the climb."""
+    found = curve([passed(1 << k) for k in range(9)], current=64)
+    rejected = replace(found, ceiling=replace(found.ceiling, batch_size=48))
+    command = asked(rejected)
+    assert command.batch_size == command.largest_chunk == 32
+    engine = SimulatedEngine(machine())
+    limited = timed_curve(current=8)
+    limited = replace(limited, ceiling=replace(limited.ceiling, batch_size=100))
+    assess(engine, limited, BUDGET)
+    trained = [command.batch_size for command in engine.train_commands]
+    assert trained
+    assert max(trained) <= 64
+
+
 def timed_curve(current: int | None = 32, samples: int = 20_000, **workload: Any) -> Curve:
     """t(B) = 2 ms + 20 us B: the best size is 10 times the root of the critical batch size."""
     trials = []

@@ -8,8 +8,8 @@ from itertools import cycle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autobatch.decision import search
 from autobatch.decision.memory_forecast import Memory
+from autobatch.decision.trial_set import TrialSet
 from autobatch.measurement.verification import HEAP_RUNS, HEAP_STEPS, VERIFY_STEPS, Verification, Verified
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome, Trial
@@ -49,9 +49,9 @@ def verified(
     """What holds in the end, looked for as the probe does: from the largest that passed, until one holds."""
     trials = list(before)
     while True:
-        size = search.largest_passed(trials)
+        size = TrialSet(tuple(trials)).largest_passed
         assert size is not None
-        found = Verification(attempt, memory, LIMITS).run(trials, size, CAP)
+        found = Verification(attempt, memory, LIMITS).run(TrialSet(tuple(trials)), size, CAP)
         trials += found.trials
         if not found.failed:
             return found, trials
@@ -101,7 +101,7 @@ def test_a_process_that_the_kernel_killed_counts_unless_its_size_passed_later() 
     alive = passed(310, 330, 345)
 
     def wanted(trials: list[Trial]) -> int:
-        return Verification(lambda *_: None, memory, LIMITS).run(trials, 330, CAP).wanted
+        return Verification(lambda *_: None, memory, LIMITS).run(TrialSet(tuple(trials)), 330, CAP).wanted
 
     assert wanted([*alive, killed]) < 0.97 * wanted(alive)
     assert wanted([killed, *alive]) == wanted(alive)
@@ -109,7 +109,7 @@ def test_a_process_that_the_kernel_killed_counts_unless_its_size_passed_later() 
 
 def test_no_time_left_is_told_with_the_size_that_was_wanted() -> None:
     found = Verification(lambda *_: None, Memory(200 * MIB, heap=True, lines=LINES), LIMITS).run(
-        passed(310, 330, 350), 350, CAP
+        TrialSet(tuple(passed(310, 330, 350))), 350, CAP
     )
     assert found.batch_size is None
     assert not found.failed
@@ -143,6 +143,6 @@ def test_what_ran_out_of_memory_far_above_says_nothing(size: int) -> None:
     died = Trial(batch_size=size, outcome=Outcome.OUT_OF_MEMORY)
 
     def wanted(before: list[Trial]) -> int:
-        return Verification(lambda *_: None, memory, LIMITS).run(before, 350, CAP).wanted
+        return Verification(lambda *_: None, memory, LIMITS).run(TrialSet(tuple(before)), 350, CAP).wanted
 
     assert wanted([*passed(310, 330, 350), died]) >= wanted(passed(310, 330, 350)) - 1
