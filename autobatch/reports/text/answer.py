@@ -172,7 +172,7 @@ def _loader_text(recommendation: Recommendation, loader: Loader) -> str:
     if lifted is own or lifted is None:
         return f"{text}: {'that is enough' if lifted is own else 'loading sets the pace'}"
     rate = _rate(loader, loader.pace_seconds(lifted))
-    verb = "sufficient_workers" if lifted.workers == 1 else "lift"
+    verb = "lifts" if lifted.workers == 1 else "lift"
     apart = ", apart from the training" if recommendation.device.kind == "cpu" else ""
     return f"{text}; {_workers(lifted)} {verb} it to {rate} (measured{apart})"
 
