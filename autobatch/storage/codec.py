@@ -16,6 +16,7 @@ from autobatch.records.escaping import printable
 from autobatch.records.plan import Plan
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Trial
+from autobatch.storage import migration
 from autobatch.storage.json_records import clean, convert, damaged, decode, encode, values_of
 
 if TYPE_CHECKING:
@@ -49,16 +50,19 @@ def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:
 
 
 def parse(text: str, *, name: str = "the document") -> Recommendation:
-    """The recommendation that `render` wrote, checked field by field; fields of later versions are ignored.
+    """Read the recommendation that `render` wrote, checked field by field; unknown fields are ignored.
 
-    `name` is what errors call the text. Raises SavedResultError for anything else.
+    A result of schema 1 is read too, with `decidable` False. Errors call the text `name`. Raises
+    SavedResultError for anything else.
     """
     document = decode(text, name)
     version = document.get("schema") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or version != SCHEMA:
+    if not isinstance(document, dict) or version not in (SCHEMA, migration.FIRST_SCHEMA):
         raise _wrong_version(version, name)
     if document.get("ok") is not True:
         raise _not_an_answer(document, name)
+    if version == migration.FIRST_SCHEMA:
+        document = migration.migrate_first(document)
     answer = convert(document, Recommendation, text, name)
     if fact := _contradiction(answer):
         raise damaged(name, fact)
