@@ -40,7 +40,7 @@ _STYLES = {"": ("", "bold"), "use": ("bold green", "bold green"), "doubt": ("", 
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
     """The tables of the check and of the devices, and a labelled line or more for each thing to say."""
     found: list[Line] = []
-    for rows in (training_table.lines(recommendation, width), scaling_table.lines(recommendation)):
+    for rows in (training_table.lines(recommendation, width), scaling_table.lines(recommendation, width)):
         found += [*rows, ()] if rows else []
     for one in statements(recommendation):
         style, label_style = _STYLES[one.tone]
