@@ -28,6 +28,7 @@ from autobatch.records.formatting import parse_optimizer, parse_precision
 from autobatch.records.limits import Limits, Precision
 from autobatch.records.plan import Plan, PlannedDevice
 from autobatch.records.recommendation import Recommendation
+from autobatch.storage.journal import Journal
 from autobatch.workload.keras import detection
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def probe(
     engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
 
     def search(engine: SearchEngine) -> Recommendation:
-        watch = Watch(observer)
+        watch = Watch(observer, limits, Journal())
         return run(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
 
     try:

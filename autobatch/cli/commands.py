@@ -15,7 +15,12 @@ from typing import Any, NoReturn
 import click
 
 from autobatch._version import __version__
+<<<<<<< HEAD
 from autobatch.cli import console, scripts
+=======
+from autobatch.cli import console
+from autobatch.cli.unfinished import decide_unfinished
+>>>>>>> storage
 from autobatch.engines.ranks import membership
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.records import formatting
@@ -23,7 +28,7 @@ from autobatch.records.errors import AutobatchError, UsageError, missing_file
 from autobatch.records.escaping import printable
 from autobatch.records.limits import Limits, Objective
 from autobatch.reports.text import cache_list, plan_table, terminal
-from autobatch.storage import cache, codec, result_files
+from autobatch.storage import cache, codec, journal, result_files
 
 _INTERRUPTED = 130
 _PACKAGE = str(Path(__file__).parents[1])
@@ -221,16 +226,20 @@ def probe_kinds(target: str, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(), required=False)
+@click.option("--last", is_flag=True, help="Show the last search that ended without an answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
 @click.option("--html", "html_to", type=click.Path(), help="Write a report for the browser to a file.")
-def show(file: str, **options: Any) -> None:
-    """Shows a saved result again."""
+def show(file: str | None, last: bool, **options: Any) -> None:
+    """Show a saved result, or with --last what an interrupted search has measured."""
     options["save_to"] = None
-    found = result_files.load(file)
-    _check_writable(options, file)
-    console.deliver(found, options)
+    if last == (file is not None):
+        message = "`--last` and FILE exclude each other" if last else "Missing argument 'FILE'"
+        raise click.UsageError(message, click.get_current_context())
+    recommendation = decide_unfinished(journal.load_newest()) if file is None else result_files.load(file)
+    _check_writable(options, file or "")
+    console.deliver(recommendation, options)
 
 
 @cli.command("plan")

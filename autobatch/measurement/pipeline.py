@@ -27,8 +27,9 @@ from autobatch.records.check import Check
 from autobatch.records.interruption import Interrupted
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Environment, Recommendation
-from autobatch.records.trial import Curve
+from autobatch.records.trial import Curve, Trial
 from autobatch.storage import cache
+from autobatch.storage.journal import Journal
 
 SearchEngine = WorkerEngine | RankedEngine
 # Where the objects of a `find` lie, and where modules are looked for, may be new each time.
@@ -68,7 +69,9 @@ def run(
         if stopped.curve is not None:
             stopped.recommendation = watch.finish(stopped.curve, limits, contended, stopped.check)
         raise
-    return slot.keep(watch.finish(curve, limits, contended, check))
+    answer = slot.keep(watch.finish(curve, limits, contended, check))
+    watch.answered()
+    return answer
 
 
 def _slot(engine: SearchEngine, recipe: messages.Recipe, limits: Limits) -> cache.Slot:
@@ -151,20 +154,32 @@ def _kept(curve: Curve, check: Check | None) -> Iterator[None]:
 
 
 class Watch(Observer):
-    """Passes everything on, and remembers what the environment record needs."""
+    """Passes everything on, journals each trial, and remembers what the environment record needs."""
 
-    def __init__(self, inner: Observer | None) -> None:
+    def __init__(self, inner: Observer | None, limits: Limits, journal: Journal) -> None:
         self._inner = inner or Observer()
+        self._limits = limits
+        self._journal = journal
         self._torch = ""
         self._started_at = datetime.now(UTC)
         self._begin = time.monotonic()
         self.trying = self._inner.trying  # type: ignore[method-assign]
-        self.tried = self._inner.tried  # type: ignore[method-assign]
         self.checking = self._inner.checking  # type: ignore[method-assign]
 
     def opened(self, opened: Opened) -> None:
         self._torch = opened.torch
+        self._journal.opened(
+            opened.workload, opened.device, self._limits, self._environment(), world_size=opened.world_size
+        )
         self._inner.opened(opened)
+
+    def tried(self, trial: Trial) -> None:
+        self._journal.tried(trial)
+        self._inner.tried(trial)
+
+    def answered(self) -> None:
+        """The search has its answer, so its journal is not needed any more."""
+        self._journal.finished()
 
     def finish(
         self, curve: Curve, limits: Limits, contended: bool, check: Check | None = None
@@ -173,7 +188,10 @@ class Watch(Observer):
         if contended and curve.device.kind == "cpu":
             note = "other processes were busy, so waiting threads slept instead of spinning (OMP_WAIT_POLICY)"
             curve = replace(curve, warnings=(*curve.warnings, note))
-        environment = Environment(
+        return replace(recommend(curve, check, limits), environment=self._environment())
+
+    def _environment(self) -> Environment:
+        return Environment(
             autobatch=__version__,
             python=platform.python_version(),
             torch=self._torch,
@@ -182,4 +200,3 @@ class Watch(Observer):
             started_at=self._started_at.isoformat(timespec="seconds"),
             elapsed_seconds=round(time.monotonic() - self._begin, 3),
         )
-        return replace(recommend(curve, check, limits), environment=environment)

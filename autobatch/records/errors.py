@@ -91,6 +91,16 @@ def ranks_differ(facts: tuple[str, ...]) -> TargetError:
     )
 
 
+def not_decidable() -> SavedResultError:
+    """Return the error for a result of an earlier schema that is to be decided again."""
+    return SavedResultError(
+        "a result of an earlier version can be shown, but not decided again",
+        code="not_decidable",
+        facts=("it lacks measurements that a decision needs today",),
+        hint="probe again with `--save`",
+    )
+
+
 def _rebuild(
     kind: type[AutobatchError], message: str, code: str, facts: tuple[str, ...], hint: str
 ) -> AutobatchError:

@@ -161,6 +161,8 @@ class Recommendation:
     workload: Workload
     device: Device
     limits: Limits = field(default_factory=Limits)
+    # False for a result of an earlier schema, which lacks measurements that a new decision needs.
+    decidable: bool = True
     environment: Environment | None = None
     cached: bool = False
 

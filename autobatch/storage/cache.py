@@ -7,11 +7,8 @@ written, costs a measurement or a warning, never the answer.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from json import dumps
 from pathlib import Path
@@ -24,9 +21,8 @@ from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
-from autobatch.storage import codec, result_files
+from autobatch.storage import cache_folder, codec, journal, result_files
 
-FOLDER_VARIABLE = "AUTOBATCH_CACHE"
 MOST_ENTRIES = 200
 # Free memory is never the same twice: a limit this near to the one of the measurement is the same limit.
 NEAR = 0.1
@@ -60,7 +56,7 @@ class Slot:
         if not self._name:
             return None
         try:
-            found = result_files.load(find_folder() / self._name)
+            found = result_files.load(cache_folder.find_folder() / self._name)
         except SavedResultError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 self._warn(f"{error.message}: {'; '.join(error.facts)}")
@@ -79,7 +75,7 @@ class Slot:
         # One that its last try could not confirm is worth another search.
         elif found.chosen.confirmed:
             try:
-                folder = _made(find_folder())
+                folder = cache_folder.make_folder()
                 result_files.replace_file(
                     folder / self._name, (codec.render(found) + "\n").encode(), mode=0o600
                 )
@@ -155,31 +151,9 @@ def still_fits(found: Recommendation, now: Device) -> bool:
     return near if needed is None else (1 + _SPARE) * needed <= now_bytes
 
 
-def find_folder(environment: Mapping[str, str] = os.environ, system: str = sys.platform) -> Path:
-    """The user's cache folder for autobatch, which need not exist. Raises AutobatchError without a home."""
-    given = environment.get(FOLDER_VARIABLE)
-    if given:
-        return Path(given).absolute()
-    base = environment.get("LOCALAPPDATA" if system == "win32" else "XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    if base and Path(base).is_absolute():
-        return Path(base) / "autobatch"
-    try:
-        home = Path.home()
-    except RuntimeError as error:
-        raise AutobatchError(
-            "there is no cache folder, since this user has no home",
-            code="no_cache_folder",
-            facts=(str(error),),
-            hint=f"name one with `{FOLDER_VARIABLE}`",
-        ) from error
-    beneath = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(system, ".cache")
-    return home / beneath / "autobatch"
-
-
 def list_entries() -> CacheListing:
     """What lies in the cache. Raises AutobatchError where its folder can't be read."""
-    folder = find_folder()
+    folder = cache_folder.find_folder()
     found, damaged = [], []
     for path in _paths(folder):
         try:
@@ -199,13 +173,14 @@ def clear() -> int:
 
     Raises AutobatchError where one can't be removed.
     """
-    folder = find_folder()
+    folder = cache_folder.find_folder()
     paths = _paths(folder)
     try:
         for path in (*paths, *folder.glob(_UNFINISHED)):
             path.unlink(missing_ok=True)
+        journal.remove_all(folder)
     except OSError as error:
-        raise _unusable(folder, "cleared", error) from error
+        raise cache_folder.unusable(folder, "cleared", error) from error
     return len(paths)
 
 
@@ -219,37 +194,11 @@ def _taken_bytes(trial: Trial) -> int | None:
     return trial.peak_bytes if trial.reserved_bytes is None else trial.reserved_bytes
 
 
-def _made(folder: Path) -> Path:
-    """The folder, made where it was missing, for this user alone."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
 def _paths(folder: Path) -> list[Path]:
-    """The files of entries, the newest first. Raises AutobatchError where the folder can't be read."""
-    dated = []
-    try:
-        for one in os.scandir(folder):
-            if _ENTRY.fullmatch(one.name):
-                with suppress(FileNotFoundError):
-                    dated.append((one.stat(follow_symlinks=False).st_mtime, Path(one.path)))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _unusable(folder, "read", error) from error
-    return [path for _, path in sorted(dated, reverse=True)]
+    """List the files of entries, the newest first. Raises AutobatchError for an unreadable folder."""
+    return [path for _, path in cache_folder.list_files(folder, _ENTRY)]
 
 
 def _drop_oldest(folder: Path) -> None:
     for path in _paths(folder)[MOST_ENTRIES:]:
         path.unlink(missing_ok=True)
-
-
-def _unusable(folder: Path, what: str, error: OSError) -> AutobatchError:
-    return AutobatchError(
-        f"the cache can't be {what}",
-        code="no_cache_folder",
-        facts=(f"`{printable(str(folder))}`: {error.strerror or error}",),
-        hint=f"repair its rights, or name another folder with `{FOLDER_VARIABLE}`",
-    )

@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-import json as stdlib_json
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from inspect import cleandoc
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from autobatch.records.errors import AutobatchError, SavedResultError
-from autobatch.records.escaping import escaped_json, printable
+from autobatch.records.escaping import printable
 from autobatch.records.plan import Plan
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Trial
+from autobatch.storage import migration
+from autobatch.storage.json_records import clean, convert, damaged, decode, encode, values_of
 
 if TYPE_CHECKING:
     from autobatch.records.fleet import Fleet
@@ -27,54 +26,47 @@ SCHEMA = "autobatch/2"
 PLAN_SCHEMA = "autobatch-plan/1"
 FLEET_SCHEMA = "autobatch-fleet/1"
 
-_DAMAGED = "the file was cut short or changed since it was saved; probe again with `--save`"
-
 
 def render(recommendation: Recommendation) -> str:
     """One JSON object: `schema`, `ok`: true, and the fields of the recommendation."""
-    return _encode({"schema": SCHEMA, "ok": True, **_plain(recommendation)})
+    return encode({"schema": SCHEMA, "ok": True, **values_of(recommendation)})
 
 
 def render_plan(plan: Plan) -> str:
     """One JSON object: `schema`, `ok`: true, and the fields of the plan, `predicted`: true among them."""
-    return _encode({"schema": PLAN_SCHEMA, "ok": True, **_plain(plan)})
+    return encode({"schema": PLAN_SCHEMA, "ok": True, **values_of(plan)})
 
 
 def render_fleet(fleet: Fleet) -> str:
     """One JSON object: `schema`, `ok`: true, and the fields of the fleet, each kind's answer among them."""
-    return _encode({"schema": FLEET_SCHEMA, "ok": True, **_plain(fleet)})
+    return encode({"schema": FLEET_SCHEMA, "ok": True, **values_of(fleet)})
 
 
 def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:
     """One JSON object: `schema`, `ok`: false, the error, and the trials measured before it."""
     told = {"code": error.code, "message": error.message, "facts": list(error.facts), "hint": error.hint}
-    return _encode(
-        {"schema": SCHEMA, "ok": False, "error": _clean(told), "trials": [_plain(trial) for trial in trials]}
-    )
+    measured = [values_of(trial) for trial in trials]
+    return encode({"schema": SCHEMA, "ok": False, "error": clean(told), "trials": measured})
 
 
 def parse(text: str, *, name: str = "the document") -> Recommendation:
-    """The recommendation that `render` wrote, checked field by field; fields of later versions are ignored.
+    """Read the recommendation that `render` wrote, checked field by field; unknown fields are ignored.
 
-    `name` is what errors call the text. Raises SavedResultError for anything else.
+    A result of schema 1 is read too, with `decidable` False. Errors call the text `name`. Raises
+    SavedResultError for anything else.
     """
-    document = _object(text, name)
-    version = document.get("schema")
-    if version != SCHEMA:
+    document = decode(text, name)
+    version = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or version not in (SCHEMA, migration.FIRST_SCHEMA):
         raise _wrong_version(version, name)
     if document.get("ok") is not True:
         raise _not_an_answer(document, name)
-    try:
-        fact = _twice(text)
-        if _has_absurd_figure(document):
-            fact = "a whole number in it has more than 100 digits"
-        found = msgspec.convert(document, Recommendation, strict=True)
-    # Validation in the records raises ValueError; a figure too large for its type, OverflowError.
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise _damaged(name, str(error)) from error
-    if fact := fact or _negative(found) or _contradiction(found):
-        raise _damaged(name, fact)
-    return found
+    if version == migration.FIRST_SCHEMA:
+        document = migration.migrate_first(document)
+    answer = convert(document, Recommendation, text, name)
+    if fact := _contradiction(answer):
+        raise damaged(name, fact)
+    return answer
 
 
 def schema() -> dict[str, Any]:
@@ -132,102 +124,6 @@ def _versioned(part: dict[str, Any], *, ok: bool) -> dict[str, Any]:
     }
 
 
-def _encode(document: dict[str, Any]) -> str:
-    return escaped_json(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
-
-
-def _plain(record: Any) -> Any:
-    """A record as JSON values, with every field.
-
-    JSON has no NaN and no infinity, and such a figure was not measured: it becomes null, and so does a
-    record that can't do without it (a gain). What becomes null leaves a list of any length.
-    """
-    values: dict[str, Any] = {}
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if _unmeasured(value):
-            if field.type == "float":
-                return None
-            values[field.name] = None
-        elif isinstance(value, tuple):
-            values[field.name] = _list(value, of_any_length=str(field.type).endswith("...]"))
-        else:
-            values[field.name] = _clean(value)
-    return values
-
-
-def _list(items: tuple[Any, ...], *, of_any_length: bool) -> list[Any] | None:
-    """`items` as JSON values, without those that were not measured; a pair that lacks one is None."""
-    plain = [None if _unmeasured(item) else _clean(item) for item in items]
-    if of_any_length:
-        return [item for item in plain if item is not None]
-    return None if any(map(_unmeasured, items)) else plain
-
-
-def _unmeasured(value: object) -> bool:
-    return isinstance(value, float) and not isfinite(value)
-
-
-def _clean(value: Any) -> Any:
-    """`value` as JSON can hold it: a lone surrogate, which a file name may hold, becomes its escape."""
-    if isinstance(value, str):
-        return "".join(printable(char) if "\ud800" <= char <= "\udfff" else char for char in value)
-    if is_dataclass(value):
-        return _plain(value)
-    if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
-    return value
-
-
-def _object(text: str, name: str) -> dict[str, Any]:
-    try:
-        document = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        raise SavedResultError(
-            f"{name} is not JSON", code="not_json", facts=(printable(str(error)),), hint=_DAMAGED
-        ) from error
-    except RecursionError as error:
-        raise _damaged(name, "it is nested too deeply") from error
-    if not isinstance(document, dict):
-        raise _wrong_version(None, name)
-    return document
-
-
-def _twice(text: str) -> str:
-    """What to say of a field that comes twice, of which readers of JSON take one or the other; else empty."""
-    twice: set[str] = set()
-
-    def look(pairs: list[tuple[str, object]]) -> None:
-        once: set[str] = set()
-        for name, _ in pairs:
-            (twice if name in once else once).add(name)
-
-    stdlib_json.loads(text, object_pairs_hook=look)
-    return f"its field `{min(twice)}` comes more than once" if twice else ""
-
-
-def _has_absurd_figure(value: object) -> bool:
-    """True where a whole number is so long that even printing it may fail."""
-    if isinstance(value, dict):
-        return any(map(_has_absurd_figure, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_absurd_figure, value))
-    return isinstance(value, int) and abs(value) >= 10**100
-
-
-def _negative(value: object, name: str = "") -> str:
-    """What to say of a count, a size or an amount below zero in a record; empty where there is none."""
-    if isinstance(value, tuple):
-        return next(filter(None, (_negative(item, name) for item in value)), "")
-    if is_dataclass(value):
-        parts = (_negative(getattr(value, field.name), field.name) for field in fields(value))
-        return next(filter(None, parts), "")
-    below = isinstance(value, int) and value < 0 and name != "seed"
-    return f"`{name}` is {value}" if below else ""
-
-
 def _wrong_version(version: object, name: str) -> SavedResultError:
     family, _, number = version.partition("/") if isinstance(version, str) else ("", "", "")
     if family == "autobatch" and number.isdigit():
@@ -252,18 +148,12 @@ def _not_an_answer(document: dict[str, Any], name: str) -> SavedResultError:
     error = document.get("error")
     message = error.get("message") if isinstance(error, dict) else None
     if document.get("ok") is not False or not isinstance(message, str):
-        return _damaged(name, "`ok` is neither true nor false with an error")
+        return damaged(name, "`ok` is neither true nor false with an error")
     return SavedResultError(
         f"{name} holds an error, not a result",
         code="saved_error",
         facts=(printable(message[:500]),),
         hint="repair what it says and probe again",
-    )
-
-
-def _damaged(name: str, fact: str) -> SavedResultError:
-    return SavedResultError(
-        f"{name} is damaged", code="damaged_result", facts=(printable(fact[:500]),), hint=_DAMAGED
     )
 
 

@@ -17,7 +17,8 @@ from autobatch.storage import codec
 
 # A result takes some kilobytes; whatever is larger than this was never written by autobatch.
 MAX_BYTES = 8 * 2**20
-_CHOOSE = "choose a folder that exists and can be written to"
+_CHOOSE_FOLDER = "choose a folder that exists and can be written to"
+_GIVE_RESULT = "give the path of a file that `autobatch probe --save` wrote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def write(text: str, path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
     try:
         replace_file(_target(path, kind), text.encode())
     except (OSError, ValueError) as error:
-        raise _unwritable(path, kind, _reason(error), _CHOOSE) from error
+        raise _unwritable(path, kind, _reason(error), _CHOOSE_FOLDER) from error
 
 
 def check_writable(path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
@@ -60,36 +61,38 @@ def check_writable(path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"the folder `{printable(str(folder))}` can't be written to")
     except (OSError, ValueError) as error:
-        raise _unwritable(path, kind, _reason(error), _CHOOSE) from error
+        raise _unwritable(path, kind, _reason(error), _CHOOSE_FOLDER) from error
 
 
 def load(path: str | os.PathLike[str]) -> Recommendation:
-    """The result that `save` wrote to `path`. Raises SavedResultError where there is no such thing."""
+    """Read the result that `save` wrote to `path`. Raises SavedResultError for any other file."""
+    return codec.parse(read_text(path), name=_quoted(path))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a regular file of at most MAX_BYTES. Raises SavedResultError where that can't be done."""
     name = _quoted(path)
     try:
-        # Checked before it is opened, since that alone may set a device going; and after, when it can't be
-        # another file any more.
+        # Checked before it is opened, since opening alone may start a device; and after, when the file
+        # can't be exchanged any more.
         _require_regular(os.stat(path).st_mode, name)
         with open(path, "rb", opener=_open_at_once) as file:
             _require_regular(os.fstat(file.fileno()).st_mode, name)
             content = file.read(MAX_BYTES + 1) or b""
     except (OSError, ValueError) as error:
-        raise _unreadable(
-            name, _reason(error), "give the path of a file that `autobatch probe --save` wrote"
-        ) from error
+        raise _unreadable(name, _reason(error), _GIVE_RESULT) from error
     if len(content) > MAX_BYTES:
         fact = f"it is larger than {format_bytes(MAX_BYTES)}, and a result takes a few KiB"
-        raise _unreadable(name, fact, "name the file that `autobatch probe --save` wrote")
+        raise _unreadable(name, fact, _GIVE_RESULT)
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise SavedResultError(
             f"{name} is not JSON",
             code="not_json",
             facts=(f"it is not UTF-8 text: {error.reason} at byte {error.start}",),
-            hint="name the file that `autobatch probe --save` wrote",
+            hint=_GIVE_RESULT,
         ) from error
-    return codec.parse(text, name=name)
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -100,7 +103,7 @@ def _open_at_once(path: str, flags: int) -> int:
 def _require_regular(mode: int, name: str) -> None:
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise _unreadable(name, f"it is {kind}", "name the file that `autobatch probe --save` wrote")
+        raise _unreadable(name, f"it is {kind}", _GIVE_RESULT)
 
 
 def _target(path: str | os.PathLike[str], wanted: Kind) -> Path:

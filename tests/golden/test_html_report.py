@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from autobatch.reports.html import document, notebook
+from autobatch.reports.text.answer import statements
 from tests.golden.test_text_report import CASES
 
 Golden = Callable[[str | Path, str], None]
@@ -28,12 +30,8 @@ def test_fragment_for_a_notebook(golden: Golden) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_shows_what_the_text_report_says(name: str) -> None:
     """Each sentence of the answer is on the page too."""
-    from html import escape
-
-    from autobatch.reports.text.answer import statements
-
     page = document.render(CASES[name]())
     for said in statements(CASES[name]()):
         if said.label != "use":
-            assert escape(said.text) in page
+            assert str(escape(said.text)) in page
     assert f">{CASES[name]().batch_size}<" in page

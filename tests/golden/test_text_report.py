@@ -464,6 +464,34 @@ def test_report(name: str, golden: Golden) -> None:
     golden(f"text/{name}.txt", shown)
 
 
+LONG_NAME = "Intel(R) Xeon(R) Platinum 8481C Processor with 56 Cores @ 2.7"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+@pytest.mark.parametrize("name", CASES)
+def test_a_long_device_name_changes_the_header_alone(name: str, width: int) -> None:
+    """Each golden report on a device of another name: the header wraps, and no row moves."""
+    assert len(LONG_NAME) >= 60
+    answer = CASES[name]()
+    longer = replace(answer, device=replace(answer.device, name=LONG_NAME))
+    shown = terminal.render(longer, width=width)
+    assert max(map(cell_len, shown.split("\n"))) <= width
+    head, _, body = shown.partition("\n\n")
+    short_head, _, short_body = terminal.render(answer, width=width).partition("\n\n")
+    assert body == short_body
+    # The name is cut at its end; the facts around it stay whole, and so do the lines below them.
+    facts = " ".join(head.split())
+    assert LONG_NAME[:35] in facts
+    assert terminal.memory_text(answer.device) in facts
+    first_of_model = next(line for line in short_head.split("\n")[1:] if not line.startswith("  "))
+    assert head.endswith(short_head[short_head.index(first_of_model) :])
+
+
+def test_a_long_device_name(golden: Golden) -> None:
+    longer = replace(CPU_ANSWER, device=replace(CPU_ANSWER.device, name=LONG_NAME))
+    golden("text/long_device_name.txt", terminal.render(longer))
+
+
 @pytest.mark.parametrize("width", [40, 60, 100])
 def test_other_widths(width: int, golden: Golden) -> None:
     shown = terminal.render(GPU_ANSWER, width=width)

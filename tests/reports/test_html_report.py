@@ -215,7 +215,7 @@ def test_both_schemes_name_the_same_colours() -> None:
 def test_text_becomes_markup_once() -> None:
     assert (
         element("p", "<b>", Markup("<i></i>"), None, class_='"&')
-        == '<p class="&quot;&amp;">&lt;b&gt;<i></i></p>'
+        == '<p class="&#34;&amp;">&lt;b&gt;<i></i></p>'
     )
     assert element("p", element("b", "&")) == "<p><b>&amp;</b></p>"
     assert element("pre", "a\n\x1b\u202e") == "<pre>a\n\\x1b\\u202e</pre>"

@@ -22,7 +22,7 @@ from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Environment, Recommendation
 from autobatch.records.trial import Ceiling, LimitedBy, Outcome, Trial
 from autobatch.reports.text import cache_list, terminal
-from autobatch.storage import cache, codec, result_files
+from autobatch.storage import cache, cache_folder, codec, result_files
 from tests.storage.test_codec import SMALL
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
@@ -198,30 +198,6 @@ def test_what_the_allocator_took_counts_before_the_peak() -> None:
     assert not cache.still_fits(found, replace(SMALL.device, limit_bytes=400))
 
 
-# The folder
-
-
-@pytest.mark.parametrize(
-    ("environment", "system", "folder"),
-    [
-        ({"AUTOBATCH_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "linux", "/a"),
-        ({"AUTOBATCH_CACHE": "", "XDG_CACHE_HOME": "/b"}, "linux", "/b/autobatch"),
-        ({"XDG_CACHE_HOME": "relative"}, "linux", "HOME/.cache/autobatch"),
-        ({}, "linux", "HOME/.cache/autobatch"),
-        ({}, "darwin", "HOME/Library/Caches/autobatch"),
-        ({"XDG_CACHE_HOME": "/b"}, "darwin", "/b/autobatch"),
-        ({}, "win32", "HOME/AppData/Local/autobatch"),
-        ({"LOCALAPPDATA": "/local", "XDG_CACHE_HOME": "/b"}, "win32", "/local/autobatch"),
-    ],
-)
-@POSIX
-def test_where_the_folder_is(
-    environment: dict[str, str], system: str, folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    assert str(cache.find_folder(environment, system)) == folder.replace("HOME", "/home/me")
-
-
 # Entries
 
 
@@ -248,7 +224,7 @@ ANSWER = replace(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "parent" / "cache"))
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(tmp_path / "parent" / "cache"))
     return tmp_path / "parent" / "cache"
 
 

@@ -40,7 +40,7 @@ _STYLES = {"": ("", "bold"), "use": ("bold green", "bold green"), "doubt": ("", 
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
     """The tables of the check and of the devices, and a labelled line or more for each thing to say."""
     found: list[Line] = []
-    for rows in (training_table.lines(recommendation, width), scaling_table.lines(recommendation)):
+    for rows in (training_table.lines(recommendation, width), scaling_table.lines(recommendation, width)):
         found += [*rows, ()] if rows else []
     for one in statements(recommendation):
         style, label_style = _STYLES[one.tone]
@@ -172,7 +172,7 @@ def _loader_text(recommendation: Recommendation, loader: Loader) -> str:
     if lifted is own or lifted is None:
         return f"{text}: {'that is enough' if lifted is own else 'loading sets the pace'}"
     rate = _rate(loader, loader.pace_seconds(lifted))
-    verb = "sufficient_workers" if lifted.workers == 1 else "lift"
+    verb = "lifts" if lifted.workers == 1 else "lift"
     apart = ", apart from the training" if recommendation.device.kind == "cpu" else ""
     return f"{text}; {_workers(lifted)} {verb} it to {rate} (measured{apart})"
 

@@ -10,24 +10,29 @@ from autobatch.reports.text.table import USE, fit
 
 TITLES = ("devices", "batch", "global", "expected")
 _WIDTHS = (9, 9, 11, 10)
+# A narrow terminal loses this column.
+_EXPENDABLE = "batch"
 # Further rows say less than the line below the table.
 _MOST_ROWS = 10
 _SIZES_CELLS = 60
 
 
-def lines(recommendation: Recommendation) -> list[Line]:
-    """A title and a row for each number of devices; none where nothing is predicted."""
+def lines(recommendation: Recommendation, width: int) -> list[Line]:
+    """Lay out a title and a row for each number of devices; nothing where nothing is predicted."""
     shown = rows(recommendation)
     if not shown:
         return []
-    title = "".join(fit(name, span) for name, span in zip(TITLES, _WIDTHS, strict=True))
-    found: list[Line] = [((title, "dim"),)]
+    spans = dict(zip(TITLES, _WIDTHS, strict=True))
+    if sum(_WIDTHS) + len(USE) + 1 > width:
+        del spans[_EXPENDABLE]
+    lines: list[Line] = [(("".join(fit(name, span) for name, span in spans.items()), "dim"),)]
     for row in shown:
-        own = row.devices == recommendation.world_size
-        style = "bold green" if own else ""
-        texts = "".join(fit(text, span) for text, span in zip(figures(row), _WIDTHS, strict=True))
-        found.append(((texts, style), (f" {USE}" if own else "", style)))
-    return found
+        measured = row.devices == recommendation.world_size
+        style = "bold green" if measured else ""
+        texts = dict(zip(TITLES, figures(row), strict=True))
+        cells = "".join(fit(texts[name], span) for name, span in spans.items())
+        lines.append(((cells, style), (f" {USE}" if measured else "", style)))
+    return lines
 
 
 def rows(recommendation: Recommendation) -> tuple[DeviceCount, ...]:

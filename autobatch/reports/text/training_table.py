@@ -10,7 +10,7 @@ from autobatch.reports.text.table import USE, fit
 
 _BATCH, _FACTOR, _STEPS, _LOSS, _TO_LOSS, _SECONDS, _EXPECTED = 7, 8, 8, 9, 12, 9, 10
 # A narrow terminal loses these, in this order.
-_EXPENDABLE = ("time", "steps", "lr")
+_EXPENDABLE = ("time", "steps", "lr", "loss")
 
 
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
