@@ -15,12 +15,8 @@ from typing import Any, NoReturn
 import click
 
 from autobatch._version import __version__
-<<<<<<< HEAD
 from autobatch.cli import console, scripts
-=======
-from autobatch.cli import console
 from autobatch.cli.unfinished import decide_unfinished
->>>>>>> storage
 from autobatch.engines.ranks import membership
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.records import formatting

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autobatch.decision import search
 from autobatch.decision.recommender import recommend
+from autobatch.decision.trial_set import TrialSet
 from autobatch.records.errors import SavedResultError
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Ceiling, Curve, LimitedBy
@@ -19,7 +19,7 @@ def decide_unfinished(unfinished: UnfinishedSearch) -> Recommendation:
 
     Raises SavedResultError, with the trials, if no size has passed.
     """
-    largest = search.largest_passed(unfinished.trials)
+    largest = TrialSet(unfinished.trials).largest_passed
     if largest is None:
         error = SavedResultError(
             "the last search was interrupted before any batch size passed",

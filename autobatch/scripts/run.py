@@ -20,7 +20,7 @@ from autobatch.records.limits import Limits
 from autobatch.scripts.command import Command
 from autobatch.scripts.probe import ScriptAnswer
 from autobatch.scripts.process import injection
-from autobatch.storage import cache
+from autobatch.storage import cache_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def _path(command: Command, limits: Limits, *, applies_rate: bool) -> Path:
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
     name = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-    return cache.find_folder() / "scripts" / f"{name}.json"
+    return cache_folder.find_folder() / "scripts" / f"{name}.json"
 
 
 def _digest(path: str) -> str:

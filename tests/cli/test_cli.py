@@ -250,7 +250,8 @@ def test_devices_help_and_version(folder: Path) -> None:
 def test_the_command_itself_never_imports_torch(folder: Path) -> None:
     # Seconds of every run: the worker needs torch, the process that waits for it does not.
     imports = (
-        "import sys, autobatch.api, autobatch.cli.commands, autobatch.cli.progress; print('torch' in sys.modules)"
+        "import sys, autobatch.api, autobatch.cli.commands, autobatch.cli.progress; "
+        "print('torch' in sys.modules)"
     )
     (ended,) = run(folder, (sys.executable, "-c", imports))
     assert ended.stdout == "False\n"

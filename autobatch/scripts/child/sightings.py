@@ -43,7 +43,7 @@ def _of_argparse() -> Iterator[dict[str, Any]]:
     for parser, namespace in _parsed:
         for action in parser._actions:
             value = getattr(namespace, action.dest, None)
-            if _is_number(value) and action.option_strings:
+            if value is not None and _is_number(value) and action.option_strings:
                 yield _sighting("argparse", action.dest, list(action.option_strings), value)
 
 
