@@ -355,7 +355,7 @@ def test_samples_that_can_not_be_read(data: Any, message: str, fact: str) -> Non
     error = refusal(data)
     assert (error.code, error.message) == ("bad_sample", message)
     assert error.facts[0].startswith(fact)
-    assert error.facts[1].startswith("at test_samples.py:")
+    assert error.facts[1].startswith("at test_dataset.py:")
     assert error.hint
 
 
