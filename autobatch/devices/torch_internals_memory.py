@@ -9,6 +9,7 @@ Checked with torch 2.13. All names below also exist in torch 2.6, except where t
 | `TorchDispatchMode` | 1.13 | required |
 | `_DisableTorchDispatch` | 1.11 | required |
 | `UntypedStorage._cdata` | 2.0 | required |
+| `OpOverload._schema` | 1.11 | required |
 | `_ExcludeDispatchKeyGuard`, `DispatchKeySet` | 2.0 | required |
 | `_dispatch_get_registrations_for_dispatch_key` | 2.0 | required |
 | `_current_graph_task_id` | 2.1 | `in_backward` is False: a sum of gradients counts as a new tensor |
@@ -35,6 +36,7 @@ __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
     "cpu_autocast_operators",
+    "has_out_argument",
     "in_backward",
     "storage_key",
     "tree_flatten",
@@ -70,6 +72,11 @@ def without_cpu_autocast() -> AbstractContextManager[Any]:
 def cpu_autocast_operators() -> set[str]:
     """The operators for which autocast on a CPU has a rule, as `aten::name.overload`."""
     return set(torch._C._dispatch_get_registrations_for_dispatch_key("AutocastCPU"))
+
+
+def has_out_argument(operator: Any) -> bool:
+    """True where an operator writes its result into an argument."""
+    return any(argument.is_out for argument in operator._schema.arguments)
 
 
 def in_backward() -> bool:
