@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autobatch.devices.torch_internals_memory import FakeTensorMode, in_backward
+from autobatch.devices.torch_internals_memory import FakeTensorMode
 from autobatch.memory.fake_results import FakeResults
 from autobatch.memory.storage_log import Birth, Death, Kind
 from autobatch.memory.storage_recorder import StorageRecorder, run_directly
@@ -92,13 +92,3 @@ def test_a_number_read_from_a_fake_tensor_is_zero_and_counted(
         trace = recorder.close()
     assert (read, type(read)) == (number, type(number))
     assert trace.guessed == 1
-
-
-def test_a_backward_pass_is_recognized() -> None:
-    seen: list[bool] = []
-    values = torch.ones(2, requires_grad=True)
-    values.register_hook(lambda gradient: seen.append(in_backward()))
-    assert not in_backward()
-    values.sum().backward()
-    assert seen == [True]
-    assert not in_backward()
