@@ -1,9 +1,9 @@
-"""Breaks user code on purpose, in every way and phase of tests/faults/cases.py, and counts what is survived.
+"""Break user code on purpose, in every way and phase of tests/faults/cases.py, and count the survived cases.
 
     python benchmarks/faults.py [--only TEXT]
 
-Run it in the repository's root. Survived: the case ends with the outcome or the error that it must end with,
-within its limits, keeps the rows measured before, and leaves no process, temporary file or shared memory.
+Run it in the repository's root. Survived: the case ends with its expected outcome or error within its limits,
+keeps the rows measured before, and leaves no process, temporary file or shared memory.
 Writes results/faults.json.
 """
 
@@ -43,16 +43,16 @@ def main() -> None:
 
 
 def _row(bench: driving.Bench, case: cases.Case) -> dict[str, object]:
-    """One case carried out, as it is written to the file."""
-    named = {"fault": case.fault.name, "phase": case.phase, "expected": case.end}
-    why_not = bench.missing(case)
-    if why_not:
-        return {**named, "skipped": why_not}
+    """Run a case; the row of the results file."""
+    identity = {"fault": case.fault.name, "phase": case.phase, "expected": case.end}
+    missing = bench.missing(case)
+    if missing:
+        return {**identity, "skipped": missing}
     ended = bench.carry_out(case)
-    told = "; ".join(ended.problems) or ended.end
-    print(f"{case.name}: {told}, {ended.seconds:.2f} s", file=sys.stderr, flush=True)
+    result = "; ".join(ended.problems) or ended.end
+    print(f"{case.name}: {result}, {ended.seconds:.2f} s", file=sys.stderr, flush=True)
     return {
-        **named,
+        **identity,
         "end": ended.end,
         "rows": ended.rows,
         "seconds": round(ended.seconds, 3),
@@ -61,50 +61,52 @@ def _row(bench: driving.Bench, case: cases.Case) -> dict[str, object]:
 
 
 def _by_fault(ended: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """The cases of each fault, counted."""
-    found: list[dict[str, object]] = []
-    for name in dict.fromkeys(one["fault"] for one in ended):
-        tried = [one for one in ended if one["fault"] == name and "skipped" not in one]
-        seconds = [float(str(one["seconds"])) for one in tried]
-        found.append(
+    """The number of tried and survived cases of each fault."""
+    faults: list[dict[str, object]] = []
+    for name in dict.fromkeys(row["fault"] for row in ended):
+        tried = [row for row in ended if row["fault"] == name and "skipped" not in row]
+        seconds = [float(str(row["seconds"])) for row in tried]
+        faults.append(
             {
                 "fault": name,
-                "phases": [one["phase"] for one in tried],
+                "phases": [row["phase"] for row in tried],
                 "tried": len(tried),
-                "survived": sum(not one["problems"] for one in tried),
+                "survived": sum(not row["problems"] for row in tried),
                 "median_seconds": median(seconds) if seconds else None,
                 "longest_seconds": max(seconds, default=None),
             }
         )
-    return found
+    return faults
 
 
 def table(faults: Sequence[dict[str, object]]) -> str:
     """A Markdown table: fault, phases, tried, survived, median and longest seconds."""
     lines = ["| fault | phases | tried | survived | median s | longest s |", "|---|---|---|---|---|---|"]
     tried = survived = 0
-    for one in faults:
-        phases = one["phases"]
+    for fault in faults:
+        phases = fault["phases"]
         assert isinstance(phases, list)
-        told = "all" if phases == list(cases.PHASES) else ", ".join(phases) or "skipped here"
+        phase_text = "all" if phases == list(cases.PHASES) else ", ".join(phases) or "skipped here"
         times = " | ".join(
-            "" if one[key] is None else f"{one[key]:.2f}" for key in ("median_seconds", "longest_seconds")
+            "" if fault[key] is None else f"{fault[key]:.2f}" for key in ("median_seconds", "longest_seconds")
         )
-        lines.append(f"| {one['fault']} | {told} | {one['tried']} | {one['survived']} | {times} |")
-        tried += int(str(one["tried"]))
-        survived += int(str(one["survived"]))
+        lines.append(
+            f"| {fault['fault']} | {phase_text} | {fault['tried']} | {fault['survived']} | {times} |"
+        )
+        tried += int(str(fault["tried"]))
+        survived += int(str(fault["survived"]))
     lines.append(f"| **together** | | {tried} | {survived} | | |")
     return "\n".join(lines)
 
 
 def document(parts: dict[str, object]) -> str:
-    """JSON with one fault and one case a line."""
-    told = []
+    """JSON with a line for each fault and each case."""
+    texts = []
     for name, part in parts.items():
         lines = part if isinstance(part, list) else None
         value = json.dumps(part) if lines is None else "[\n" + ",\n".join(map(json.dumps, lines)) + "\n]"
-        told.append(f"{json.dumps(name)}: {value}")
-    return "{\n" + ",\n".join(told) + "\n}\n"
+        texts.append(f"{json.dumps(name)}: {value}")
+    return "{\n" + ",\n".join(texts) + "\n}\n"
 
 
 if __name__ == "__main__":

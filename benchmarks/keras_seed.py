@@ -1,20 +1,20 @@
-"""Does the recommended batch size beat the text's own? The beginner's Keras model, trained by `fit`.
+"""Does the recommended batch size beat the tutorial's? The beginner's Keras model, trained by `fit`.
 
     python benchmarks/keras_seed.py [--seeds COUNT] [--budget SECONDS]
 
-Writes results/keras_seed.json as it goes, with a part for each budget. `autobatch.find` is asked once, with
-the text's size of 10 as the present one and the budget given, the default of 60 seconds without. For each
-seed two trainings follow from the same first weights, one after the other: A at batch size 10 with the
-compiled learning rate, for the text's 20 epochs, then B with the answer.
+Writes results/keras_seed.json after each seed, with a part for each budget. `autobatch.find` runs once, with
+the tutorial's 10 as current batch size and the given budget (default 60 seconds). For each seed two trainings
+follow from the same initial weights: A at batch size 10 with the compiled learning rate, for the tutorial's
+20 epochs, then B with the answer.
 
-target    the validation loss that A ends with: the median of its last five epochs
-seconds   of `fit` without its evaluations, to the second of two epochs in a row at or below the target
-ratio     the seconds of A over those of B; above 1, the answer is quicker
-evaluated the same with an evaluation after each epoch, as the text has it, however short the epochs are
-included  the same with the seconds of `find` added to those of B: as if it were asked for one training alone
+target    the validation loss at the end of A: the median of its last five epochs
+seconds   of `fit` without evaluations, to the second of two consecutive epochs at or below the target
+ratio     the seconds of A over those of B; above 1, the answer is faster
+evaluated the same with an evaluation after each epoch, as in the tutorial, however short the epochs are
+included  the same with the seconds of `find` added to B, as if the search served a single training
 
-A training B that has not reached the target after PATIENCE times the epochs of A counts with all of its time,
-and `reached` says so.
+A training B that doesn't reach the target within PATIENCE times the epochs of A counts with its whole time,
+and `reached` is false.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "torch"
-# Threads that spin while they wait would ruin the timing on a machine that others use too.
+# Spinning threads would spoil the timing on a shared machine.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import keras
@@ -46,14 +46,14 @@ from autobatch.examples import keras_beginner
 RESULTS = Path(__file__).parent / "results" / "keras_seed.json"
 PATIENCE = 50
 FIRST_SEED = 100
-# One epoch's validation loss goes up and down: the target is a median, and has to hold twice.
+# The validation loss of an epoch fluctuates: the target is a median, and must hold twice.
 LAST_EPOCHS = 5
 IN_A_ROW = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: validation loss and accuracy after each epoch, and the seconds of `fit` until then.
+    """A training: validation loss and accuracy after each epoch, and the seconds of `fit` until then.
 
     `seconds` without the evaluations, `wall_seconds` with them.
     """
@@ -72,7 +72,7 @@ class Run:
 
 
 class Clock(keras.callbacks.Callback):
-    """Notes the time and the validation loss of each epoch; ends the training at a target."""
+    """Record the time and the validation loss of each epoch; end the training at a target."""
 
     def __init__(self, target: float | None) -> None:
         super().__init__()
@@ -93,11 +93,11 @@ class Clock(keras.callbacks.Callback):
         self._trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        now = time.perf_counter()
-        # Between the last batch and the end of an epoch `fit` does nothing but evaluate.
-        self._evaluating += now - self._trained
-        self.wall_seconds.append(now - self._begin)
-        self.seconds.append(now - self._begin - self._evaluating)
+        end = time.perf_counter()
+        # Between the last batch and the end of an epoch `fit` only evaluates.
+        self._evaluating += end - self._trained
+        self.wall_seconds.append(end - self._begin)
+        self.seconds.append(end - self._begin - self._evaluating)
         self.losses.append(logs["val_loss"])
         self.accuracies.append(logs["val_accuracy"])
         if self._target is not None and self.run().epoch_at(self._target) is not None:
@@ -107,7 +107,7 @@ class Clock(keras.callbacks.Callback):
 def train(
     seed: int, batch_size: int, learning_rate: float | None, epochs: int, target: float | None = None
 ) -> Run:
-    """A training of the text's model from the first weights of a seed; None keeps the compiled rate."""
+    """A training of the tutorial's model from the initial weights of a seed; None keeps the compiled rate."""
     keras.utils.set_random_seed(seed)
     model = keras_beginner.build_model()
     if learning_rate is not None:
@@ -128,27 +128,27 @@ def train(
 
 
 def run_pair(seed: int, answer: Recommendation) -> dict[str, Any]:
-    """Both trainings of a seed, and what came of them."""
+    """Both trainings of a seed, and their results."""
     text = train(seed, keras_beginner.batch_size, None, keras_beginner.epochs)
     target = median(text.losses[-LAST_EPOCHS:])
     most_epochs = PATIENCE * keras_beginner.epochs
     answered = train(seed, answer.batch_size, answer.learning_rate, most_epochs, target)
     text_epoch, answer_epoch = text.epoch_at(target), answered.epoch_at(target)
-    # The text's last epochs may take turns around their median.
+    # The tutorial's last epochs may alternate around their median.
     text_epoch = len(text.losses) - 1 if text_epoch is None else text_epoch
     last = len(answered.losses) - 1 if answer_epoch is None else answer_epoch
     return {
         "seed": seed,
         "target": target,
         "reached": answer_epoch is not None,
-        "text": _told(text, text_epoch),
-        "answer": _told(answered, last),
+        "text": _run_row(text, text_epoch),
+        "answer": _run_row(answered, last),
         "ratio": text.seconds[text_epoch] / answered.seconds[last],
         "ratio_evaluated": text.wall_seconds[text_epoch] / answered.wall_seconds[last],
     }
 
 
-def _told(run: Run, epoch: int) -> dict[str, Any]:
+def _run_row(run: Run, epoch: int) -> dict[str, Any]:
     return {
         "epochs": epoch + 1,
         "seconds": run.seconds[epoch],
@@ -158,7 +158,7 @@ def _told(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def find(budget_seconds: float) -> tuple[Recommendation, float]:
-    """(the answer, the seconds that it took from the call on)."""
+    """(the answer, the seconds of the call)."""
     begin = time.perf_counter()
     answer = autobatch.find(
         keras_beginner.build_model(),
@@ -170,8 +170,8 @@ def find(budget_seconds: float) -> tuple[Recommendation, float]:
     return answer, time.perf_counter() - begin
 
 
-def summed_up(pairs: list[dict[str, Any]], find_seconds: float) -> dict[str, Any]:
-    """Medians and extremes of the paired ratios, the losses counted."""
+def summary(pairs: list[dict[str, Any]], find_seconds: float) -> dict[str, Any]:
+    """Medians and extremes of the paired ratios, and the number of slower answers."""
     ratios = [pair["ratio"] for pair in pairs]
     included = [p["text"]["seconds"] / (p["answer"]["seconds"] + find_seconds) for p in pairs]
     saved = median(p["text"]["seconds"] - p["answer"]["seconds"] for p in pairs)
@@ -186,7 +186,7 @@ def summed_up(pairs: list[dict[str, Any]], find_seconds: float) -> dict[str, Any
         "answer_slower_evaluated": sum(pair["ratio_evaluated"] < 1 for pair in pairs),
         "median_ratio_find_included": median(included),
         "answer_slower_find_included": sum(ratio < 1 for ratio in included),
-        # The search has paid for itself after so many trainings.
+        # The number of trainings after which the search has paid off.
         "trainings_to_pay": find_seconds / saved if saved > 0 else None,
     }
 
@@ -212,9 +212,9 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=Limits().budget_seconds)
     options = parser.parse_args()
 
-    about = environment()
+    environment_at_start = environment()
     answer, find_seconds = find(options.budget)
-    told = {
+    answer_row = {
         "batch_size": answer.batch_size,
         "learning_rate": answer.learning_rate,
         "why": answer.why,
@@ -222,21 +222,21 @@ def main() -> None:
         "critical_batch_size": None if answer.check is None else answer.check.critical_batch_size,
         "seconds": find_seconds,
     }
-    print(json.dumps(told, indent=1), flush=True)
+    print(json.dumps(answer_row, indent=1), flush=True)
     pairs: list[dict[str, Any]] = []
     for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         pairs.append(run_pair(seed, answer))
         print(json.dumps(pairs[-1]), flush=True)
         result = {
-            "environment": {**about, "load_average_at_end": os.getloadavg()[0]},
-            "find": told,
-            "summary": summed_up(pairs, find_seconds),
+            "environment": {**environment_at_start, "load_average_at_end": os.getloadavg()[0]},
+            "find": answer_row,
+            "summary": summary(pairs, find_seconds),
             "pairs": pairs,
         }
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         kept[f"budget of {options.budget:g} s"] = result
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-    print(json.dumps(summed_up(pairs, find_seconds), indent=1))
+    print(json.dumps(summary(pairs, find_seconds), indent=1))
 
 
 if __name__ == "__main__":

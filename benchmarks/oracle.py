@@ -2,11 +2,11 @@
 
     python benchmarks/oracle.py [--tasks NAME ...] [--print]
 
-Every training is appended to results/oracle.jsonl when it ends, and those that are there already are not run
-again, so it can be interrupted at any time. Learning rates are the task's own times powers of two. At each
-size the first is what the task's scaling rule gives from the best at the size next to it; more are tried
-until the best has a worse one on either side; those close to the best get all seeds. A size's value is the
-smallest, over learning rates, of the geometric mean of the steps over seeds.
+Each training is appended to results/oracle.jsonl when it ends, and recorded trainings don't run again, so it
+can be interrupted at any time. Learning rates are the task's rate times powers of two. At each size the first
+rate follows from the task's scaling rule and the best rate of the next size. More rates are tried until the
+best has a worse rate on either side. Rates close to the best get all seeds. A size's value is the smallest,
+over learning rates, of the geometric mean of the steps over seeds.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tasks import TASKS, Task
 from torch import Tensor, nn
 
 RESULTS = Path(__file__).parent / "results" / "oracle.jsonl"
-# Between two evaluations of the held-out loss, training goes on for a tenth of the steps so far.
+# Between two evaluations of the held-out loss, training continues for a tenth of the steps so far.
 EVALUATE_EVERY = 1.1
-# A learning rate is out where its first seed takes that many times the steps of the best known one.
+# A learning rate is out where its first seed takes this many times the steps of the best rate so far.
 CONTENDS = 1.5
-# At a size for which nothing is known: times the steps that the size next to it suggests.
+# At a size without runs: times the steps that the next size suggests.
 PATIENCE = 3.0
 # At the first size of a task.
 MOST_EPOCHS = 100
@@ -40,7 +40,7 @@ MOST_EPOCHS = 100
 
 @dataclass(frozen=True)
 class Run:
-    """A training: the `steps` to the target, None if they were not enough; `ran` all of them."""
+    """A training: the `steps` to the target, None if it was not reached; `ran` counts all steps."""
 
     steps: float | None
     ran: int
@@ -49,7 +49,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Best:
-    """The oracle's value at a batch size; `log_sd` is that of ln(steps) over seeds, not a number for one."""
+    """The oracle's value at a batch size; `log_sd`: that of ln(steps) over seeds, NaN for a single seed."""
 
     steps: float
     learning_rate: float
@@ -66,7 +66,7 @@ def main() -> None:
     )
     names = [task.name for task in TASKS]
     parser.add_argument("--tasks", nargs="+", choices=names, default=names, help="only these")
-    parser.add_argument("--print", action="store_true", help="print what is there, train nothing")
+    parser.add_argument("--print", action="store_true", help="print the recorded values, train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for task in (task for task in TASKS if task.name in options.tasks):
@@ -81,16 +81,16 @@ def load() -> Oracle:
 
 
 def search(task: Task) -> None:
-    """Runs whatever training is missing, the task's own size first and then those next to it."""
-    own = task.sizes.index(task.batch_size)
-    for size in (*task.sizes[own:], *reversed(task.sizes[:own])):
+    """Run the missing trainings, at the task's batch size first and then at larger and smaller sizes."""
+    start = task.sizes.index(task.batch_size)
+    for size in (*task.sizes[start:], *reversed(task.sizes[:start])):
         while (missing := next_run(task, size)) is not None:
             rate, seed, most_steps = missing
             _record(task, size, rate, seed, train(task, size, rate, seed, most_steps))
 
 
 def next_run(task: Task, size: int) -> tuple[float, int, int] | None:
-    """(learning rate, seed, most steps) of a training that the value at `size` still needs; None if none."""
+    """(learning rate, seed, most steps) of the next training for the value at `size`; None if complete."""
     rows = recorded(task)
     runs: dict[float, dict[int, float]] = defaultdict(dict)
     for (other, rate, seed), steps in rows.items():
@@ -113,20 +113,20 @@ def next_run(task: Task, size: int) -> tuple[float, int, int] | None:
     return None
 
 
-def _start(task: Task, size: int, known: dict[int, Best]) -> tuple[float, float]:
+def _start(task: Task, size: int, best: dict[int, Best]) -> tuple[float, float]:
     """The learning rate to try first, by the scaling rule, and the steps that it should take at most."""
-    if not known:
+    if not best:
         return task.learning_rate, MOST_EPOCHS * len(task.build_data()[0]) / size / PATIENCE
-    near = min(known, key=lambda other: abs(math.log(size / other)))
-    rate = known[near].learning_rate * (size / near) ** task.power
+    near = min(best, key=lambda other: abs(math.log(size / other)))
+    rate = best[near].learning_rate * (size / near) ** task.power
     doublings = round(math.log2(rate / task.learning_rate))
-    return task.learning_rate * 2.0**doublings, known[near].steps * max(1.0, near / size)
+    return task.learning_rate * 2.0**doublings, best[near].steps * max(1.0, near / size)
 
 
 def train(task: Task, size: int, rate: float, seed: int, most_steps: float) -> Run:
-    """A training until the smoothed held-out loss has crossed the target, diverged, or run out of steps.
+    """A training until the smoothed held-out loss has reached the target, diverged, or used all steps.
 
-    Its batches are cut from one shuffled epoch after another, so that each has exactly `size` samples.
+    Its batches are cut from consecutive shuffled epochs, so that each has exactly `size` samples.
     """
     torch.manual_seed(seed)
     model = task.build_model()
@@ -158,7 +158,7 @@ def take_step(
 
 
 def batches(samples: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Indices of one batch after another, without end; no sample comes twice in an epoch."""
+    """The indices of batches without end; no sample comes twice in an epoch."""
     generator = torch.Generator().manual_seed(seed)
     left = torch.empty(0, dtype=torch.int64)
     while True:
@@ -179,7 +179,7 @@ def _evaluate(task: Task, model: nn.Module, held_out: Sequence[Tensor]) -> float
 def crossing(history: Sequence[tuple[int, float]], target: float) -> float | None:
     """The steps at which the loss first reaches the target; None if it doesn't.
 
-    ln(loss) is averaged over three evaluations that follow each other, and interpolated over ln(steps).
+    ln(loss) is averaged over three consecutive evaluations, and interpolated over ln(steps).
     """
     logs = [math.log(loss) if loss > 0 else -math.inf for _, loss in history if math.isfinite(loss)]
     smooth = [fmean(logs[max(0, i - 1) : i + 2]) - math.log(target) for i in range(len(logs) - 1)]
@@ -193,7 +193,7 @@ def crossing(history: Sequence[tuple[int, float]], target: float) -> float | Non
 
 
 def recorded(task: Task) -> Rows:
-    """The steps of all trainings on file for the task and its target."""
+    """The steps of all recorded trainings of the task with its target."""
     if not RESULTS.exists():
         return {}
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
@@ -224,23 +224,23 @@ def _record(task: Task, size: int, rate: float, seed: int, run: Run) -> None:
 
 
 def values(task: Task) -> dict[int, Best]:
-    """The oracle's value at each size that has a learning rate with all seeds, ascending."""
+    """The oracle's value at each size that has a learning rate with all seeds, in ascending order."""
     runs: dict[int, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (size, rate, _), steps in recorded(task).items():
         runs[size][rate].append(steps)
-    found = {}
+    best = {}
     for size, rates in sorted(runs.items()):
         complete = {rate: steps for rate, steps in rates.items() if len(steps) == len(task.seeds)}
         if complete:
             rate = min(complete, key=lambda rate: _mean_log(complete[rate]))
             steps = complete[rate]
             if all(map(math.isfinite, steps)):
-                found[size] = Best(math.exp(_mean_log(steps)), rate, _spread(steps))
-    return found
+                best[size] = Best(math.exp(_mean_log(steps)), rate, _spread(steps))
+    return best
 
 
 def _spread(steps: Sequence[float]) -> float:
-    """Standard deviation of ln(steps); not a number for one seed."""
+    """Standard deviation of ln(steps); NaN for a single seed."""
     return stdev(map(math.log, steps)) if len(steps) > 1 else math.nan
 
 
@@ -253,24 +253,25 @@ def critical_batch_size(steps: Mapping[int, float]) -> tuple[float, float, float
 
     def residuals(critical: float) -> list[float]:
         logs = [math.log(count / (1 + critical / size)) for size, count in steps.items()]
-        return [one - fmean(logs) for one in logs]
+        return [value - fmean(logs) for value in logs]
 
     grid = [math.exp(i / 50) for i in range(-100, 800)]
-    critical = min(grid, key=lambda one: sum(r * r for r in residuals(one)))
+    critical = min(grid, key=lambda size: sum(r * r for r in residuals(size)))
     least = math.exp(fmean(math.log(count / (1 + critical / size)) for size, count in steps.items()))
     return critical, least, math.sqrt(fmean(r * r for r in residuals(critical)))
 
 
-def table(task: Task, found: dict[int, Best]) -> str:
-    """The values and the critical batch size that they suggest."""
+def table(task: Task, values_by_size: dict[int, Best]) -> str:
+    """The values, and the critical batch size fitted to them."""
     lines = [f"{task.name}: target {task.target:g}"]
-    for size, best in found.items():
+    for size, best in values_by_size.items():
         lines.append(
             f"  {size:5} {best.steps:10,.0f} steps at learning rate {best.learning_rate:g}, "
             f"sd of ln steps {best.log_sd:.2f}"
         )
-    if len(found) > 2:
-        critical, least, error = critical_batch_size({size: best.steps for size, best in found.items()})
+    if len(values_by_size) > 2:
+        steps = {size: best.steps for size, best in values_by_size.items()}
+        critical, least, error = critical_batch_size(steps)
         lines.append(f"  B_crit {critical:,.0f}, S_min {least:,.0f}, rms error of ln steps {error:.2f}")
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@
 
 Ten models (step_models.py), three sizes, SGD and AdamW. The prediction comes from two traces without data, at
 sizes 4 and 8, by the CPU's rules. The log counts every storage of a real step; the profiler every allocation
-of torch's CPU allocator, so also what kernels take inside. Both see two steps from a fresh optimizer.
+of torch's CPU allocator, including those inside of kernels. Both cover two steps from a fresh optimizer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     )
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
-    rows = [row for name in WORKLOADS for optimizer in OPTIMIZERS for row in compared(name, optimizer)]
+    rows = [row for name in WORKLOADS for optimizer in OPTIMIZERS for row in compare(name, optimizer)]
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": {
@@ -52,16 +52,16 @@ def main() -> None:
         options.save.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def compared(name: str, optimizer: str) -> list[dict[str, Any]]:
+def compare(name: str, optimizer: str) -> list[dict[str, Any]]:
     """The three peaks of a model at each size, with the prediction's error against the two real ones."""
-    small = [traced(name, optimizer, size, fake=True) for size in SMALL]
+    small = [trace(name, optimizer, size, fake=True) for size in SMALL]
     lifetimes = align(small[0].events, SMALL[0], small[1].events, SMALL[1])
     if lifetimes is None:
-        raise ValueError(f"{name}: the step has another structure at another size")
+        raise ValueError(f"{name}: the step's structure changes with its size")
     rows = []
     for size in SIZES:
         predicted = peak_bytes(events_at(lifetimes, size))
-        logged = peak_bytes(traced(name, optimizer, size, fake=False).events)
+        logged = peak_bytes(trace(name, optimizer, size, fake=False).events)
         profiled = profiled_peak(name, optimizer, size)
         row = {
             "model": name,
@@ -78,28 +78,29 @@ def compared(name: str, optimizer: str) -> list[dict[str, Any]]:
     return rows
 
 
-def traced(name: str, optimizer: str, size: int, *, fake: bool) -> Trace:
+def trace(name: str, optimizer: str, size: int, *, fake: bool) -> Trace:
     model = WORKLOADS[name].build()
     made = OPTIMIZERS[optimizer](model.parameters())
     return trace_step(model, [made], WORKLOADS[name].inputs(size), training_step(model, made), fake=fake)
 
 
 def profiled_peak(name: str, optimizer: str, size: int) -> int:
-    """What was there before the steps, and the most that they allocated on top of it."""
+    """The bytes held before the steps, plus the peak of the bytes that the steps allocate."""
     model = WORKLOADS[name].build()
     made = OPTIMIZERS[optimizer](model.parameters())
     batch = WORKLOADS[name].inputs(size)
-    held = sum(one.untyped_storage().nbytes() for one in (*model.parameters(), *model.buffers(), batch))
+    tensors = (*model.parameters(), *model.buffers(), batch)
+    held = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
     step = training_step(model, made)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step(batch)
         step(batch)
     inner: Any = profiler.profiler
-    changes = [one for one in inner.kineto_results.events() if one.name() == "[memory]"]
-    now = peak = 0
-    for one in sorted(changes, key=lambda change: change.start_ns()):
-        now += one.nbytes()
-        peak = max(peak, now)
+    changes = [event for event in inner.kineto_results.events() if event.name() == "[memory]"]
+    current_bytes = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        current_bytes += change.nbytes()
+        peak = max(peak, current_bytes)
     return int(held + peak)
 
 
@@ -109,7 +110,7 @@ def summary(errors: list[float]) -> dict[str, float]:
         "median_abs": median(map(abs, errors)),
         "lowest": min(errors),
         "highest": max(errors),
-        "within_1_percent": sum(abs(one) <= 0.01 for one in errors),
+        "within_1_percent": sum(abs(error) <= 0.01 for error in errors),
     }
 
 

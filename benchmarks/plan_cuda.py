@@ -2,9 +2,9 @@
 
     python benchmarks/plan_cuda.py [--precision bf16] [--save FILE]
 
-Ten models (step_models.py), three sizes, SGD and AdamW. Predictions are made in a process of its own, which
-sees no GPU; the real steps run in one process for each row, two steps from a fresh optimizer. What cuBLAS and
-cuDNN keep is in the real figures only. Nobody has run this yet: no figure of it is in results/.
+Ten models (step_models.py), three sizes, SGD and AdamW. A separate process without a GPU makes the
+predictions. The real steps run in a process for each row, two steps from a fresh optimizer. Only the real
+figures include the memory of cuBLAS and cuDNN. This benchmark has not run yet: results/ has no figure of it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def main() -> None:
     rows = []
     for name in WORKLOADS:
         for optimizer in OPTIMIZERS:
-            predictions = in_child(predicted, name, optimizer, options.precision)
-            for size, foreseen in zip(SIZES, predictions, strict=True):
-                real = in_child(measured, name, optimizer, options.precision, size)
-                row = {"model": name, "optimizer": optimizer, "batch_size": size, **foreseen, **real}
+            predictions = in_child(predict, name, optimizer, options.precision)
+            for size, prediction in zip(SIZES, predictions, strict=True):
+                real = in_child(measure, name, optimizer, options.precision, size)
+                row = {"model": name, "optimizer": optimizer, "batch_size": size, **prediction, **real}
                 rows.append(row)
                 print(row, flush=True)
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": in_child(environment),
         "precision": options.precision,
-        "summary": {what: errors(rows, what) for what in ("allocated", "reserved")},
+        "summary": {kind: errors(rows, kind) for kind in ("allocated", "reserved")},
         "rows": rows,
     }
     print(json.dumps(report["summary"], indent=1))
@@ -54,12 +54,12 @@ def main() -> None:
 
 
 def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` returns in a process of its own: CUDA's rules, and its memory, stay with a process."""
+    """The result of `work` in a separate process, because CUDA's rules and memory stay with a process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
 
 
-def predicted(name: str, optimizer: str, precision: str) -> list[dict[str, int]]:
+def predict(name: str, optimizer: str, precision: str) -> list[dict[str, int]]:
     from autobatch.memory import cuda_rules
     from autobatch.memory.storage_log import align
     from autobatch.memory.trace import trace_step
@@ -74,15 +74,18 @@ def predicted(name: str, optimizer: str, precision: str) -> list[dict[str, int]]
         traces.append(trace_step(model, [made], WORKLOADS[name].inputs(size), step, fake=True))
     lifetimes = align(traces[0].events, SMALL[0], traces[1].events, SMALL[1])
     if lifetimes is None:
-        raise ValueError(f"{name}: the step has another structure at another size")
+        raise ValueError(f"{name}: the step's structure changes with its size")
     memory = StepMemory(lifetimes)
     return [
-        {"predicted_allocated_bytes": one.allocated_bytes, "predicted_reserved_bytes": one.reserved_bytes}
-        for one in map(memory.usage, SIZES)
+        {
+            "predicted_allocated_bytes": usage.allocated_bytes,
+            "predicted_reserved_bytes": usage.reserved_bytes,
+        }
+        for usage in map(memory.usage, SIZES)
     ]
 
 
-def measured(name: str, optimizer: str, precision: str, size: int) -> dict[str, int]:
+def measure(name: str, optimizer: str, precision: str, size: int) -> dict[str, int]:
     model = WORKLOADS[name].build().to("cuda")
     made = OPTIMIZERS[optimizer](model.parameters())
     batch = WORKLOADS[name].inputs(size).to("cuda")
@@ -116,13 +119,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def errors(rows: list[dict[str, Any]], what: str) -> dict[str, float]:
-    found = [row[f"predicted_{what}_bytes"] / row[f"{what}_bytes"] - 1 for row in rows]
+def errors(rows: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    """The relative errors of the predicted bytes, `kind` allocated or reserved."""
+    relative = [row[f"predicted_{kind}_bytes"] / row[f"{kind}_bytes"] - 1 for row in rows]
     return {
-        "rows": len(found),
-        "median_abs": median(map(abs, found)),
-        "lowest": min(found),
-        "highest": max(found),
+        "rows": len(relative),
+        "median_abs": median(map(abs, relative)),
+        "lowest": min(relative),
+        "highest": max(relative),
     }
 
 

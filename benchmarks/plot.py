@@ -1,4 +1,4 @@
-"""Draws docs/batch-size.svg: time to the same loss over batch size, as regret.py has measured it.
+"""Draw docs/batch-size.svg: time to the same loss over batch size, as measured by regret.py.
 
 pip install matplotlib
 python benchmarks/plot.py
@@ -34,8 +34,8 @@ def main() -> None:
 
 
 def draw_time(axes: Any, task: dict[str, Any], answers: list[int]) -> None:
-    """The valley, with what people take and what autobatch has answered."""
-    seconds = {int(size): one["seconds"] for size, one in task["sizes"].items()}
+    """The time to the target, with the common choices and autobatch's answers."""
+    seconds = {int(size): row["seconds"] for size, row in task["sizes"].items()}
     sizes = list(seconds)
     axes.plot(sizes, list(seconds.values()), color=BLUE, marker="o", linewidth=2)
     for size, text in ((32, "what many take: 32"), (sizes[-1], "the largest")):
@@ -63,7 +63,7 @@ def draw_time(axes: Any, task: dict[str, Any], answers: list[int]) -> None:
 
 
 def draw_steps(axes: Any, task: dict[str, Any]) -> None:
-    """Its two factors, each in units of what it is at the smallest size."""
+    """Its two factors, each relative to its value at the smallest size."""
     sizes = [int(size) for size in task["sizes"]]
     rows = list(task["sizes"].values())
     for name, label, colour in (

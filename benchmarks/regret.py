@@ -1,15 +1,15 @@
-"""Runs the whole tool on real trainings: how much longer than the best batch size its answer takes.
+"""Run autobatch on real trainings, and compare the time with its answers to that of the best batch size.
 
     python benchmarks/regret.py [--tasks NAME ...] [--seeds COUNT]
-    python benchmarks/regret.py --rescore     # results/regret.json with what the oracle knows by now
+    python benchmarks/regret.py --rescore     # results/regret.json with the oracle's current values
 
 Needs a quiet machine and results/oracle.jsonl (see oracle.py); writes results/regret.json. For each task the
-step time t(B) is measured first. For each seed, one that the oracle has not seen, `autobatch.find` gives an
-answer, and the task is trained to its target with that answer and with its own batch size and learning rate.
+step time t(B) is measured first. For each seed, which the oracle has not used, `autobatch.find` gives an
+answer. The task is then trained to its target with that answer, and with the task's batch size and rate.
 
 regret        steps(B) t(B) over the least of the oracle's sizes, steps(B) with the oracle's learning rate
-whole regret  the same with the steps that the training with the answer's own learning rate really took
-break-even    seconds of `find` and of that training, against those of the training at the own batch size
+whole regret  the same with the measured steps of the training with the answer's learning rate
+break-even    seconds of `find` and of that training, against those of the training at the task's batch size
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FIRST_SEED = 100  # the oracle's are below
 ROUNDS = 7
 ROUND_SECONDS = 0.05
 ROUND_STEPS = 3
-# A training that takes that many times the oracle's steps has not reached its target.
+# A training that takes this many times the oracle's steps counts as not reaching its target.
 PATIENCE = 5.0
 TOOL = "autobatch"
 OWN = "always 32"
@@ -50,7 +50,7 @@ OWN = "always 32"
 
 @dataclass(frozen=True)
 class Ground:
-    """What a task is judged by: the oracle's steps and the measured step time."""
+    """The reference of a task: the oracle's steps and the measured step time."""
 
     task: Task
     steps: dict[int, float]
@@ -70,7 +70,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Row:
-    """One answer and what became of it. Trainings that did not reach the target count what they ran."""
+    """An answer and its results. Trainings that did not reach the target count all their steps."""
 
     task: str
     seed: int
@@ -96,7 +96,7 @@ def main() -> None:
     names = [task.name for task in TASKS]
     parser.add_argument("--tasks", nargs="+", choices=names, default=names, help="only these")
     parser.add_argument("--seeds", type=int, default=5, help="how many answers for each task")
-    parser.add_argument("--rescore", action="store_true", help="run nothing, judge the stored answers anew")
+    parser.add_argument("--rescore", action="store_true", help="run nothing, score the stored answers again")
     options = parser.parse_args()
     if options.rescore:
         return rescore()
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def rescore() -> None:
-    """Judges the stored answers by the oracle as it is now; step times and trainings stay as measured."""
+    """Score the stored answers by the oracle's current values; step times and trainings stay as measured."""
     stored = json.loads(RESULTS.read_text())
     grounds: list[Ground] = []
     rows: list[Row] = []
@@ -126,14 +126,14 @@ def rescore() -> None:
             _rescored(Row(**row), grounds[-1], best) for row in stored["rows"] if row["task"] == task.name
         ]
     begun = datetime.fromisoformat(stored["environment"]["date"])
-    found = document(begun, grounds, rows) | {"environment": stored["environment"]}
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    result = document(begun, grounds, rows) | {"environment": stored["environment"]}
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(table(grounds, rows))
 
 
 def _stored_ground(task: Task, before: Mapping[str, Any]) -> Ground:
-    law, sizes = before["step_time"], {int(size): one for size, one in before["sizes"].items()}
-    seconds = {size: one["step_seconds"] for size, one in sizes.items()}
+    law, sizes = before["step_time"], {int(size): row for size, row in before["sizes"].items()}
+    seconds = {size: row["step_seconds"] for size, row in sizes.items()}
     corrections = (math.log(t / (law["a"] + law["b"] * size)) for size, t in seconds.items())
     measured = StepTimeLaw(
         a_seconds=law["a"],
@@ -158,19 +158,19 @@ def _rescored(row: Row, ground: Ground, best_before: float) -> Row:
 
 
 def prepare(task: Task) -> Ground:
-    """The oracle's steps and the step time, measured now."""
-    known = oracle.values(task)
-    if missing := [size for size in task.sizes if size not in known]:
+    """The oracle's steps, and a new measurement of the step time."""
+    values = oracle.values(task)
+    if missing := [size for size in task.sizes if size not in values]:
         raise SystemExit(f"{task.name}: the oracle has no value at {missing}; run benchmarks/oracle.py first")
     rounds = step_seconds(task)
     law = fit_step_time(list(rounds), list(rounds.values()))
-    return Ground(task, {size: best.steps for size, best in known.items()}, law)
+    return Ground(task, {size: best.steps for size, best in values.items()}, law)
 
 
 def step_seconds(task: Task) -> dict[int, list[float]]:
-    """The median step of each round by size; the sizes take turns, so that a drift meets all of them."""
+    """The median step of each round by size; sizes alternate, so that a drift affects all of them."""
     steppers = {size: _stepper(task, size) for size in task.sizes}
-    found: dict[int, list[float]] = {size: [] for size in task.sizes}
+    medians: dict[int, list[float]] = {size: [] for size in task.sizes}
     for _ in range(ROUNDS):
         for size, step in steppers.items():
             step()
@@ -179,12 +179,12 @@ def step_seconds(task: Task) -> dict[int, list[float]]:
                 begin = time.perf_counter()
                 step()
                 times.append(time.perf_counter() - begin)
-            found[size].append(median(times))
-    return found
+            medians[size].append(median(times))
+    return medians
 
 
 def _stepper(task: Task, size: int) -> Callable[[], None]:
-    """A function that does one training step as oracle.train does."""
+    """A function that takes a training step as oracle.train does."""
     model = task.build_model()
     optimizer = task.make_optimizer(model.parameters(), task.learning_rate)
     data = task.build_data()[0]
@@ -193,10 +193,10 @@ def _stepper(task: Task, size: int) -> Callable[[], None]:
 
 
 def judge(ground: Ground, seed: int) -> Row:
-    """An answer of the tool, and trainings with it and without it."""
+    """An answer of autobatch, and trainings with and without it."""
     task = ground.task
     data, held_out = task.build_data()
-    found = autobatch.find(
+    recommendation = autobatch.find(
         task.build_model,
         data,
         loss_fn=task.loss_fn,
@@ -206,21 +206,21 @@ def judge(ground: Ground, seed: int) -> Row:
         limits=autobatch.Limits(seed=seed),
         fresh=True,
     )
-    rate = found.learning_rate or task.learning_rate
-    trained = _train(ground, found.batch_size, rate, seed)
+    rate = recommendation.learning_rate or task.learning_rate
+    trained = _train(ground, recommendation.batch_size, rate, seed)
     own = _train(ground, task.batch_size, task.learning_rate, seed)
-    check = found.check
+    check, environment = recommendation.check, recommendation.environment
     return Row(
         task=task.name,
         seed=seed,
-        batch_size=found.batch_size,
-        learning_rate=found.learning_rate,
+        batch_size=recommendation.batch_size,
+        learning_rate=recommendation.learning_rate,
         critical_batch_size=check.critical_batch_size if check else None,
         interval=check.interval if check else None,
         status=str(check.status) if check else "",
-        find_seconds=found.environment.elapsed_seconds if found.environment else math.nan,
-        regret=ground.regret(found.batch_size),
-        whole_regret=_whole_regret(ground, found.batch_size, trained),
+        find_seconds=environment.elapsed_seconds if environment else math.nan,
+        regret=ground.regret(recommendation.batch_size),
+        whole_regret=_whole_regret(ground, recommendation.batch_size, trained),
         own_whole_regret=_whole_regret(ground, task.batch_size, own),
         train_seconds=trained.train_seconds,
         own_train_seconds=own.train_seconds,
@@ -238,19 +238,19 @@ def _whole_regret(ground: Ground, size: int, run: Run) -> float:
 
 
 def steps_at(steps: Mapping[int, float], size: int) -> float:
-    """Interpolated in logarithms; above the sizes the same steps as at the last, below the same samples."""
+    """The steps at a size, by log-log interpolation; constant above the last size, constant samples below."""
     sizes = sorted(steps)
     if size >= sizes[-1]:
         return steps[sizes[-1]]
     if size <= sizes[0]:
         return steps[sizes[0]] * sizes[0] / size
-    above = next(i for i, known in enumerate(sizes) if known > size)
+    above = next(i for i, larger in enumerate(sizes) if larger > size)
     low, high = sizes[above - 1], sizes[above]
     return steps[low] * (steps[high] / steps[low]) ** (math.log(size / low) / math.log(high / low))
 
 
 def rules(ground: Ground) -> dict[str, int]:
-    """The sizes that other rules choose. All of the oracle's sizes fit, so the largest one fits."""
+    """The sizes that other rules choose. All of the oracle's sizes fit, so the largest also fits."""
     rates = {size: size / ground.law.step_seconds_at(size) for size in ground.steps}
     return {
         OWN: ground.task.batch_size,
@@ -261,29 +261,29 @@ def rules(ground: Ground) -> dict[str, int]:
 
 
 def regrets(grounds: Iterable[Ground], rows: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
-    """Regret by rule and task, one for each seed; the whole answer's too."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """Regret by rule and task, a value for each seed, and the whole regret."""
+    cells: dict[str, dict[str, list[float]]] = {}
     for ground in grounds:
-        own = [row for row in rows if row.task == ground.task.name]
-        scored = {TOOL: [row.regret for row in own]}
-        scored |= {rule: [ground.regret(size)] * len(own) for rule, size in rules(ground).items()}
-        scored[f"{TOOL}, whole"] = [row.whole_regret for row in own]
-        scored[f"{OWN}, whole"] = [row.own_whole_regret for row in own]
+        task_rows = [row for row in rows if row.task == ground.task.name]
+        scored = {TOOL: [row.regret for row in task_rows]}
+        scored |= {rule: [ground.regret(size)] * len(task_rows) for rule, size in rules(ground).items()}
+        scored[f"{TOOL}, whole"] = [row.whole_regret for row in task_rows]
+        scored[f"{OWN}, whole"] = [row.own_whole_regret for row in task_rows]
         for rule, values in scored.items():
-            found.setdefault(rule, {})[ground.task.name] = values
-    return found
+            cells.setdefault(rule, {})[ground.task.name] = values
+    return cells
 
 
 def summary(cells: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Mean, 90th percentile (nearest rank) and maximum over tasks and seeds, and the mean of each task."""
-    values = sorted(one for cell in cells.values() for one in cell)
+    values = sorted(value for cell in cells.values() for value in cell)
     p90 = values[math.ceil(0.9 * len(values)) - 1]
     per_task = {task: fmean(cell) for task, cell in cells.items()}
     return {"mean": fmean(values), "p90": p90, "max": values[-1], **per_task}
 
 
 def break_even(rows: Iterable[Row]) -> dict[str, float]:
-    """Mean seconds of a task: `find`, the training with its answer, the training with the own size."""
+    """Mean seconds of a task: `find`, the training with its answer, the training with the task's size."""
     rows = list(rows)
     find, with_answer = fmean(r.find_seconds for r in rows), fmean(r.train_seconds for r in rows)
     own = fmean(r.own_train_seconds for r in rows)
@@ -291,14 +291,14 @@ def break_even(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def table(grounds: Sequence[Ground], rows: Sequence[Row]) -> str:
-    """What regret.json sums up, to read."""
+    """The summary of regret.json as a text table."""
     names = [ground.task.name for ground in grounds]
-    lines = ["regret".ljust(24) + "".join(f"{one:>18}" for one in ("mean", "p90", "max", *names))]
+    lines = ["regret".ljust(24) + "".join(f"{title:>18}" for title in ("mean", "p90", "max", *names))]
     for rule, cells in regrets(grounds, rows).items():
         lines.append(rule.ljust(24) + "".join(f"{value:18.2f}" for value in summary(cells).values()))
     lines += [
         "",
-        "seconds".ljust(24) + "".join(f"{one:>18}" for one in ("find", "with answer", "own", "saved")),
+        "seconds".ljust(24) + "".join(f"{title:>18}" for title in ("find", "with answer", "own", "saved")),
     ]
     for name in names:
         seconds = break_even(row for row in rows if row.task == name)
@@ -311,7 +311,7 @@ def table(grounds: Sequence[Ground], rows: Sequence[Row]) -> str:
 
 
 def document(begun: datetime, grounds: Sequence[Ground], rows: Sequence[Row]) -> dict[str, object]:
-    """All answers and what they sum up to, with what they were made with."""
+    """All answers with their summary and environment."""
     done = [ground for ground in grounds if any(row.task == ground.task.name for row in rows)]
     return {
         "environment": environment(begun),
@@ -323,7 +323,7 @@ def document(begun: datetime, grounds: Sequence[Ground], rows: Sequence[Row]) ->
 
 
 def environment(begun: datetime) -> dict[str, object]:
-    """With what and when something was measured."""
+    """The date, versions and machine of a measurement."""
     return {
         "date": begun.isoformat(timespec="seconds"),
         "autobatch": autobatch.__version__,

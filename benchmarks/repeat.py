@@ -1,11 +1,11 @@
-"""Asks the tool the same question again and again: how far its answers differ.
+"""Ask autobatch the same question repeatedly, and measure how far the answers differ.
 
     python benchmarks/repeat.py [TARGET ...] [--runs COUNT] [--load PROCESSES] [--budget SECONDS]
 
-`autobatch probe` on each example, always with the same seed, so that only the machine differs; each answer
-from a process of its own. `--load` keeps so many other processes busy all the while. Results are kept in
-results/repeat.json, one entry for each target, load and budget. The aim: 95% of the answers within a factor
-of two of their median.
+Runs `autobatch probe` on each example, always with the same seed, so that only the machine's state differs.
+Each answer comes from a separate process. `--load` keeps this many other processes busy meanwhile. Writes
+results/repeat.json, with an entry for each target, load and budget. The aim: 95% of the answers within a
+factor of two of their median.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from regret import environment
 RESULTS = Path(__file__).parent / "results" / "repeat.json"
 EXAMPLES = ("digits_cnn", "charlm", "keras_beginner", "lightning_digits", "hf_text")
 SEED = 0
-# Multiplies matrices that no cache holds, for ever: processors and memory bus are both in use.
+# Multiplies matrices that are larger than the caches, so that it keeps processors and memory bus busy.
 _BUSY = "import torch; torch.set_num_threads(1); a = torch.ones(1024, 1024)\nwhile True: a @ a"
 
 
@@ -50,27 +50,27 @@ def main() -> None:
 
 
 def ask(target: str, budget_seconds: float | None) -> dict[str, object]:
-    """One answer of the tool, with what it rests on."""
+    """An answer of autobatch, with the check behind it."""
     command = [sys.executable, "-m", "autobatch", "probe", target, "--device", "cpu", "--fresh", "--json"]
     command += ["--seed", str(SEED)]
     command += [] if budget_seconds is None else ["--budget", str(budget_seconds)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = json.loads(ended.stdout)
-    if not said["ok"]:
-        raise SystemExit(f"{target}: {said['error']['message']}")
-    check = said["check"] or {}
+    reply = json.loads(ended.stdout)
+    if not reply["ok"]:
+        raise SystemExit(f"{target}: {reply['error']['message']}")
+    check = reply["check"] or {}
     return {
-        "batch_size": said["batch_size"],
-        "learning_rate": said["learning_rate"],
+        "batch_size": reply["batch_size"],
+        "learning_rate": reply["learning_rate"],
         "critical_batch_size": check.get("critical_batch_size"),
         "interval": check.get("interval"),
         "status": check.get("status", ""),
-        "find_seconds": said["environment"]["elapsed_seconds"],
+        "find_seconds": reply["environment"]["elapsed_seconds"],
     }
 
 
 def agreement(answers: Sequence[dict[str, object]]) -> dict[str, object]:
-    """The median answer, and the shares of answers near it and of pairs of answers near each other."""
+    """The median answer, the share of answers near it, and the share of pairs near each other."""
     sizes = [int(str(answer["batch_size"])) for answer in answers]
     middle = median_low(sizes)
     pairs = list(combinations(sizes, 2))

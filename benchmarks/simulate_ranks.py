@@ -1,10 +1,10 @@
-"""Simulates a probe on 1 to 4,096 ranks: what agreeing costs, and what slow, small and failing ranks do.
+"""Simulate a probe on 1 to 4,096 ranks: the cost of agreement, and the effect of slow or failing ranks.
 
     python benchmarks/simulate_ranks.py [--most 4096] [--results FILE]
 
-The leader, the members, their messages and the merging are autobatch's own; so are the climb, the check and
-the recommender. Devices, sessions and the store between them are simulated (tests/simulated_ranks.py), with a
-clock that needs no waiting. What a message costs is measured first, on a store of torch's in this machine.
+The leader, the members, their messages and the merging are autobatch's code, and so are the climb, the check
+and the recommender. Devices, sessions and the store between them are simulated (tests/simulated_ranks.py),
+with a clock that needs no waiting. The cost of a message is measured first, on torch's store in this machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.simulated import MIB, Machine
 from tests.simulated_ranks import Network, ranked
 
 RESULTS = Path(__file__).parent / "results" / "simulate_ranks.json"
-# Assumed: half a millisecond from machine to machine, a second for a session with its process group.
+# Assumed: half a millisecond between machines, a second for a session with its process group.
 LATENCY_SECONDS = 0.0005
 JOIN_SECONDS = 1.0
 MESSAGE_BYTES = 400
@@ -46,10 +46,11 @@ CRITICAL = 20_000.0
 
 @dataclass(frozen=True)
 class Fleet:
-    """How ranks differ. `spread`: of the logarithm of their speed; some are `slow`, twice as slow as others.
+    """The differences between ranks. `spread`: of the logarithm of their speed. `slow`: the share of ranks at
+    half the speed.
 
-    `less_memory`: what the smallest lacks at most. `crashes`: the share of ranks that die once in the search.
-    `lost`: one does not answer any more from its fifth order on.
+    `less_memory`: the largest share of memory that a rank lacks. `crashes`: the share of ranks that die once
+    in the search. `lost`: a rank stops answering from its fifth order on.
     """
 
     name: str
@@ -71,12 +72,12 @@ FLEETS = (
 def main() -> None:
     options = _options()
     costs = _message_costs()
-    print(f"a message takes the store {1e6 * costs:.0f} µs here (measured); all times below are simulated\n")
+    print(f"measured: a message takes the store {1e6 * costs:.0f} µs; all times below are simulated\n")
     titles = ("fleet", "ranks", "orders", "messages", "probe s", "agreeing s", "share", "ceiling", "crashed")
     print("".join(f"{title:>12}" if title != "fleet" else f"{title:<16}" for title in titles))
     rows = []
     for fleet in FLEETS:
-        for ranks in [one for one in RANKS if one <= options.most]:
+        for ranks in [ranks for ranks in RANKS if ranks <= options.most]:
             row = _row(fleet, ranks, costs)
             rows.append(row)
             print(_shown(row), flush=True)
@@ -93,13 +94,13 @@ def main() -> None:
 
 
 def _row(fleet: Fleet, ranks: int, store_seconds: float) -> dict[str, Any]:
-    """One probe with its check, as the leader lives through it."""
+    """A probe with its check, as the leader sees it."""
     machines = _machines(fleet, ranks)
     network = Network(LATENCY_SECONDS, store_seconds, poll_seconds(ranks))
     engine, store, _ = ranked(machines, LIMITS, network, JOIN_SECONDS)
     if fleet.lost and ranks > 1:
         store.silent[ranks - 1], store.noticed = 5, True
-    # A try collects garbage, in a real worker that of its own rank: nobody's is looked at here.
+    # A trial collects the garbage of its rank; here the garbage of all ranks would take the time.
     gc.collect()
     gc.freeze()
     begin = time.process_time()
@@ -107,8 +108,8 @@ def _row(fleet: Fleet, ranks: int, store_seconds: float) -> dict[str, Any]:
     try:
         curve = Climb(engine, LIMITS, share=PROBE_SHARE).run()
         check = Assessment(engine, curve, LIMITS).run()
-        found = recommend(curve, check, LIMITS)
-        row |= {"batch_size": found.batch_size, "ceiling": found.ceiling.batch_size}
+        recommendation = recommend(curve, check, LIMITS)
+        row |= {"batch_size": recommendation.batch_size, "ceiling": recommendation.ceiling.batch_size}
         row["critical_batch_size"] = check.critical_batch_size
         row["crashed"] = sum(trial.outcome is Outcome.CRASHED for trial in curve.trials)
     except AutobatchError as error:
@@ -157,7 +158,7 @@ def _steps(slowness: float) -> Callable[[int], float]:
 
 
 def _message_costs() -> float:
-    """Seconds that a store of torch's takes for a message, sent by another process: its share of a flood."""
+    """Seconds of torch's store for a message from another process, averaged over many messages."""
     import torch.distributed as dist
 
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

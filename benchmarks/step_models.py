@@ -1,4 +1,4 @@
-"""Ten models of different kinds, with a batch of any size, for the benchmarks of predicted memory."""
+"""Ten models of different kinds, with batches of any size, for the benchmarks of predicted memory."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Last(nn.Module):
         return self.inner(values)[0][:, -1]
 
 
-class Saving(nn.Module):
-    """Blocks whose activations are computed again in the backward pass."""
+class Checkpointed(nn.Module):
+    """Blocks whose activations are recomputed in the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,8 +58,8 @@ class Saving(nn.Module):
         return values
 
 
-class Nets(nn.Module):
-    """Down and up again, with what was there before beside it."""
+class SmallUNet(nn.Module):
+    """A small U-Net: down and up again, with a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,10 +124,10 @@ WORKLOADS = {
         lambda: nn.Sequential(nn.Conv2d(3, 48, 1), nn.Conv2d(48, 48, 7, padding=3, groups=48), nn.SiLU()),
         images,
     ),
-    "unet": Workload(Nets, images),
+    "unet": Workload(SmallUNet, images),
     "transformer": Workload(lambda: transformer(500, 0.0), codes),
     "transformer_dropout": Workload(lambda: transformer(500, 0.1), codes),
-    "checkpointed": Workload(Saving, lambda size: torch.randn(size, 64)),
+    "checkpointed": Workload(Checkpointed, lambda size: torch.randn(size, 64)),
     "lstm": Workload(
         lambda: Last(nn.LSTM(32, 64, num_layers=2, batch_first=True)),
         lambda size: torch.randn(size, 24, 32),
@@ -136,7 +136,7 @@ WORKLOADS = {
 
 
 def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[torch.Tensor], None]:
-    """One step of training on a batch."""
+    """A function that takes a training step on a batch."""
 
     def step(batch: torch.Tensor) -> None:
         model(batch).square().mean().backward()

@@ -1,7 +1,7 @@
-"""The trainings that autobatch is judged on: real data that needs no download, small enough for a CPU.
+"""The trainings that evaluate autobatch: real data without a download, small enough for a CPU.
 
 Each has a model, training and held-out samples, a loss, an optimizer, the batch size and learning rate that
-its author would use, and the held-out loss that it has to reach. The learning rate is the best at batch
+its author would use, and a target for the held-out loss. The learning rate is the best at batch
 size 32 of the oracle's grid (oracle.py). `ngram` is the long one, with a critical batch size far above 32.
 """
 
@@ -22,7 +22,7 @@ from autobatch.examples import charlm, digits_cnn
 
 Data = tuple[TensorDataset, TensorDataset]
 
-CHARLM_HELD_OUT = 160  # windows of 96 characters: enough, and quick to evaluate
+CHARLM_HELD_OUT = 160  # windows of 96 characters: few enough to evaluate fast
 NGRAM_CONTEXT = 8
 NGRAM_CHARACTERS = 1_000_000
 NGRAM_BLOCK = 1_000  # characters; each tenth block is held out
@@ -31,9 +31,9 @@ NGRAM_HELD_OUT = 8_192  # samples
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One training and its target; `sizes` and `seeds` are the oracle's.
+    """A training and its target; `sizes` and `seeds` are the oracle's.
 
-    `power`: how its best learning rate is expected to grow with the batch size, where a search for it starts.
+    `power`: the expected growth of the best learning rate with the batch size, where a search for it starts.
     """
 
     name: str
@@ -101,14 +101,14 @@ def halves_data() -> Data:
 
 
 def charlm_data() -> Data:
-    """The example's windows as tensors: each character and the one that follows it."""
+    """The example's windows as tensors: each character and the next."""
     train, held_out = charlm.build_dataset().codes, charlm.build_val_dataset().codes[:CHARLM_HELD_OUT]
     parts = [codes.long() for codes in (train, held_out)]
     return tuple(TensorDataset(codes[:, :-1].contiguous(), codes[:, 1:].contiguous()) for codes in parts)
 
 
 def ngram_data() -> Data:
-    """Stretches of Python's standard library and the character after each; whole blocks are held out."""
+    """Windows of Python's standard library and the character after each; whole blocks are held out."""
     text = bytearray(charlm._read_sources(Path(os.__file__).parent, NGRAM_CHARACTERS))
     codes = torch.frombuffer(text, dtype=torch.uint8)
     blocks = codes[: len(codes) // NGRAM_BLOCK * NGRAM_BLOCK].view(-1, NGRAM_BLOCK)

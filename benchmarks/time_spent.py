@@ -1,9 +1,9 @@
-"""Tells where the time of `autobatch probe` goes: worker starts, tries, rounds, noise, trainings, the rest.
+"""Measure the time of `autobatch probe` by part: worker starts, tries, rounds, noise, trainings, the rest.
 
     python benchmarks/time_spent.py [TARGET] [--runs 5] [--results FILE]
 
-Each run is a process of its own, timed from the start of its interpreter. Seconds are the parent's, each
-counted once: what an engine does inside another of its calls belongs to the inner one.
+Each run is a separate process, timed from the start of its interpreter. Seconds are the parent's, each
+counted once: a call of an engine inside another call counts for the inner call only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import psutil
 
 TARGET = "autobatch.examples.digits_cnn"
 RESULTS = Path(__file__).parent / "results" / "time_spent.json"
-# What each call of an engine is for; `renew` waits for a session to end.
+# The purpose of each call of an engine; `renew` waits for a session to end.
 PARTS = {
     "open": "start of workers and sessions",
     "renew": "end of sessions",
@@ -49,9 +49,9 @@ def main() -> None:
         return
     runs = [_run(options.target) for _ in range(options.runs)]
     parts = [BEFORE, *PARTS.values(), REST]
-    found = {part: round(median(run.get(part, 0.0) for run in runs), 3) for part in parts}
+    seconds_by_part = {part: round(median(run.get(part, 0.0) for run in runs), 3) for part in parts}
     total = median(sum(run.values()) for run in runs)
-    for part, seconds in found.items():
+    for part, seconds in seconds_by_part.items():
         print(f"{part:<32} {seconds:7.2f} s {seconds / total:6.1%}")
     print(f"{'together':<32} {total:7.2f} s")
     document = {
@@ -59,7 +59,7 @@ def main() -> None:
         "target": options.target,
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
-        "seconds": found,
+        "seconds": seconds_by_part,
         "together_seconds": round(total, 3),
         "runs": runs,
     }
@@ -74,7 +74,7 @@ def _run(target: str) -> dict[str, float]:
 
 
 def _spent(target: str) -> dict[str, float]:
-    """Seconds by part of one probe in this process."""
+    """Seconds by part of a probe in this process."""
     from autobatch import api
     from autobatch.engines import messages
     from autobatch.engines.local import WorkerEngine

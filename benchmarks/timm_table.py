@@ -1,4 +1,4 @@
-"""timm's published runs on an RTX 3090: what the largest batch size was, and which models are drawn."""
+"""timm's published runs on an RTX 3090: the largest batch size of each model, and a draw of models."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 TABLE = "benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv"
 CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-# The rules were found on these, and on all that an earlier run had scored.
+# The rules were tuned on these models, and on all that an earlier run scored.
 _FIRST_TUNED = ("resnet101", "vit_base_patch16_224", "convnext_tiny", "resnet50", "resnet18")
 _SCORED_BEFORE = Path(__file__).parent / "results" / "plan_timm_tuned.json"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model as timm trained it, its parameters in millions, and the largest candidate that survived."""
+    """A model as timm trained it, its parameters in millions, and the largest candidate that trained."""
 
     model: str
     image_size: int
@@ -28,27 +28,27 @@ class Row:
 
     @property
     def family(self) -> str:
-        found = re.match(r"(tf_)?[a-z]+", self.model)
-        return found[0] if found else self.model
+        match = re.match(r"(tf_)?[a-z]+", self.model)
+        return match[0] if match else self.model
 
     @property
     def next_size(self) -> int:
         return CANDIDATES[CANDIDATES.index(self.batch_size) + 1]
 
     def verdict(self, size: float) -> str:
-        """Where a predicted size lies: the truth is between the row's and the next candidate."""
+        """Where a predicted size lies: the true size is between the row's and the next candidate."""
         return "under" if size < self.batch_size else "over" if size >= self.next_size else "inside"
 
 
 def tuned() -> frozenset[str]:
-    """The names of the models that rules and constants were chosen on."""
+    """The names of the models that rules and constants were tuned on."""
     return frozenset(_FIRST_TUNED) | frozenset(json.loads(_SCORED_BEFORE.read_text())["models"])
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows whose truth has two ends, of models that nothing was tuned on."""
+    """The rows whose true size has two bounds, of models that nothing was tuned on."""
     with (folder / TABLE).open() as file:
-        found = [
+        rows = [
             Row(
                 line["model"],
                 int(line["train_img_size"]),
@@ -58,11 +58,11 @@ def read(folder: Path) -> list[Row]:
             for line in csv.DictReader(file)
         ]
     left_out = tuned()
-    return [row for row in found if row.batch_size < CANDIDATES[-1] and row.model not in left_out]
+    return [row for row in rows if row.batch_size < CANDIDATES[-1] and row.model not in left_out]
 
 
-def drawn(rows: list[Row], count: int, seed: int) -> list[Row]:
-    """`count` rows: one of each family in turn, in an order that the seed decides."""
+def draw(rows: list[Row], count: int, seed: int) -> list[Row]:
+    """`count` rows: a row of each family in turn, in an order that the seed decides."""
     families: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         families[row.family].append(row)
@@ -71,7 +71,7 @@ def drawn(rows: list[Row], count: int, seed: int) -> list[Row]:
     for deck in decks:
         chance.shuffle(deck)
     chance.shuffle(decks)
-    found: list[Row] = []
-    while len(found) < count and any(decks):
-        found += [deck.pop() for deck in decks if deck]
-    return found[:count]
+    drawn: list[Row] = []
+    while len(drawn) < count and any(decks):
+        drawn += [deck.pop() for deck in decks if deck]
+    return drawn[:count]

@@ -1,11 +1,12 @@
-"""Replays the recommender's rule on recorded GPU trainings: how much longer than the best batch size.
+"""Replay the recommender's rule on recorded GPU trainings: its time relative to the best batch size.
 
     python benchmarks/zeus_replay.py --data FOLDER [--save FILE]
 
 FOLDER holds the public Zeus traces (see benchmarks/README.md): epochs to a target by batch size and run, and
-time per epoch by GPU. For each GPU, task and run, the critical batch size is fitted by `law.posterior` to the
-*other* runs, from a prior that says nothing; `law.pick` then chooses; regret is the chosen size's time to the
-target in the scored run over the best size's. A run that never reaches its target counts as 600 epochs.
+time per epoch by GPU. For each GPU, task and run, `critical_batch.posterior` fits the critical batch size to
+the *other* runs, from a flat prior, and `critical_batch.pick` chooses a size. Regret is the chosen size's
+time to the target in the scored run over the best size's. A run that never reaches its target counts as 600
+epochs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ NEVER_EPOCHS = 600.0
 
 @dataclass(frozen=True)
 class Task:
-    """One training: its target metric, optimizer, samples, and the batch size of its authors."""
+    """A training: its target metric, optimizer, samples, and the batch size of its authors."""
 
     name: str
     target: float
@@ -60,20 +61,20 @@ def main() -> None:
     regrets: dict[str, dict[str, list[float]]] = {rule: {} for rule in RULES}
     for gpu in GPUS:
         for task in TASKS:
-            for rule, found in scored(options.data, gpu, task).items():
-                regrets[rule][f"{gpu} {task.name}"] = found
+            for rule, values in score(options.data, gpu, task).items():
+                regrets[rule][f"{gpu} {task.name}"] = values
     print(table(regrets))
     if options.save:
         options.save.write_text(json.dumps(document(regrets), indent=1) + "\n")
 
 
-def scored(data: Path, gpu: str, task: Task) -> dict[str, list[float]]:
+def score(data: Path, gpu: str, task: Task) -> dict[str, list[float]]:
     """The regret of each rule in each run of a task on a GPU."""
     epochs = epochs_to_target(data, task)
     epoch_seconds = {size: t for size, t in seconds_per_epoch(data, gpu, task).items() if size in epochs}
     sizes = sorted(epoch_seconds)
     steps = fit_step_time(sizes, [(epoch_seconds[size] * size / task.samples,) for size in sizes])
-    found: dict[str, list[float]] = {rule: [] for rule in RULES}
+    regrets: dict[str, list[float]] = {rule: [] for rule in RULES}
     for run in range(max(len(epochs[size]) for size in sizes)):
         times = {
             size: min(epochs[size][run % len(epochs[size])], NEVER_EPOCHS) * epoch_seconds[size]
@@ -86,14 +87,14 @@ def scored(data: Path, gpu: str, task: Task) -> dict[str, list[float]]:
             "largest": max(sizes),
         }
         for rule, size in chosen.items():
-            found[rule].append(times[size] / min(times.values()))
-    return found
+            regrets[rule].append(times[size] / min(times.values()))
+    return regrets
 
 
 def choose(
     sizes: list[int], epochs: dict[int, list[float]], scored_run: int, task: Task, steps: StepTimeLaw
 ) -> int:
-    """The product's choice, its critical batch size fitted to all runs but the scored one."""
+    """autobatch's choice, with the critical batch size fitted to all runs except the scored run."""
     spread = CriticalBatchSize(
         batch_size=math.exp(fmean(map(math.log, sizes))), low=1.0, high=1e9, log_sd=3.0
     )
@@ -109,22 +110,22 @@ def choose(
 
 
 def epochs_to_target(data: Path, task: Task) -> dict[int, list[float]]:
-    """Epochs to the target by batch size, one for each run; infinite where it was never reached."""
-    found: dict[int, list[float]] = defaultdict(list)
+    """Epochs to the target by batch size, a value for each run; infinite where the run never reached it."""
+    epochs_by_size: dict[int, list[float]] = defaultdict(list)
     for row in _rows(data / "summary_train.csv", task):
         if math.isclose(float(row["target_metric"]), task.target):
             epochs = float(row["target_epoch"] or "inf")
-            found[int(row["batch_size"])].append(epochs if math.isfinite(epochs) else math.inf)
-    return dict(found)
+            epochs_by_size[int(row["batch_size"])].append(epochs if math.isfinite(epochs) else math.inf)
+    return dict(epochs_by_size)
 
 
 def seconds_per_epoch(data: Path, gpu: str, task: Task) -> dict[int, float]:
     """Seconds by batch size at the highest power limit."""
-    found: dict[int, tuple[float, float]] = {}
+    readings: dict[int, tuple[float, float]] = {}
     for row in _rows(data / f"summary_power_{gpu}.csv", task):
         reading = (float(row["power_limit"]), float(row["time_per_epoch"]))
-        found[int(row["batch_size"])] = max(found.get(int(row["batch_size"]), reading), reading)
-    return {size: seconds for size, (_, seconds) in found.items()}
+        readings[int(row["batch_size"])] = max(readings.get(int(row["batch_size"]), reading), reading)
+    return {size: seconds for size, (_, seconds) in readings.items()}
 
 
 def _rows(path: Path, task: Task) -> Iterator[dict[str, str]]:
@@ -135,19 +136,19 @@ def _rows(path: Path, task: Task) -> Iterator[dict[str, str]]:
 
 
 def table(regrets: dict[str, dict[str, list[float]]]) -> str:
-    """Mean over GPUs and tasks, the worst run, and per GPU and task mean and range over the runs."""
+    """The mean over GPUs and tasks, the worst run, and for each GPU and task mean and range over runs."""
     lines = []
     for rule, cells in regrets.items():
         mean, worst = fmean(map(fmean, cells.values())), max(map(max, cells.values()))
         lines.append(f"{rule:20} mean {mean:6.3f}   worst {worst:6.2f}")
-        for cell, found in cells.items():
-            span = f"{min(found):.2f} to {max(found):.2f}"
-            lines.append(f"    {cell:18} {fmean(found):6.3f}   {span} in {len(found)} runs")
+        for cell, values in cells.items():
+            span = f"{min(values):.2f} to {max(values):.2f}"
+            lines.append(f"    {cell:18} {fmean(values):6.3f}   {span} in {len(values)} runs")
     return "\n".join(lines)
 
 
 def document(regrets: dict[str, dict[str, list[float]]]) -> dict[str, object]:
-    """The figures with what they were made with."""
+    """The figures, with the versions behind them."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "autobatch": autobatch.__version__,

@@ -84,7 +84,9 @@ class MpsBackend(AcceleratorBackend):
             self._sampler = None
 
     def _name(self) -> str:
-        return torch.backends.mps.get_name()
+        # torch 2.6 has no `get_name`.
+        read_name = getattr(torch.backends.mps, "get_name", None)
+        return "Apple GPU" if read_name is None else str(read_name())
 
     def _notes(self) -> tuple[str, ...]:
         grown_bytes = _swap_bytes() - self._swap_at_start_bytes

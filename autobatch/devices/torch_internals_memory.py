@@ -1,21 +1,20 @@
 """The private APIs of torch that tracing a training step needs, in one place.
 
-Checked with torch 2.13. All names below also exist in torch 2.6, except where the table says otherwise.
+Run with torch 2.13; the first releases are from torch's source history. The minimum, torch 2.6, has them all.
 
-| API | since | without it |
-|---|---|---|
-| `torch.utils._pytree` | 1.8, `tree_leaves` 2.2 | required: this module can't be imported |
-| `FakeTensor`, `FakeTensorMode`, `DataDependentOutputException` | 2.0 | required |
-| `TorchDispatchMode` | 1.13 | required |
-| `_DisableTorchDispatch` | 1.11 | required |
-| `UntypedStorage._cdata` | 2.0 | required |
-| `_ExcludeDispatchKeyGuard`, `DispatchKeySet` | 2.0 | required |
-| `_dispatch_get_registrations_for_dispatch_key` | 2.0 | required |
-| `_current_graph_task_id` | 2.1 | `in_backward` is False: a sum of gradients counts as a new tensor |
-| `_foreach_supported_types`, `_get_foreach_kernels_supported_devices` | 2.1 | `use_foreach` does nothing: \
-optimizers are traced parameter by parameter, and their workspace counts too low |
+| API | since torch |
+|---|---|
+| `torch.utils._pytree` (with `tree_leaves`) | 2.2 |
+| `FakeTensor`, `FakeTensorMode`, `DataDependentOutputException` | 2.0 |
+| `TorchDispatchMode`, `torch._C._DisableTorchDispatch` | 2.0 |
+| `UntypedStorage._cdata`, `OpOverload._schema` | 2.0 |
+| `torch._C._ExcludeDispatchKeyGuard`, `DispatchKeySet` | 2.0 |
+| `torch._C._dispatch_get_registrations_for_dispatch_key` | 2.0 |
+| `torch._C._current_graph_task_id` | 2.1 |
+| `_foreach_supported_types`, `_get_foreach_kernels_supported_devices` | 2.1 |
 
-Where a required name is missing, no step can be traced: there is no plan and no memory forecast.
+All are required except those of `in_backward` and `use_foreach`, which name their fallbacks. Without a
+required name this module raises ImportError or AttributeError, before a worker measures anything.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
     "cpu_autocast_operators",
+    "has_out_argument",
     "in_backward",
     "storage_key",
     "tree_flatten",
@@ -72,14 +72,26 @@ def cpu_autocast_operators() -> set[str]:
     return set(torch._C._dispatch_get_registrations_for_dispatch_key("AutocastCPU"))
 
 
+def has_out_argument(operator: Any) -> bool:
+    """True where an operator writes its result into an argument."""
+    return any(argument.is_out for argument in operator._schema.arguments)
+
+
 def in_backward() -> bool:
-    """True while autograd runs a backward pass that builds no graph."""
+    """True while autograd runs a backward pass that builds no graph.
+
+    False where torch has no `_current_graph_task_id`: a sum of gradients then counts as a new tensor.
+    """
     task_id = getattr(torch._C, "_current_graph_task_id", None)
     return task_id is not None and task_id() != -1 and not torch.is_grad_enabled()
 
 
 def use_foreach() -> None:
-    """Let optimizers update all fake or CPU parameters of this process at once, as they do on CUDA."""
+    """Let optimizers update all fake or CPU parameters of this process at once, as they do on CUDA.
+
+    Without `_foreach_supported_types` it does nothing: the trace then has the smaller workspace of optimizers
+    that update parameter by parameter.
+    """
     optimizer: Any = importlib.import_module("torch.optim.optimizer")
     if hasattr(optimizer, "_foreach_supported_types"):
         optimizer._foreach_supported_types.append(FakeTensor)

@@ -21,14 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 batch_size = 32
 
 CONTEXT = 96  # characters that the model sees
-CHARACTERS = 500_000  # how much text is read
+CHARACTERS = 500_000  # of text that is read
 VOCABULARY = 128  # ASCII
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0
 
 
 class CharTransformer(nn.Module):
-    """Predicts every next character: codes int64 (N, T) in, logits (N, T, VOCABULARY) out; T <= CONTEXT."""
+    """Predict each next character: codes int64 (N, T) in, logits (N, T, VOCABULARY) out; T <= CONTEXT."""
 
     def __init__(self, width: int = 48, heads: int = 4, depth: int = 2) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class CharTransformer(nn.Module):
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
-    """Stretches of text: CONTEXT characters and, for each of them, the one that follows."""
+    """Windows of text: CONTEXT characters, and for each the next character."""
 
     def __init__(self, codes: Tensor) -> None:
         self.codes = codes
@@ -73,7 +73,7 @@ def build_dataset() -> Windows:
 
 
 def build_val_dataset() -> Windows:
-    """The tenth kept for validation; none of them is in the training data too."""
+    """The tenth kept for validation, which shares no window with the training data."""
     return _split()[1]
 
 
@@ -91,7 +91,7 @@ def _split() -> tuple[Windows, Windows]:
     text = bytearray(_read_sources(Path(os.__file__).parent, CHARACTERS))
     codes = torch.frombuffer(text, dtype=torch.uint8)
     codes = codes[: len(codes) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
-    codes = codes.unique(dim=0)  # a passage that stands in two files must not be in both parts
+    codes = codes.unique(dim=0)  # a passage of two files must not be in both parts
     order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(SPLIT_SEED))
     held = round(VALIDATION_SHARE * len(codes))
     return Windows(codes[order[held:]]), Windows(codes[order[:held]])
@@ -100,8 +100,8 @@ def _split() -> tuple[Windows, Windows]:
 def _read_sources(folder: Path, characters: int) -> bytes:
     """The first `characters` of the folder's modules in the order of their names, as ASCII.
 
-    A file that can't be read is left out. Raises FileNotFoundError where there is too little text,
-    as in a Python that keeps its standard library in an archive.
+    Skips unreadable files. Raises FileNotFoundError where there is too little text, as in a Python that
+    keeps its standard library in an archive.
     """
     text = b""
     for path in sorted(folder.glob("*.py")):

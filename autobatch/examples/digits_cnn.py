@@ -20,7 +20,7 @@ try:
     from sklearn.datasets import load_digits
 except ImportError as error:
     raise ImportError(
-        "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
+        "this example needs scikit-learn, which is not installed: pip install scikit-learn"
     ) from error
 
 batch_size = 32
@@ -64,7 +64,7 @@ def make_optimizer(params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
 
 
 def _split() -> tuple[TensorDataset, TensorDataset]:
-    """Training and validation samples, in a random order that is the same every time."""
+    """Training and validation samples, in the same random order every time."""
     pixels, digits = load_digits(return_X_y=True)
     images = torch.as_tensor(pixels, dtype=torch.float32).div(16).view(-1, 1, 8, 8)
     labels = torch.as_tensor(digits, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A small BERT that guesses which module of the standard library a line of Python is from.
+"""A small BERT that classifies lines of Python by their module of the standard library.
 
 Find its batch size, then train with it:
 
@@ -29,7 +29,7 @@ batch_size = 32
 
 MODULES = ("argparse", "ast", "doctest", "inspect", "tarfile", "turtle", "typing", "zipfile")
 LONGEST = 120  # characters of a line
-SHORTEST = 20  # shorter lines are alike everywhere
+SHORTEST = 20  # shorter lines are alike in all modules
 VOCABULARY = 128  # ASCII; 0 is the padding
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0
@@ -58,7 +58,7 @@ def build_dataset() -> list[Row]:
 
 
 def build_val_dataset() -> list[Row]:
-    """The tenth kept for validation; none of these lines is in the training data too."""
+    """The tenth kept for validation, which shares no line with the training data."""
     return _split()[1]
 
 
@@ -89,17 +89,17 @@ def _split() -> tuple[list[Row], list[Row]]:
 
 
 def _lines(folder: Path) -> dict[str, int]:
-    """Each line of the modules with the number of its module; those that two modules share are left out.
+    """Each line of the modules with the number of its module, without lines that two modules share.
 
-    Raises FileNotFoundError where a module's source is not there.
+    Raises FileNotFoundError where a module has no source file.
     """
-    found: dict[str, set[int]] = {}
+    labels_by_line: dict[str, set[int]] = {}
     for label, name in enumerate(MODULES):
         for line in (folder / f"{name}.py").read_text(encoding="utf-8").splitlines():
             line = line.strip()
             if line.isascii() and SHORTEST <= len(line) <= LONGEST:
-                found.setdefault(line, set()).add(label)
-    return {line: labels.pop() for line, labels in found.items() if len(labels) == 1}
+                labels_by_line.setdefault(line, set()).add(label)
+    return {line: labels.pop() for line, labels in labels_by_line.items() if len(labels) == 1}
 
 
 def main() -> None:

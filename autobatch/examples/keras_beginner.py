@@ -1,4 +1,4 @@
-"""The Keras model of many a beginner's text: two classes, told by one feature scaled to [0, 1].
+"""The Keras model of many beginners' tutorials: two classes from one feature, scaled to [0, 1].
 
 Find its batch size, then train with it:
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 
-# Keras asks for its backend when it is imported.
+# Keras reads its backend when it is imported.
 os.environ["KERAS_BACKEND"] = "torch"
 
 import numpy as np
@@ -32,7 +32,7 @@ epochs = 20
 SAMPLES = 2100
 VALIDATION_SAMPLES = 210
 YOUNGEST, OLDEST = 13, 100
-# From this age on, a sample belongs to the second class; a twentieth of the labels is wrong.
+# From this age on, a sample belongs to the second class. 5% of the labels are wrong.
 THRESHOLD = 65
 LABEL_NOISE = 0.05
 DATA_SEED = 0
@@ -67,7 +67,7 @@ def build_val_dataset() -> Arrays:
 
 
 def _samples() -> Arrays:
-    """All samples, in a random order that is the same every time."""
+    """All samples, in the same random order every time."""
     random = np.random.default_rng(DATA_SEED)
     ages = random.integers(YOUNGEST, OLDEST + 1, SAMPLES)
     wrong = random.random(SAMPLES) < LABEL_NOISE

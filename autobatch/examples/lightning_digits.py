@@ -1,6 +1,6 @@
 """A small network on scikit-learn's 1,797 handwritten digits, written for Lightning.
 
-Find its batch size, or train for an epoch at the batch size that is found before it starts:
+Find its batch size, or train an epoch at the batch size that AutoBatch sets before the training:
 
     autobatch probe autobatch.examples.lightning_digits
     python -m autobatch.examples.lightning_digits --epochs 1
@@ -85,23 +85,23 @@ class DigitsNet(pl.LightningModule):
 def main() -> None:
     from autobatch.integrations.lightning import AutoBatch
 
-    parser = argparse.ArgumentParser(description="Trains at the batch size that is measured first.")
+    parser = argparse.ArgumentParser(description="Measures a batch size, then trains with it.")
     parser.add_argument("--epochs", type=int, default=1)
     options = parser.parse_args()
 
     pl.seed_everything(0)
-    tuned = AutoBatch(learning_rate=True)
+    autobatch = AutoBatch(learning_rate=True)
     trainer = pl.Trainer(
         max_epochs=options.epochs,
-        callbacks=[tuned],
+        callbacks=[autobatch],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
     trainer.fit(DigitsNet(), datamodule=Digits())
-    found = tuned.recommendation
-    assert found is not None
-    print(f"batch size {found.batch_size}: {found.why}")
+    recommendation = autobatch.recommendation
+    assert recommendation is not None
+    print(f"batch size {recommendation.batch_size}: {recommendation.why}")
     print(f"validation loss {float(trainer.callback_metrics['val_loss']):.3f}")
 
 

@@ -1,7 +1,7 @@
-"""Whether the installed Trainer's accumulated gradients are those of one large batch, tried in a child.
+"""Compare the gradient that the installed Trainer accumulates with that of a single large batch.
 
-Some models count their loss in a way that the Trainer takes for another: then accumulation over n batches
-gives n times the gradient (huggingface/transformers issue 47688).
+The Trainer misjudges how some models average their loss: accumulation over n batches then gives n times the
+gradient (huggingface/transformers issue 47688). The comparison runs in a child process.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from autobatch.records.recommendation import Recommendation
 from autobatch.workload import serialization
 from autobatch.workload.target import told
 
-# Enough to tell n times the gradient from once, in a second.
+# Enough to distinguish n times the gradient from the gradient, in about a second.
 _MOST_SAMPLES, _MOST_STEPS = 4, 4
 _MOST_SECONDS = 300.0
-# Sums in another order differ by millionths; a loss that is counted otherwise by much more.
+# Sums in another order differ by millionths; another average of the loss differs by far more.
 _TOLERANCE = 0.02
-_CURE = "trainer.model_accepts_loss_kwargs = False"
-# What of the arguments decides on how a loss is counted.
+_FIX = "trainer.model_accepts_loss_kwargs = False"
+# The arguments that affect the average of a loss.
 _KEPT_ARGUMENTS = ("remove_unused_columns", "label_names", "average_tokens_across_devices")
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-# The caller's own modules may be needed to make its objects again.
+# The caller's objects may need its modules, so the child takes over its import path.
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
     f"sys.path.append({_PACKAGE_PARENT!r}); from autobatch.integrations.accumulation import main; main()"
 )
 
 
-def doubts(
-    args: Any, model: Any, dataset: Any, collate: Callable[[list[Any]], Any], found: Recommendation
+def gradient_warnings(
+    args: Any, model: Any, dataset: Any, collate: Callable[[list[Any]], Any], recommendation: Recommendation
 ) -> list[str]:
-    """What speaks against accumulating gradients as recommended; nothing where it is as one large batch."""
-    samples, steps = min(found.batch_size, _MOST_SAMPLES), min(found.accumulation_steps, _MOST_STEPS)
+    """Warnings about the recommended accumulation; empty where it equals a single large batch."""
+    samples = min(recommendation.batch_size, _MOST_SAMPLES)
+    steps = min(recommendation.accumulation_steps, _MOST_STEPS)
     objects = {
         "model": model,
         "dataset": dataset,
@@ -57,13 +58,13 @@ def doubts(
         answer = _ask_child(payload, folder)
     if "error" in answer:
         return [
-            f"whether gradients accumulated by the Trainer equal those of one batch is not known: "
+            "whether gradients accumulated by the Trainer equal those of a single batch is not known: "
             f"{answer['error']}"
         ]
-    return _told(answer, type(model).__name__)
+    return _warnings(answer, type(model).__name__)
 
 
-def _told(answer: dict[str, Any], model: str) -> list[str]:
+def _warnings(answer: dict[str, Any], model: str) -> list[str]:
     if _agrees(answer["accumulated"]):
         return []
     samples, steps = answer["samples"], answer["steps"]
@@ -71,9 +72,9 @@ def _told(answer: dict[str, Any], model: str) -> list[str]:
         f"with transformers {answer['version']} and {model} the gradient of {steps} batches of {samples}, "
         f"accumulated, is {_difference(answer['accumulated'])} of one batch of {samples * steps}"
     )
-    if _agrees(answer["cured"]):
-        return [f"{text}; with `{_CURE}`, set before training, it is {_difference(answer['cured'])}"]
-    return [f"{text}, also with `{_CURE}`: a batch that needs no accumulation is safer"]
+    if _agrees(answer["fixed"]):
+        return [f"{text}; with `{_FIX}`, set before training, it is {_difference(answer['fixed'])}"]
+    return [f"{text}, also with `{_FIX}`: use a batch size that needs no accumulation"]
 
 
 def _agrees(compared: dict[str, float]) -> bool:
@@ -90,14 +91,14 @@ def _difference(compared: dict[str, float]) -> str:
 
 
 def _ask_child(payload: str, folder: str) -> dict[str, Any]:
-    """What the child found, or its `error`. It ends with this process, and sees no accelerator."""
-    held, ours = os.pipe()
+    """The child's answer, or its `error`. The child ends with this process, and uses no accelerator."""
+    read_end, write_end = os.pipe()
     try:
         ended = subprocess.run(
             [sys.executable, "-P", "-c", _BOOT, payload, folder, json.dumps(sys.path)],
             cwd=folder,
             env={**os.environ, IN_WORKER: "1", "CUDA_VISIBLE_DEVICES": ""},
-            stdin=held,
+            stdin=read_end,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_MOST_SECONDS,
@@ -107,8 +108,8 @@ def _ask_child(payload: str, folder: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"error": f"it took more than {_MOST_SECONDS:.0f} seconds"}
     finally:
-        os.close(held)
-        os.close(ours)
+        os.close(read_end)
+        os.close(write_end)
     try:
         answer: dict[str, Any] = json.loads(ended.stdout)
     except ValueError:
@@ -117,13 +118,13 @@ def _ask_child(payload: str, folder: str) -> dict[str, Any]:
 
 
 def main() -> NoReturn:
-    """The child: prints its answer as one JSON object, whatever happens, and ends."""
+    """The child: print the answer or the error as a JSON object, and end."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     out = os.dup(1)
     os.dup2(2, 1)
     try:
         answer = _compare(sys.argv[1], sys.argv[2])
-    # What the user's code raises may be no Exception.
+    # The user's code may raise a BaseException.
     except BaseException as error:
         answer = {"error": told(error)}
     os.write(out, json.dumps(answer).encode())
@@ -131,7 +132,7 @@ def main() -> NoReturn:
 
 
 def _end_with_parent() -> None:
-    """Nothing is ever written to standard input: its end is the parent's."""
+    """End this process when standard input closes: nobody writes to it, so it closes with the parent."""
     with contextlib.suppress(OSError):
         os.read(0, 1)
     os._exit(1)
@@ -148,16 +149,16 @@ def _compare(payload: str, folder: str) -> dict[str, Any]:
     if samples == 0:
         raise ValueError("the data set has too few samples")
 
-    def gradient(size: int, count: int, cured: bool = False) -> Any:
-        return _gradient(objects, rows, size, count, folder, cured=cured)
+    def gradient(size: int, count: int, fixed: bool = False) -> Any:
+        return _gradient(objects, rows, size, count, folder, fixed=fixed)
 
-    one = gradient(len(rows), 1)
+    whole = gradient(len(rows), 1)
     return {
         "version": transformers.__version__,
         "samples": samples,
         "steps": steps,
-        "accumulated": _compared(gradient(samples, steps), one),
-        "cured": _compared(gradient(samples, steps, cured=True), one),
+        "accumulated": _compare_to(whole, gradient(samples, steps)),
+        "fixed": _compare_to(whole, gradient(samples, steps, fixed=True)),
     }
 
 
@@ -168,14 +169,14 @@ def _first_rows(dataset: Any, count: int) -> Iterator[Any]:
 
 
 def _gradient(
-    objects: dict[str, Any], rows: list[Any], size: int, count: int, folder: str, *, cured: bool
+    objects: dict[str, Any], rows: list[Any], size: int, count: int, folder: str, *, fixed: bool
 ) -> Any:
-    """The gradient that the Trainer's optimizer gets for its first step, as one float64 vector."""
+    """The gradient at the first step of the Trainer's optimizer, as a float64 vector."""
     import torch
     import transformers
 
     model = objects["model"].float().eval()
-    # Without dropout, or no two gradients would be alike.
+    # Without dropout, which would make every gradient different.
     model.train = lambda mode=True: model
     model.zero_grad(set_to_none=True)
     arguments = transformers.TrainingArguments(
@@ -201,7 +202,7 @@ def _gradient(
         train_dataset=rows,
         optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)),
     )
-    if cured:
+    if fixed:
         trainer.model_accepts_loss_kwargs = False
     trainer.train()
     return taken[0]
@@ -214,10 +215,10 @@ def _flat_gradient(model: Any) -> Any:
     return torch.cat([part.to_dense().flatten().double() for part in parts])
 
 
-def _compared(gradient: Any, one: Any) -> dict[str, float]:
-    """`ratio`: the gradient along `one`, in units of it. `rest`: what is across, in the same units."""
-    squared = float(one @ one)
+def _compare_to(whole: Any, accumulated: Any) -> dict[str, float]:
+    """`ratio`: the component along the gradient `whole`, as a multiple of it. `rest`: that across it."""
+    squared = float(whole @ whole)
     if squared == 0 or not math.isfinite(squared):
         raise ValueError("the gradient is zero or not finite")
-    ratio = float(gradient @ one) / squared
-    return {"ratio": ratio, "rest": float((gradient - ratio * one).norm()) / math.sqrt(squared)}
+    ratio = float(accumulated @ whole) / squared
+    return {"ratio": ratio, "rest": float((accumulated - ratio * whole).norm()) / math.sqrt(squared)}

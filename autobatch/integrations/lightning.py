@@ -1,4 +1,4 @@
-"""`Trainer(callbacks=[AutoBatch()])`: the batch size is measured before the training starts, and set."""
+"""`Trainer(callbacks=[AutoBatch()])`: measure and set the batch size before the training starts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _RATES = ("lr", "learning_rate")
 
 
 def _import_framework() -> Any:
-    """The framework as the program knows it; both names may be installed, and their classes differ."""
-    named = [name for name in FRAMEWORKS if name in sys.modules]
-    for name in (*named, *FRAMEWORKS):
+    """The framework that the program has imported; both may be installed, and their classes differ."""
+    imported = [name for name in FRAMEWORKS if name in sys.modules]
+    for name in (*imported, *FRAMEWORKS):
         try:
             return import_module(name)
         except ModuleNotFoundError as error:
@@ -34,15 +34,15 @@ _warn = import_module(f"{_framework.__name__}.utilities.rank_zero").rank_zero_wa
 
 
 class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
-    """Measures and sets the batch size when `fit` begins, before a loader of the training is made.
+    """Measure and set the batch size when `fit` begins, before Lightning builds a training loader.
 
-    `limits`: as for `autobatch.find`; `global_batch` is met over all ranks, by accumulation if need be.
-    `attribute`: the name under which the module, its hyperparameters or the data module hold the batch size.
-    `learning_rate`: True scales `lr` or `learning_rate` along, a name scales that; the optimizers are made
-    again with it.
+    `limits`: as for `autobatch.find`; `global_batch` applies to all ranks together, by accumulation if
+    needed. `attribute`: the name of the batch size in the module, its hyperparameters or the data module.
+    `learning_rate`: True also scales `lr` or `learning_rate`, a name scales that attribute; Lightning then
+    rebuilds the optimizers.
 
-    `recommendation` holds the result once `fit` has begun; it is None where nothing was measured: with
-    `fast_dev_run`, and where the training is resumed from a checkpoint, whose batch size is taken.
+    `recommendation` holds the result once `fit` has begun. It is None where nothing was measured: with
+    `fast_dev_run`, and where the training resumes from a checkpoint, whose batch size applies.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
         self._resumed: dict[str, int] = {}
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Measures and sets. Raises AutobatchError where something has to be repaired."""
+        """Measure and set the batch size. Raises AutobatchError where the user must change something."""
         self.recommendation = None
         self._applied = {}
         if trainer.fast_dev_run:
@@ -70,14 +70,14 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
             self._resume(fit)
             return
         rate = self._rate_name(fit)
-        found = self._measured(trainer, fit)
-        self.recommendation = found
-        self._apply(fit, found.batch_size, found.accumulation_steps)
-        self._scale_rate(fit, rate, found)
-        _log(trainer, found)
+        recommendation = self._measure(trainer, fit)
+        self.recommendation = recommendation
+        self._apply(fit, recommendation.batch_size, recommendation.accumulation_steps)
+        self._scale_rate(fit, rate, recommendation)
+        _log(trainer, recommendation)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Raises UsageError where the training's loader has another batch size than the one that was set."""
+        """Raises UsageError where the training's loader has another batch size than was set."""
         wanted = self._applied.get("batch_size")
         loader = trainer.train_dataloader
         actual = getattr(loader, "batch_size", None)
@@ -85,55 +85,56 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
             raise UsageError(
                 f"the training's DataLoader has batch size {actual:,}, although {wanted:,} was set",
                 code="batch_size_ignored",
-                facts=(f"`{self._attribute}` is {wanted:,} now",),
+                facts=(f"`{self._attribute}` is now {wanted:,}",),
                 hint=HINT,
             )
 
     def state_dict(self) -> dict[str, int]:
-        """The sizes that the training runs with, for its checkpoints."""
+        """The batch size and accumulation of the training, for its checkpoints."""
         return dict(self._applied)
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._resumed = dict(state_dict)
 
     def _resume(self, fit: Fit) -> None:
-        """A training that goes on keeps its batch size: its optimizer's state and its rate belong to it."""
+        """Keep the batch size of a resumed training: its optimizer state and learning rate belong to it."""
         if not self._resumed:
             _warn(
-                "AutoBatch: the checkpoint knows of no batch size that was measured; "
-                f"the training goes on with its own, {fit.current}"
+                "AutoBatch: the checkpoint knows of no batch size from AutoBatch; "
+                f"the training continues with its current batch size, {fit.current}"
             )
             return
         self._apply(fit, self._resumed["batch_size"], self._resumed["accumulation_steps"])
 
-    def _measured(self, trainer: Any, fit: Fit) -> Recommendation:
-        """The recommendation, measured by one process. Raises in all of them what was raised in that one."""
+    def _measure(self, trainer: Any, fit: Fit) -> Recommendation:
+        """The recommendation, measured by rank 0. Raises its error in all ranks."""
         if trainer.world_size == 1:
             return fit.find(self._limits)
-        found: Recommendation | None = None
+        recommendation: Recommendation | None = None
         error: AutobatchError | None = None
         if trainer.is_global_zero:
             try:
-                found = fit.find(self._limits)
+                recommendation = fit.find(self._limits)
             except AutobatchError as raised:
                 error = raised
-        found, error = trainer.strategy.broadcast((found, error), src=0)
+        recommendation, error = trainer.strategy.broadcast((recommendation, error), src=0)
         if error is not None:
             raise error
-        assert found is not None
+        assert recommendation is not None
         if self._limits.global_batch is None:
+            samples = trainer.world_size * recommendation.batch_size
             _warn(
-                f"AutoBatch: {found.batch_size:,} is the best size of one rank alone; a step of all "
-                f"{trainer.world_size:,} averages over {trainer.world_size * found.batch_size:,} samples"
+                f"AutoBatch: {recommendation.batch_size:,} is the best batch size of a single rank; "
+                f"a step of all {trainer.world_size:,} ranks averages over {samples:,} samples"
             )
-        return found
+        return recommendation
 
     def _apply(self, fit: Fit, batch_size: int, accumulation_steps: int) -> None:
         fit.set_sizes(batch_size, accumulation_steps)
         self._applied = {"batch_size": batch_size, "accumulation_steps": accumulation_steps}
 
     def _rate_name(self, fit: Fit) -> str | None:
-        """The name of the rate to set; None where it was not asked for. Raises UsageError without one."""
+        """The attribute of the learning rate to scale; None where it stays. Raises UsageError if absent."""
         if not self._learning_rate:
             return None
         names = (self._learning_rate,) if isinstance(self._learning_rate, str) else _RATES
@@ -141,27 +142,27 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
             if fit.has(name):
                 return name
         raise UsageError(
-            f"the module has no learning rate that could be set: {' or '.join(f'`{one}`' for one in names)}",
+            f"the module has no learning rate {' or '.join(f'`{name}`' for name in names)}",
             code="no_attribute",
-            hint="keep it as `self.lr` and use that in `configure_optimizers`, or leave `learning_rate` out",
+            hint="set `self.lr` and use it in `configure_optimizers`, or leave out `learning_rate`",
         )
 
-    def _scale_rate(self, fit: Fit, name: str | None, found: Recommendation) -> None:
+    def _scale_rate(self, fit: Fit, name: str | None, recommendation: Recommendation) -> None:
         if name is None:
             return
-        factor = found.learning_rate_factor
+        factor = recommendation.learning_rate_factor
         if factor is None:
-            _warn(f"AutoBatch: no learning rate was found for the new size; `{name}` stays as it is")
+            _warn(f"AutoBatch: there is no learning rate for the new batch size; `{name}` stays unchanged")
         elif not fit.scale_rate(name, factor):
-            _warn(f"AutoBatch: setting `{name}` changed nothing: `configure_optimizers` doesn't use it")
+            _warn(f"AutoBatch: setting `{name}` has no effect: `configure_optimizers` doesn't use it")
 
 
-def _log(trainer: Any, found: Recommendation) -> None:
+def _log(trainer: Any, recommendation: Recommendation) -> None:
     chosen: dict[str, Any] = {
-        "autobatch/batch_size": found.batch_size,
-        "autobatch/accumulation_steps": found.accumulation_steps,
+        "autobatch/batch_size": recommendation.batch_size,
+        "autobatch/accumulation_steps": recommendation.accumulation_steps,
     }
-    if found.learning_rate_factor is not None:
-        chosen["autobatch/learning_rate_factor"] = found.learning_rate_factor
+    if recommendation.learning_rate_factor is not None:
+        chosen["autobatch/learning_rate_factor"] = recommendation.learning_rate_factor
     for logger in trainer.loggers:
         logger.log_hyperparams(chosen)

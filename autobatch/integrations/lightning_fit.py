@@ -1,4 +1,4 @@
-"""A `fit` of Lightning after its set-up and before its loaders: what is measured of it and set in it."""
+"""A `fit` of Lightning after its set-up and before its loaders: measure its step, set its batch size."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from autobatch.records.limits import Limits, Precision
 from autobatch.records.recommendation import Recommendation
 from autobatch.workload.lightning.detection import framework_of, is_datamodule
 
-# These leave no whole model in a process that could be measured.
+# With these no process has a whole model to measure.
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
-# Other precisions turn the module itself into another type, and go with it.
+# Other precisions convert the module itself, which the worker then receives.
 _AUTOCAST = {"bf16-mixed": Precision.BF16, "16-mixed": Precision.FP16}
 HINT = (
-    "let `train_dataloader` use `self.batch_size` of the module or the data module, or name your own "
+    "let `train_dataloader` use `self.batch_size` of the module or the data module, or name another "
     "attribute with `AutoBatch(attribute=...)`"
 )
 
 
 class Fit:
-    """A `fit` that has set up its module and data. Raises UsageError where no batch size can be set in it."""
+    """A `fit` that has set up its module and data. Raises UsageError where its batch size can't be set."""
 
     def __init__(self, trainer: Any, module: Any, attribute: str) -> None:
         self._trainer = trainer
@@ -34,25 +34,25 @@ class Fit:
         utilities = f"{framework_of(module).__name__}.utilities"
         self._parsing = import_module(f"{utilities}.parsing")
         self._seed = import_module(f"{utilities}.seed")
-        given = trainer.fit_loop._data_source.instance
-        self._loader = None if given is module or is_datamodule(given) else given
+        source = trainer.fit_loop._data_source.instance
+        self._loader = None if source is module or is_datamodule(source) else source
         _check_trainer(trainer)
         if self._loader is not None:
             _check_resizable(self._loader)
         elif not self.has(attribute):
             raise UsageError(
-                f"neither the module nor the data module has a `{attribute}`",
+                f"neither the module nor the data module has an attribute `{attribute}`",
                 code="no_attribute",
                 hint=HINT,
             )
 
     def has(self, name: str) -> bool:
-        """True where the module, its hyperparameters or the data module hold something by that name."""
+        """True where the module, its hyperparameters or the data module have this attribute."""
         return bool(self._parsing.lightning_hasattr(self._module, name))
 
     @property
     def current(self) -> int | None:
-        """The batch size that the user has given."""
+        """The current batch size; None where the user has set none."""
         if self._loader is not None:
             size: Any = self._loader.batch_size
         else:
@@ -60,16 +60,17 @@ class Fit:
         return size if isinstance(size, int) and not isinstance(size, bool) and size >= 1 else None
 
     def find(self, limits: Limits) -> Recommendation:
-        """What is measured of this training in a process of its own."""
+        """Measure this training in a separate process."""
         trainer = self._trainer
-        held = trainer.fit_loop.epoch_loop.val_loop._data_source.instance
-        held = held[0] if isinstance(held, (list, tuple)) and held else held
-        # The learning rate belongs to what an optimizer step averages over.
+        validation = trainer.fit_loop.epoch_loop.val_loop._data_source.instance
+        if isinstance(validation, (list, tuple)) and validation:
+            validation = validation[0]
+        # The learning rate belongs to the samples of an optimizer step.
         current = self.current and self.current * trainer.accumulate_grad_batches
         objects = {
             "model": self._module,
             "dataset": trainer.datamodule if self._loader is None else self._loader,
-            "val_dataset": held if isinstance(held, DataLoader) else None,
+            "val_dataset": validation if isinstance(validation, DataLoader) else None,
             "batch_size": current,
             "epochs": float(trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else None,
             "schedule": {"max_steps": trainer.max_steps},
@@ -83,13 +84,13 @@ class Fit:
         )
 
     def set_sizes(self, batch_size: int, accumulation_steps: int) -> None:
-        """Lets the training run with these, whatever has been made for others by now."""
+        """Let the training run with these sizes, and rebuild objects that Lightning made for others."""
         if accumulation_steps > 1 and not self._module.automatic_optimization:
             raise UsageError(
                 f"{batch_size:,} × {accumulation_steps:,} samples a step: a module with "
-                "`automatic_optimization = False` has to accumulate its gradients itself",
+                "`automatic_optimization = False` must accumulate its gradients itself",
                 code="manual_accumulation",
-                hint="leave `global_batch` out of the limits",
+                hint="leave out `global_batch`",
             )
         trainer, loop = self._trainer, self._trainer.fit_loop
         trainer.accumulate_grad_batches = accumulation_steps
@@ -98,19 +99,19 @@ class Fit:
         else:
             self._set(self._attribute, batch_size)
         if loop._combined_loader is not None:
-            # `estimated_stepping_batches` has made it, for a schedule whose length was that of the old size.
+            # `estimated_stepping_batches` built it, for a schedule with the length of the old batch size.
             loop._combined_loader = None
-            self._remake_optimizers()
+            self._rebuild_optimizers()
 
     def scale_rate(self, name: str, factor: float) -> bool:
-        """Multiplies a rate, and has the optimizers and schedules made from it. False if they ignore it."""
+        """Multiply a learning rate and rebuild optimizers and schedules. False if they ignore the rate."""
         before = self._rates()
         self._set(name, self._value(name) * factor)
-        self._remake_optimizers()
+        self._rebuild_optimizers()
         return factor == 1.0 or self._rates() != before
 
-    def _remake_optimizers(self) -> None:
-        """Makes them as Lightning does. What a loader made on the way draws shall change nothing."""
+    def _rebuild_optimizers(self) -> None:
+        """Build the optimizers as Lightning does. A loader built on the way must not advance the RNG."""
         with self._seed.isolate_rng():
             self._trainer.strategy.setup_optimizers(self._trainer)
 
@@ -118,25 +119,26 @@ class Fit:
         return self._parsing.lightning_getattr(self._module, name)
 
     def _set(self, name: str, value: Any) -> None:
-        """Sets it wherever it is held, and in the first hyperparameters too, which loggers are told of."""
+        """Set an attribute everywhere, and in the initial hyperparameters, which Lightning logs."""
         self._parsing.lightning_setattr(self._module, name, value)
         for holder in (self._module, self._trainer.datamodule):
-            first = getattr(holder, "_hparams_initial", {})
-            if name in first:
-                first[name] = value
+            initial = getattr(holder, "_hparams_initial", {})
+            if name in initial:
+                initial[name] = value
 
     def _rates(self) -> list[float]:
-        groups = [group for one in self._trainer.strategy.optimizers for group in one.param_groups]
+        optimizers = self._trainer.strategy.optimizers
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         return [group["lr"] for group in groups if "lr" in group]
 
 
 def _limits_of_a_rank(limits: Limits, world_size: int) -> Limits:
-    """The limits with one rank's share of the global batch. Raises UsageError where there is none."""
+    """The limits with a rank's share of the global batch. Raises UsageError where it can't be divided."""
     if limits.global_batch is None or world_size == 1:
         return limits
     if limits.global_batch % world_size:
         raise UsageError(
-            f"the global batch size {limits.global_batch:,} can't be shared out to {world_size:,} ranks",
+            f"the global batch size {limits.global_batch:,} can't be divided among {world_size:,} ranks",
             code="bad_limit",
             hint=f"give a multiple of {world_size:,}",
         )
@@ -147,36 +149,36 @@ def _check_trainer(trainer: Any) -> None:
     strategy = type(trainer.strategy).__name__
     if strategy in _SHARDING:
         raise UsageError(
-            f"a model that {strategy} spreads over devices can't be measured",
+            f"a model that {strategy} shards over devices can't be measured",
             code="sharded_model",
-            hint="leave AutoBatch out, and set the batch size yourself",
+            hint="leave out AutoBatch, and set the batch size yourself",
         )
-    if any(type(one).__name__ == "GradientAccumulationScheduler" for one in trainer.callbacks):
+    if any(type(callback).__name__ == "GradientAccumulationScheduler" for callback in trainer.callbacks):
         raise UsageError(
             "a GradientAccumulationScheduler changes the samples of a step from epoch to epoch",
             code="accumulation_schedule",
-            hint="leave one of the two callbacks out",
+            hint="leave out one of the two callbacks",
         )
 
 
 def _check_resizable(loader: Any) -> None:
-    """Raises UsageError for a loader given to `fit` that can't be made again at another batch size."""
+    """Raises UsageError for a loader of `fit` that can't be rebuilt at another batch size."""
     if type(loader) is DataLoader and type(loader.batch_sampler) is BatchSampler:
         return
     if type(loader) is DataLoader and isinstance(loader.dataset, IterableDataset) and loader.batch_size:
         return
-    what = type(loader).__name__
+    description = type(loader).__name__
     if type(loader) is DataLoader:
-        what = f"DataLoader with a {type(loader.batch_sampler).__name__} of its own"
+        description = f"DataLoader with its {type(loader.batch_sampler).__name__}"
     raise UsageError(
-        f"the {what} given to `fit` can't be made again at another batch size",
+        f"the {description} given to `fit` can't be rebuilt at another batch size",
         code="fixed_loader",
-        hint="let `train_dataloader` of the module or of a data module make it, with `self.batch_size`",
+        hint="let `train_dataloader` of the module or of a data module build it, with `self.batch_size`",
     )
 
 
 def _resized(loader: DataLoader[Any], batch_size: int) -> DataLoader[Any]:
-    """The same loader at another batch size; its sampler is kept, and with it what it draws."""
+    """The same loader at another batch size, with the same sampler, so that it draws the same samples."""
     streamed = isinstance(loader.dataset, IterableDataset)
     drop_last = loader.drop_last if streamed else loader.batch_sampler.drop_last  # type: ignore[union-attr]
     return DataLoader(

@@ -1,7 +1,7 @@
-"""An answer in the user's experiment tracker: MLflow, TensorBoard or Weights & Biases, none of them imported.
+"""Log a recommendation to an experiment tracker: MLflow, TensorBoard or Weights & Biases.
 
-Which one it is shows by what the given object can do, so none has to be installed, and loggers that offer
-the same methods work as well.
+The methods of the given object show which tracker it is. So none is imported or has to be installed, and
+loggers with the same methods work as well.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ _EXPECTED = (
     "Weights & Biases: a run of `wandb.init()`",
     "TensorBoard: a `SummaryWriter`",
 )
-# Values of MLflow may be no longer; the report of a long search may be.
+# MLflow's limit for a value, which the report of a long search may exceed.
 _LONGEST_TAG = 4000
 
 Parameter = int | float | str
 
 
 def log(recommendation: Recommendation, run: Any, *, run_id: str | None = None) -> None:
-    """Writes the answer to a run: batch size and learning rate, figures over batch size, the report as text.
+    """Write the answer to a run: batch size and learning rate, figures over batch size, the report as text.
 
-    Every name begins with `autobatch/`, so none of the run's own is touched. `run_id` goes with an
-    `MlflowClient`. Raises UsageError where `run` is none of the three, and where the MLflow run has another
-    answer already, since its parameters never change.
+    Every name begins with `autobatch/`, so that no other name of the run changes. `run_id` goes with an
+    `MlflowClient`. Raises UsageError where `run` is not from one of the three trackers, and where the MLflow
+    run already has another answer, because its parameters can't change.
     """
     if _has(run, "add_hparams", "add_scalar", "add_text"):
         return _to_tensorboard(recommendation, run)
     if _has(run, "config.update", "summary.update") and _takes(run.config.update, "allow_val_change"):
         return _to_wandb(recommendation, run)
-    client, found = _mlflow(run, run_id)
-    if client is not None and found is not None:
-        return _to_mlflow(recommendation, client, found)
+    client, mlflow_run_id = _mlflow(run, run_id)
+    if client is not None and mlflow_run_id is not None:
+        return _to_mlflow(recommendation, client, mlflow_run_id)
     raise UsageError(
         f"`{printable(type(run).__name__)}` is no run that an answer can be logged to",
         code="not_a_run",
         facts=_EXPECTED,
-        hint="give one of these: `trackers.log(found, run)`",
+        hint="give a run of one of these: `trackers.log(recommendation, run)`",
     )
 
 
 def parameters(recommendation: Recommendation) -> dict[str, Parameter]:
-    """What to train with, without what no check has found."""
-    given = {
+    """The settings to train with, without those that no check gave."""
+    values = {
         "batch_size": recommendation.batch_size,
         "accumulation_steps": recommendation.accumulation_steps,
         "world_size": recommendation.world_size,
@@ -63,13 +63,13 @@ def parameters(recommendation: Recommendation) -> dict[str, Parameter]:
         "objective": str(recommendation.limits.objective),
         "device": printable(recommendation.device.name),
     }
-    return {PREFIX + name: value for name, value in given.items() if value is not None and _finite(value)}
+    return {PREFIX + name: value for name, value in values.items() if value is not None and _finite(value)}
 
 
 def figures(recommendation: Recommendation) -> dict[str, float]:
-    """What was measured of the recommended size, and what the check says of it."""
+    """The measurements of the recommended size, and the results of the check."""
     chosen, check, current = recommendation.chosen, recommendation.check, recommendation.current
-    given = {
+    values = {
         "samples_per_second": chosen.samples_per_second,
         "peak_bytes": chosen.peak_bytes,
         "ceiling": recommendation.ceiling.batch_size,
@@ -77,28 +77,28 @@ def figures(recommendation: Recommendation) -> dict[str, float]:
         "gain": None if current is None else current.relative_time,
     }
     return {
-        PREFIX + name: float(value) for name, value in given.items() if value is not None and _finite(value)
+        PREFIX + name: float(value) for name, value in values.items() if value is not None and _finite(value)
     }
 
 
 def curves(recommendation: Recommendation) -> list[tuple[str, int, float]]:
     """(name, batch size, figure) of the sizes that passed: throughput and memory over batch size."""
-    found = []
+    points = []
     for trial in recommendation.trials:
         if trial.ok:
             for name in ("samples_per_second", "peak_bytes"):
                 value = getattr(trial, name)
                 if value is not None and _finite(value):
-                    found.append((f"{PREFIX}trials/{name}", trial.batch_size, float(value)))
-    return found
+                    points.append((f"{PREFIX}trials/{name}", trial.batch_size, float(value)))
+    return points
 
 
 def _to_tensorboard(recommendation: Recommendation, writer: Any) -> None:
-    """A scalar for each size, with the batch size in place of the step, and the report as a text."""
+    """Log a scalar for each size, with the batch size in place of the step, and the report as a text."""
     for name, size, value in curves(recommendation):
         writer.add_scalar(name, value, size)
     writer.add_text(f"{PREFIX}report", _indented(terminal.render(recommendation)))
-    # Else the row of this answer gets a folder that is named like the time.
+    # Without a name, the row of this answer gets a folder that is named after the time.
     named = [name for name in ("run_name", "name") if _takes(writer.add_hparams, name)]
     writer.add_hparams(
         parameters(recommendation), figures(recommendation), **dict.fromkeys(named, PREFIX.rstrip("/"))
@@ -107,16 +107,16 @@ def _to_tensorboard(recommendation: Recommendation, writer: Any) -> None:
 
 
 def _to_wandb(recommendation: Recommendation, run: Any) -> None:
-    """In the configuration and the summary; the history stays the training's own, with its steps."""
+    """Log to the configuration and the summary; the history keeps only the training's steps."""
     run.config.update(parameters(recommendation), allow_val_change=True)
     run.summary.update({**figures(recommendation), f"{PREFIX}why": printable(recommendation.why)})
 
 
 def _to_mlflow(recommendation: Recommendation, client: Any, run_id: str) -> None:
-    """Parameters once, since they never change, a metric for each size, and the report as a tag."""
-    given = parameters(recommendation)
-    _refuse_another_answer(given, client.get_run(run_id).data.params)
-    for name, value in given.items():
+    """Log parameters, which can't change later, a metric for each size, and the report as a tag."""
+    values = parameters(recommendation)
+    _refuse_another_answer(values, client.get_run(run_id).data.params)
+    for name, value in values.items():
         client.log_param(run_id, name, value)
     for name, value in figures(recommendation).items():
         client.log_metric(run_id, name, value)
@@ -134,18 +134,18 @@ def _mlflow(run: Any, run_id: str | None) -> tuple[Any | None, str | None]:
     if _has(run, "MlflowClient", "active_run"):
         active = run.active_run() or run.start_run()
         return run.MlflowClient(), active.info.run_id
-    # A run can only come from a process that has imported MLflow already.
+    # An MLflow run can only come from a process that has imported MLflow.
     if _has(run, "info.run_id", "data") and "mlflow" in sys.modules:
         return sys.modules["mlflow"].MlflowClient(), run.info.run_id
     return None, None
 
 
-def _refuse_another_answer(given: Mapping[str, Parameter], there: Mapping[str, str]) -> None:
-    other = [name for name, value in given.items() if name in there and there[name] != str(value)]
-    if other:
-        facts = tuple(f"`{name}` is {printable(there[name])}, now {given[name]}" for name in other)
+def _refuse_another_answer(values: Mapping[str, Parameter], logged: Mapping[str, str]) -> None:
+    changed = [name for name, value in values.items() if name in logged and logged[name] != str(value)]
+    if changed:
+        facts = tuple(f"`{name}` is {printable(logged[name])}, now {values[name]}" for name in changed)
         raise UsageError(
-            "this MLflow run has another answer already, and its parameters can't be changed",
+            "this MLflow run already has another answer, and its parameters can't change",
             code="answer_logged",
             facts=facts,
             hint="log to a new run",
@@ -153,18 +153,18 @@ def _refuse_another_answer(given: Mapping[str, Parameter], there: Mapping[str, s
 
 
 def _has(thing: Any, *names: str) -> bool:
-    """True where each dotted name is there and isn't None."""
+    """True where `thing` has each dotted name, with a value other than None."""
     for name in names:
-        found = thing
+        value = thing
         for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is None:
+            value = getattr(value, part, None)
+        if value is None:
             return False
     return True
 
 
 def _takes(function: Any, name: str) -> bool:
-    """True where a function has an argument of this name; of a built-in one nothing is known."""
+    """True where a function has an argument of this name; False for built-ins without a signature."""
     try:
         return name in inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -176,5 +176,5 @@ def _finite(value: Parameter) -> bool:
 
 
 def _indented(report: str) -> str:
-    """As Markdown shows it letter for letter."""
+    """The report as a Markdown code block."""
     return "\n".join(f"    {line}" for line in report.split("\n"))

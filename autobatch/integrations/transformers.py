@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: its training arguments with a measured batch size, before the Trainer is built."""
+"""Hugging Face's Trainer: training arguments with a measured batch size, before the Trainer is built."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 _LABELS = "labels"
-# What the Trainer lets through beside the arguments of the model's `forward`.
+# Columns that the Trainer keeps beside the arguments of the model's `forward`.
 _ALWAYS_KEPT = ("label", "label_ids")
-# What the arguments count in steps, and so what a new batch size changes.
+# The arguments that count in steps, so that a new batch size changes them.
 _SCHEDULE = ("warmup_steps", "max_steps")
-# What changes the Trainer's step in a way that isn't measured here.
+# Arguments that change the Trainer's step in a way that isn't measured here.
 _UNMEASURED = ("label_smoothing_factor", "torch_compile", "deepspeed", "fsdp", "use_liger_kernel")
 
 
@@ -44,25 +44,24 @@ def tune_training_arguments(
 ) -> tuple[TrainingArguments, Recommendation]:
     """Training arguments with a measured batch size, and the recommendation that it comes from.
 
-    The arguments are a copy: `per_device_train_batch_size` and `gradient_accumulation_steps` are set in it,
-    `learning_rate` where that is asked for and the check has found one, and `warmup_steps` and `max_steps`
-    are restated, so that they cover as many samples as before. Build the Trainer from it; a Trainer that is
-    there already keeps its old batch size. `args`, `model` and `dataset` are only read.
+    The arguments are a copy with new `per_device_train_batch_size` and `gradient_accumulation_steps`. With
+    `learning_rate=True` it also has the recommended `learning_rate`, if the check gave any. `warmup_steps`
+    and `max_steps` change so that they cover as many samples as before. Build the Trainer from the copy; an
+    existing Trainer keeps its old batch size. `args`, `model` and `dataset` are only read.
 
-    What is measured is the step that these arguments describe: their optimizer and device, the columns that
-    the Trainer would keep, gradient checkpointing. The present size, to which the learning rate belongs, is
+    The measured step is that of these arguments: optimizer, device, columns that the Trainer keeps, gradient
+    checkpointing. The current batch size, to which the learning rate belongs, is
     `per_device_train_batch_size` x `gradient_accumulation_steps`; to keep it, give it as
-    `Limits(global_batch=...)`. `data_collator` and `eval_dataset` are what the Trainer gets; without a
-    collator it is `transformers.default_data_collator`. Where the answer accumulates gradients, the
-    installed Trainer's gradient is compared with that of one large batch, and a difference is among the
-    recommendation's warnings with what cures it.
+    `Limits(global_batch=...)`. `data_collator` and `eval_dataset` are the Trainer's; the default collator is
+    `transformers.default_data_collator`. If the recommendation accumulates gradients, the accumulated
+    gradient is compared with that of a single large batch. A difference becomes a warning with its remedy.
 
-    Raises UsageError for arguments whose step can't be measured here, else like `autobatch.find`.
+    Raises UsageError for arguments whose step can't be measured here, and the errors of `autobatch.find`.
     """
     _check(args, model)
     collate = _collator(args, model, data_collator or transformers.default_data_collator)
     current = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    found = api.find(
+    recommendation = api.find(
         _AsTrained(model, _settings(args)),  # type: ignore[arg-type]
         _loader(args, dataset, collate),
         optimizer=_optimizer(args, model),
@@ -75,28 +74,28 @@ def tune_training_arguments(
         device=str(args.device),
         limits=limits,
     )
-    if found.accumulation_steps > 1:
-        warnings = accumulation.doubts(args, model, dataset, collate, found)
-        found = replace(found, warnings=(*found.warnings, *warnings))
-    return with_batch_size(args, found, learning_rate=learning_rate), found
+    if recommendation.accumulation_steps > 1:
+        warnings = accumulation.gradient_warnings(args, model, dataset, collate, recommendation)
+        recommendation = replace(recommendation, warnings=(*recommendation.warnings, *warnings))
+    return with_batch_size(args, recommendation, learning_rate=learning_rate), recommendation
 
 
 def with_batch_size(
-    args: TrainingArguments, found: Recommendation, *, learning_rate: bool = False
+    args: TrainingArguments, recommendation: Recommendation, *, learning_rate: bool = False
 ) -> TrainingArguments:
-    """A copy of training arguments with what a recommendation says; a saved one does as well."""
+    """A copy of training arguments that follows a recommendation, new or loaded from a file."""
     tuned = copy.deepcopy(args)
-    tuned.per_device_train_batch_size = found.batch_size
-    tuned.gradient_accumulation_steps = found.accumulation_steps
-    if learning_rate and found.learning_rate is not None:
-        tuned.learning_rate = found.learning_rate
-    for count in found.schedule:
+    tuned.per_device_train_batch_size = recommendation.batch_size
+    tuned.gradient_accumulation_steps = recommendation.accumulation_steps
+    if learning_rate and recommendation.learning_rate is not None:
+        tuned.learning_rate = recommendation.learning_rate
+    for count in recommendation.schedule:
         setattr(tuned, count.name, count.steps)
     return tuned
 
 
 def _check(args: Any, model: Any) -> None:
-    """Raises UsageError for what can't be measured as the Trainer would train it."""
+    """Raises UsageError for arguments or a model that can't be measured as the Trainer would train."""
     if not isinstance(args, transformers.TrainingArguments):
         raise UsageError(
             f"the arguments are a {type(args).__name__}, not TrainingArguments",
@@ -107,15 +106,15 @@ def _check(args: Any, model: Any) -> None:
         raise UsageError(
             f"the model is a {type(model).__name__}, not an nn.Module",
             code="not_a_model",
-            hint="give the model itself; of a `model_init`, what it returns",
+            hint="give the model itself, e.g. the result of a `model_init`",
         )
     processes = args.world_size * max(1, args.n_gpu)
     if processes > 1:
         raise UsageError(
-            "the batch size is measured on one device, and these arguments train on several",
+            "the batch size is measured on one device, but these arguments train on several",
             code="several_devices",
             facts=(f"{args.world_size} processes, {max(1, args.n_gpu)} devices in each",),
-            hint="measure in a program of its own that sees one device (`CUDA_VISIBLE_DEVICES=0`)",
+            hint="measure in a separate program with one visible device (`CUDA_VISIBLE_DEVICES=0`)",
         )
     for name in _UNMEASURED:
         if getattr(args, name, None):
@@ -123,7 +122,7 @@ def _check(args: Any, model: Any) -> None:
                 f"the arguments set `{name}`, which changes the step in a way that is not measured here",
                 code="unmeasured_argument",
                 facts=(f"`{name}` is {getattr(args, name)!r}",),
-                hint="give `autobatch.find` a `training_step` that does what your training does",
+                hint="give `autobatch.find` a `training_step` that trains as your program does",
             )
 
 
@@ -137,7 +136,7 @@ def _label_names(args: TrainingArguments, model: nn.Module) -> list[str]:
 
 
 def _unwrapped(model: Any) -> Any:
-    """The model whose `forward` takes the columns: of an adapter's (PEFT) the one that it adapts."""
+    """The model whose `forward` takes the columns: for an adapter (PEFT) its base model."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -147,16 +146,16 @@ def _own_step(model: nn.Module, batch: Mapping[str, Any]) -> Any:
 
 
 def _optimizer(args: TrainingArguments, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that the Trainer would make. It only refers to the model's parameters."""
+    """The Trainer's optimizer for these arguments. It only refers to the model's parameters."""
     kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
     plain = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
     if not plain or "params" in options or "model" in options:
         raise UsageError(
-            f"the optimizer `{args.optim}` can't be made apart from the Trainer",
+            f"the optimizer `{args.optim}` can't be built without the Trainer",
             code="unmeasured_argument",
-            hint='give `autobatch.find` an `optimizer` of your own, or use `optim="adamw_torch"`',
+            hint='give `autobatch.find` an `optimizer`, or use `optim="adamw_torch"`',
         )
-    # A method that needs nothing of the Trainer that it belongs to.
+    # The method doesn't use its Trainer.
     decayed = set(transformers.Trainer.get_decay_parameter_names(None, model))
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
@@ -175,7 +174,7 @@ def _optimizer(args: TrainingArguments, model: nn.Module) -> torch.optim.Optimiz
 
 
 def _loader(args: TrainingArguments, dataset: Any, collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
-    """The data set with the Trainer's way to load it, so that loading is timed too."""
+    """The data set in a DataLoader like the Trainer's, so that loading is timed too."""
     workers = args.dataloader_num_workers
     return DataLoader(
         dataset,
@@ -198,15 +197,15 @@ def _collator(
 
 @dataclass(frozen=True)
 class _Collator:
-    """Collates the columns that the model takes, as the Trainer does."""
+    """Collate the columns that the model takes, as the Trainer does."""
 
     collate: Callable[[list[Any]], Any]
     columns: frozenset[str]
 
     def __call__(self, samples: Iterable[Any]) -> Any:
-        return self.collate([self._kept(one) for one in samples])
+        return self.collate([self._used_columns(sample) for sample in samples])
 
-    def _kept(self, sample: Any) -> Any:
+    def _used_columns(self, sample: Any) -> Any:
         if not isinstance(sample, Mapping):
             return sample
         return {name: value for name, value in sample.items() if name in self.columns}
@@ -214,7 +213,7 @@ class _Collator:
 
 @dataclass(frozen=True)
 class _AsTrained:
-    """Stands for a model on its way to the worker, and arrives there as that model with `settings` done."""
+    """Stand for a model on its way to the worker, where it arrives as that model with `settings` applied."""
 
     model: nn.Module
     settings: dict[str, Any]
@@ -224,9 +223,9 @@ class _AsTrained:
 
 
 def _settings(args: Any) -> dict[str, Any]:
-    # transformers 5.24 has renamed it, and still sets the old name beside the new one.
-    new = hasattr(args, "activation_checkpointing")
-    name = "activation_checkpointing" if new else "gradient_checkpointing"
+    # transformers 5.24 renamed the argument, and still sets the old name too.
+    renamed = hasattr(args, "activation_checkpointing")
+    name = "activation_checkpointing" if renamed else "gradient_checkpointing"
     return {
         "use_cache": args.use_cache,
         "checkpointing": name if getattr(args, name) else "",
@@ -235,12 +234,12 @@ def _settings(args: Any) -> dict[str, Any]:
 
 
 def _prepared(model: Any, settings: dict[str, Any]) -> nn.Module:
-    """The model with what the Trainer changes in it before it trains. Runs in the worker, on its copy."""
+    """The model with the changes that the Trainer makes before training. Runs in the worker, on its copy."""
     if getattr(model, "config", None) is not None:
         model.config.use_cache = settings["use_cache"]
     name, options = settings["checkpointing"], settings["checkpointing_kwargs"]
     if name:
-        own = {key: options.pop(key) for key in ("every_n_layers", "offload") if key in options}
-        getattr(model, f"{name}_enable")(**{f"{name}_kwargs": options or None}, **own)
+        separate = {key: options.pop(key) for key in ("every_n_layers", "offload") if key in options}
+        getattr(model, f"{name}_enable")(**{f"{name}_kwargs": options or None}, **separate)
     prepared: nn.Module = model
     return prepared

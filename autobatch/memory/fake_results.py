@@ -15,6 +15,7 @@ import torch
 from autobatch.devices.torch_internals_memory import (
     FakeTensor,
     FakeTensorMode,
+    has_out_argument,
     storage_key,
     tree_map_only,
     without_dispatch_modes,
@@ -104,7 +105,7 @@ def _is_cacheable(operator: Any) -> bool:
     return (
         operator.namespace == "aten"
         and _NOT_CACHEABLE.isdisjoint(operator.tags)
-        and not any(argument.is_out for argument in operator._schema.arguments)
+        and not has_out_argument(operator)
     )
 
 

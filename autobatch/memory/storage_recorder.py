@@ -109,7 +109,7 @@ class StorageRecorder(TorchDispatchMode):
         if func is _READS_SCALAR:
             return self._read_scalar(func, args)
         if func.namespace not in _TORCH_NAMESPACES:
-            self._foreign.add(f"{func.namespace}::{func._opname}")
+            self._foreign.add(func.name().partition(".")[0])
         result = self._run_operator(func, args, kwargs)
         if func is _ACCUMULATES and not kwargs and in_backward() and self._replaces_first(args, result):
             return result

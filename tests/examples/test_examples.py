@@ -1,4 +1,4 @@
-"""The examples build what they say, split it without overlap, and learn."""
+"""The examples build the documented data and models, split without overlap, and learn."""
 
 from __future__ import annotations
 
@@ -53,9 +53,11 @@ def test_charlm_targets_are_the_inputs_one_character_on():
 @EXAMPLES
 def test_the_split_is_the_same_every_time_and_leaves_the_random_state_alone(example: ModuleType):
     before = torch.random.get_rng_state()
-    one, other = example.build_dataset(), example.build_dataset()
+    first, second = example.build_dataset(), example.build_dataset()
     assert all(
-        torch.equal(a, b) for index in range(len(one)) for a, b in zip(one[index], other[index], strict=True)
+        torch.equal(a, b)
+        for index in range(len(first))
+        for a, b in zip(first[index], second[index], strict=True)
     )
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -110,7 +112,7 @@ def test_the_loss_falls(example: ModuleType):
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
-def test_charlm_reads_sources_in_order_and_skips_what_is_no_text(tmp_path: Path):
+def test_charlm_reads_sources_in_order_and_skips_other_files(tmp_path: Path):
     (tmp_path / "b.py").write_text("b" * 3000)
     (tmp_path / "a.py").write_text("é" + "a" * 10)
     (tmp_path / "aa.py").write_bytes(b"\xff\xfe")
@@ -118,7 +120,7 @@ def test_charlm_reads_sources_in_order_and_skips_what_is_no_text(tmp_path: Path)
     assert charlm._read_sources(tmp_path, 2000) == b"?" + b"a" * 10 + b"b" * 1989
 
 
-def test_charlm_says_so_where_the_library_has_no_sources(tmp_path: Path):
+def test_charlm_without_sources_of_the_library_says_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no sources of its standard library"):
         charlm._read_sources(tmp_path, 2000)
 

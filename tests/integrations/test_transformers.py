@@ -227,7 +227,7 @@ def test_find_takes_a_model_and_rows_as_they_are():
 
 
 def doubts(model: nn.Module, collate: Any, rows: Any, folder: Path, found: Recommendation) -> list[str]:
-    return accumulation.doubts(arguments(folder), model, rows, collate, found)
+    return accumulation.gradient_warnings(arguments(folder), model, rows, collate, found)
 
 
 @pytest.mark.slow

@@ -1,11 +1,10 @@
-"""Devices by name, by memory, and the one that is here."""
+"""Devices by name, by memory, and the current device."""
 
 from __future__ import annotations
 
 import pytest
 
 from autobatch.planning.catalogue import CATALOGUE, of_current, parse_devices
-from autobatch.planning.sample import as_dataset
 from autobatch.records.device import Device
 from autobatch.records.errors import UsageError
 
@@ -58,17 +57,3 @@ def test_the_current_device_has_its_available_memory() -> None:
     assert (of_current(gpu).name, of_current(gpu).total_bytes) == ("cuda:1", 50 * GIB)
     cpu = of_current(Device(kind="cpu", index=0, name="B", total_bytes=8 * GIB))
     assert cpu.room_bytes == 8 * GIB
-
-
-class Array:
-    def __init__(self, *shape: int) -> None:
-        self.shape = shape
-
-
-def test_one_sample_is_a_data_set_of_one() -> None:
-    image, label, rows = Array(3, 8, 8), Array(), Array(3)
-    assert as_dataset({"x": image}) == [{"x": image}]
-    for sample in ((image, 5), (image, label), (image, Array(8)), (image, (rows,))):
-        assert as_dataset(sample) == [sample]
-    for dataset in ((image, rows), [image], None, image):
-        assert as_dataset(dataset) is dataset

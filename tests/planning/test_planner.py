@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autobatch.engines.messages import Storages
-from autobatch.memory.caching_allocator import MIB, NoRoomError
+from autobatch.memory.caching_allocator import MIB
 from autobatch.memory.storage_log import Birth, Death, Event, Kind, align
 from autobatch.planning.capacity import LARGEST, StepMemory
 from autobatch.planning.planner import Planner
@@ -158,34 +156,3 @@ def test_the_smallest_device_has_a_range_above_the_size() -> None:
     assert opened.ask(295, fits).smallest == "2GiB"
     assert opened.ask(5000, fits).smallest is None
     assert opened.ask(10, fits).usage.allocated_bytes == (3 * 64 + 10) * MIB
-
-
-storages = st.lists(
-    st.tuples(st.integers(0, 30 * MIB), st.integers(0, MIB), st.integers(0, 5)), min_size=1, max_size=25
-)
-
-
-def log_of(made: list[tuple[int, int, int]], size: int) -> tuple[Event, ...]:
-    events: list[Event] = []
-    ends: dict[int, list[int]] = {}
-    for number, (fixed, sample, outlives) in enumerate(made):
-        events += [Death(storage) for storage in ends.pop(number, [])]
-        events.append(Birth(number, fixed + sample * size))
-        ends.setdefault(number + 1 + outlives, []).append(number)
-    return tuple(events)
-
-
-@given(storages, st.integers(1, 4096))
-def test_the_largest_size_fits_and_lies_below_the_ceiling(made: list[tuple[int, int, int]], mib: int) -> None:
-    lifetimes = align(log_of(made, 4), 4, log_of(made, 8), 8)
-    assert lifetimes is not None
-    step, room_bytes = StepMemory(lifetimes), mib * MIB
-    size = step.largest(room_bytes)
-    assert 0 <= size <= step.ceiling(room_bytes) <= LARGEST
-    if size:
-        usage = step.usage(size, room_bytes)
-        assert usage.allocated_bytes <= usage.reserved_bytes <= room_bytes
-        assert usage.parts.activations_bytes <= usage.allocated_bytes
-    if 0 < size < step.ceiling(room_bytes):
-        with pytest.raises(NoRoomError):
-            step.usage(size + 1, room_bytes)
