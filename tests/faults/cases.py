@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autobatch.engines.worker_failures import START_TRIALS
+
 START_PHASES = ("import", "open", "build")
 TRIAL_PHASES = ("load", "forward", "backward", "step", "evaluation")
 # `check`: a forward pass of the generalization check, when all sizes are measured.
@@ -68,6 +70,12 @@ class Case:
         return self.fault.end(self.phase)
 
     @property
+    def trial_timeout_seconds(self) -> float:
+        """The limit of a trial; a start that hangs then ends after the fault's timeout too."""
+        timeout_seconds = self.fault.trial_timeout_seconds
+        return timeout_seconds / START_TRIALS if self.end == "start_timeout" else timeout_seconds
+
+    @property
     def rows(self) -> tuple[int, ...]:
         """Sizes that must be among the rows in the end."""
         if self.phase in START_PHASES and self.end != OK:
@@ -80,9 +88,9 @@ def _died(name: str, code: str, *quick: str) -> Fault:
 
 
 def _hung(name: str, code: str, *quick: str) -> Fault:
-    # Long enough for a step on a busy machine; a start may take five times that.
+    # Long enough for a step on a busy machine: with 2 s, sound steps timed out beside 14 other programs.
     return Fault(
-        name=name, code=code, start="start_timeout", trial=TIMEOUT, quick=quick, trial_timeout_seconds=2.0
+        name=name, code=code, start="start_timeout", trial=TIMEOUT, quick=quick, trial_timeout_seconds=5.0
     )
 
 

@@ -163,7 +163,7 @@ class Bench:
             limits = Limits(
                 max_batch=4,
                 budget_seconds=_budget_seconds(case),
-                trial_timeout_seconds=case.fault.trial_timeout_seconds,
+                trial_timeout_seconds=case.trial_timeout_seconds,
                 memory_bytes=case.fault.memory_bytes,
             )
             engine = _HandedOn(self, messages.Recipe(target=str(path)), limits)
@@ -272,7 +272,7 @@ def _problems(case: Case, end: str, rows: tuple[int, ...], seconds: float, left:
         yield f"ended as {end}, not as {case.end}"
     if not set(case.rows) <= set(rows):
         yield f"rows {rows}, not {case.rows}"
-    limit = _budget_seconds(case) + (START_TRIALS + 1) * case.fault.trial_timeout_seconds + _SLACK_SECONDS
+    limit = _budget_seconds(case) + (START_TRIALS + 1) * case.trial_timeout_seconds + _SLACK_SECONDS
     if seconds > limit:
         yield f"took {seconds:.1f} s, more than {limit:g} s"
     yield from (f"left {one}" for one in left)
