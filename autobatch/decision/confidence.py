@@ -12,24 +12,16 @@ from enum import StrEnum
 from math import erf, exp, hypot, inf, log, sqrt
 from statistics import NormalDist
 
-from autobatch.decision.round_statistics import median_interval
+from autobatch.decision.round_statistics import FLAT_RATIO, median_interval
 from autobatch.decision.same_epochs import HARM_TOLERANCE, HarmEstimate, safe_sizes
 from autobatch.decision.step_time import LEAST_ERROR, ROUND_ERROR, StepTimeLaw
 from autobatch.records.trial import Trial
 
-# A training that is faster by less is not worth a change of the user's settings.
-WORTHWHILE_SPEEDUP = 1.05
 # Probability of that speedup from which on a change is recommended. A higher one misses more true speedups, a
 # lower one changes more settings for nothing.
 CHANGE_PROBABILITY = 0.75
-# A final loss that is higher by this share is harm that a user notices.
-NOTICED_HARM = 0.05
-# Sizes whose training times differ by less are equally fast: the smallest of them bears the least harm.
-TIE = 0.02
-# Confidence in words: from these probabilities on.
-HIGH_CONFIDENCE, MEDIUM_CONFIDENCE = 0.9, 0.75
-# Where no loss curve was measured, a size ends as low as the current size with even odds.
-UNMEASURED_HARM_PROBABILITY = 0.5
+# From this probability on, confidence is high.
+HIGH_CONFIDENCE = 0.9
 _Z95 = NormalDist().inv_cdf(0.95)
 
 
@@ -100,7 +92,7 @@ class Decision:
         """High from 90%, medium from 75%."""
         if self.confidence >= HIGH_CONFIDENCE:
             return Confidence.HIGH
-        return Confidence.MEDIUM if self.confidence >= MEDIUM_CONFIDENCE else Confidence.LOW
+        return Confidence.MEDIUM if self.confidence >= CHANGE_PROBABILITY else Confidence.LOW
 
 
 def decide(current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[int, HarmEstimate]) -> Decision:
@@ -115,12 +107,12 @@ def decide(current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[in
             action=Action.KEEP, batch_size=current_size, confidence=1 - _best_alternative(speedups, harms)
         )
     best = max(speedups[size].log_ratio for size in faster)
-    tied = [size for size in faster if speedups[size].log_ratio >= best - log(1 + TIE)]
+    tied = [size for size in faster if speedups[size].log_ratio >= best - log(1 + HARM_TOLERANCE)]
     chosen = min(tied, key=lambda size: abs(log(size / current_size)))
     return Decision(
         action=Action.CHANGE,
         batch_size=chosen,
-        confidence=_worth_probability(speedups[chosen], harms[chosen], NOTICED_HARM),
+        confidence=_worth_probability(speedups[chosen], harms[chosen], FLAT_RATIO),
     )
 
 
@@ -183,22 +175,22 @@ def _ratio_sd(current: Trial, other: Trial) -> float:
 
 
 def _is_surely_faster(speedup: Speedup) -> bool:
-    return speedup.probability(WORTHWHILE_SPEEDUP) >= CHANGE_PROBABILITY and speedup.interval[0] > 1
+    return speedup.probability(FLAT_RATIO) >= CHANGE_PROBABILITY and speedup.interval[0] > 1
 
 
-def _worth_probability(speedup: Speedup, harm: HarmEstimate | None, tolerance: float) -> float:
-    """The probability that a size is at least 5% faster and ends at most `tolerance` higher."""
-    if harm is None:
-        unharmed = UNMEASURED_HARM_PROBABILITY
-    else:
-        unharmed = 1 - probability_above(harm.log_harm, harm.sd, log(1 + tolerance))
-    return speedup.probability(WORTHWHILE_SPEEDUP) * unharmed
+def _worth_probability(speedup: Speedup, harm: HarmEstimate | None, most: float) -> float:
+    """The probability that a size is at least 5% faster, with a harm of at most `most`.
+
+    Even odds stand for a harm that was not estimated.
+    """
+    unharmed = 0.5 if harm is None else 1 - probability_above(harm.log_harm, harm.sd, log(most))
+    return speedup.probability(FLAT_RATIO) * unharmed
 
 
 def _best_alternative(speedups: Mapping[int, Speedup], harms: Mapping[int, HarmEstimate]) -> float:
     """The probability that the best of the other sizes would have been worth a change."""
     worth = [
-        _worth_probability(speedup, harms.get(size), HARM_TOLERANCE)
+        _worth_probability(speedup, harms.get(size), 1 + HARM_TOLERANCE)
         for size, speedup in speedups.items()
         if speedup.sd > 0
     ]

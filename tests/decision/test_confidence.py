@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from autobatch.decision.confidence import (
     CHANGE_PROBABILITY,
-    WORTHWHILE_SPEEDUP,
     Action,
     Confidence,
     Decision,
@@ -21,6 +20,7 @@ from autobatch.decision.confidence import (
     decide,
     measured_speedups,
 )
+from autobatch.decision.round_statistics import FLAT_RATIO
 from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
 from autobatch.decision.step_time import fit_step_time
 from autobatch.records.trial import Outcome, Trial
@@ -114,7 +114,7 @@ def test_a_change_is_safe_and_surely_faster(
     chosen = measured[decision.batch_size]
     assert decision.batch_size in safe_sizes(CURRENT, expected)
     assert chosen.interval[0] > 1
-    assert chosen.probability(WORTHWHILE_SPEEDUP) >= CHANGE_PROBABILITY
+    assert chosen.probability(FLAT_RATIO) >= CHANGE_PROBABILITY
 
 
 @given(speedups, harms, st.floats(1.0, 4.0))
