@@ -66,7 +66,7 @@ class SameEpochs:
     """A size beside the current one, for a training of the user's epochs.
 
     `harm`: expected final loss over that at the current size. `harm_low` and `harm_high`: one standard
-    deviation below and above. All three are None where no loss curve was measured. `speedup`: time of the
+    deviation below and above. All three are None without a loss curve, and where the training failed. `speedup`: time of the
     training at the current size over that at this size, with its 90% `interval`. `safe`: harm is within 2%.
     """
 
@@ -127,11 +127,12 @@ def compare_sizes(
 
 
 def _compared(size: int, speedup: Speedup, harm: HarmEstimate | None, is_safe: bool) -> SameEpochs:
+    known = harm if harm is not None and harm.log_harm < inf else None
     return SameEpochs(
         batch_size=size,
-        harm=None if harm is None else _exp(harm.log_harm),
-        harm_low=None if harm is None else _exp(harm.log_harm - harm.sd),
-        harm_high=None if harm is None else _exp(harm.log_harm + harm.sd),
+        harm=None if known is None else exp(known.log_harm),
+        harm_low=None if known is None else exp(known.log_harm - known.sd),
+        harm_high=None if known is None else exp(known.log_harm + known.sd),
         speedup=exp(speedup.log_ratio),
         interval=speedup.interval,
         safe=is_safe,
@@ -195,8 +196,3 @@ def _best_alternative(speedups: Mapping[int, Speedup], harms: Mapping[int, HarmE
         if speedup.sd > 0
     ]
     return max(worth, default=0.0)
-
-
-def _exp(value: float) -> float:
-    """e to the power of `value`, infinite where it overflows."""
-    return exp(value) if value < 700 else inf

@@ -96,7 +96,7 @@ def estimate_harms(
     A size whose training failed has infinite harm. Empty where the current size's losses can't be judged.
     """
     course = replace(course, noise=tuple(point for point in course.noise if point.low > 0))
-    if course.curve.failed or not course.noise:
+    if course.curve.failed or not course.curve.losses or not course.noise:
         return {}
     known = {size: curve for size, curve in curves.items() if size != course.current_size}
     scaled = _comparable(course, known)

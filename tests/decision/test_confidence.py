@@ -142,6 +142,13 @@ def test_every_measured_size_is_compared(
             assert row.harm_low < row.harm < row.harm_high
 
 
+def test_a_failed_training_has_no_harm_and_is_not_safe() -> None:
+    failed = {64: HarmEstimate(log_harm=math.inf, sd=0.0)}
+    (row,) = compare_sizes(CURRENT, faster({64: 2.0}), failed)
+    assert (row.harm, row.harm_low, row.harm_high, row.safe) == (None, None, None, False)
+    assert decide(CURRENT, faster({64: 2.0}), failed).confidence == 1.0
+
+
 def trial(size: int, seconds: tuple[float, ...]) -> Trial:
     return Trial(batch_size=size, outcome=Outcome.OK, step_seconds=seconds)
 

@@ -191,6 +191,7 @@ def test_losses_that_neither_fell_nor_are_positive_are_not_judged() -> None:
     [
         {"curve": replace(power_law(0.5, 0), failed=True)},
         {"noise": ()},
+        {"curve": LossCurve(epochs=(), losses=())},
         {"curve": power_law(0.5, 0, (1.0, 2.0))},
     ],
 )
