@@ -66,8 +66,9 @@ class SameEpochs:
     """A size beside the current one, for a training of the user's epochs.
 
     `harm`: expected final loss over that at the current size. `harm_low` and `harm_high`: one standard
-    deviation below and above. All three are None without a loss curve, and where the training failed. `speedup`: time of the
-    training at the current size over that at this size, with its 90% `interval`. `safe`: harm is within 2%.
+    deviation below and above. All three are None without a loss curve, and where the training failed.
+    `speedup`: time of the training at the current size over that at this size, with its 90% `interval`.
+    `safe`: the expected harm is within 2%.
     """
 
     batch_size: int

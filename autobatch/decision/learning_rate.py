@@ -22,8 +22,8 @@ from autobatch.decision.same_epochs import HARM_TOLERANCE
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.trial import Outcome
 
-# A training of at least this share of the user's training may raise the rate, or lower it. On five tasks, from
-# a quarter to four times the best rate, the walk ended at rates that cost 40% of time on average with
+# A training of at least this share of the user's training may raise the rate, or lower it. On five tasks and
+# from a quarter to four times the best rate, the walk ended at rates that cost 40% of time on average with
 # trainings of 5%, 18% with 10%, and 13% with 20%. Larger shares take more of the budget.
 RAISE_FROM, LOWER_FROM = 0.10, 0.05
 # A raised rate has to reach the former end loss in the first share of its steps, a lowered one in the second:
