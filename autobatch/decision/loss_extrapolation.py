@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, log
-from statistics import fmean
+from math import exp, log, sqrt
+from statistics import fmean, pstdev
 
 from autobatch.records.check import Training
 from autobatch.records.trial import Outcome
@@ -49,13 +49,17 @@ class LossCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedCurve:
-    """L(e) = asymptote + exp(level - exponent (ln e - centre)), with the weight of the fit."""
+    """L(e) = asymptote + exp(level - exponent (ln e - centre)), with the weight of the fit.
+
+    `scatter`: root mean square of ln(loss / fit).
+    """
 
     asymptote: float
     level: float
     exponent: float
     centre: float
-    weight: float
+    scatter: float
+    weight: float = 1.0
 
     def log_loss(self, log_epochs: float) -> float:
         """ln L after exp(log_epochs) epochs."""
@@ -88,29 +92,25 @@ def fit_loss_curve(curve: LossCurve) -> tuple[FittedCurve, ...]:
         return ()
     lowest = min(loss for _, loss in points)
     fits = [_power_law(points, share * lowest) for share in _ASYMPTOTES]
-    falling = [(fit, squares) for fit, squares in fits if fit.exponent > 0]
+    falling = [fit for fit in fits if fit.exponent > 0]
     if not falling:
-        level = fmean(log(loss) for _, loss in points)
-        return (FittedCurve(asymptote=0.0, level=level, exponent=0.0, centre=0.0, weight=1.0),)
-    least = min(squares for _, squares in falling)
+        logs = [log(loss) for _, loss in points]
+        flat = FittedCurve(asymptote=0.0, level=fmean(logs), exponent=0.0, centre=0.0, scatter=pstdev(logs))
+        return (flat,)
+    least = min(fit.scatter for fit in falling)
     degrees = max(SMOOTHED, len(points) / SMOOTHED)
-    weights = [exp(-degrees / 2 * log(squares / least)) for _, squares in falling]
+    weights = [exp(-degrees * log(fit.scatter / least)) for fit in falling]
     total = sum(weights)
-    return tuple(
-        replace(fit, weight=weight / total) for (fit, _), weight in zip(falling, weights, strict=True)
-    )
+    return tuple(replace(fit, weight=weight / total) for fit, weight in zip(falling, weights, strict=True))
 
 
-def _power_law(points: Sequence[tuple[float, float]], asymptote: float) -> tuple[FittedCurve, float]:
-    """ln(L - asymptote) as a line of ln e by least squares, and the squared residuals of ln L.
-
-    The residuals are never 0, so that their ratios are numbers.
-    """
+def _power_law(points: Sequence[tuple[float, float]], asymptote: float) -> FittedCurve:
+    """ln(L - asymptote) as a line of ln e by least squares. The scatter is never 0, as ratios of it count."""
     centre = fmean(x for x, _ in points)
     logs = [log(loss - asymptote) for _, loss in points]
     level = fmean(logs)
     spread = sum((x - centre) ** 2 for x, _ in points)
     slope = sum((x - centre) * y for (x, _), y in zip(points, logs, strict=True)) / spread
-    fit = FittedCurve(asymptote=asymptote, level=level, exponent=-slope, centre=centre, weight=1.0)
-    squares = sum((log(loss) - fit.log_loss(x)) ** 2 for x, loss in points)
-    return fit, squares + 1e-12
+    fit = FittedCurve(asymptote=asymptote, level=level, exponent=-slope, centre=centre, scatter=0.0)
+    squares = fmean((log(loss) - fit.log_loss(x)) ** 2 for x, loss in points)
+    return replace(fit, scatter=max(sqrt(squares), 1e-9))
