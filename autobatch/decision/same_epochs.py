@@ -94,7 +94,7 @@ def estimate_harms(
     """ln(harm) of each size at the user's epochs. `curves` are trainings at some of the sizes.
 
     A size whose training failed has infinite harm. Empty where the current size's losses can't be judged. The
-    scatter of the losses around their fit adds to all errors: two trainings end somewhere within it.
+    scatter of the losses around their fit adds to all errors: a training ends anywhere within it.
     """
     course = replace(course, noise=tuple(point for point in course.noise if point.low > 0))
     if course.curve.failed or not course.curve.losses or not course.noise:
@@ -114,7 +114,7 @@ def estimate_harms(
         elif course.is_whole(course.curve) and course.is_whole(curve):
             harms[size] = _pooled(harms[size], compared_harm(course, curve))
     scatter = sum(fit.weight * fit.scatter for fit in fits)
-    return {size: replace(harm, sd=hypot(harm.sd, 2 * scatter)) for size, harm in harms.items()}
+    return {size: replace(harm, sd=hypot(harm.sd, scatter)) for size, harm in harms.items()}
 
 
 def safe_sizes(current_size: int, harms: Mapping[int, HarmEstimate]) -> tuple[int, ...]:
