@@ -219,7 +219,10 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class Score:
-    """A decision as the other seeds judge it. Logarithms, but for `confidence`."""
+    """A decision as the other seeds judge it. Harms and speedups are logarithms.
+
+    `errors`: the estimated harms of all sizes, in their standard deviations from the other seeds' mean.
+    """
 
     question: Question
     size: int
@@ -228,7 +231,6 @@ class Score:
     harm_error: float
     speedup: float
     best_speedup: float
-    best_safe_speedup: float
     decision: Decision | None
     errors: tuple[float, ...]
 
@@ -255,7 +257,6 @@ def score(rule: Rule, question: Question) -> Score:
         harm_error=stdev(harms) / math.sqrt(len(harms)) if len(harms) > 1 else 0.0,
         speedup=of_case.log_speedup(current, size),
         best_speedup=of_case.log_speedup(current, best),
-        best_safe_speedup=of_case.log_speedup(current, best),
         decision=decision,
         errors=tuple((fmean(truth[s]) - e.log_harm) / e.sd for s, e in estimates.items() if e.sd),
     )
@@ -278,6 +279,9 @@ def summary(scores: list[Score]) -> dict[str, float]:
         "best_safe_speedup": math.exp(fmean(s.best_speedup for s in scores)),
         "share": gained / sum(s.best_speedup for s in scores),
     }
+    errors = [error for s in scores for error in s.errors]
+    if errors:
+        found["harms_within_one_sd"] = fmean(abs(error) < 1 for error in errors)
     for limit in LIMITS:
         name = f"above_{limit - 1:.0%}"
         found[name] = fmean(s.above(limit, surely=False) for s in scores)
@@ -306,7 +310,7 @@ def _right(s: Score) -> bool:
     """As autobatch.decision.confidence defines it."""
     if s.decision is not None and s.decision.action is Action.CHANGE:
         return s.speedup >= math.log(1.05) and s.harm <= math.log(1.05)
-    return s.best_safe_speedup < math.log(1.05)
+    return s.best_speedup < math.log(1.05)
 
 
 def main() -> None:
