@@ -25,6 +25,7 @@ from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from recorded_trainings import CASES, Case, marks_of, noise_of, recorded
 
@@ -58,7 +59,7 @@ class Recorded:
     case: Case
 
     @cached_property
-    def rows(self) -> dict[tuple[int, int], dict]:
+    def rows(self) -> dict[tuple[int, int], dict[str, Any]]:
         return {
             (size, seed): row for (size, rate, seed), row in recorded(self.case.name).items() if rate == 1
         }
