@@ -164,6 +164,18 @@ def test_whole_trainings_move_the_estimate_towards_the_comparison() -> None:
     assert pooled.sd < estimate_harms(of, (256,), {})[256].sd
 
 
+def test_a_training_with_too_few_evaluations_at_its_end_says_nothing() -> None:
+    of = course(power_law(0.3, 0.5), epochs=None)
+    sparse = LossCurve(epochs=(4.0, 12.0), losses=(1.0, 0.9), first_loss=3.5)
+    assert estimate_harms(of, (512,), {512: sparse}) == estimate_harms(of, (512,), {})
+
+
+def test_trainings_at_other_sizes_are_left_alone() -> None:
+    of = course(power_law(0.3, 0.5), epochs=10.0)
+    known = {32: power_law(0.3, 0.5), 512: power_law(0.3, 0.5)}
+    assert estimate_harms(of, (256,), known) == estimate_harms(of, (256,), {})
+
+
 def test_a_short_training_at_a_size_is_no_comparison_of_whole_ones() -> None:
     of = course(power_law(0.3, 0.5), epochs=40.0)
     assert estimate_harms(of, (256,), {256: power_law(0.3, 0.5)}) == estimate_harms(of, (256,), {})
@@ -191,6 +203,8 @@ def test_losses_that_neither_fell_nor_are_positive_are_not_judged() -> None:
     [
         {"curve": replace(power_law(0.5, 0), failed=True)},
         {"noise": ()},
+        {"noise": (NoisePoint(samples_seen=500, batch_size=9.0, low=0.0),)},
+        {"epochs": 0.05},
         {"curve": LossCurve(epochs=(), losses=())},
         {"curve": power_law(0.5, 0, (1.0, 2.0))},
     ],
