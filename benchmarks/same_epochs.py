@@ -161,10 +161,10 @@ def questions() -> Iterator[Question]:
                 yield Question(of_case, size, epochs, seed)
 
 
-def autobatch(share: float, *, known: bool = True, whole: bool = False) -> Rule:
+def autobatch(share: float, *, known: bool = True, compared: bool = False) -> Rule:
     """The product's rule after a share of the training at the current size.
 
-    `known`: the user's epochs are. `whole`: all candidates were trained to the end too.
+    `known`: the user's epochs are. `compared`: all larger sizes were trained for as many epochs too.
     """
 
     def rule(question: Question) -> tuple[Decision, int, dict[int, HarmEstimate]]:
@@ -177,8 +177,8 @@ def autobatch(share: float, *, known: bool = True, whole: bool = False) -> Rule:
             curve=of_case.curve(question.current, seed).until(run),
             noise=of_case.noise(seed, run),
         )
-        curves = {size: of_case.curve(size, seed).until(question.epochs) for size in question.larger}
-        harms = estimate_harms(course, question.larger, curves if whole else {})
+        curves = {size: of_case.curve(size, seed) for size in question.larger}
+        harms = estimate_harms(course, question.larger, curves if compared else {})
         trials = [of_case.trials[size] for size in question.sizes]
         speedups = measured_speedups(trials[0], trials, of_case.step_time)
         decision = decide(question.current, speedups, harms)
@@ -209,9 +209,13 @@ def largest(question: Question) -> tuple[None, int, dict[int, HarmEstimate]]:
 
 RULES: dict[str, Rule] = {
     **{f"autobatch, {share:.0%} of the training": autobatch(share) for share in SHARES},
+    "autobatch, all of it": autobatch(1.0),
+    "autobatch, all of it at all sizes": autobatch(1.0, compared=True),
     **{f"autobatch, {share:.0%}, epochs unknown": autobatch(share, known=False) for share in SHARES},
-    "autobatch, whole at the current size": autobatch(1.0),
-    "autobatch, whole at all sizes": autobatch(1.0, whole=True),
+    **{
+        f"autobatch, {share:.0%} at all sizes, epochs unknown": autobatch(share, known=False, compared=True)
+        for share in SHARES
+    },
     "time to the same loss": time_to_loss,
     "fastest throughput": fastest,
     "largest that fits": largest,
@@ -323,14 +327,14 @@ def main() -> None:
     options = parser.parse_args()
     document: dict[str, object] = {}
     head = ("mean", "worst", ">5%", "surely", ">10%", "surely", "speedup", "share")
-    print(f"{'rule':38}" + "".join(f"{name:>9}" for name in head))
+    print(f"{'rule':50}" + "".join(f"{name:>9}" for name in head))
     for name, rule in RULES.items():
         scores = [score(rule, question) for question in questions()]
         s, ends = summary(scores), calibration(scores)
         document[name] = {"summary": s, "calibration": ends, "answers": answers(scores)}
         row = (s["mean_harm"], s["worst_harm"], s["above_5%"], s["above_5%_surely"], s["above_10%"])
         row += (s["above_10%_surely"], s["speedup"], s["share"])
-        print(f"{name:38}" + "".join(f"{value:9.3f}" for value in row), flush=True)
+        print(f"{name:50}" + "".join(f"{value:9.3f}" for value in row), flush=True)
         if options.each:
             print(json.dumps(ends), *answers(scores).items(), sep="\n  ")
     if options.save:
