@@ -1,6 +1,6 @@
 """Records whole trainings at fixed epochs, over batch sizes and seeds, for same_epochs.py to replay.
 
-    nice python benchmarks/recorded_trainings.py [--tasks NAME ...] [--seeds COUNT]
+    nice python benchmarks/recorded_trainings.py [--tasks NAME ...] [--seeds SEED ...]
 
 Every training is appended to results/same_epochs.jsonl when it ends, and recorded trainings are not run
 again, so it can be interrupted at any time. The learning rate of a size is that of the noise rule, times a
@@ -38,7 +38,7 @@ CHUNKS = 32
 # Evaluations: ten an epoch, and from ten epochs on one each time the training is 1% longer.
 EVALUATIONS_PER_EPOCH = 10
 EVALUATION_GROWTH = 1.01
-# Sizes are the case's current size times powers of two, up to this one.
+# Sizes are half of the case's current size, and that times powers of two up to this one.
 DOUBLINGS = 6
 # The noise scale is measured at the end and at each halving of the epochs before it.
 NOISE_POINTS = 9
@@ -65,9 +65,14 @@ class Case:
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """The current size first, its multiples up to half of the samples, and half of it."""
         samples = len(self.build_data()[0])
-        sizes = [self.batch_size << k for k in range(self.doublings + 1)]
-        return tuple(size for size in sizes if size <= samples / 2)
+        larger = (self.batch_size << k for k in range(1, self.doublings + 1))
+        return (
+            self.batch_size,
+            *(size for size in larger if size <= samples / 2),
+            self.batch_size // 2,
+        )
 
 
 def build_beginner() -> nn.Module:
@@ -159,11 +164,11 @@ def main() -> None:
     )
     names = [case.name for case in CASES]
     parser.add_argument("--tasks", nargs="+", choices=names, default=names)
-    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
     parser.add_argument("--rate", type=float, default=1.0, help="times the rate of the rule")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in SEEDS[: options.seeds]:
+    for seed in options.seeds:
         for case in (case for case in CASES if case.name in options.tasks):
             record(case, seed, options.rate)
 

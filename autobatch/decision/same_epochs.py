@@ -21,39 +21,29 @@ from itertools import pairwise
 from math import exp, hypot, inf, log, sqrt
 from statistics import fmean, median, stdev
 
-from autobatch.records.check import Training
-from autobatch.records.trial import Outcome
+from autobatch.decision.loss_extrapolation import SMOOTHED, FittedCurve, LossCurve, fit_loss_curve
+from autobatch.decision.noise_scale import NARROW
 
-# A final loss that is expected to be higher by this share is no worse. TRADE
+# A final loss that is expected to be higher by this share is no worse. After a tenth of the training, 1% gave
+# two thirds of the speedup that 2% gave, and 3% doubled the decisions that ended more than 5% higher, to 2.6%
+# (benchmarks/same_epochs.py).
 HARM_TOLERANCE = 0.02
 # The least exponent of the loss curve. A curve that looks flat early still falls later, or overfits less at a
-# small size: with 0 here, twice as many decisions end more than 5% higher.
+# small size. After a tenth of the training, 9% of the decisions ended more than 5% higher with 0, 5% with
+# 0.05, and 1.3% with 0.1; 0.2 gave two thirds of the speedup.
 LEAST_EXPONENT = 0.1
-# The fit uses the last part of a training, from this share of its epochs on: the start has another exponent.
-FITTED_FROM = 1 / 8
-# Values of L_inf between 0 and the lowest loss; more don't change a prediction by 0.1%.
-ASYMPTOTES = 25
-# A noise scale counts for at most this many times its lower bound: a wide interval must not excuse a size.
-MOST_OVER_LOWER_BOUND = 3.0
-# Standard deviations of ln(harm): the least of a prediction, the part in shares of the predicted harm, and
-# the least of a comparison.
-LEAST_PREDICTION_SD, PREDICTION_SHARE, LEAST_COMPARISON_SD = 0.02, 0.5, 0.005
 # A loss below this share of the fall since the first weights is near zero: its ratios say nothing.
 NEAR_ZERO = 0.01
-# Evaluations of one training that follow each other share their noise: so many count as one.
-EVALUATIONS_IN_ONE = 3
-# Intervals of the integral over the course of a training; 100 change no prediction by 0.1%.
-INTERVALS = 200
-# A loss at the end of a training is the mean of so many evaluations.
-FINAL_EVALUATIONS = 4
-# A run counts as a whole training from this share of the user's epochs on.
-WHOLE = 0.95
-_ROUNDING = 1e-6
+# Parts of a training over which its cost is added up; 200 give the same answers.
+_PARTS = range(50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisePoint:
-    """The gradient noise scale, with its 90% lower bound, after so many samples of a training."""
+    """The gradient noise scale, with its 90% lower bound, after so many samples of a training.
+
+    A lower bound of 0 says nothing.
+    """
 
     samples_seen: float
     batch_size: float
@@ -61,30 +51,8 @@ class NoisePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossCurve:
-    """Held-out losses after so many epochs, ascending. `first_loss` is that of the first weights.
-
-    `failed`: the training diverged or ended by an error.
-    """
-
-    epochs: tuple[float, ...]
-    losses: tuple[float, ...]
-    first_loss: float | None = None
-    failed: bool = False
-
-    def until(self, epochs: float) -> LossCurve:
-        """The part of the curve up to `epochs`."""
-        count = sum(at <= epochs * (1 + _ROUNDING) for at in self.epochs)
-        return replace(self, epochs=self.epochs[:count], losses=self.losses[:count])
-
-    def end_loss(self) -> float:
-        """The mean of the last evaluations."""
-        return fmean(self.losses[-FINAL_EVALUATIONS:])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """A training of `epochs` at the current size, and the start of it that was run.
+    """A training of `epochs` at the current size, and the loss curve of as much of it as was run.
 
     `epochs` is None where the user's length is unknown. `samples`: of one epoch. `noise` is ascending.
     """
@@ -96,11 +64,6 @@ class Course:
     noise: tuple[NoisePoint, ...]
 
     @property
-    def run_epochs(self) -> float:
-        """The epochs that were run, of those the user trains for."""
-        return min(self.curve.epochs[-1], self.end_epochs)
-
-    @property
     def end_epochs(self) -> float:
         """The user's epochs; where they are unknown, the run itself stands for the whole training.
 
@@ -109,8 +72,8 @@ class Course:
         return self.epochs or self.curve.epochs[-1]
 
     def is_whole(self, curve: LossCurve) -> bool:
-        """Whether a training at another size covers all of the user's epochs."""
-        return curve.epochs[-1:] >= (WHOLE * self.end_epochs,)
+        """Whether a training covers the user's epochs: all but the last 2%, in which losses hardly change."""
+        return curve.epochs[-1:] >= ((1 - HARM_TOLERANCE) * self.end_epochs,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,51 +84,25 @@ class HarmEstimate:
     sd: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FittedCurve:
-    """L(e) = asymptote + exp(level - exponent (ln e - centre)), with the weight of the fit."""
-
-    asymptote: float
-    level: float
-    exponent: float
-    centre: float
-    weight: float
-
-    def log_loss(self, log_epochs: float) -> float:
-        """ln L after exp(log_epochs) epochs."""
-        return log(self.asymptote + exp(self.level - self.exponent * (log_epochs - self.centre)))
-
-
-def loss_curve(training: Training, samples: int) -> LossCurve:
-    """The loss curve of a short training, over epochs of `samples`.
-
-    An evaluation after 0 steps is that of the first weights.
-    """
-    first = next((fmean(e.losses) for e in training.evaluations if e.steps == 0), None)
-    trained = [e for e in training.evaluations if e.steps > 0]
-    return LossCurve(
-        epochs=tuple(e.steps * training.batch_size / samples for e in trained),
-        losses=tuple(fmean(e.losses) for e in trained),
-        first_loss=first,
-        failed=training.outcome is not Outcome.OK,
-    )
-
-
 def estimate_harms(
     course: Course, sizes: Sequence[int], curves: Mapping[int, LossCurve]
 ) -> dict[int, HarmEstimate]:
     """ln(harm) of each size at the user's epochs. `curves` are trainings at some of the sizes.
 
-    A size whose training failed has infinite harm. Empty where the current size's losses can't be judged.
+    A size whose training failed has infinite harm. Empty where the current size's losses can't be judged. The
+    scatter of the losses around their fit adds to all errors: a training ends anywhere within it.
     """
-    if course.curve.failed or not course.noise:
+    noise = tuple(point for point in course.noise if point.low > 0)
+    curve = course.curve if course.epochs is None else course.curve.until(course.epochs)
+    if curve.failed or not curve.losses or not noise:
         return {}
-    known = {size: curve for size, curve in curves.items() if size != course.current_size}
+    course = replace(course, noise=noise, curve=curve)
+    known = {size: curves[size] for size in sizes if size in curves and size != course.current_size}
     scaled = _comparable(course, known)
     if scaled is None:
         return {}
     course, known = scaled
-    fits = fit_loss_curve(course.curve.until(course.run_epochs))
+    fits = fit_loss_curve(course.curve)
     if not fits:
         return {}
     harms = {size: _predicted(course, fits, size) for size in sizes}
@@ -174,7 +111,8 @@ def estimate_harms(
             harms[size] = HarmEstimate(log_harm=inf, sd=0.0)
         elif course.is_whole(course.curve) and course.is_whole(curve):
             harms[size] = _pooled(harms[size], compared_harm(course, curve))
-    return harms
+    scatter = sum(fit.weight * fit.scatter for fit in fits)
+    return {size: replace(harm, sd=hypot(harm.sd, scatter)) for size, harm in harms.items()}
 
 
 def safe_sizes(current_size: int, harms: Mapping[int, HarmEstimate]) -> tuple[int, ...]:
@@ -193,41 +131,6 @@ def safe_sizes(current_size: int, harms: Mapping[int, HarmEstimate]) -> tuple[in
     return tuple(sorted(safe))
 
 
-def fit_loss_curve(curve: LossCurve) -> tuple[FittedCurve, ...]:
-    """Power laws fitted to the last part of a curve, one for each asymptote, weighted by their likelihoods.
-
-    Empty for fewer than three evaluations there. A curve that doesn't fall gives a flat fit.
-    """
-    start = curve.epochs[-1] * FITTED_FROM if curve.epochs else 0.0
-    pairs = [(log(e), loss) for e, loss in zip(curve.epochs, curve.losses, strict=True) if e > start]
-    if len(pairs) < 3:
-        return ()
-    lowest = min(loss for _, loss in pairs)
-    found = [_power_law(pairs, 0.98 * lowest * i / (ASYMPTOTES - 1)) for i in range(ASYMPTOTES)]
-    falling = [(fit, squares) for fit, squares in found if fit.exponent > 0]
-    if not falling:
-        level = fmean(log(loss) for _, loss in pairs)
-        return (FittedCurve(asymptote=0.0, level=level, exponent=0.0, centre=0.0, weight=1.0),)
-    least = min(squares for _, squares in falling) or 1e-12
-    degrees = max(3.0, len(pairs) / EVALUATIONS_IN_ONE)
-    weights = [exp(-degrees / 2 * log(max(squares, 1e-12) / least)) for _, squares in falling]
-    total = sum(weights)
-    return tuple(
-        replace(fit, weight=weight / total) for (fit, _), weight in zip(falling, weights, strict=True)
-    )
-
-
-def _power_law(pairs: Sequence[tuple[float, float]], asymptote: float) -> tuple[FittedCurve, float]:
-    """ln(L - asymptote) as a line of ln e by least squares, and the squared residuals of ln L."""
-    centre = fmean(x for x, _ in pairs)
-    logs = [log(loss - asymptote) for _, loss in pairs]
-    level = fmean(logs)
-    spread = sum((x - centre) ** 2 for x, _ in pairs)
-    slope = sum((x - centre) * y for (x, _), y in zip(pairs, logs, strict=True)) / spread if spread else 0.0
-    fit = FittedCurve(asymptote=asymptote, level=level, exponent=-slope, centre=centre, weight=1.0)
-    return fit, sum((log(loss) - fit.log_loss(x)) ** 2 for x, loss in pairs)
-
-
 def epoch_shift(course: Course, size: int, noise_factor: float = 1.0) -> float:
     """ln(E / tau): how far back on the current size's loss curve a training at `size` ends.
 
@@ -235,27 +138,28 @@ def epoch_shift(course: Course, size: int, noise_factor: float = 1.0) -> float:
     ln(epochs). Beyond the last point it stays as it is, on the safe side: it rises during a training.
     """
     end = course.end_epochs
-    logs = _smoothed_noise(course)
-    step, spent, epochs = end / INTERVALS, 0.0, 0.0
-    for i in range(INTERVALS):
-        noise = noise_factor * exp(_interpolated(logs, log((i + 0.5) * step)))
-        cost = (size + noise) / (course.current_size + noise) * step
-        if spent + cost >= end:
-            epochs += step * (end - spent) / cost
-            return log(end / epochs)
-        spent, epochs = spent + cost, epochs + step
-    # A smaller size: it gets further than the current one, at the rate of the end.
-    return log(end / (epochs + (end - spent) * step / cost))
+    noise_scales = _smoothed_noise(course)
+    step, spent, epochs, cost = end / len(_PARTS), 0.0, 0.0, 1.0
+    for part in _PARTS:
+        noise = noise_factor * exp(_interpolated(noise_scales, log((part + 0.5) * step)))
+        cost = (size + noise) / (course.current_size + noise)
+        if spent + cost * step >= end:
+            break
+        spent, epochs = spent + cost * step, epochs + step
+    # A smaller size gets further than the current one: at the cost of the end.
+    return log(end / (epochs + (end - spent) / cost))
 
 
 def _smoothed_noise(course: Course) -> list[tuple[float, float]]:
-    """(ln epochs, ln noise scale) of the points measured in the user's epochs."""
-    points = [p for p in course.noise if p.samples_seen <= course.run_epochs * course.samples * (1 + 0.02)]
-    points = points or list(course.noise[:1])
-    logs = [log(min(p.batch_size, MOST_OVER_LOWER_BOUND * p.low)) for p in points]
-    smooth = [median(logs[max(0, i - 1) : i + 2]) for i in range(len(logs))] if len(logs) > 2 else logs
-    epochs = [log(max(p.samples_seen, 1.0) / course.samples) for p in points]
-    return list(zip(epochs, smooth, strict=True))
+    """(ln epochs, ln noise scale) of the points measured in the user's epochs, of the first one at least.
+
+    A wide interval must not excuse a size: a scale counts for at most NARROW times its lower bound.
+    """
+    end = course.end_epochs * course.samples
+    points = [p for p in course.noise if p.samples_seen <= end] or course.noise[:1]
+    logs = [log(min(p.batch_size, NARROW * p.low)) for p in points]
+    smooth = [median(logs[max(0, i - 1) : i + 2]) if len(logs) > 2 else logs[i] for i in range(len(logs))]
+    return [(log(p.samples_seen / course.samples), y) for p, y in zip(points, smooth, strict=True)]
 
 
 def _interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
@@ -270,8 +174,8 @@ def _interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
 def _predicted(course: Course, fits: Sequence[FittedCurve], size: int) -> HarmEstimate:
     """The harm by the fitted curves.
 
-    Its sd adds up the spread of the fits, the effect of twice and half the noise scale, and the model's
-    error.
+    Its sd adds up the spread of the fits, the effect of twice and half the noise scale, and the error of the
+    model, which is as large as the harm itself on recorded trainings.
     """
     end = log(course.end_epochs)
 
@@ -286,21 +190,28 @@ def _predicted(course: Course, fits: Sequence[FittedCurve], size: int) -> HarmEs
     log_harm = mean(expected)
     spread = sqrt(mean([(value - log_harm) ** 2 for value in expected]))
     low, high = (mean(harms(epoch_shift(course, size, factor))) for factor in (2.0, 0.5))
-    sd = hypot(spread, (high - low) / 2, PREDICTION_SHARE * log_harm, LEAST_PREDICTION_SD)
+    sd = hypot(spread, (high - low) / 2, log_harm, HARM_TOLERANCE)
     return HarmEstimate(log_harm=log_harm, sd=sd)
 
 
 def compared_harm(course: Course, curve: LossCurve) -> HarmEstimate:
-    """ln of the ratio of losses at equal epochs, over the last quarter of the run of both."""
-    end = min(curve.epochs[-1], course.run_epochs)
+    """ln of the ratio of losses at equal epochs, over the last quarter of both trainings.
+
+    Fewer evaluations there than SMOOTHED say nothing: the error is infinite.
+    """
+    end = min(curve.epochs[-1], course.curve.epochs[-1])
     base = list(zip(map(log, course.curve.epochs), map(log, course.curve.losses), strict=True))
+    last = curve.until(end)
     gaps = [
         log(loss) - _interpolated(base, log(epochs))
-        for epochs, loss in zip(curve.until(end).epochs, curve.until(end).losses, strict=True)
-        if epochs > 0.75 * end
+        for epochs, loss in zip(last.epochs, last.losses, strict=True)
+        if epochs > 3 / 4 * end
     ]
-    error = stdev(gaps) / sqrt(max(1.0, len(gaps) / EVALUATIONS_IN_ONE)) if len(gaps) > 2 else 0.05
-    return HarmEstimate(log_harm=fmean(gaps), sd=hypot(2 * error, LEAST_COMPARISON_SD))
+    if len(gaps) < SMOOTHED:
+        return HarmEstimate(log_harm=0.0, sd=inf)
+    # Twice, as the gaps of one pair of trainings know nothing of other seeds.
+    error = 2 * stdev(gaps) / sqrt(len(gaps) / SMOOTHED)
+    return HarmEstimate(log_harm=fmean(gaps), sd=hypot(error, HARM_TOLERANCE / 2))
 
 
 def _pooled(predicted: HarmEstimate, compared: HarmEstimate) -> HarmEstimate:
@@ -318,12 +229,9 @@ def _comparable(
     Near or below zero a loss is restated as 1 + (loss - end) / fall, where `end` is the current size's last
     loss, and `fall` the fall to it from the first weights. None where a loss neither is positive nor fell.
     """
-    run = course.curve.until(course.run_epochs)
-    if not run.losses:
-        return None
-    end, first = run.end_loss(), run.first_loss
+    end, first = course.curve.end_loss(), course.curve.first_loss
     fall = None if first is None else first - end
-    judged = [run, *(curve for curve in curves.values() if not curve.failed)]
+    judged = [course.curve, *(curve for curve in curves.values() if not curve.failed)]
     positive = all(loss > 0 for curve in judged for loss in curve.losses)
     if positive and (fall is None or end > NEAR_ZERO * fall):
         return course, dict(curves)

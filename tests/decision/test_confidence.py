@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from autobatch.decision.confidence import (
     CHANGE_PROBABILITY,
-    WORTHWHILE_SPEEDUP,
     Action,
     Confidence,
     Decision,
@@ -21,6 +20,7 @@ from autobatch.decision.confidence import (
     decide,
     measured_speedups,
 )
+from autobatch.decision.round_statistics import FLAT_RATIO
 from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
 from autobatch.decision.step_time import fit_step_time
 from autobatch.records.trial import Outcome, Trial
@@ -76,6 +76,11 @@ def test_the_current_size_is_kept(ratio: float, sd: float, harm: float) -> None:
     assert (decision.action, decision.batch_size) == (Action.KEEP, CURRENT)
 
 
+def test_a_harm_that_is_not_known_well_keeps_the_current_size() -> None:
+    assert decide(CURRENT, faster({64: 2.0}), harmful({64: 1.0}, sd=0.03)).action is Action.CHANGE
+    assert decide(CURRENT, faster({64: 2.0}), harmful({64: 1.0}, sd=0.3)).action is Action.KEEP
+
+
 def test_to_keep_is_sure_where_nothing_is_faster_and_unsure_where_only_noise_keeps() -> None:
     slow = decide(CURRENT, faster({64: 1.0, 128: 0.9}), harmful({64: 1.0, 128: 1.0}))
     noisy = decide(CURRENT, faster({64: 1.5}, sd=0.4), harmful({64: 1.0}))
@@ -114,7 +119,7 @@ def test_a_change_is_safe_and_surely_faster(
     chosen = measured[decision.batch_size]
     assert decision.batch_size in safe_sizes(CURRENT, expected)
     assert chosen.interval[0] > 1
-    assert chosen.probability(WORTHWHILE_SPEEDUP) >= CHANGE_PROBABILITY
+    assert chosen.probability(FLAT_RATIO) >= decision.confidence >= CHANGE_PROBABILITY
 
 
 @given(speedups, harms, st.floats(1.0, 4.0))
@@ -140,6 +145,13 @@ def test_every_measured_size_is_compared(
         assert row.safe == (row.batch_size in safe_sizes(CURRENT, expected))
         if row.harm is not None and row.harm_low is not None and row.harm_high is not None:
             assert row.harm_low < row.harm < row.harm_high
+
+
+def test_a_failed_training_has_no_harm_and_is_not_safe() -> None:
+    failed = {64: HarmEstimate(log_harm=math.inf, sd=0.0)}
+    (row,) = compare_sizes(CURRENT, faster({64: 2.0}), failed)
+    assert (row.harm, row.harm_low, row.harm_high, row.safe) == (None, None, None, False)
+    assert decide(CURRENT, faster({64: 2.0}), failed).confidence == 1.0
 
 
 def trial(size: int, seconds: tuple[float, ...]) -> Trial:

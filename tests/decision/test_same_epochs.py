@@ -9,21 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autobatch.decision.loss_extrapolation import LossCurve
 from autobatch.decision.same_epochs import (
     HARM_TOLERANCE,
     LEAST_EXPONENT,
     Course,
     HarmEstimate,
-    LossCurve,
     NoisePoint,
     epoch_shift,
     estimate_harms,
-    fit_loss_curve,
-    loss_curve,
     safe_sizes,
 )
-from autobatch.records.check import Evaluation, Training
-from autobatch.records.trial import Outcome
 
 SAMPLES = 1_000
 EPOCHS = tuple(k / 10 for k in range(1, 101))
@@ -85,10 +81,10 @@ def test_noise_measured_after_the_user_has_stopped_does_not_count() -> None:
     )
 
 
-def test_an_uncertain_noise_scale_counts_for_three_times_its_lower_bound() -> None:
+def test_an_uncertain_noise_scale_counts_for_four_times_its_lower_bound() -> None:
     uncertain = NoisePoint(samples_seen=SAMPLES, batch_size=10_000, low=20)
     assert math.exp(epoch_shift(course(power_law(0.5, 0), (uncertain,)), 256)) == pytest.approx(
-        (256 + 60) / (32 + 60), rel=1e-6
+        (256 + 80) / (32 + 80), rel=1e-6
     )
 
 
@@ -168,6 +164,18 @@ def test_whole_trainings_move_the_estimate_towards_the_comparison() -> None:
     assert pooled.sd < estimate_harms(of, (256,), {})[256].sd
 
 
+def test_a_training_with_too_few_evaluations_at_its_end_says_nothing() -> None:
+    of = course(power_law(0.3, 0.5), epochs=None)
+    sparse = LossCurve(epochs=(4.0, 12.0), losses=(1.0, 0.9), first_loss=3.5)
+    assert estimate_harms(of, (512,), {512: sparse}) == estimate_harms(of, (512,), {})
+
+
+def test_trainings_at_other_sizes_are_left_alone() -> None:
+    of = course(power_law(0.3, 0.5), epochs=10.0)
+    known = {32: power_law(0.3, 0.5), 512: power_law(0.3, 0.5)}
+    assert estimate_harms(of, (256,), known) == estimate_harms(of, (256,), {})
+
+
 def test_a_short_training_at_a_size_is_no_comparison_of_whole_ones() -> None:
     of = course(power_law(0.3, 0.5), epochs=40.0)
     assert estimate_harms(of, (256,), {256: power_law(0.3, 0.5)}) == estimate_harms(of, (256,), {})
@@ -195,6 +203,9 @@ def test_losses_that_neither_fell_nor_are_positive_are_not_judged() -> None:
     [
         {"curve": replace(power_law(0.5, 0), failed=True)},
         {"noise": ()},
+        {"noise": (NoisePoint(samples_seen=500, batch_size=9.0, low=0.0),)},
+        {"epochs": 0.05},
+        {"curve": LossCurve(epochs=(), losses=())},
         {"curve": power_law(0.5, 0, (1.0, 2.0))},
     ],
 )
@@ -210,27 +221,3 @@ def test_sizes_beyond_an_unsafe_size_are_unsafe() -> None:
         for size, log_harm in ((8, -0.1), (16, 0.0), (64, 0.01), (128, 0.05), (256, 0.0))
     }
     assert safe_sizes(32, harms) == (8, 16, 32, 64)
-
-
-@given(exponents, asymptotes)
-def test_the_fit_follows_the_curve_and_its_weights_add_up(exponent: float, asymptote: float) -> None:
-    fits = fit_loss_curve(power_law(exponent, asymptote))
-    assert sum(fit.weight for fit in fits) == pytest.approx(1)
-    expected = sum(fit.weight * fit.log_loss(math.log(10)) for fit in fits)
-    assert math.exp(expected) == pytest.approx(asymptote + 10**-exponent, rel=0.01)
-
-
-def test_a_training_becomes_a_curve_over_epochs() -> None:
-    training = Training(
-        batch_size=50,
-        learning_rate_factor=1.0,
-        outcome=Outcome.OK,
-        steps=20,
-        seconds=1.0,
-        evaluations=tuple(
-            Evaluation(steps=steps, seconds=0.1, losses=losses)
-            for steps, losses in ((0, (3.0, 5.0)), (10, (2.0, 4.0)), (20, (1.0, 3.0)))
-        ),
-    )
-    assert loss_curve(training, SAMPLES) == LossCurve(epochs=(0.5, 1.0), losses=(3.0, 2.0), first_loss=4.0)
-    assert loss_curve(replace(training, outcome=Outcome.DIVERGED), SAMPLES).failed
