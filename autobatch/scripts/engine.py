@@ -175,7 +175,7 @@ class ScriptEngine:
             dataset=loader.dataset if loader is not None else "",
             dataset_size=loader.dataset_size if loader is not None else None,
             batch_size=size,
-            epochs=epochs_of(observed, self.knob.current),
+            epochs=epochs_of(self._command, observed, self.knob.current),
             workers=loader.workers if loader is not None else None,
             precision=None,
             inferred=tuple(inferred),

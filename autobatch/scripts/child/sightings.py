@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 _MOST_FRAMES, _MOST_KEYS = 60, 2000
 _parsed: list[tuple[argparse.ArgumentParser, argparse.Namespace]] = []
@@ -35,7 +35,7 @@ def _sighting(source: str, name: str, flags: list[str], value: float) -> dict[st
     return {"source": source, "name": name, "flags": sorted(flags, key=len, reverse=True), "value": value}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -52,8 +52,8 @@ def _of_click() -> Iterator[dict[str, Any]]:
     context = click.get_current_context(silent=True) if click is not None else None
     while context is not None:
         for parameter in context.command.params:
-            value: Any = context.params.get(parameter.name)
-            if isinstance(value, (int, float)) and _is_number(value) and parameter.opts[0].startswith("-"):
+            value = context.params.get(parameter.name)
+            if _is_number(value) and parameter.opts[0].startswith("-"):
                 yield _sighting("click", str(parameter.name), list(parameter.opts), value)
         context = context.parent
 
