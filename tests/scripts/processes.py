@@ -41,5 +41,6 @@ def measure(batch_size: int, *, in_place: bool = True, rounds: int = 3) -> dict[
         "in_place": in_place,
         "dimension": 0,
         "rounds": rounds,
+        "round_steps": 3,
         "warm_up": 1,
     }

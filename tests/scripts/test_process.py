@@ -188,13 +188,13 @@ def test_a_hang_ends_at_its_time_limit_with_all_processes():
 
 
 def test_memory_that_runs_out_is_an_outcome():
-    command = sample("parsed.py", "--batch-size", "16", "--samples", "200000", "--epochs", "100")
+    command = sample("parsed.py", "--batch-size", "16", "--samples", "400000", "--epochs", "100")
     with scratch_folder() as scratch:
-        process = ScriptProcess(command, scratch, limit_bytes=220 << 20)
+        process = ScriptProcess(command, scratch, limit_bytes=300 << 20)
         try:
             process.observe(SECONDS)
             with pytest.raises(ScriptEndedError) as raised:
-                process.ask(measure(200_000), SECONDS)
+                process.ask(measure(400_000), SECONDS)
         finally:
             process.close()
     assert raised.value.outcome is Outcome.OUT_OF_MEMORY
@@ -202,7 +202,7 @@ def test_memory_that_runs_out_is_an_outcome():
 
 def test_two_ranks_of_torchrun_answer_together():
     torchrun = (sys.executable, "-m", "torch.distributed.run")
-    words = (*torchrun, "--nproc-per-node", "2", "--master-port", "0", str(SAMPLES / "ranks.py"))
+    words = (*torchrun, "--standalone", "--nproc-per-node", "2", str(SAMPLES / "ranks.py"))
     with started(Command(words=words, variables=VARIABLES)) as process:
         seen = process.observe(SECONDS)
         assert seen.world_size == 2
