@@ -17,7 +17,7 @@ _BATCH = re.compile(r"batch|(^|[._-])(bs|bsz|b)($|[._-])", re.IGNORECASE)
 _NOT_TRAINING = re.compile(
     r"(^|[._-])(test|val|valid|validation|eval|predict|n|num|max|log)($|[._-])", re.IGNORECASE
 )
-_EPOCHS = re.compile(r"(^|\.)((num|max|n)_?(train_)?)?epochs?$", re.IGNORECASE)
+_EPOCHS = re.compile(r"(^|\.)((num|max|n|train)_?(train_)?)?epochs?$", re.IGNORECASE)
 _STEPS = re.compile(r"(^|\.)(max|num|n|total|train)_?(train(ing)?_)?(steps|iters|iterations)$", re.IGNORECASE)
 _WORD = re.compile(r"(?P<name>-{0,2}[A-Za-z][\w.-]*)=(?P<value>\d+)")
 
@@ -123,7 +123,7 @@ def rate_flags(observed: Observation) -> tuple[str, ...]:
 def _flags(command: Command, observed: Observation) -> list[Knob]:
     """Flags whose value is the observed size, or that of all micro batches or ranks together."""
     sightings = [*observed.sightings, *_of_words(command)]
-    named = [s for s in sightings if _BATCH.search(s.name) and not _NOT_TRAINING.search(s.name)]
+    named = [s for s in sightings if s.flags and _BATCH.search(s.name) and not _NOT_TRAINING.search(s.name)]
     found: list[tuple[tuple[bool, int, int], Knob]] = []
     for sighting in named:
         multiple = multiple_of(sighting.value, observed)

@@ -18,6 +18,8 @@ from autobatch.scripts.process import ScriptEndedError
 
 # Of the time between two starts of the command, for the curve; the rest is the check's.
 _SHARE = 0.5
+# Each size of a script that has to be started again takes a start, which leaves the check less.
+_SHARE_WITH_RESTARTS = 0.75
 # A curve of the script's own size alone compares nothing, so it has that much time on any budget.
 _LEAST_SECONDS = 4.0
 # A doubling has to bring this much throughput; two in a row that don't end the climb.
@@ -168,7 +170,8 @@ class Sweep:
         steps = _STEPS if step_seconds < 0.1 else ROUNDS + 4
         start = 0.0 if self._engine.in_place else self._engine.start_seconds
         first = self._engine.start_seconds
-        whole = max(_LEAST_SECONDS, _SHARE * (self._limits.budget_seconds - 2 * first))
+        share = _SHARE if self._engine.in_place else _SHARE_WITH_RESTARTS
+        whole = max(_LEAST_SECONDS, share * (self._limits.budget_seconds - 2 * first))
         return first + whole - self._engine.busy_seconds > start + steps * step_seconds
 
 

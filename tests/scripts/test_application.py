@@ -37,7 +37,7 @@ def test_a_flag_is_applied_by_the_command_with_its_learning_rate():
 def test_a_loader_is_applied_by_its_line():
     (knob,) = find_knobs(COMMAND, observed())
     place, rate = application(COMMAND, knob, 1, (), ANSWER).lines
-    assert place == "change /home/user/train.py:12: DataLoader(..., batch_size=64) in place of 32"
+    assert place == "change /home/user/train.py:12: batch_size=64 in place of 32"
     assert rate == "learning rate: 0.141, unless the script derives it by itself"
 
 

@@ -59,7 +59,7 @@ def test_a_flag_is_found_proven_and_applied(folder: Path):
 @pytest.mark.slow
 def test_a_placeholder_is_measured_by_restarts(folder: Path):
     script = str(SAMPLES / "own_batches.py")
-    arguments = ("--json", "--budget", "30s", "--no-check", "--max-batch", "48")
+    arguments = ("--json", "--budget", "90s", "--no-check", "--max-batch", "48")
     ended = autobatch("probe", *arguments, "--", *PYTHON, script, "batch_size={batch_size=12}", folder=folder)
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)
