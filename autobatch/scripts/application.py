@@ -51,7 +51,7 @@ def application(
         applied = applied.with_flag(rate_flags, f"{rate:.3g}")
     change = None
     if changed and knob.kind is KnobKind.LOADER and knob.place is not None:
-        text = f"DataLoader(..., batch_size={micro}) in place of {knob.current}"
+        text = f"batch_size={micro} in place of {knob.current}"
         change = (_shown(knob.place.file), knob.place.line, text)
     return Application(command=applied, change=change, learning_rate=rate, rate_flags=rate_flags)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, inf
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -31,6 +32,8 @@ from autobatch.scripts.trainings import training_of
 
 ROUNDS = 5
 _WARM_UP_STEPS = 2
+# A round is that many steps at least, and that long; longer steps are rounds by themselves.
+_ROUND_STEPS, _MOST_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 100, 0.03, 0.1
 # A script that is through before has nothing to tune.
 _FEWEST_STEPS = 10
 # Until the first steps: imports, data sets, compilation.
@@ -175,7 +178,7 @@ class ScriptEngine:
             dataset=loader.dataset if loader is not None else "",
             dataset_size=loader.dataset_size if loader is not None else None,
             batch_size=size,
-            epochs=epochs_of(observed, self.knob.current),
+            epochs=epochs_of(self._command, observed, self.knob.current),
             workers=loader.workers if loader is not None else None,
             precision=None,
             inferred=tuple(inferred),
@@ -261,7 +264,14 @@ class ScriptEngine:
         A script that ends meanwhile is started again, and so is one whose size doesn't change in place.
         """
         for _ in range(3):
-            results = self._ask("measure", size, seconds, rounds=rounds, warm_up=_WARM_UP_STEPS)
+            results = self._ask(
+                "measure",
+                size,
+                seconds,
+                rounds=rounds,
+                round_steps=self._round_steps(size),
+                warm_up=_WARM_UP_STEPS,
+            )
             found = _slowest([msgspec.convert(result, Measured, strict=False) for result in results])
             if found.round_seconds and (len(found.round_seconds) >= rounds or not found.ended):
                 break
@@ -277,6 +287,17 @@ class ScriptEngine:
         if found.loss is not None:
             self._losses.setdefault(size, found.loss)
         return found
+
+    def _round_steps(self, size: int) -> int:
+        """Steps of a round at `size`, by the times so far."""
+        observed = self.observed.step_seconds
+        step_seconds = median(observed) if observed else 1.0
+        if self._step_seconds:
+            nearest = min(self._step_seconds, key=lambda known: abs(known - size))
+            step_seconds = self._step_seconds[nearest]
+        if step_seconds > _LONG_STEP_SECONDS:
+            return 1
+        return min(_MOST_ROUND_STEPS, max(_ROUND_STEPS, ceil(_ROUND_SECONDS / step_seconds)))
 
     def take_snapshot(self) -> None:
         """Save the weights that noise and trainings start from; those of Keras can't be put back."""
@@ -326,7 +347,7 @@ class ScriptEngine:
                 self._ask("restore", size, _START_SECONDS, snapshot=self._snapshot)
             for share in _MEASURE_AT:
                 steps = max(1, ceil(share * burn_in) - done)
-                rounds = {"rounds": steps, "warm_up": 0}
+                rounds = {"rounds": steps, "round_steps": 1, "warm_up": 0}
                 limit = 4 * steps * step_seconds + command.seconds
                 self._ask("measure", size, limit, **rounds)
                 done += steps

@@ -17,10 +17,8 @@ _BATCH = re.compile(r"batch|(^|[._-])(bs|bsz|b)($|[._-])", re.IGNORECASE)
 _NOT_TRAINING = re.compile(
     r"(^|[._-])(test|val|valid|validation|eval|predict|n|num|max|log)($|[._-])", re.IGNORECASE
 )
-_EPOCHS = re.compile(r"(^|[._-])((num|max|n)_?(train_)?)?epochs?$", re.IGNORECASE)
-_STEPS = re.compile(
-    r"(^|[._-])(max|num|n|total|train)_?(train(ing)?_)?(steps|iters|iterations)$", re.IGNORECASE
-)
+_EPOCHS = re.compile(r"(^|\.)((num|max|n|train)_?(train_)?)?epochs?$", re.IGNORECASE)
+_STEPS = re.compile(r"(^|\.)(max|num|n|total|train)_?(train(ing)?_)?(steps|iters|iterations)$", re.IGNORECASE)
 _WORD = re.compile(r"(?P<name>-{0,2}[A-Za-z][\w.-]*)=(?P<value>\d+)")
 
 
@@ -99,13 +97,14 @@ def multiple_of(value: float, observed: Observation) -> int | None:
     return next((m for m in multiples if size is not None and value == size * m), None)
 
 
-def epochs_of(observed: Observation, batch_size: int) -> float | None:
+def epochs_of(command: Command, observed: Observation, batch_size: int) -> float | None:
     """How many epochs the script trains for, by its flags; None where none says."""
-    for sighting in observed.sightings:
+    sightings = [*observed.sightings, *_of_words(command)]
+    for sighting in sightings:
         if _EPOCHS.search(sighting.name) and sighting.value > 0:
             return float(sighting.value)
     size = observed.loader.dataset_size if observed.loader is not None else None
-    for sighting in observed.sightings:
+    for sighting in sightings:
         if _STEPS.search(sighting.name) and sighting.value > 0 and size:
             samples = batch_size * observed.micro_batches * observed.world_size
             return sighting.value * samples / size
@@ -124,7 +123,7 @@ def rate_flags(observed: Observation) -> tuple[str, ...]:
 def _flags(command: Command, observed: Observation) -> list[Knob]:
     """Flags whose value is the observed size, or that of all micro batches or ranks together."""
     sightings = [*observed.sightings, *_of_words(command)]
-    named = [s for s in sightings if _BATCH.search(s.name) and not _NOT_TRAINING.search(s.name)]
+    named = [s for s in sightings if s.flags and _BATCH.search(s.name) and not _NOT_TRAINING.search(s.name)]
     found: list[tuple[tuple[bool, int, int], Knob]] = []
     for sighting in named:
         multiple = multiple_of(sighting.value, observed)

@@ -138,6 +138,12 @@ class ScriptProcess:
                 self._hear(event["event"], event)
         return [results[rank] for rank in sorted(results)]
 
+    def release(self, seconds: float) -> int:
+        """Let the training run to its own end, without hooks at work. Returns its exit status."""
+        for link in self._ranks:
+            self._send(link, {"do": "release"})
+        return self._process.wait(seconds)
+
     def _hear(self, kind: str, event: dict[str, Any]) -> None:
         """Remember a crash; raise for what makes a script unmeasurable."""
         if kind == "torch":
@@ -174,6 +180,10 @@ class ScriptProcess:
             return refusals.no_steps() if self._saw_torch else refusals.no_torch(tuple(self._output)[-3:])
         last = text.splitlines()[-1][:300] if text else f"exit status {status}"
         return ScriptEndedError(Outcome.FAILED, last)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def output(self) -> tuple[str, ...]:

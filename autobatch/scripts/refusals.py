@@ -87,7 +87,7 @@ def full_batch(observed: Observation) -> TargetError:
 
 
 def no_knob(observed: Observation) -> TargetError:
-    seen = [f"{s.flags[0]} {s.value:g}" for s in observed.sightings if "batch" in s.name.lower()]
+    seen = [f"{s.flags[0]} {s.value:g}" for s in observed.sightings if s.flags and "batch" in s.name.lower()]
     shape = "x".join(map(str, observed.shape)) or "unknown"
     step = f"a step of {observed.optimizer} at {observed.step_file}:{observed.step_line}"
     facts = [

@@ -16,8 +16,12 @@ from autobatch.scripts.engine import ROUNDS, ScriptEngine
 from autobatch.scripts.messages import Measured
 from autobatch.scripts.process import ScriptEndedError
 
-# Of the budget, for the curve.
-SHARE = 0.45
+# Of the time between two starts of the command, for the curve; the rest is the check's.
+_SHARE = 0.5
+# Each size of a script that has to be started again takes a start, which leaves the check less.
+_SHARE_WITH_RESTARTS = 0.75
+# A curve of the script's own size alone compares nothing, so it has that much time on any budget.
+_LEAST_SECONDS = 4.0
 # A doubling has to bring this much throughput; two in a row that don't end the climb.
 _WORTH = 1.05
 _FLATS = 2
@@ -165,8 +169,10 @@ class Sweep:
         """True where the curve's share of the budget has time for another size."""
         steps = _STEPS if step_seconds < 0.1 else ROUNDS + 4
         start = 0.0 if self._engine.in_place else self._engine.start_seconds
-        left = SHARE * self._limits.budget_seconds - self._engine.busy_seconds
-        return left > start + steps * step_seconds
+        first = self._engine.start_seconds
+        share = _SHARE if self._engine.in_place else _SHARE_WITH_RESTARTS
+        whole = max(_LEAST_SECONDS, share * (self._limits.budget_seconds - 2 * first))
+        return first + whole - self._engine.busy_seconds > start + steps * step_seconds
 
 
 def _trial(size: int, measured: Measured, before: Trial | None, opened: Opened) -> Trial:

@@ -17,6 +17,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._rest_bytes = _status("VmRSS")
+        self._rest_file_bytes = _status("RssFile")
 
     def limit_data(self, limit_bytes: int) -> None:
         """Let an allocation fail once training takes more than `limit_bytes` on a CPU."""
@@ -41,7 +42,9 @@ class Memory:
         if torch.cuda.is_available():
             return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
         highest = _status("VmHWM")
-        return (max(0, highest - self._rest_bytes) if highest else None), None
+        # Pages of libraries come in as they are used, and are no memory of the training's.
+        files_bytes = max(0, _status("RssFile") - self._rest_file_bytes)
+        return (max(0, highest - self._rest_bytes - files_bytes) if highest else None), None
 
 
 def describe_device() -> dict[str, Any]:

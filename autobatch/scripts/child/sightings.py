@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 _MOST_FRAMES, _MOST_KEYS = 60, 2000
+_EPOCHS = re.compile(r"((num|max|n|train)_?(train_)?)?epochs", re.IGNORECASE)
 _parsed: list[tuple[argparse.ArgumentParser, argparse.Namespace]] = []
 
 
@@ -26,7 +28,7 @@ def watch_argparse(module: Any) -> None:
 
 def sightings() -> list[dict[str, Any]]:
     """Numbers that the script was given, as {source, name, flags, value}."""
-    seen = [*_of_argparse(), *_of_click(), *_of_configurations()]
+    seen = [*_of_argparse(), *_of_click(), *_of_configurations(), *_of_variables()]
     return list({(sighting["source"], sighting["name"]): sighting for sighting in seen}.values())
 
 
@@ -35,7 +37,7 @@ def _sighting(source: str, name: str, flags: list[str], value: float) -> dict[st
     return {"source": source, "name": name, "flags": sorted(flags, key=len, reverse=True), "value": value}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -52,8 +54,8 @@ def _of_click() -> Iterator[dict[str, Any]]:
     context = click.get_current_context(silent=True) if click is not None else None
     while context is not None:
         for parameter in context.command.params:
-            value: Any = context.params.get(parameter.name)
-            if isinstance(value, (int, float)) and _is_number(value) and parameter.opts[0].startswith("-"):
+            value = context.params.get(parameter.name)
+            if _is_number(value) and parameter.opts[0].startswith("-"):
                 yield _sighting("click", str(parameter.name), list(parameter.opts), value)
         context = context.parent
 
@@ -62,16 +64,36 @@ def _of_configurations() -> Iterator[dict[str, Any]]:
     """Values of OmegaConf configurations (Hydra's) that are variables of a running function."""
     if "omegaconf" not in sys.modules or "hydra" not in sys.modules:
         return
-    for values in _variables():
-        for value in values:
+    for variables in _variables():
+        for value in variables.values():
             if type(value).__name__ == "DictConfig":
                 yield from _of_hydra(value, "")
 
 
-def _variables() -> Iterator[list[Any]]:
+def _of_variables() -> Iterator[dict[str, Any]]:
+    """Numbers of epochs among the variables of running functions, and in the objects that these hold."""
+    for variables in _variables():
+        for name, value in variables.items():
+            if _EPOCHS.fullmatch(name) and _is_number(value):
+                yield _sighting("variable", name, [], value)
+            for inner, number in _attributes(value).items():
+                if _EPOCHS.fullmatch(inner) and _is_number(number):
+                    yield _sighting("variable", inner, [], number)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes that an object itself holds: asking it for others could run code of the script."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return dict(found) if type(found) is dict and len(found) < _MOST_KEYS else {}
+
+
+def _variables() -> Iterator[dict[str, Any]]:
     frame, count = sys._getframe(1), 0
     while frame is not None and count < _MOST_FRAMES:
-        yield list(frame.f_locals.values())
+        yield dict(frame.f_locals)
         frame, count = frame.f_back, count + 1  # type: ignore[assignment]
 
 

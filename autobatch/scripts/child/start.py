@@ -6,11 +6,14 @@ import atexit
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import protection, sightings
 from .imports import after_import
 from .link import Link
+
+if TYPE_CHECKING:
+    from .watch import Watch
 
 _VARIABLE = "AUTOBATCH_SCRIPT"
 
@@ -41,7 +44,7 @@ def _torch_imported(settings: dict[str, Any]) -> None:
     hooks.install(watch, apply)
     after_import("keras.src.optimizers.base_optimizer", lambda module: hooks.hook_keras(watch, module))
     atexit.register(watch.script_ended)
-    _report_crashes(link)
+    _report_crashes(link, watch)
 
 
 def _apply(apply: dict[str, Any]) -> None:
@@ -50,13 +53,15 @@ def _apply(apply: dict[str, Any]) -> None:
     loaders.install_size(apply)
 
 
-def _report_crashes(link: Link) -> None:
+def _report_crashes(link: Link, watch: Watch) -> None:
     """Say what an uncaught exception was, before Python prints it."""
     report = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if link.is_mine:
             memory = isinstance(error, MemoryError) or kind.__name__ == "OutOfMemoryError"
+            # Its steps so far are no result.
+            watch.released = True
             link.send("crashed", kind=kind.__name__, text=str(error)[:2000], out_of_memory=memory)
         report(kind, error, trace)
 

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from . import snapshot
 from .gradients import GradientSums
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
 # A size that has not come through after that many steps never will: workers prefetch fewer batches.
 _MOST_LAG = 100
-# A round is that many steps at least, and that long; longer steps are rounds by themselves.
-_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 0.03, 0.1
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,16 @@ class Observe(Task):
         self.taken: list[Step] = []
 
     def take(self, step: Step) -> None:
+        if not self.taken:
+            self._begin = time.perf_counter()
         self.taken.append(step)
 
     @property
     def done(self) -> bool:
         count = len(self.taken)
-        late = time.perf_counter() - self._begin > self._seconds
+        # Ranks have to stop at the same step.
+        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        late = alone and time.perf_counter() - self._begin > self._seconds
         return count >= self._steps or (late and count >= self._fewest)
 
     def result(self) -> dict[str, Any]:
@@ -96,7 +100,9 @@ class Measure(Task):
     def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
         self._watch = watch
         self._size: int | None = order["batch_size"]
-        self._rounds, self._warm_up = order["rounds"], order["warm_up"]
+        # Counted in steps, not in seconds: ranks that stop at different ones would wait for each other.
+        self._rounds, self._round_steps = order["rounds"], order["round_steps"]
+        self._warm_up = order["warm_up"]
         self._lag = 0
         self._seconds: list[float] = []
         self._steps: list[Step] = []
@@ -118,10 +124,8 @@ class Measure(Task):
             return
         self._steps.append(step)
         self._pending.append(step.seconds)
-        total = sum(self._pending)
-        enough = len(self._pending) >= _ROUND_STEPS and total >= _ROUND_SECONDS
-        if enough or total > _LONG_STEP_SECONDS:
-            self._seconds.append(total / len(self._pending))
+        if len(self._pending) >= self._round_steps:
+            self._seconds.append(sum(self._pending) / len(self._pending))
             self._pending = []
 
     @property

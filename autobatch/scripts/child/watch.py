@@ -290,8 +290,9 @@ class Watch:
             "step_seconds": [step.seconds for step in steps if step.clean],
             "sizes": [self.size_of(step) for step in steps],
             "shape": next((list(step.shape) for step in reversed(steps) if step.shape), []),
-            "fetches": max((len(step.sizes) for step in steps), default=0),
-            "backwards": max((step.backwards for step in steps), default=0),
+            # Frameworks fetch a batch ahead at the beginning, which belongs to no step.
+            "fetches": _most_common([len(step.sizes) for step in steps]),
+            "backwards": _most_common([step.backwards for step in steps]),
             "losses": [step.loss for step in steps],
             "constant_input": self._constant_inputs >= len(steps) - 2 > 0,
             "optimizer": type(optimizer).__name__,
@@ -349,6 +350,10 @@ def _decays(group: dict[str, Any]) -> dict[str, float]:
 def _keras_rate(optimizer: Any) -> float | None:
     rate = getattr(optimizer, "learning_rate", None)
     return None if rate is None else float(rate)
+
+
+def _most_common(counts: list[int]) -> int:
+    return max(counts, key=counts.count, default=0)
 
 
 def _length(dataset: Any) -> int | None:
