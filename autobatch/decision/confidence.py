@@ -129,12 +129,12 @@ def compare_sizes(
 
 
 def _compared(size: int, speedup: Speedup, harm: HarmEstimate | None, is_safe: bool) -> SameEpochs:
-    known = harm if harm is not None and harm.log_harm < inf else None
+    estimate = harm if harm is not None and harm.log_harm < inf else None
     return SameEpochs(
         batch_size=size,
-        harm=None if known is None else exp(known.log_harm),
-        harm_low=None if known is None else exp(known.log_harm - known.sd),
-        harm_high=None if known is None else exp(known.log_harm + known.sd),
+        harm=None if estimate is None else exp(estimate.log_harm),
+        harm_low=None if estimate is None else exp(estimate.log_harm - estimate.sd),
+        harm_high=None if estimate is None else exp(estimate.log_harm + estimate.sd),
         speedup=exp(speedup.log_ratio),
         interval=speedup.interval,
         safe=is_safe,

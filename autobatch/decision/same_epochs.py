@@ -97,16 +97,16 @@ def estimate_harms(
     if curve.failed or not curve.losses or not noise:
         return {}
     course = replace(course, noise=noise, curve=curve)
-    known = {size: curves[size] for size in sizes if size in curves and size != course.current_size}
-    scaled = _comparable(course, known)
+    trained = {size: curves[size] for size in sizes if size in curves and size != course.current_size}
+    scaled = _comparable(course, trained)
     if scaled is None:
         return {}
-    course, known = scaled
+    course, trained = scaled
     fits = fit_loss_curve(course.curve)
     if not fits:
         return {}
     harms = {size: _predicted(course, fits, size) for size in sizes}
-    for size, curve in known.items():
+    for size, curve in trained.items():
         if curve.failed or not curve.losses:
             harms[size] = HarmEstimate(log_harm=inf, sd=0.0)
         elif course.is_whole(course.curve) and course.is_whole(curve):
