@@ -228,7 +228,10 @@ class ScriptEngine:
         """The results of all ranks for an order at `size`, started again where that is needed."""
         in_place = self.in_place and self._process is not None
         if self._process is None or (self._size != size and not in_place):
-            self._start_at(size)
+            observed = self._start_at(size)
+            if observed.ended:
+                why = f"the script ends after {observed.steps} steps at this size"
+                raise ScriptEndedError(Outcome.FAILED, why)
         assert self._process is not None
         full = {
             "do": what,

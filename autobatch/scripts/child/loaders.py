@@ -8,7 +8,7 @@ import sysconfig
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, dataloader
@@ -121,11 +121,21 @@ def _install_places(apply: dict[str, Any] | None) -> None:
                 else:
                     kwargs["batch_size"] = apply["batch_size"]
         make(self, *args, **kwargs)
-        self.__dict__["_autobatch_place"] = place
+        self.__dict__["_autobatch_place"] = _made_at(self, place)
         if here and apply is not None and kwargs.get("batch_sampler") is not None:
             set_size(self, apply["batch_size"])
 
     DataLoader.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _made_at(loader: Any, place: tuple[str, int]) -> tuple[str, int]:
+    """Where a loader's batches were first defined: frameworks make another loader of the user's sampler."""
+    for sampler in reversed(samplers_of(loader)):
+        try:
+            return cast("tuple[str, int]", sampler.__dict__.setdefault("_autobatch_place", place))
+        except AttributeError:
+            continue
+    return place
 
 
 def _install_iteration(listener: Listener) -> None:
