@@ -18,10 +18,15 @@ _LIBRARIES = tuple({os.path.realpath(sysconfig.get_path(name)) for name in ("std
 
 
 class Listener(Protocol):
-    """Hears of batches. `cuts_evaluation`: a loop without gradients ends after its first batch."""
+    """Hears of batches. `cuts_evaluation`: a loop without gradients ends after its first batch.
+
+    `repeats_epochs`: a loop with gradients begins again where it would end, so that a short training lasts.
+    """
 
     @property
     def cuts_evaluation(self) -> bool: ...
+    @property
+    def repeats_epochs(self) -> bool: ...
     def fetched(self, loader: Any, samples: int | None, seconds: float) -> None: ...
     def cut_epoch(self) -> bool: ...
     def interrupted(self) -> None: ...
@@ -162,13 +167,17 @@ def _install_iteration(listener: Listener) -> None:
             listener.interrupted()
             raise StopIteration
         begin = time.perf_counter()
+        current = getattr(self, "_autobatch_again", self)
         try:
-            batch = following(self)
+            batch = following(current)
         except StopIteration:
             listener.interrupted()
-            raise
+            if not (training and listener.repeats_epochs):
+                raise
+            current = self._autobatch_again = DataLoader.__iter__(self._autobatch_loader)
+            batch = following(current)
         self._autobatch_batches += 1
-        size = self._autobatch_sizes.popleft() if self._autobatch_sizes else None
+        size = current._autobatch_sizes.popleft() if current._autobatch_sizes else None
         if training:
             samples = first_dimension(batch) if size is None else size
             listener.fetched(self._autobatch_loader, samples, time.perf_counter() - begin)
