@@ -16,8 +16,9 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Tests of a file share workers and built libraries, so each process begins with a row of neighbours and
-# takes tests from another only when it has run its own.
-PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+# takes tests from another only when it has run its own. Some of the slow tests compare times, and run alone.
+PYTEST := $(BIN)/python -m pytest
+SIDE_BY_SIDE := -n $(PROCESSES) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow ray golden cov fmt lint clean
@@ -39,21 +40,21 @@ demo: $(READY)
 	$(BIN)/autobatch probe autobatch.examples.digits_cnn
 
 test: $(READY)
-	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" $(PYTEST_FLAGS)
 
 slow: $(READY)
 	$(PYTEST) -m slow $(PYTEST_FLAGS)
 
 ray: $(READY)
 	$(PIP) install -c constraints-cpu.txt -e '.[ray]'
-	$(BIN)/python -m pytest tests/ray $(PYTEST_FLAGS)
+	$(PYTEST) tests/ray $(PYTEST_FLAGS)
 
 golden: $(READY)
-	$(PYTEST) -m "not slow" --update-golden $(PYTEST_FLAGS)
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" --update-golden $(PYTEST_FLAGS)
 	git status --short tests
 
 cov: $(READY)
-	$(PYTEST) -m "not slow" --cov --cov-report term --cov-report html $(PYTEST_FLAGS)
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" --cov --cov-report term --cov-report html $(PYTEST_FLAGS)
 
 fmt: $(READY)
 	$(BIN)/python -m ruff check --fix .

@@ -3,9 +3,8 @@
     nice python benchmarks/recorded_trainings.py    # records what is missing, for minutes
     python benchmarks/same_epochs.py [--save]       # judges the rules; writes results/same_epochs.json
 
-A decision is one task, one current size (half of the task's, that,
-and four times that), one length of the training,
-and one seed. A rule sees that seed alone; the other seeds judge it:
+A decision is one task, one current size (half of the task's, that, and four times that), one length of the
+training, and one seed. A rule sees that seed alone; the other seeds judge it:
 
 harm      final loss at the answer over that at the current size: geometric mean over the other seeds
 speedup   time of the training at the current size over that at the answer, by the step times of all seeds
@@ -66,13 +65,13 @@ class Recorded:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Those that all seeds trained, ascending."""
+        """The sizes that all seeds trained, ascending."""
         sizes = sorted(self.case.sizes)
         return tuple(size for size in sizes if all((size, seed) in self.rows for seed in self.seeds))
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """Those that trained all sizes, but perhaps half of the task's own."""
+        """The seeds that trained all sizes, but for half of the task's size, which may lack."""
         needed = [size for size in self.case.sizes if size >= self.case.batch_size]
         seeds = sorted({seed for _, seed in self.rows})
         return tuple(s for s in seeds if all((size, s) in self.rows for size in needed))
@@ -110,7 +109,7 @@ class Recorded:
         )
 
     def noise(self, seed: int, epochs: float) -> tuple[NoisePoint, ...]:
-        """The valid measurements up to `epochs`, of the training at the task's own size; one at least."""
+        """The valid measurements up to `epochs`, of the training at the task's size; at least one."""
         points = [
             NoisePoint(samples_seen=at * self.samples, batch_size=scale.batch_size, low=scale.low)
             for at, scale in noise_of(self.rows[self.case.batch_size, seed])
@@ -119,13 +118,13 @@ class Recorded:
         return tuple(p for p in points if p.samples_seen <= 1.02 * epochs * self.samples) or (points[0],)
 
     def log_harm(self, current: int, size: int, epochs: float, seed: int) -> float:
-        base, other = (self.curve(one, seed) for one in (current, size))
+        base, other = (self.curve(batch_size, seed) for batch_size in (current, size))
         if other.failed:
             return math.inf
         return math.log(other.until(epochs).end_loss() / base.until(epochs).end_loss())
 
     def log_speedup(self, current: int, size: int) -> float:
-        a, b = (one / self.step_time.step_seconds_at(one) for one in (current, size))
+        a, b = (batch_size / self.step_time.step_seconds_at(batch_size) for batch_size in (current, size))
         return math.log(b / a)
 
 
@@ -161,10 +160,11 @@ def questions() -> Iterator[Question]:
                 yield Question(of_case, size, epochs, seed)
 
 
-def autobatch(share: float, *, known: bool = True, compared: bool = False) -> Rule:
+def autobatch(share: float, *, epochs_known: bool = True, compared: bool = False) -> Rule:
     """The product's rule after a share of the training at the current size.
 
-    `known`: the user's epochs are. `compared`: all larger sizes were trained for as many epochs too.
+    `epochs_known`: the rule is given the user's epochs. `compared`: all larger sizes were trained for as many
+    epochs too.
     """
 
     def rule(question: Question) -> tuple[Decision, int, dict[int, HarmEstimate]]:
@@ -173,7 +173,7 @@ def autobatch(share: float, *, known: bool = True, compared: bool = False) -> Ru
         course = Course(
             current_size=question.current,
             samples=of_case.samples,
-            epochs=question.epochs if known else None,
+            epochs=question.epochs if epochs_known else None,
             curve=of_case.curve(question.current, seed).until(run),
             noise=of_case.noise(seed, run),
         )
@@ -211,9 +211,11 @@ RULES: dict[str, Rule] = {
     **{f"autobatch, {share:.0%} of the training": autobatch(share) for share in SHARES},
     "autobatch, all of it": autobatch(1.0),
     "autobatch, all of it at all sizes": autobatch(1.0, compared=True),
-    **{f"autobatch, {share:.0%}, epochs unknown": autobatch(share, known=False) for share in SHARES},
+    **{f"autobatch, {share:.0%}, epochs unknown": autobatch(share, epochs_known=False) for share in SHARES},
     **{
-        f"autobatch, {share:.0%} at all sizes, epochs unknown": autobatch(share, known=False, compared=True)
+        f"autobatch, {share:.0%} at all sizes, epochs unknown": autobatch(
+            share, epochs_known=False, compared=True
+        )
         for share in SHARES
     },
     "time to the same loss": time_to_loss,
@@ -276,7 +278,7 @@ def _harm(question: Question, size: int) -> float:
 def summary(scores: list[Score]) -> dict[str, float]:
     """The figures of a rule over all decisions."""
     gained = sum(min(s.speedup, s.best_speedup) for s in scores)
-    found = {
+    figures = {
         "decisions": len(scores),
         "mean_harm": math.exp(fmean(s.harm for s in scores)),
         "worst_harm": math.exp(max(s.harm for s in scores)),
@@ -286,28 +288,28 @@ def summary(scores: list[Score]) -> dict[str, float]:
     }
     errors = [error for s in scores for error in s.errors]
     if errors:
-        found["harms_within_one_sd"] = fmean(abs(error) < 1 for error in errors)
+        figures["harms_within_one_sd"] = fmean(abs(error) < 1 for error in errors)
     for limit in LIMITS:
         name = f"above_{limit - 1:.0%}"
-        found[name] = fmean(s.above(limit, surely=False) for s in scores)
-        found[f"{name}_surely"] = fmean(s.above(limit, surely=True) for s in scores)
-    return {name: round(value, 4) for name, value in found.items()}
+        figures[name] = fmean(s.above(limit, surely=False) for s in scores)
+        figures[f"{name}_surely"] = fmean(s.above(limit, surely=True) for s in scores)
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def calibration(scores: list[Score]) -> dict[str, dict[str, float]]:
     """By confidence in words: how many decisions, the mean stated probability, and how many were right."""
-    found: dict[str, list[tuple[float, bool]]] = {}
+    rows_of: dict[str, list[tuple[float, bool]]] = {}
     for s in scores:
         if s.decision is not None:
             word = f"{s.decision.action}, {s.decision.confidence_in_words}"
-            found.setdefault(word, []).append((s.decision.confidence, _right(s)))
+            rows_of.setdefault(word, []).append((s.decision.confidence, _right(s)))
     return {
         word: {
             "decisions": len(rows),
             "stated": round(fmean(stated for stated, _ in rows), 3),
             "right": round(fmean(right for _, right in rows), 3),
         }
-        for word, rows in sorted(found.items())
+        for word, rows in sorted(rows_of.items())
     }
 
 
@@ -343,13 +345,13 @@ def main() -> None:
 
 def answers(scores: list[Score]) -> dict[str, str]:
     """The sizes of each question's seeds, with their harm and speedup."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for s in scores:
         q = s.question
         name = f"{q.recorded.case.name}, {q.epochs:g} epochs at {q.current} (best {s.best})"
         text = f"{s.size} ({math.exp(s.harm):.3f}, {math.exp(s.speedup):.1f}x)"
-        found[name] = f"{found[name]}; {text}" if name in found else text
-    return found
+        texts[name] = f"{texts[name]}; {text}" if name in texts else text
+    return texts
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from autobatch.decision.same_epochs import HARM_TOLERANCE, HarmEstimate, safe_si
 from autobatch.decision.step_time import LEAST_ERROR, ROUND_ERROR, StepTimeLaw
 from autobatch.records.trial import Trial
 
-# The probability of being right from which on a change is recommended. A higher one misses more true
-# speedups, a lower one changes more settings for nothing. Without the harm's part in it, one of 72 recorded
-# decisions ended 19% higher; with it, none above 8%, and the speedups stayed the same.
+# The probability of being right from which on a change is recommended. Of recorded decisions on whole
+# trainings, 4% ended more than 5% higher with 0.5, at worst 54% higher, and 2% with 0.75, at worst 7% higher.
+# Speedups differed by 1%.
 CHANGE_PROBABILITY = 0.75
 # From this probability on, confidence is high.
 HIGH_CONFIDENCE = 0.9
@@ -129,12 +129,12 @@ def compare_sizes(
 
 
 def _compared(size: int, speedup: Speedup, harm: HarmEstimate | None, is_safe: bool) -> SameEpochs:
-    known = harm if harm is not None and harm.log_harm < inf else None
+    estimate = harm if harm is not None and harm.log_harm < inf else None
     return SameEpochs(
         batch_size=size,
-        harm=None if known is None else exp(known.log_harm),
-        harm_low=None if known is None else exp(known.log_harm - known.sd),
-        harm_high=None if known is None else exp(known.log_harm + known.sd),
+        harm=None if estimate is None else exp(estimate.log_harm),
+        harm_low=None if estimate is None else exp(estimate.log_harm - estimate.sd),
+        harm_high=None if estimate is None else exp(estimate.log_harm + estimate.sd),
         speedup=exp(speedup.log_ratio),
         interval=speedup.interval,
         safe=is_safe,

@@ -25,12 +25,12 @@ from autobatch.decision.loss_extrapolation import SMOOTHED, FittedCurve, LossCur
 from autobatch.decision.noise_scale import NARROW
 
 # A final loss that is expected to be higher by this share is no worse. After a tenth of the training, 1% gave
-# two thirds of the speedup that 2% gave, and 3% doubled the decisions that ended more than 5% higher, to 2.6%
-# (benchmarks/same_epochs.py).
+# two thirds of the speedup (in logarithms) that 2% gave. 3% gave no more, and twice as many decisions, 2.2%,
+# ended more than 5% higher (benchmarks/same_epochs.py).
 HARM_TOLERANCE = 0.02
 # The least exponent of the loss curve. A curve that looks flat early still falls later, or overfits less at a
-# small size. After a tenth of the training, 9% of the decisions ended more than 5% higher with 0, 5% with
-# 0.05, and 1.3% with 0.1; 0.2 gave two thirds of the speedup.
+# small size. After a tenth of the training, 8% of the decisions ended more than 5% higher with 0, 4% with
+# 0.05, and 1% with 0.1; 0.2 gave two thirds of the speedup.
 LEAST_EXPONENT = 0.1
 # A loss below this share of the fall since the first weights is near zero: its ratios say nothing.
 NEAR_ZERO = 0.01
@@ -97,16 +97,16 @@ def estimate_harms(
     if curve.failed or not curve.losses or not noise:
         return {}
     course = replace(course, noise=noise, curve=curve)
-    known = {size: curves[size] for size in sizes if size in curves and size != course.current_size}
-    scaled = _comparable(course, known)
+    trained = {size: curves[size] for size in sizes if size in curves and size != course.current_size}
+    scaled = _comparable(course, trained)
     if scaled is None:
         return {}
-    course, known = scaled
+    course, trained = scaled
     fits = fit_loss_curve(course.curve)
     if not fits:
         return {}
     harms = {size: _predicted(course, fits, size) for size in sizes}
-    for size, curve in known.items():
+    for size, curve in trained.items():
         if curve.failed or not curve.losses:
             harms[size] = HarmEstimate(log_harm=inf, sd=0.0)
         elif course.is_whole(course.curve) and course.is_whole(curve):

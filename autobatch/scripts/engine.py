@@ -42,6 +42,8 @@ _MOST_GRADIENTS, _FEWEST_GRADIENTS = 128, 16
 # The noise scale rises early in training, so it is measured along a burn-in.
 _MEASURE_AT = (0.25, 0.5, 1.0)
 _EVALUATION_SECONDS = 10.0
+# Processes for one size, as far as there is time.
+_TRIES = 3
 # What stands for a placeholder that names no current size.
 _USUAL_SIZE = 32
 _HELD_OUT = "the training loss of each batch, before the step that it makes"
@@ -228,7 +230,10 @@ class ScriptEngine:
         """The results of all ranks for an order at `size`, started again where that is needed."""
         in_place = self.in_place and self._process is not None
         if self._process is None or (self._size != size and not in_place):
-            self._start_at(size)
+            observed = self._start_at(size)
+            if observed.ended:
+                why = f"the script ends after {observed.steps} steps at this size"
+                raise ScriptEndedError(Outcome.FAILED, why)
         assert self._process is not None
         full = {
             "do": what,
@@ -263,7 +268,7 @@ class ScriptEngine:
 
         A script that ends meanwhile is started again, and so is one whose size doesn't change in place.
         """
-        for _ in range(3):
+        for _ in range(_TRIES):
             results = self._ask(
                 "measure",
                 size,
@@ -278,6 +283,8 @@ class ScriptEngine:
             if not found.round_seconds and not found.ended and self.in_place:
                 self.in_place = False
                 self._size = None
+            if self.busy_seconds + self.start_seconds > self._limits.budget_seconds:
+                break
         if not found.round_seconds:
             why = f"no full batch of {size:,} came up in an epoch"
             raise ScriptEndedError(Outcome.FAILED, why)
@@ -308,6 +315,13 @@ class ScriptEngine:
     def try_out(self, batch_size: int, seconds: float, steps: int) -> engine_messages.Tried:
         """A few steps at a size and the script's own evaluation, or how they failed."""
         try:
+            if self._process is None:
+                observed = self._start_at(batch_size)
+                if observed.ended:
+                    # The whole training at this size, with its evaluation, is the best proof that it fits.
+                    return engine_messages.Tried(
+                        batch_size=batch_size, outcome=Outcome.OK, steps=observed.steps
+                    )
             measured = self.measure(batch_size, seconds, rounds=1)
             self._evaluate()
         except ScriptEndedError as ended:

@@ -58,8 +58,8 @@ def test_a_smaller_size_may_be_recommended() -> None:
 
 
 def test_a_noisy_fastest_size_leaves_a_surely_faster_one() -> None:
-    found = {**faster({64: 1.5}), **faster({128: 1.9}, sd=0.6)}
-    assert decide(CURRENT, found, harmful({64: 1.0, 128: 1.0})).batch_size == 64
+    measured = {**faster({64: 1.5}), **faster({128: 1.9}, sd=0.6)}
+    assert decide(CURRENT, measured, harmful({64: 1.0, 128: 1.0})).batch_size == 64
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_change_is_less_sure_the_noisier_the_measurements_are(
     measured: Speedup, expected: HarmEstimate, more: float
 ) -> None:
     noisier = Speedup(log_ratio=measured.log_ratio, sd=more * measured.sd)
-    before, after = (decide(CURRENT, {64: found}, {64: expected}) for found in (measured, noisier))
+    before, after = (decide(CURRENT, {64: speedup}, {64: expected}) for speedup in (measured, noisier))
     if after.action is Action.CHANGE:
         assert before.action is Action.CHANGE
         assert before.confidence >= after.confidence
@@ -162,10 +162,10 @@ def test_common_noise_of_rounds_that_ran_in_turns_cancels_out() -> None:
     drift = (1.0, 1.5, 0.8, 2.0, 1.2)
     current, other = trial(32, drift), trial(64, tuple(1.25 * x for x in drift))
     step_time = fit_step_time([32, 64], [current.step_seconds, other.step_seconds])
-    found = measured_speedups(current, (current, other), step_time)
-    assert math.exp(found[64].log_ratio) == pytest.approx(1.6, rel=0.01)
-    assert found[64].interval[0] > 1.5
-    assert found[32].interval == (1.0, 1.0)
+    measured = measured_speedups(current, (current, other), step_time)
+    assert math.exp(measured[64].log_ratio) == pytest.approx(1.6, rel=0.01)
+    assert measured[64].interval[0] > 1.5
+    assert measured[32].interval == (1.0, 1.0)
 
 
 def test_a_single_round_leaves_a_wide_interval() -> None:
@@ -185,9 +185,9 @@ def test_intervals_hold_the_truth_and_changes_for_nothing_are_rare(noise: float)
             tuple(seconds * math.exp(generator.gauss(0, noise)) for _ in range(7)) for seconds in (1.0, 2.0)
         ]
         current, other = trial(32, rounds[0]), trial(64, rounds[1])
-        found = measured_speedups(current, (other,), fit_step_time([32, 64], rounds))
-        low, high = found[64].interval
+        measured = measured_speedups(current, (other,), fit_step_time([32, 64], rounds))
+        low, high = measured[64].interval
         covered += low <= 1.0 <= high
-        changed += decide(CURRENT, found, harmful({64: 1.0})).action is Action.CHANGE
+        changed += decide(CURRENT, measured, harmful({64: 1.0})).action is Action.CHANGE
     assert covered >= 0.85 * repeats
     assert changed <= 0.1 * repeats

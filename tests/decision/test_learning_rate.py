@@ -55,28 +55,28 @@ def simulated(factor: float) -> Training:
 def walked(start: float, share: float | None) -> tuple[RateWalk, list[Training]]:
     """The walk to its end."""
     runs: list[Training] = []
-    while (found := walk(start, runs, share)).next_factor is not None:
-        runs.append(simulated(found.next_factor))
-    return found, runs
+    while (outcome := walk(start, runs, share)).next_factor is not None:
+        runs.append(simulated(outcome.next_factor))
+    return outcome, runs
 
 
 def test_a_rate_that_is_too_low_is_raised_twice_at_most() -> None:
-    found, runs = walked(0.1, 0.2)
-    assert found.factor == pytest.approx(0.4)
+    outcome, runs = walked(0.1, 0.2)
+    assert outcome.factor == pytest.approx(0.4)
     assert [run.learning_rate_factor for run in runs] == pytest.approx([0.1, 0.2, 0.4])
 
 
 def test_a_rate_that_is_too_high_is_lowered() -> None:
-    found, runs = walked(8.0, 0.2)
-    assert found.factor < 8.0
-    assert end_loss(simulated(found.factor)) < end_loss(simulated(8.0))
+    outcome, runs = walked(8.0, 0.2)
+    assert outcome.factor < 8.0
+    assert end_loss(simulated(outcome.factor)) < end_loss(simulated(8.0))
     assert [run.learning_rate_factor for run in runs][:3] == [8.0, 16.0, 4.0]
 
 
 def test_a_diverging_rate_is_replaced_by_a_quarter_of_it() -> None:
-    found, runs = walked(12.0, 0.2)
+    outcome, runs = walked(12.0, 0.2)
     assert [run.learning_rate_factor for run in runs][:3] == [12.0, 3.0, 48.0]
-    assert found.factor <= 3.0
+    assert outcome.factor <= 3.0
 
 
 def test_a_rate_that_hardly_trains_is_replaced_by_four_times_it() -> None:
@@ -85,24 +85,24 @@ def test_a_rate_that_hardly_trains_is_replaced_by_four_times_it() -> None:
 
 def test_a_good_rate_stays() -> None:
     best = min((0.25 * 2**k for k in range(6)), key=lambda factor: end_loss(simulated(factor)))
-    found, _ = walked(best, 0.2)
-    assert found.factor in (best, 2 * best, best / 2)
-    assert end_loss(simulated(found.factor)) <= 1.15 * end_loss(simulated(best))
+    outcome, _ = walked(best, 0.2)
+    assert outcome.factor in (best, 2 * best, best / 2)
+    assert end_loss(simulated(outcome.factor)) <= 1.15 * end_loss(simulated(best))
 
 
 @given(starts, shares)
 def test_the_walk_is_short_and_ends_at_a_rate_that_was_trained(start: float, share: float | None) -> None:
-    found, runs = walked(start, share)
+    outcome, runs = walked(start, share)
     assert len(runs) <= 1 + MOST_RUNS
-    assert found.factor in [start, *(run.learning_rate_factor for run in runs)]
+    assert outcome.factor in [start, *(run.learning_rate_factor for run in runs)]
     if trains(simulated(start)):
-        assert start / 8 <= found.factor <= 4 * start
+        assert start / 8 <= outcome.factor <= 4 * start
 
 
 @given(starts)
 def test_short_runs_lower_only(start: float) -> None:
-    found, runs = walked(start, (LOWER_FROM + RAISE_FROM) / 2)
-    assert found.factor <= start
+    outcome, runs = walked(start, (LOWER_FROM + RAISE_FROM) / 2)
+    assert outcome.factor <= start
     assert max(run.learning_rate_factor for run in runs) == start
 
 
@@ -117,8 +117,8 @@ def test_trainings_that_are_too_short_still_show_their_best_rate() -> None:
 
 
 @given(starts, starts)
-def test_relative_steps_of_swapped_trainings_are_inverse(one: float, other: float) -> None:
-    pair = [simulated(min(factor, LIMIT)) for factor in (one, other)]
+def test_relative_steps_of_swapped_trainings_are_inverse(first: float, second: float) -> None:
+    pair = [simulated(min(factor, LIMIT)) for factor in (first, second)]
     ratio, inverse = relative_steps(*pair), relative_steps(*reversed(pair))
     assert ratio * inverse == pytest.approx(1, rel=0.02)
 

@@ -147,8 +147,8 @@ def test_a_loss_that_no_longer_falls_does_not_make_large_sizes_safe(slope: float
 
 def test_a_failed_training_makes_its_size_and_all_beyond_unsafe() -> None:
     of = course(power_law(0.2, 1.0), noise=1e6)
-    known = {64: replace(power_law(0.2, 1.0), failed=True)}
-    harms = estimate_harms(of, (64, 128), known)
+    curves = {64: replace(power_law(0.2, 1.0), failed=True)}
+    harms = estimate_harms(of, (64, 128), curves)
     assert harms[64].log_harm == math.inf
     assert safe_sizes(32, harms) == (32,)
     assert safe_sizes(32, estimate_harms(of, (64, 128), {})) == (32, 64, 128)
@@ -172,8 +172,8 @@ def test_a_training_with_too_few_evaluations_at_its_end_says_nothing() -> None:
 
 def test_trainings_at_other_sizes_are_left_alone() -> None:
     of = course(power_law(0.3, 0.5), epochs=10.0)
-    known = {32: power_law(0.3, 0.5), 512: power_law(0.3, 0.5)}
-    assert estimate_harms(of, (256,), known) == estimate_harms(of, (256,), {})
+    curves = {32: power_law(0.3, 0.5), 512: power_law(0.3, 0.5)}
+    assert estimate_harms(of, (256,), curves) == estimate_harms(of, (256,), {})
 
 
 def test_a_short_training_at_a_size_is_no_comparison_of_whole_ones() -> None:
@@ -188,8 +188,8 @@ def test_losses_below_zero_are_judged_by_their_fall(offset: float) -> None:
     for epochs, tolerance in ((10.0, 0.02), (20.0, 0.1)):
         end = epochs**-0.5
         expected = 1 + end * (math.sqrt(356 / 132) - 1) / (0.9 - end)
-        found = harm(course(restated, epochs=epochs), 256)
-        assert expected * 0.99 < found < expected * (1 + tolerance)
+        ratio = harm(course(restated, epochs=epochs), 256)
+        assert expected * 0.99 < ratio < expected * (1 + tolerance)
 
 
 def test_losses_that_neither_fell_nor_are_positive_are_not_judged() -> None:

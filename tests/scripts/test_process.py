@@ -208,3 +208,11 @@ def test_two_ranks_of_torchrun_answer_together():
         assert seen.world_size == 2
         results = process.ask(measure(64), SECONDS)
         assert [result["observed_size"] for result in results] == [64, 64]
+
+
+def test_a_training_of_one_epoch_lasts_as_long_as_it_is_measured():
+    with started(sample("parsed.py", "--epochs", "1", "--samples", "320")) as process:
+        assert process.observe(SECONDS).steps == 10
+        for _ in range(4):
+            (result,) = process.ask(measure(32, rounds=5), SECONDS)
+            assert (result["ended"], result["steps"]) == (False, 15)

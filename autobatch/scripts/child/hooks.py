@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from . import loaders
@@ -18,6 +19,7 @@ def install(watch: Watch, apply: dict[str, Any] | None) -> None:
     register_optimizer_step_post_hook(_after(watch))
     _hook_backward(watch)
     _hook_clipping(watch)
+    _hook_schedules(watch)
 
 
 def _before(watch: Watch) -> Any:
@@ -70,6 +72,18 @@ def _hook_clipping(watch: Watch) -> None:
     for module in modules:
         module.clip_grad_norm_ = clip_grad_norm_
         module.clip_grad_value_ = clip_grad_value_
+
+
+def _hook_schedules(watch: Watch) -> None:
+    """While sizes are measured, learning rates stay: some schedules fail beyond their last step."""
+    scheduler: Any = LRScheduler
+    step = scheduler.step
+
+    def hooked(self: Any, *args: Any, **kwargs: Any) -> None:
+        if not watch.is_measuring:
+            step(self, *args, **kwargs)
+
+    scheduler.step = hooked
 
 
 def hook_keras(watch: Watch, module: Any) -> None:

@@ -8,7 +8,7 @@ import sysconfig
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, dataloader
@@ -18,10 +18,15 @@ _LIBRARIES = tuple({os.path.realpath(sysconfig.get_path(name)) for name in ("std
 
 
 class Listener(Protocol):
-    """Hears of batches. `cuts_evaluation`: a loop without gradients ends after its first batch."""
+    """Hears of batches. `cuts_evaluation`: a loop without gradients ends after its first batch.
+
+    `repeats_epochs`: a loop with gradients begins again where it would end, so that a short training lasts.
+    """
 
     @property
     def cuts_evaluation(self) -> bool: ...
+    @property
+    def repeats_epochs(self) -> bool: ...
     def fetched(self, loader: Any, samples: int | None, seconds: float) -> None: ...
     def cut_epoch(self) -> bool: ...
     def interrupted(self) -> None: ...
@@ -121,11 +126,21 @@ def _install_places(apply: dict[str, Any] | None) -> None:
                 else:
                     kwargs["batch_size"] = apply["batch_size"]
         make(self, *args, **kwargs)
-        self.__dict__["_autobatch_place"] = place
+        self.__dict__["_autobatch_place"] = _made_at(self, place)
         if here and apply is not None and kwargs.get("batch_sampler") is not None:
             set_size(self, apply["batch_size"])
 
     DataLoader.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _made_at(loader: Any, place: tuple[str, int]) -> tuple[str, int]:
+    """Where a loader's batches were first defined: frameworks make another loader of the user's sampler."""
+    for sampler in reversed(samplers_of(loader)):
+        try:
+            return cast("tuple[str, int]", sampler.__dict__.setdefault("_autobatch_place", place))
+        except AttributeError:
+            continue
+    return place
 
 
 def _install_iteration(listener: Listener) -> None:
@@ -152,13 +167,17 @@ def _install_iteration(listener: Listener) -> None:
             listener.interrupted()
             raise StopIteration
         begin = time.perf_counter()
+        current = getattr(self, "_autobatch_again", self)
         try:
-            batch = following(self)
+            batch = following(current)
         except StopIteration:
             listener.interrupted()
-            raise
+            if not (training and listener.repeats_epochs):
+                raise
+            current = self._autobatch_again = DataLoader.__iter__(self._autobatch_loader)
+            batch = following(current)
         self._autobatch_batches += 1
-        size = self._autobatch_sizes.popleft() if self._autobatch_sizes else None
+        size = current._autobatch_sizes.popleft() if current._autobatch_sizes else None
         if training:
             samples = first_dimension(batch) if size is None else size
             listener.fetched(self._autobatch_loader, samples, time.perf_counter() - begin)

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, TypeGuard
 
 _MOST_FRAMES, _MOST_KEYS = 60, 2000
@@ -28,7 +29,11 @@ def watch_argparse(module: Any) -> None:
 
 def sightings() -> list[dict[str, Any]]:
     """Numbers that the script was given, as {source, name, flags, value}."""
-    seen = [*_of_argparse(), *_of_click(), *_of_configurations(), *_of_variables()]
+    seen: list[dict[str, Any]] = []
+    for source in (_of_argparse, _of_click, _of_configurations, _of_variables):
+        # These look into objects of any library: one that can't be read shows nothing, and harms nothing.
+        with suppress(Exception):
+            seen += source()
     return list({(sighting["source"], sighting["name"]): sighting for sighting in seen}.values())
 
 
@@ -62,12 +67,24 @@ def _of_click() -> Iterator[dict[str, Any]]:
 
 def _of_configurations() -> Iterator[dict[str, Any]]:
     """Values of OmegaConf configurations (Hydra's) that are variables of a running function."""
-    if "omegaconf" not in sys.modules or "hydra" not in sys.modules:
+    omegaconf = sys.modules.get("omegaconf")
+    if omegaconf is None or "hydra" not in sys.modules:
         return
     for variables in _variables():
         for value in variables.values():
-            if type(value).__name__ == "DictConfig":
-                yield from _of_hydra(value, "")
+            # Hydra's own configuration is one of them, and no setting of the script.
+            if isinstance(value, omegaconf.DictConfig) and "hydra" not in value:
+                # Interpolations stay text: resolving them may fail.
+                yield from _of_settings(omegaconf.OmegaConf.to_container(value, resolve=False), "")
+
+
+def _of_settings(settings: dict[str, Any], prefix: str) -> Iterator[dict[str, Any]]:
+    for key, value in list(settings.items())[:_MOST_KEYS]:
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _of_settings(value, f"{name}.")
+        elif _is_number(value):
+            yield _sighting("hydra", name, [name], value)
 
 
 def _of_variables() -> Iterator[dict[str, Any]]:
@@ -95,13 +112,3 @@ def _variables() -> Iterator[dict[str, Any]]:
     while frame is not None and count < _MOST_FRAMES:
         yield dict(frame.f_locals)
         frame, count = frame.f_back, count + 1  # type: ignore[assignment]
-
-
-def _of_hydra(configuration: Any, prefix: str) -> Iterator[dict[str, Any]]:
-    for key in list(configuration)[:_MOST_KEYS]:
-        value = configuration.get(key)
-        name = f"{prefix}{key}"
-        if type(value).__name__ == "DictConfig":
-            yield from _of_hydra(value, f"{name}.")
-        elif _is_number(value):
-            yield _sighting("hydra", name, [name], value)

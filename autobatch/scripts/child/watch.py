@@ -63,6 +63,15 @@ class Watch:
         return not self.released and self._primary is not None
 
     @property
+    def repeats_epochs(self) -> bool:
+        return self.is_measuring
+
+    @property
+    def is_measuring(self) -> bool:
+        """True from the end of the first steps on: from there, this is no training any more."""
+        return not self.released and not isinstance(self._task, Observe)
+
+    @property
     def freezes(self) -> bool:
         return not self.released and self._task.frozen
 
