@@ -23,10 +23,11 @@ from autobatch.workload import compilation, fingerprint, optimizers, serializati
 from autobatch.workload.dataset import Samples, SyntheticSamples, open_samples
 from autobatch.workload.lightning.completion import completed
 from autobatch.workload.lightning.detection import frameworks_in_use
+from autobatch.workload.model_size import model_bytes
 from autobatch.workload.process_group import Ranks, RanksTogether
 from autobatch.workload.snapshot import Snapshot
 from autobatch.workload.target import Parts, at, exits, load_parts, told
-from autobatch.workload.trainer import Trainer, model_bytes
+from autobatch.workload.trainer import Trainer
 
 _DURING = {
     "import": "it was imported",

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from autobatch.devices import torch_internals
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BEGINS, ENDS = "compile", "compiled"
 # torch stops at 8 and runs what comes later uncompiled, without an error: a search tries more sizes.
 _MOST_COMPILATIONS = 256
+# Each pass compiles more. A model that compiles anew in every step is not waited for.
+_MOST_PASSES = 4
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _FOLDER_PREFIX = "autobatch-compiled-"
 
@@ -49,6 +51,15 @@ def name_of(model: nn.Module) -> str:
 def lift_limits() -> None:
     """Lets this process compile for as many batch sizes as a search tries."""
     torch_internals.allow_compilations(_MOST_COMPILATIONS, 8 * _MOST_COMPILATIONS)
+
+
+def repeat_while_compiling(step: Callable[[], object]) -> None:
+    """Repeats a step until it compiles nothing any more."""
+    for _ in range(_MOST_PASSES):
+        before = torch_internals.compiled_frames()
+        step()
+        if torch_internals.compiled_frames() == before:
+            return
 
 
 def lacks_compiler(error: BaseException) -> bool:

@@ -38,7 +38,7 @@ _ALIKE = 2048
 class Samples(ABC):
     """A source of batches. `size` is the number of samples, None where nobody knows.
 
-    `at_once`: rows of arrays are taken all at once, as Keras does, and not one by one as a DataLoader does.
+    `bulk_indexing`: rows of arrays are taken all at once, as Keras does. A DataLoader takes them one by one.
     `kept`: they are read only once, so that loading a batch again says nothing of the time that it takes.
     `found`: what a scan has found in the samples; None where there was none.
     """
@@ -47,7 +47,7 @@ class Samples(ABC):
     size: int | None
     synthetic = False
     notes: tuple[str, ...] = ()
-    at_once = False
+    bulk_indexing = False
     kept = False
     found: Scan | None = None
 
@@ -110,7 +110,7 @@ class MappedSamples(Samples):
         return self.rows(random.Random(seed).sample(range(self.size or 0), batch_size))
 
     def rows(self, indices: Sequence[int]) -> Any:
-        if self.at_once and isinstance(self._dataset, _Columns) and self._collate is default_collate:
+        if self.bulk_indexing and isinstance(self._dataset, _Columns) and self._collate is default_collate:
             return self._dataset.rows(list(indices))
         return _collate(self._read(list(indices)), self._collate)
 
@@ -143,7 +143,7 @@ class MappedSamples(Samples):
     def loader(
         self, settings: LoaderSettings, batch_size: int, workers: int, seed: int
     ) -> DataLoader[Any] | None:
-        if self.at_once and isinstance(self._dataset, _Columns):
+        if self.bulk_indexing and isinstance(self._dataset, _Columns):
             return None
         return make_loader(self._dataset, self._collate, settings, batch_size, workers, seed)
 

@@ -31,8 +31,6 @@ class ChosenLoss:
 
 def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
     """The loss that `parts` has or implies. Raises TargetError where none is safe to assume."""
-    if parts.step is not None:
-        return ChosenLoss("your `step`", lambda model, batch: torch.zeros(()))
     if parts.training_step is not None:
         own_step = parts.training_step
         return ChosenLoss("your `training_step`", lambda model, batch: scalar(own_step(model, batch)))

@@ -11,6 +11,7 @@ from torch import nn
 
 from autobatch.records.errors import TargetError
 from autobatch.records.workload import Decay
+from autobatch.workload.target import Parts
 
 # By the names of formatting.OPTIMIZERS, for a plan: their memory counts, not their settings.
 NAMED: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -23,8 +24,32 @@ NAMED: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adamw-fused": partial(torch.optim.AdamW, fused=True),
 }
-# Schedulers keep the rate that they started from beside the present one.
+_DEFAULT_LEARNING_RATE = 1e-3
+# Schedulers keep the rate that they started from beside the current one.
 _RATES = ("lr", "initial_lr")
+
+
+def make(parts: Parts, model: nn.Module, device: str) -> tuple[list[torch.optim.Optimizer], tuple[str, ...]]:
+    """(optimizers, notes on what was inferred) for the parameters of a model on its device.
+
+    Raises TargetError for optimizers that can't be used, and for a model that has nothing to train.
+    """
+    if parts.make_optimizers is not None:
+        return as_optimizers(parts.make_optimizers(model), model, device), ()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if parts.optimizer is not None:
+        made = parts.optimizer
+        if callable(made) and not isinstance(made, torch.optim.Optimizer):
+            made = made(trained)
+        return as_optimizers(made, model, device), ()
+    if not trained:
+        raise TargetError(
+            f"{type(model).__name__} has no parameter to train",
+            code="nothing_to_train",
+            hint="give a model with parameters that require gradients",
+        )
+    note = f"optimizer: AdamW, learning rate {_DEFAULT_LEARNING_RATE:g}"
+    return [torch.optim.AdamW(trained, lr=_DEFAULT_LEARNING_RATE)], (note,)
 
 
 def as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.Optimizer]:

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from autobatch.records.errors import DeviceError
+from autobatch.records.errors import DeviceError, TargetError
 from autobatch.records.limits import Precision
 
 _DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
-# torch's own default: it falls by half with each step that it has to skip.
+# torch's default. The scale halves with each step that has to be skipped.
 FIRST_SCALE = 2.0**16
+# Down to a scale below which the smallest numbers of fp16 are larger than any gradient.
+MOST_SKIPS = 40
 
 
 class Arithmetic:
     """The forward pass, the backward pass and the optimizers' steps of one precision on one device.
 
-    `scales` is True where the loss is multiplied by a scale that is found on the way, as fp16 needs. A device
-    that has no gradient scaler trains in fp16 without one.
-
-    Raises DeviceError where the device has no such precision.
+    `scales` is True where the loss is multiplied by a scale that training adjusts, as fp16 needs. A device
+    that has no gradient scaler trains in fp16 without one. `skipped_steps` counts the steps without effect,
+    since a gradient overflowed.
     """
 
-    def __init__(self, precision: Precision, device: str, first_scale: float = FIRST_SCALE) -> None:
+    def __init__(self, precision: Precision, device: str) -> None:
+        """Raises DeviceError where the device has no such precision."""
         self.precision = precision
+        self.skipped_steps = 0
+        self._set_up(device, FIRST_SCALE)
+
+    def move_to(self, device: str) -> None:
+        """Computes on another device from here on, at a scale of 1, so that no step is skipped.
+
+        Raises DeviceError where that device has no such precision.
+        """
+        self._set_up(device, 1.0)
+
+    def _set_up(self, device: str, first_scale: float) -> None:
+        precision = self.precision
         self._kind = torch.device(device).type
         self._dtype = _DTYPES.get(precision)
         if self._dtype is not None:
@@ -43,11 +58,21 @@ class Arithmetic:
         """The gradients of the loss, times the scale where there is one."""
         self._scaler.scale(loss).backward()
 
-    def step(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
-        """Steps the optimizers; False where a gradient overflowed, so that a step was skipped."""
+    def step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Steps the optimizers, unless a gradient overflowed: that counts in `skipped_steps`."""
         for optimizer in optimizers:
             self._scaler.step(optimizer)
-        return self._rescaled()
+        if not self._rescaled():
+            self.skipped_steps += 1
+
+    def find_scale(self, step: Callable[[], torch.Tensor | None]) -> None:
+        """Trains until a step is not skipped, or its loss is not finite. Raises TargetError if none is."""
+        for _ in range(MOST_SKIPS):
+            before = self.skipped_steps
+            loss = step()
+            if self.skipped_steps == before or (loss is not None and not math.isfinite(float(loss))):
+                return
+        raise gradient_not_finite()
 
     def unscale(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
         """Takes the scale out of the gradients of a backward pass; False where one of them overflowed."""
@@ -70,6 +95,16 @@ class Arithmetic:
         before = self._scaler.get_scale()
         self._scaler.update()
         return self._scaler.get_scale() >= before
+
+
+def gradient_not_finite() -> TargetError:
+    """The error for fp16 gradients that overflow at every loss scale."""
+    return TargetError(
+        "in fp16 the gradients are not finite, however small the loss is scaled",
+        code="gradient_not_finite",
+        facts=(f"after {MOST_SKIPS} steps, the scale halved with each",),
+        hint="use `bf16`, whose numbers reach as far as those of fp32",
+    )
 
 
 def _require(precision: Precision, dtype: torch.dtype, device: str) -> None:

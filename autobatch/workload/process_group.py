@@ -76,7 +76,7 @@ class RanksTogether(Ranks):
             raise ranks_differ(tuple(f"rank {rank}: {models[rank]}" for rank in (0, other)))
 
 
-class Loss(nn.Module):
+class BatchLoss(nn.Module):
     """The loss of a batch as a module: what wraps it sees every forward pass, whatever computes that."""
 
     def __init__(self, model: nn.Module, loss: Callable[[Any], torch.Tensor]) -> None:

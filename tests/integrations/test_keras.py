@@ -319,7 +319,7 @@ def test_several_inputs_and_sample_weights_come_as_nested_arrays():
 def test_arrays_are_taken_at_once_and_as_a_loader_would_collate_them():
     data = arrays()
     at_once, one_by_one = open_samples(data), open_samples(data)
-    at_once.at_once = True
+    at_once.bulk_indexing = True
     for mine, expected in zip(at_once.batch(16, 5), one_by_one.batch(16, 5), strict=True):
         assert torch.equal(mine, expected)
         assert (mine.dtype, mine.stride()) == (expected.dtype, expected.stride())

@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset
 from autobatch.records.errors import TargetError
 from autobatch.workload.dataset import SyntheticSamples, open_samples
 from autobatch.workload.target import parts_from_objects
-from autobatch.workload.trainer import Trainer, model_bytes
+from autobatch.workload.trainer import Trainer
 
 INPUTS = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.arange(16) % 3
@@ -248,13 +248,6 @@ def test_refusals(model: nn.Module, dataset: Any, parts: dict[str, Any], code: s
     assert error.code == code
     assert any(fact in one for one in error.facts) or not fact
     assert error.hint
-
-
-def test_shared_storage_is_counted_once() -> None:
-    tied = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
-    assert model_bytes(tied) == 128
-    tied[1].weight = tied[0].weight
-    assert model_bytes(tied) == 64
 
 
 def test_the_graph_of_a_loss_lives_until_the_next_one() -> None:

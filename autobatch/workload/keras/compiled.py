@@ -21,7 +21,7 @@ BATCH_SIZE = 32
 class CompiledModel:
     """Trains a Keras model with its compiled optimizer, loss and metrics.
 
-    `own_step`: the model has a `train_step` of its own, which keeps its gradients to itself.
+    `has_train_step`: the model has a `train_step` of its own, which keeps its gradients to itself.
     """
 
     def __init__(self, model: Any, device: str, example: Any) -> None:
@@ -38,7 +38,7 @@ class CompiledModel:
         self._unpack: Callable[[Any], tuple[Any, Any, Any]] = keras.utils.unpack_x_y_sample_weight
         self._call_knows_training = _takes(model.call, "training")
         self._loss_knows_training = _takes(model.compute_loss, "training")
-        self.own_step = type(model).train_step is not keras.Model.train_step
+        self.has_train_step = type(model).train_step is not keras.Model.train_step
         with torch.no_grad():
             # Also where the model is built already: a layer of its may not be.
             self._outputs(self._unpack(to_device(example, device))[0], training=False)
