@@ -10,8 +10,8 @@ from autobatch.decision.noise_scale import Chunks
 from autobatch.engines import messages
 from autobatch.records.errors import AutobatchError
 from autobatch.worker.gradients import has_batch_norm, measure_chunks
-from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error
 
 # The noise scale rises early in training, so it is measured along a burn-in, never at the first weights.
 _MEASURE_AT = (0.25, 0.5, 1.0)
@@ -57,7 +57,7 @@ def run(trainer: Trainer, command: messages.MeasureNoise) -> messages.Noise:
     except AutobatchError as error:
         return messages.Noise(measured=tuple(measured), burn_in_steps=steps, error=error.message)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        return messages.Noise(measured=tuple(measured), burn_in_steps=steps, error=told(error))
+        return messages.Noise(measured=tuple(measured), burn_in_steps=steps, error=describe_error(error))
     return messages.Noise(measured=tuple(measured), burn_in_steps=steps)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from autobatch.engines import messages
-from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error
 
 # To end an iterator is to wait for its workers, for seconds each if they hang. After a failure the parent
 # ends the session with all that it has started.
@@ -53,4 +53,4 @@ def _told_of_worker(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     if any(line.startswith("Original Traceback") for line in lines):
         return lines[-1].strip()
-    return told(error)
+    return describe_error(error)

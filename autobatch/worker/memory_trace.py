@@ -14,8 +14,8 @@ from autobatch.memory.batch_extrapolation import stretched
 from autobatch.memory.storage_log import align, lines_of
 from autobatch.memory.trace import Trace, trace_step
 from autobatch.workload import compilation
-from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error
 
 # Pairs of sizes to trace, until both of one have the same structure. Sizes below 4 may take ways of their own
 # (a batch that is split into parts, say), and large ones would cost real memory on a CPU.
@@ -66,7 +66,7 @@ class Tracer:
         try:
             one, other = self._trace(first), self._trace(second)
         except (Exception, SystemExit) as error:
-            return Storages(lifetimes=(), detail=told(error))
+            return Storages(lifetimes=(), detail=describe_error(error))
         lifetimes = align(one.events, first, other.events, second)
         return Storages(
             lifetimes=lifetimes or (),

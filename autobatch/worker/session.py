@@ -24,10 +24,12 @@ from autobatch.workload.dataset import Samples, SyntheticSamples, open_samples
 from autobatch.workload.lightning.completion import completed
 from autobatch.workload.lightning.detection import frameworks_in_use
 from autobatch.workload.model_size import model_bytes
+from autobatch.workload.parts import Parts
 from autobatch.workload.process_group import Ranks, RanksTogether
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import Parts, at, exits, load_parts, told
+from autobatch.workload.target import load_parts
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error, exit_error, location_of
 
 _DURING = {
     "import": "it was imported",
@@ -69,12 +71,14 @@ class Session:
         """The error for what neither the start nor a trial has caught."""
         if isinstance(command, (messages.Start, messages.ListDevices)):
             return TargetError(
-                "the worker can't start the measurements", code="start_fails", facts=(told(error), *at(error))
+                "the worker can't start the measurements",
+                code="start_fails",
+                facts=(describe_error(error), *location_of(error)),
             )
         return TargetError(
             f"the worker can't go on after an error in the {self._trainer.phase} phase",
             code="step_fails",
-            facts=(told(error), *at(error)),
+            facts=(describe_error(error), *location_of(error)),
             hint="run one training step of your own to see the whole error",
         )
 
@@ -120,7 +124,8 @@ class Session:
                 self._start = Snapshot(self._trainer)
             except Exception as error:
                 raise TargetError(
-                    f"the model can't be kept to start again from: {told(error)}", code="no_snapshot"
+                    f"the model can't be kept to start again from: {describe_error(error)}",
+                    code="no_snapshot",
                 ) from None
         return self._start
 
@@ -136,8 +141,8 @@ class Session:
         # The file may have switched gradients off: its own training step shall be what fails of it.
         with torch.enable_grad():
             backend.warm_up()
-        on_host = backend.torch_device == "cpu" and parts.made is not None
-        held_bytes = model_bytes(parts.made) if on_host and parts.made is not None else 0
+        on_host = parts.ready_model if backend.torch_device == "cpu" else None
+        held_bytes = 0 if on_host is None else model_bytes(on_host)
         backend.limit_memory(command.memory_bytes, held_bytes, _share_of_memory(command, backend))
         trainer = self._guard(
             "build",
@@ -179,23 +184,23 @@ class Session:
         except AutobatchError:
             raise
         except SystemExit as stopped:
-            raise exits(name, _DURING[phase], stopped) from None
+            raise exit_error(name, _DURING[phase], stopped) from None
         # What a file raises may be no Exception: `pytest.skip` and its like derive from BaseException.
         except BaseException as error:
             cause = classify(error)
             if cause is Cause.PEER and self._ranks.count > 1:
-                raise worker_failures.rank_failed(told(error)) from None
+                raise worker_failures.rank_failed(describe_error(error)) from None
             if cause is Cause.OUT_OF_MEMORY:
                 raise DeviceError(
                     "the model alone does not fit into the memory limit",
                     code="nothing_fits",
-                    facts=(told(error),),
+                    facts=(describe_error(error),),
                     hint="raise `--memory-limit`, stop other processes on the device, or use a smaller model",
                 ) from None
             raise TargetError(
                 f"{name} raised an error while {_DURING[phase]}",
                 code="target_raises",
-                facts=(told(error), *at(error)),
+                facts=(describe_error(error), *location_of(error)),
             ) from None
 
 
@@ -212,7 +217,7 @@ def _join(command: messages.Start) -> tuple[str | None, Ranks]:
             group.rank, group.ranks, device, group.host, group.port, group.prefix, group.timeout_seconds
         )
     except Exception as error:
-        raise worker_failures.rank_failed(told(error)) from None
+        raise worker_failures.rank_failed(describe_error(error)) from None
     return device, ranks
 
 
@@ -224,7 +229,7 @@ def _share_of_memory(command: messages.Start, backend: Backend) -> float:
 
 def _load_parts(recipe: messages.Recipe) -> Parts:
     sys.path[:] = [*recipe.sys_path, *(one for one in sys.path if one not in recipe.sys_path)]
-    parts = serialization.unpack(recipe.payload) if recipe.payload else load_parts(recipe.target)
+    parts = serialization.unpacked_parts(recipe.payload) if recipe.payload else load_parts(recipe.target)
     return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
 
 

@@ -16,8 +16,8 @@ from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome
 from autobatch.workload.holdout import Split, split
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error
 
 # Evaluated after 4, 5, 6, 8, 10, 12 ... steps: the same in every training, so that they can be paired.
 _FIRST_EVALUATION = 4
@@ -71,7 +71,9 @@ class _Run:
             cause = classify(error)
             self.by_peer = cause is Cause.PEER
             out_of_memory = cause is Cause.OUT_OF_MEMORY
-            return self._ended(Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, told(error))
+            return self._ended(
+                Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, describe_error(error)
+            )
         return self._ended(Outcome.OK)
 
     def _warm_up(self) -> None:

@@ -19,7 +19,7 @@ from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes
 from autobatch.workload import compilation
 from autobatch.workload.dataset import StreamEndedError, describe_batch
-from autobatch.workload.target import at, told
+from autobatch.workload.user_errors import describe_error, location_of
 
 _ROUND_SECONDS = 0.03
 _ROUND_STEPS = 3
@@ -189,7 +189,7 @@ class Measurer:
 
 def failed(batch_size: int, error: BaseException, trainer: Trains, steps: int, batch: Any = None) -> Tried:
     """A failure as data: what it counts as, in which phase, and the error to show if it is the user's."""
-    phase, detail = trainer.phase, told(error)
+    phase, detail = trainer.phase, describe_error(error)
     if isinstance(error, OutOfTimeError):
         return Tried(
             batch_size=batch_size, outcome=Outcome.TIMEOUT, phase=phase, detail=str(error), steps=steps
@@ -220,21 +220,21 @@ def _user_error(batch_size: int, error: BaseException, phase: str, batch: Any) -
         return TargetError(
             f"`sys.exit` was called in the {phase} phase at batch size {batch_size}",
             code="target_exits",
-            facts=(f"exit status: {error.code}", *at(error)),
+            facts=(f"exit status: {error.code}", *location_of(error)),
             hint="raise an error instead, so that what went wrong can be told",
         )
     if compilation.lacks_compiler(error):
         return TargetError(
             "the model can't be compiled here: torch.compile finds no C++ compiler",
             code="no_compiler",
-            facts=(told(error),),
+            facts=(describe_error(error),),
             hint="install one, such as g++, or name it in `CXX`; or give the model without torch.compile",
         )
     shapes = () if batch is None else (f"the batch: {describe_batch(batch)}",)
     return TargetError(
         f"the training step fails at batch size {batch_size}, in the {phase} phase",
         code="step_fails",
-        facts=(told(error), *at(error), *shapes),
+        facts=(describe_error(error), *location_of(error), *shapes),
         hint="run one training step of your own with this batch size to see the whole error",
     )
 

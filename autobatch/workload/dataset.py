@@ -23,7 +23,7 @@ from autobatch.workload.batches import split_batch
 from autobatch.workload.data_loader import LoaderSettings, check_loader, make_loader
 from autobatch.workload.keras import detection
 from autobatch.workload.sample_size import Extent, Scan
-from autobatch.workload.target import at, told
+from autobatch.workload.user_errors import describe_error, location_of
 
 Collate = Callable[[list[Any]], Any]
 
@@ -173,7 +173,11 @@ class MappedSamples(Samples):
         return TargetError(
             f"the data set can't give {what}",
             code="bad_sample",
-            facts=(told(error), *at(error), f"the data set says it has {self.size:,} samples"),
+            facts=(
+                describe_error(error),
+                *location_of(error),
+                f"the data set says it has {self.size:,} samples",
+            ),
             hint=f"try `{call}` by itself",
         )
 
@@ -402,7 +406,7 @@ def _told_reading(stream: Iterator[Any], kind: str) -> Iterator[Any]:
             raise TargetError(
                 f"the data set can't give sample {count}",
                 code="bad_sample",
-                facts=(told(error), *at(error), f"it is {kind}, read from its beginning"),
+                facts=(describe_error(error), *location_of(error), f"it is {kind}, read from its beginning"),
                 hint="try `list(dataset)` by itself",
             ) from error
         yield sample
@@ -425,6 +429,6 @@ def _collate(samples: list[Any], collate: Collate) -> Any:
         raise TargetError(
             f"{len(samples)} samples can't be collated into a batch",
             code="bad_collate",
-            facts=(told(error), *at(error)),
+            facts=(describe_error(error), *location_of(error)),
             hint="give a `collate_fn` that pads or stacks these samples",
         ) from error

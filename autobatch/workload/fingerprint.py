@@ -17,11 +17,11 @@ from autobatch._version import __version__
 from autobatch.workload import source_files
 from autobatch.workload.dataset import MappedSamples, Samples, random_state_kept
 from autobatch.workload.object_digest import Outline
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 
 # These are told by what was made of them.
-_TOLD_APART = ("name", "made", "dataset", "val_dataset", "optimizer")
+_DIGESTED_APART = ("name", "dataset", "val_dataset", "optimizer")
 
 
 def take(parts: Parts, samples: Samples, val_samples: Samples | None, trainer: Trainer) -> dict[str, str]:
@@ -110,8 +110,8 @@ def _add_shapes(batch: Any, outline: Outline) -> None:
 def _of_training(parts: Parts, trainer: Trainer, outline: Outline) -> str:
     """The user's functions, their present size, epochs, schedule, and what was inferred."""
     for field in sorted(field.name for field in fields(parts)):
-        known = field == "make_model" and parts.made is not None
-        if field not in _TOLD_APART and not known:
+        ready = field == "model" and parts.ready_model is not None
+        if field not in _DIGESTED_APART and not ready:
             outline.add(field).add(getattr(parts, field))
     # How many samples were looked at is a matter of time.
     return outline.add(replace(trainer.describe(), sizes=None)).digest()

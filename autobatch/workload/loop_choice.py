@@ -11,8 +11,8 @@ from autobatch.workload.keras import compiled
 from autobatch.workload.loops.keras_loop import KerasLoop
 from autobatch.workload.loops.loss_loop import LossLoop
 from autobatch.workload.loops.step_loop import StepLoop
+from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
-from autobatch.workload.target import Parts
 from autobatch.workload.training_loop import EnterPhase, TrainingLoop
 
 # A compiled Keras model has these by itself, so that giving them as well is an error.

@@ -14,7 +14,7 @@ from autobatch.workload import compilation
 from autobatch.workload.batches import split_batch
 from autobatch.workload.dataset import Samples
 from autobatch.workload.loss import infer, no_target, own_loss, scalar, tensor_of, widened
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch import nn
 
 from autobatch.records.errors import TargetError
 from autobatch.records.workload import Decay
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 
 # By the names of formatting.OPTIMIZERS, for a plan: their memory counts, not their settings.
 NAMED: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -17,9 +17,9 @@ from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
 from autobatch.workload.dataset import Samples, StreamedSamples, StreamEndedError
 from autobatch.workload.model_size import is_lazy
+from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
 from autobatch.workload.process_group import Ranks
-from autobatch.workload.target import Parts
 
 
 class Trainer:

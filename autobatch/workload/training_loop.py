@@ -15,7 +15,7 @@ from autobatch.records.limits import Precision
 from autobatch.records.workload import StepCount
 from autobatch.workload import optimizers
 from autobatch.workload.model_size import count_parameters
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 
 EnterPhase = Callable[[str], None]
 

@@ -30,7 +30,8 @@ from autobatch.worker.session import _in_precision
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.lightning.completion import completed
 from autobatch.workload.lightning.detection import detached
-from autobatch.workload.target import load_parts, parts_from_objects
+from autobatch.workload.parts import Parts
+from autobatch.workload.target import load_parts
 from autobatch.workload.trainer import Trainer
 
 ROWS = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
@@ -127,7 +128,7 @@ class Data(pl.LightningDataModule):
 
 def opened(model: Any, dataset: Any = None, **parts: Any) -> Trainer:
     """What a worker's session makes of the same objects."""
-    found = completed(parts_from_objects({"model": model, "dataset": dataset, **parts}))
+    found = completed(Parts(model=model, dataset=dataset, **parts))
     held = None if found.val_dataset is None else open_samples(found.val_dataset)
     return Trainer(found, open_samples(found.dataset, found.collate_fn), held, "cpu")
 
@@ -248,7 +249,7 @@ def test_manual_optimization_runs_as_a_loop_of_its_own() -> None:
 
 def test_a_precision_can_t_be_asked_of_manual_optimization() -> None:
     recipe = messages.Recipe(precision=Precision.BF16)
-    found = [completed(parts_from_objects({"model": kind(), "dataset": DATASET})) for kind in (Own, Manual)]
+    found = [completed(Parts(model=kind(), dataset=DATASET)) for kind in (Own, Manual)]
     assert _in_precision(found[0], recipe).precision is Precision.BF16
     with pytest.raises(UsageError, match="a `step` of your own"):
         _in_precision(found[1], recipe)

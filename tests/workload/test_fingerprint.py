@@ -26,7 +26,7 @@ from autobatch.workload import fingerprint, source_files
 from autobatch.workload.data_loader import settings_of
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.object_digest import Outline
-from autobatch.workload.target import parts_from_objects
+from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 
 PARTS = {"model", "optimizer", "samples", "source", "training", "versions"}
@@ -110,7 +110,7 @@ BASE: dict[str, Any] = {
 
 def taken(**changes: Any) -> dict[str, str]:
     """The fingerprint of a `find` call."""
-    parts = parts_from_objects({**BASE, **changes})
+    parts = Parts(**{**BASE, **changes})
     samples = open_samples(parts.dataset, parts.collate_fn)
     held = None if parts.val_dataset is None else open_samples(parts.val_dataset)
     return fingerprint.take(parts, samples, held, Trainer(parts, samples, held, "cpu"))
@@ -210,7 +210,7 @@ def test_taking_it_leaves_the_random_state() -> None:
         def __getitem__(self, index: int) -> Any:
             return torch.randn(4), torch.randint(3, ())
 
-    parts = parts_from_objects({**BASE, "dataset": Noisy(torch.zeros(24))})
+    parts = Parts(**{**BASE, "dataset": Noisy(torch.zeros(24))})
     samples = open_samples(parts.dataset)
     trainer = Trainer(parts, samples, None, "cpu")
     state = torch.get_rng_state()

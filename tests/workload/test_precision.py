@@ -28,9 +28,9 @@ from autobatch.worker.session import _in_precision, _load_parts
 from autobatch.worker.step_timing import Measurer
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.loss import infer
+from autobatch.workload.parts import Parts
 from autobatch.workload.precision import FIRST_SCALE, Arithmetic
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import parts_from_objects
 from autobatch.workload.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -58,7 +58,7 @@ class Noting(nn.Module):
 
 
 def trainer(precision: Precision, model: nn.Module | None = None, **parts: Any) -> Trainer:
-    found = parts_from_objects({"model": model or Noting(), "precision": precision, **parts})
+    found = Parts(model=model or Noting(), precision=precision, **parts)
     return Trainer(found, open_samples((INPUTS, TARGETS)), None, "cpu")
 
 

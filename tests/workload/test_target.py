@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.records.errors import AutobatchError, TargetError, UsageError
-from autobatch.workload.target import load_parts, parts_from_objects
+from autobatch.workload.target import load_parts
 
 HEAD = "import torch\nfrom torch import nn\nfrom torch.utils.data import DataLoader\n"
 
@@ -76,7 +76,7 @@ def test_a_file_is_found_by_its_path_and_may_import_its_neighbours(folder: Path)
     (inner / "deep_net.py").write_text(
         HEAD + "from neighbour_of_net import width\nmodel = nn.Linear(2, width)\n"
     )
-    assert load_parts("deep/deep_net.py").made is not None
+    assert load_parts("deep/deep_net.py").ready_model is not None
 
 
 def test_data_and_the_rest_by_their_names(folder: Path) -> None:
@@ -187,11 +187,3 @@ def test_names_of_the_standard_library_are_refused(folder: Path) -> None:
         load_parts("random.py")
     assert caught.value.code == "name_taken"
     assert "random_model.py" in caught.value.hint
-
-
-def test_objects_of_a_find_call() -> None:
-    parts = parts_from_objects({"model": lambda: nn.Linear(2, 3), "dataset": [1], "batch_size": 4})
-    assert isinstance(parts.make_model(), nn.Linear)
-    assert parts.made is None
-    with pytest.raises(TargetError, match="not an nn"):
-        parts_from_objects({"model": "resnet50", "dataset": [1]})

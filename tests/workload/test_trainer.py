@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 
 from autobatch.records.errors import TargetError
 from autobatch.workload.dataset import SyntheticSamples, open_samples
-from autobatch.workload.target import parts_from_objects
+from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 
 INPUTS = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
@@ -27,7 +27,7 @@ Pair = namedtuple("Pair", "inputs target")
 
 
 def trainer(model: Any, dataset: Any, **parts: Any) -> Trainer:
-    found = parts_from_objects({"model": model, "dataset": dataset, **parts})
+    found = Parts(model=model, dataset=dataset, **parts)
     samples = open_samples(dataset, found.collate_fn)
     return Trainer(found, samples, None, "cpu")
 
@@ -187,7 +187,7 @@ def test_a_loop_with_several_optimizers() -> None:
 
 
 def test_random_inputs_without_targets() -> None:
-    parts = parts_from_objects({"model": linear(), "dataset": None})
+    parts = Parts(model=linear(), dataset=None)
     made = Trainer(parts, SyntheticSamples((4,), None), None, "cpu")
     workload = made.describe()
     assert workload.synthetic
@@ -203,7 +203,7 @@ class Short(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
 
 @pytest.mark.parametrize("few", [(INPUTS[:3], CLASSES[:3]), Short()], ids=["mapped", "stream"])
 def test_a_small_validation_set_does_not_limit_the_batch(few: Any) -> None:
-    found = parts_from_objects({"model": linear(), "dataset": (INPUTS, CLASSES)})
+    found = Parts(model=linear(), dataset=(INPUTS, CLASSES))
     made = Trainer(found, open_samples((INPUTS, CLASSES)), open_samples(few), "cpu")
     assert len(made.load_validation(3, 0)[0]) == 3
     assert len(made.load_validation(8, 0)[0]) == 8
@@ -283,7 +283,7 @@ def test_gradients_live_as_long_as_in_the_loop_that_is_measured(
             there.append((self.training, self.weight.grad is not None))
             return super().forward(inputs)
 
-    parts = parts_from_objects({"model": Watching(4, 3), "dataset": (INPUTS, CLASSES)})
+    parts = Parts(model=Watching(4, 3), dataset=(INPUTS, CLASSES))
     samples = open_samples((INPUTS, CLASSES))
     made = replace(parts, zero_grad_after_forward=zero_grad_after_forward)
     one = Trainer(made, samples, None, "cpu", accumulates=accumulates)
@@ -300,7 +300,7 @@ def test_a_step_that_accumulates_trains_like_any_other() -> None:
     weights = []
     for accumulates in (False, True):
         torch.manual_seed(0)
-        parts = parts_from_objects({"model": nn.Linear(4, 3), "dataset": (INPUTS, CLASSES)})
+        parts = Parts(model=nn.Linear(4, 3), dataset=(INPUTS, CLASSES))
         one = Trainer(parts, open_samples((INPUTS, CLASSES)), None, "cpu", accumulates=accumulates)
         for seed in range(4):
             one.step(one.load(8, seed))

@@ -18,7 +18,7 @@ from autobatch.records.errors import TargetError
 from autobatch.workload.data_loader import settings_of
 from autobatch.workload.lightning.detection import framework_of, frameworks_in_use, is_datamodule, overrides
 from autobatch.workload.lightning.steps import Steps
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 
 # Lightning's own default.
 _EPOCHS = 1000
@@ -32,8 +32,8 @@ def completed(parts: Parts) -> Parts:
     """
     if not frameworks_in_use():
         return parts
-    model = parts.made if parts.made is not None else parts.make_model()
-    parts = replace(parts, made=model, make_model=lambda: model)
+    model = parts.make_model()
+    parts = replace(parts, model=model)
     framework = framework_of(model)
     if framework is None:
         return _with_data(parts, None) if is_datamodule(parts.dataset) else parts

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autobatch.workload.lightning.detection import overrides
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _BEGINNING = (

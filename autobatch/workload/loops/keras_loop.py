@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autobatch.workload.keras.compiled import BATCH_SIZE, CompiledModel
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 from autobatch.workload.training_loop import EnterPhase, TrainingLoop
 
 
@@ -29,7 +29,7 @@ class KerasLoop(TrainingLoop):
         if compiled.has_train_step:
             self.why_no_gradient = "the model's own `train_step` keeps its gradients to itself"
         if parts.batch_size is None:
-            self.inferred.append(f"present batch size: {BATCH_SIZE}, which Keras' `fit` takes")
+            self.inferred.append(f"current batch size: {BATCH_SIZE}, the default of Keras' `fit`")
 
     @property
     def parameters(self) -> int:

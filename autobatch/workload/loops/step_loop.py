@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 from autobatch.workload.training_loop import EnterPhase, TrainingLoop
 
 
