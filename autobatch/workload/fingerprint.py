@@ -15,9 +15,11 @@ import torch
 
 from autobatch._version import __version__
 from autobatch.workload import source_files
-from autobatch.workload.dataset import MappedSamples, Samples, random_state_kept
+from autobatch.workload.mapped_samples import MappedSamples
 from autobatch.workload.object_digest import Outline
 from autobatch.workload.parts import Parts
+from autobatch.workload.random_state import random_state_kept
+from autobatch.workload.samples import Samples
 from autobatch.workload.trainer import Trainer
 
 # These are told by what was made of them.

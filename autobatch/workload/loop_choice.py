@@ -6,13 +6,13 @@ from torch import nn
 
 from autobatch.records.errors import TargetError
 from autobatch.records.limits import Precision
-from autobatch.workload.dataset import Samples
 from autobatch.workload.keras import compiled
 from autobatch.workload.loops.keras_loop import KerasLoop
 from autobatch.workload.loops.loss_loop import LossLoop
 from autobatch.workload.loops.step_loop import StepLoop
 from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
+from autobatch.workload.samples import Samples
 from autobatch.workload.training_loop import EnterPhase, TrainingLoop
 
 # A compiled Keras model has these by itself, so that giving them as well is an error.

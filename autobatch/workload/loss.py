@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from autobatch.records.errors import TargetError
-from autobatch.workload.dataset import describe_batch
+from autobatch.workload.batches import describe_batch
 
 Loss = Callable[[Any, Any], Any]
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from autobatch.workload import compilation
 from autobatch.workload.batches import split_batch
-from autobatch.workload.dataset import Samples
 from autobatch.workload.loss import infer, no_target, own_loss, scalar, tensor_of, widened
 from autobatch.workload.parts import Parts
+from autobatch.workload.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload import compilation, loop_choice, optimizers
 from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
-from autobatch.workload.dataset import Samples, StreamedSamples, StreamEndedError
 from autobatch.workload.model_size import is_lazy
 from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
 from autobatch.workload.process_group import Ranks
+from autobatch.workload.samples import Samples
+from autobatch.workload.streamed_samples import StreamedSamples, StreamEndedError
 
 
 class Trainer:

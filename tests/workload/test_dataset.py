@@ -20,11 +20,14 @@ from torch.utils.data import (
     default_collate,
 )
 
-import autobatch.workload.dataset
 from autobatch.records.errors import TargetError
 from autobatch.records.workload import SampleSizes, SequenceLengths
+from autobatch.workload.batches import describe_batch
 from autobatch.workload.data_loader import LoaderSettings, check_loader, make_loader, settings_of
-from autobatch.workload.dataset import StreamEndedError, SyntheticSamples, describe_batch, open_samples
+from autobatch.workload.dataset import open_samples
+from autobatch.workload.mapped_samples import MappedSamples
+from autobatch.workload.streamed_samples import StreamEndedError
+from autobatch.workload.synthetic_samples import SyntheticSamples
 
 INPUTS = torch.arange(40.0).reshape(20, 2)
 TARGETS = torch.arange(20)
@@ -169,7 +172,7 @@ def test_a_scan_of_samples_that_vary_finds_the_one_that_is_larger_than_all_other
     assert samples.sizes is not None
     assert (samples.sizes.scanned, samples.sizes.largest) == (5000, 5000)
     assert samples.largest(2, seed=0) == [5000, 4999]
-    assert samples.found == again.found
+    assert samples.scanned == again.scanned
 
 
 def test_a_scan_of_samples_that_do_not_vary_ends_early() -> None:
@@ -198,12 +201,10 @@ def test_a_scan_ends_when_its_time_is_over() -> None:
     assert 1 <= samples.sizes.scanned <= 2
 
 
-def test_of_a_part_of_a_data_set_the_largest_stand_for_what_was_not_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(autobatch.workload.dataset, "_MOST_SCANNED", 5)
+def test_of_a_part_of_a_data_set_the_largest_stand_for_what_was_not_read() -> None:
     samples = open_samples(Ragged(20), lengths)
-    samples.scan(seed=0)
+    assert isinstance(samples, MappedSamples)
+    samples.scan(seed=0, most=5)
     assert samples.sizes is not None
     assert samples.sizes.scanned == 5
     assert samples.largest(4, seed=0) == [samples.sizes.largest] * 4
@@ -221,8 +222,8 @@ def test_samples_of_one_size_are_drawn_as_ever() -> None:
     samples = open_samples(Mapped())
     samples.scan(seed=0)
     assert not samples.vary
-    assert samples.found is not None
-    assert samples.found.largest == ()
+    assert samples.scanned is not None
+    assert samples.scanned.largest == ()
     assert samples.largest(5, seed=2)[1].tolist() == samples.batch(5, seed=2)[1].tolist()
     assert samples.repeated(4)[1].tolist() == [0, 0, 0, 0]
 
@@ -233,7 +234,7 @@ def test_a_sample_that_can_not_be_read_is_left_out_of_a_scan() -> None:
     assert samples.largest(2, seed=0) == [19, 18]
     broken = open_samples(Ragged(1, broken=0), lengths)
     broken.scan(seed=0)
-    assert (broken.found, broken.sizes, broken.vary) == (None, None, False)
+    assert (broken.scanned, broken.sizes, broken.vary) == (None, None, False)
 
 
 def test_a_stream_that_tells_its_length_is_known_no_further_for_it() -> None:

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
 from autobatch.records.errors import TargetError
-from autobatch.workload.dataset import SyntheticSamples, open_samples
+from autobatch.workload.dataset import open_samples
 from autobatch.workload.parts import Parts
+from autobatch.workload.synthetic_samples import SyntheticSamples
 from autobatch.workload.trainer import Trainer
 
 INPUTS = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from autobatch.workload import loss_choice
-from autobatch.workload.dataset import Samples
 from autobatch.workload.loss import scalar
 from autobatch.workload.parts import Parts
 from autobatch.workload.precision import MOST_SKIPS, Arithmetic, gradient_not_finite
 from autobatch.workload.process_group import BatchLoss
+from autobatch.workload.samples import Samples
 from autobatch.workload.training_loop import EnterPhase, TrainingLoop
 
 
