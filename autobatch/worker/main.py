@@ -190,7 +190,7 @@ def _adopt_descendants() -> None:
 def _end_everything(*_: object) -> NoReturn:
     _end_leftovers()
     # A parent that was killed can't remove it.
-    compilation.remove_own_folder(os.environ)
+    compilation.remove_cache_folder(os.environ)
     os._exit(_ENDED_BY_PARENT)
 
 

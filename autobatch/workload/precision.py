@@ -1,4 +1,4 @@
-"""How a training step computes: in full precision, or under autocast, with or without scaled gradients."""
+"""The arithmetic of a training step: full precision, or autocast with or without scaled gradients."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Arithmetic:
         raise gradient_not_finite()
 
     def unscale(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
-        """Takes the scale out of the gradients of a backward pass; False where one of them overflowed."""
+        """Takes the scale out of the gradients of a backward pass; False where a gradient overflowed."""
         if not self.scales:
             return True
         for optimizer in optimizers:
@@ -83,7 +83,7 @@ class Arithmetic:
         return self._rescaled()
 
     def state(self) -> dict[str, Any]:
-        """What training changes."""
+        """The state that training changes."""
         return self._scaler.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Arithmetic:
         self._scaler.load_state_dict(state)
 
     def _rescaled(self) -> bool:
-        """Fits the scale to the last gradients; False where it fell, since one of them overflowed."""
+        """Fits the scale to the last gradients; False where it fell, since a gradient overflowed."""
         before = self._scaler.get_scale()
         self._scaler.update()
         return self._scaler.get_scale() >= before
@@ -110,7 +110,7 @@ def gradient_not_finite() -> TargetError:
 def _require(precision: Precision, dtype: torch.dtype, device: str) -> None:
     reason = _why_no_autocast(dtype, device)
     if reason:
-        others = ", ".join(f"`{one}`" for one in Precision if one is not precision)
+        others = ", ".join(f"`{other}`" for other in Precision if other is not precision)
         raise DeviceError(
             f"`{precision}` can't be used on `{device}`",
             code="no_such_precision",
@@ -120,11 +120,11 @@ def _require(precision: Precision, dtype: torch.dtype, device: str) -> None:
 
 
 def _why_no_autocast(dtype: torch.dtype, device: str) -> str:
-    """Why a product of matrices can't be had in a type; empty where it can. torch itself may only warn."""
+    """The reason why matrix products have no such dtype; empty where they have. torch may only warn."""
     kind = torch.device(device).type
     if not torch.amp.is_autocast_available(kind):
         return f"torch has no autocast for `{kind}`"
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             left = torch.ones(8, 8, device=device, requires_grad=True)
@@ -136,7 +136,8 @@ def _why_no_autocast(dtype: torch.dtype, device: str) -> str:
     if product.dtype is dtype:
         return ""
     return (
-        " ".join(str(one.message).strip().splitlines()[0] for one in said) or f"it computes {product.dtype}"
+        " ".join(str(warning.message).strip().splitlines()[0] for warning in caught)
+        or f"it computes {product.dtype}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Sends the objects of a `find` call to a worker, through a private file that nothing outlives."""
+"""Sends the parts of a training to a worker, through a private file that no crash leaves behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from autobatch.workload.user_errors import describe_error
 
 # How deep an attribute that can't be pickled is looked for.
 _MAX_DEPTH = 4
-# Where a module keeps its children; people write `model.body`.
+# The attribute in which a module keeps its children, which people write as `model.body`.
 _SUBMODULE = re.compile(r"\._modules\['(\w+)'\]")
 
 
@@ -143,7 +143,7 @@ def _not_sendable(objects: Mapping[str, Any], error: Exception) -> AutobatchErro
 
 
 def _inner_culprit(value: Any, path: str, depth: int) -> str:
-    """The deepest attribute or item that alone can't be pickled."""
+    """The path of the deepest attribute or item that can't be pickled."""
     if depth == 0:
         return path
     children: list[tuple[str, Any]] = []

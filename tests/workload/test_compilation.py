@@ -187,8 +187,8 @@ def test_find_measures_a_compiled_model_and_leaves_nothing(
 
 def test_the_users_own_folder_for_compiled_files_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
-    assert compilation.own_folder() == {}
-    compilation.remove_own_folder({"TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()})
+    assert compilation.cache_folder() == {}
+    compilation.remove_cache_folder({"TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()})
     assert Path(tempfile.gettempdir()).is_dir()
 
 

@@ -25,7 +25,7 @@ from autobatch.records.trial import Outcome
 from autobatch.workload import fingerprint, source_files
 from autobatch.workload.data_loader import settings_of
 from autobatch.workload.dataset import open_samples
-from autobatch.workload.object_digest import Outline
+from autobatch.workload.object_digest import ObjectDigest
 from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 
@@ -230,7 +230,7 @@ def written(code: str, name: str = "made", **known: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    return Outline(set()).add(value).digest()
+    return ObjectDigest(set()).add(value).hexdigest()
 
 
 SAME = """
@@ -322,7 +322,7 @@ def test_circles_depths_and_strange_objects_end() -> None:
 
 def test_code_of_a_library_counts_by_its_name_and_its_file() -> None:
     modules: set[str] = set()
-    Outline(modules).add(jsonschema.Draft7Validator.check_schema).add(F.cross_entropy)
+    ObjectDigest(modules).add(jsonschema.Draft7Validator.check_schema).add(F.cross_entropy)
     assert "torch.nn.functional" in modules
     files = source_files.contents(modules)
     assert "jsonschema.validators" in files

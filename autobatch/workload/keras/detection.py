@@ -1,4 +1,4 @@
-"""What an object is to Keras, told by its classes: neither Keras nor torch is imported."""
+"""Recognizes objects of Keras by their classes. Neither Keras nor torch is imported."""
 
 from __future__ import annotations
 
