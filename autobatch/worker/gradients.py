@@ -31,7 +31,7 @@ def measure_chunks(
     parameters = _trained(trainer)
     device = parameters[0].device
     signs = [_signs(p, seed + index) for index, p in enumerate(parameters)]
-    # Sums in half precision would lose what the chunks have in common.
+    # Sums in half precision would lose the part that the chunks have in common.
     total = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
     norms: list[float] = []
     sketch = torch.zeros(chunks, SKETCH_WIDTH)

@@ -102,7 +102,7 @@ def _wanted_size(recommendation: Any) -> int:
         raise UsageError(
             f"`{recommendation!r}` is not a batch size",
             code="bad_batch_size",
-            hint="give what `autobatch.find` returned, or a whole number of at least 1",
+            hint="give the result of `autobatch.find`, or a whole number of at least 1",
         )
     return recommendation
 

@@ -1,4 +1,4 @@
-"""The one place that decides which kind of training loop a target has."""
+"""Chooses the training loop of a target. No other module tells the kinds of loop apart."""
 
 from __future__ import annotations
 

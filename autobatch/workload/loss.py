@@ -1,4 +1,4 @@
-"""The loss of a batch, where the target leaves it to be inferred or the model has its own."""
+"""Losses: inferred from the target of a batch, or returned by the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training on one device: its samples, its loop, its phases and its counters."""
+"""A training on a device: its samples, its loop, its phases and its counters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from autobatch.workload.streamed_samples import StreamedSamples, StreamEndedErro
 class Trainer:
     """A model on a device with its samples, and the steps that training repeats.
 
-    `phase` names what is going on at any time; `on_phase` is called at each change.
+    `phase` names the current activity; `on_phase` is called at each change.
     """
 
     def __init__(

@@ -57,11 +57,8 @@ def test_a_size_and_a_collate_function_beside_a_loader_come_first() -> None:
 
 def test_parts_without_a_loader_stay_as_they_are() -> None:
     parts = Parts(model=nn.Linear(2, 3), dataset=Mapped(), val_collate_fn=len, epochs=3.0)
-    assert [
-        field.name
-        for field in fields(parts)
-        if getattr(sendable(parts), field.name) is not getattr(parts, field.name)
-    ] == []
+    same = sendable(parts)
+    assert all(getattr(same, field.name) is getattr(parts, field.name) for field in fields(parts))
 
 
 def test_a_loader_of_whole_batches_is_refused() -> None:

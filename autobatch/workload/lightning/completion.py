@@ -114,7 +114,7 @@ def _with_data(parts: Parts, module: Any) -> Parts:
 
 
 def _set_up(datamodule: Any, module: Any) -> None:
-    """Calls what Lightning calls before it makes the optimizers, in its order."""
+    """Calls the hooks that Lightning calls before it makes the optimizers, in its order."""
     both = [owner for owner in (datamodule, module) if owner is not None]
     for owner in both:
         owner.prepare_data()
