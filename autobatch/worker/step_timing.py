@@ -155,7 +155,7 @@ class Measurer:
             _, seconds_here = self._timed_step(batch)
             (warm_seconds,) = trainer.highest(seconds_here)
             done = 1
-            steps = _steps_in_round(min(warm_seconds, seconds), seconds)
+            steps = _steps_in_round(warm_seconds, seconds)
             backend.start_usage()
             begin = backend.now()
             for _ in range(steps):
