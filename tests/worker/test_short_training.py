@@ -115,7 +115,7 @@ def sgd(rate: float = 0.02, **settings: Any) -> Callable[[Iterable[nn.Parameter]
 
 
 def trainer(model: nn.Module, dataset: Any, validation: Any = None, **parts: Any) -> Trainer:
-    found = Parts(model=model, dataset=dataset, optimizer=sgd(), **parts)
+    found = Parts(**{"model": model, "dataset": dataset, "optimizer": sgd(), **parts})
     held = None if validation is None else open_samples(validation)
     return Trainer(found, open_samples(dataset), held, "cpu")
 
