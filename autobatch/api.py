@@ -29,13 +29,12 @@ from autobatch.records.limits import Limits, Precision
 from autobatch.records.plan import Plan, PlannedDevice
 from autobatch.records.recommendation import Recommendation
 from autobatch.storage.journal import Journal
-from autobatch.workload.keras import detection
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from autobatch.workload.data_loader import LoaderSettings
+    from autobatch.workload.parts import Parts
 
 # Ranks wait for each other in a collective as long as that many trials: who hangs is ended before.
 _COLLECTIVE_TRIALS = 2
@@ -84,32 +83,33 @@ def find(
     Raises AutobatchError (message, facts, hint) where something has to be repaired, and Interrupted, a
     KeyboardInterrupt that carries the `curve` so far, on Ctrl-C.
     """
-    objects = {
-        "model": _undistributed(model),
-        "dataset": dataset,
-        "loss_fn": loss_fn,
-        "optimizer": optimizer,
-        "collate_fn": collate_fn,
-        "val_dataset": val_dataset,
-        "parallelize": parallelize,
-        "training_step": training_step,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "schedule": None if schedule is None else dict(schedule),
-    }
-    chosen = None if precision is None else parse_precision(precision)
-    return find_of(
-        objects,
+    from autobatch.workload.parts import Parts, schedule_of
+
+    parts = Parts(
+        model=_undistributed(model),
+        dataset=dataset,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        collate_fn=collate_fn,
+        val_dataset=val_dataset,
+        parallelize=parallelize,
+        training_step=training_step,
+        batch_size=batch_size,
+        epochs=epochs,
+        schedule=schedule_of(schedule or {}),
+    )
+    return find_parts(
+        parts,
         limits or Limits(),
-        precision=chosen,
+        precision=None if precision is None else parse_precision(precision),
         device=device,
         fresh=fresh,
         meeting=membership.of_group(),
     )
 
 
-def find_of(
-    objects: dict[str, Any],
+def find_parts(
+    parts: Parts,
     limits: Limits,
     *,
     precision: Precision | None = None,
@@ -117,43 +117,27 @@ def find_of(
     fresh: bool = False,
     meeting: Meeting | None = None,
 ) -> Recommendation:
-    """The same for the arguments of `find` by name, and what else integrations know (see targets.Parts).
+    """The recommendation for `parts`, which integrations fill with more than the arguments of `find`.
 
-    With a `meeting`, it is measured with all of its ranks; without one by this process alone.
+    `precision` is asked for in place of the parts' own. With a `meeting`, all of its ranks measure together;
+    without one, this process measures alone.
     """
-    with _sent(objects, precision) as recipe:
+    with _sent(parts, precision) as recipe:
         return probe(recipe, limits, device=device, fresh=fresh, meeting=meeting)
 
 
 @contextlib.contextmanager
-def _sent(objects: dict[str, Any], precision: Precision | None) -> Iterator[messages.Recipe]:
-    """The recipe of objects that lie in a file for the worker until the end of the block."""
+def _sent(parts: Parts, precision: Precision | None) -> Iterator[messages.Recipe]:
+    """The recipe of parts that lie in a file for the worker until the end of the block."""
     from autobatch.workload import serialization
-    from autobatch.workload.lightning.detection import frameworks_of
 
     refuse_in_worker()
-    data, loader, collate_fn, batch_size = _unwrap_loader(
-        objects["dataset"], objects.get("collate_fn"), objects.get("batch_size")
-    )
-    held, _, val_collate_fn, _ = _unwrap_loader(objects.get("val_dataset"), None, None)
-    sent = {
-        **objects,
-        "dataset": data,
-        "loader": loader,
-        "collate_fn": collate_fn,
-        "batch_size": batch_size,
-        "val_dataset": held,
-        "val_collate_fn": val_collate_fn,
-    }
-    with serialization.packed(sent) as payload:
+    with serialization.packed(serialization.sendable(parts)) as payload:
         yield messages.Recipe(
             payload=payload,
             sys_path=tuple(sys.path),
             precision=precision,
-            frameworks=(
-                *frameworks_of(sent["model"], data),
-                *(("keras",) if detection.is_model(sent["model"]) else ()),
-            ),
+            frameworks=serialization.slow_frameworks(parts),
         )
 
 
@@ -179,17 +163,19 @@ def plan(
 
     Raises AutobatchError (message, facts, hint) where something has to be repaired.
     """
+    from autobatch.workload.parts import Parts
+
     named = parse_optimizer(optimizer) if isinstance(optimizer, str) else None
-    objects = {
-        "model": model,
-        "dataset": as_dataset(data),
-        "loss_fn": loss_fn,
-        "optimizer": None if isinstance(optimizer, str) else optimizer,
-        "collate_fn": collate_fn,
-        "training_step": training_step,
-    }
+    parts = Parts(
+        model=model,
+        dataset=as_dataset(data),
+        loss_fn=loss_fn,
+        optimizer=None if isinstance(optimizer, str) else optimizer,
+        collate_fn=collate_fn,
+        training_step=training_step,
+    )
     devices = catalogue.CATALOGUE if on is None else catalogue.parse_devices(on)
-    with _sent(objects, None if precision is None else parse_precision(precision)) as recipe:
+    with _sent(parts, None if precision is None else parse_precision(precision)) as recipe:
         recipe = msgspec.structs.replace(recipe, optimizer=named)
         return plan_recipe(recipe, devices, batch_size=batch_size, channels_last=channels_last)
 
@@ -277,21 +263,3 @@ def find_devices() -> tuple[Device, ...]:
 def _undistributed(model: Any) -> Any:
     """The model in a DistributedDataParallel; any other as it is."""
     return model.module if type(model).__name__ == "DistributedDataParallel" else model
-
-
-def _unwrap_loader(
-    data: Any, collate_fn: Callable[[list[Any]], Any] | None, batch_size: int | None
-) -> tuple[Any, LoaderSettings | None, Callable[[list[Any]], Any] | None, int | None]:
-    """(data set, settings, collate function, batch size) of a DataLoader; anything else as it is."""
-    # A DataLoader can only come from a process that has imported torch already.
-    if "torch" not in sys.modules:
-        return data, None, collate_fn, batch_size
-    from torch.utils.data import DataLoader
-
-    from autobatch.workload.data_loader import check_loader, settings_of
-    from autobatch.workload.lightning.detection import detached
-
-    if not isinstance(data, DataLoader):
-        return detached(data), None, collate_fn, batch_size
-    check_loader(data)
-    return data.dataset, settings_of(data), collate_fn or data.collate_fn, batch_size or data.batch_size

@@ -176,7 +176,7 @@ class WorkerEngine:
             if one is not None:
                 one.close()
         self._worker = self._spare = None
-        compilation.remove_own_folder(self._environment)
+        compilation.remove_cache_folder(self._environment)
 
     def _replace_worker(self) -> None:
         if self._worker is not None:

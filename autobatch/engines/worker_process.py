@@ -265,7 +265,7 @@ def worker_environment(kind: str | None, *, contended: bool) -> dict[str, str]:
         # Without both, MPS swaps instead of running out; lowering HIGH alone is an error.
         environment["PYTORCH_MPS_HIGH_WATERMARK_RATIO"] = "1.0"
         environment["PYTORCH_MPS_LOW_WATERMARK_RATIO"] = "0.9"
-    return environment | compilation.own_folder()
+    return environment | compilation.cache_folder()
 
 
 def signal_name(status: int) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from autobatch.engines.worker_process import IN_WORKER
 from autobatch.records.recommendation import Recommendation
 from autobatch.workload import serialization
-from autobatch.workload.target import told
+from autobatch.workload.user_errors import describe_error
 
 # Enough to distinguish n times the gradient from the gradient, in about a second.
 _MOST_SAMPLES, _MOST_STEPS = 4, 4
@@ -126,7 +126,7 @@ def main() -> NoReturn:
         answer = _compare(sys.argv[1], sys.argv[2])
     # The user's code may raise a BaseException.
     except BaseException as error:
-        answer = {"error": told(error)}
+        answer = {"error": describe_error(error)}
     os.write(out, json.dumps(answer).encode())
     os._exit(0)
 
@@ -141,7 +141,7 @@ def _end_with_parent() -> None:
 def _compare(payload: str, folder: str) -> dict[str, Any]:
     import transformers
 
-    objects = serialization.unpack_objects(payload)
+    objects = serialization.unpacked(payload)
     rows = list(_first_rows(objects["dataset"], objects["samples"] * objects["steps"]))
     steps = objects["steps"]
     samples = len(rows) // steps

@@ -13,6 +13,7 @@ from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits, Precision
 from autobatch.records.recommendation import Recommendation
 from autobatch.workload.lightning.detection import framework_of, is_datamodule
+from autobatch.workload.parts import Parts, schedule_of
 
 # With these no process has a whole model to measure.
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
@@ -67,17 +68,17 @@ class Fit:
             validation = validation[0]
         # The learning rate belongs to the samples of an optimizer step.
         current = self.current and self.current * trainer.accumulate_grad_batches
-        objects = {
-            "model": self._module,
-            "dataset": trainer.datamodule if self._loader is None else self._loader,
-            "val_dataset": validation if isinstance(validation, DataLoader) else None,
-            "batch_size": current,
-            "epochs": float(trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else None,
-            "schedule": {"max_steps": trainer.max_steps},
-            "prepared": True,
-        }
-        return api.find_of(
-            objects,
+        parts = Parts(
+            model=self._module,
+            dataset=trainer.datamodule if self._loader is None else self._loader,
+            val_dataset=validation if isinstance(validation, DataLoader) else None,
+            batch_size=current,
+            epochs=float(trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else None,
+            schedule=schedule_of({"max_steps": trainer.max_steps}),
+            prepared=True,
+        )
+        return api.find_parts(
+            parts,
             _limits_of_a_rank(limits, trainer.world_size),
             precision=_AUTOCAST.get(trainer.precision) if self._module.automatic_optimization else None,
             device=str(trainer.strategy.root_device),

@@ -18,7 +18,7 @@ from autobatch.integrations import accumulation
 from autobatch.records.errors import TargetError, UsageError
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Recommendation
-from autobatch.workload.loss import own_loss
+from autobatch.workload.loss import loss_of_output
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -142,7 +142,7 @@ def _unwrapped(model: Any) -> Any:
 
 def _own_step(model: nn.Module, batch: Mapping[str, Any]) -> Any:
     """The loss of a model whose labels go by other names, such as `start_positions`."""
-    return own_loss(model(**batch))
+    return loss_of_output(model(**batch))
 
 
 def _optimizer(args: TrainingArguments, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
 """Measures the noise of the gradient, inside the worker: chunks at frozen weights, in train mode.
 
-Beside the training step's own memory it takes one gradient buffer for the running sum, one byte an entry for
-random signs, and 64 KiB a chunk; see autobatch.decision.noise_scale for why the sums it returns are enough.
+Beside the memory of a training step it takes one gradient buffer for the running sum, one byte an entry for
+random signs, and 64 KiB a chunk. autobatch.decision.noise_scale says why the sums it returns are enough.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def measure_chunks(
     parameters = _trained(trainer)
     device = parameters[0].device
     signs = [_signs(p, seed + index) for index, p in enumerate(parameters)]
-    # Sums in half precision would lose what the chunks have in common.
+    # Sums in half precision would lose the part that the chunks have in common.
     total = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
     norms: list[float] = []
     sketch = torch.zeros(chunks, SKETCH_WIDTH)
@@ -48,11 +48,11 @@ def measure_chunks(
                 break
     sketch = sketch[: len(norms)]
     along = (sketch @ sketch.sum(0)).tolist()
-    own = sketch.square().sum(1).tolist()
+    squares = sketch.square().sum(1).tolist()
     return Chunks(
         chunk_size=chunk_size,
         squared_norms=tuple(norms),
-        inner_products=tuple(p - r + q for p, r, q in zip(along, own, norms, strict=True)),
+        inner_products=tuple(p - r + q for p, r, q in zip(along, squares, norms, strict=True)),
         sum_squared_norm=_squared_norm(total),
     )
 
@@ -66,14 +66,14 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 def _trained(trainer: Trainer) -> list[torch.Tensor]:
-    """What the optimizers train: the model may have more, whose gradients nothing follows."""
+    """The parameters that the optimizers train. The model may have more, whose gradients nothing uses."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     return list(dict.fromkeys(p for group in groups for p in group["params"] if p.requires_grad))
 
 
 @contextmanager
 def _unchanged(trainer: Trainer, device: torch.device) -> Iterator[None]:
-    """Without gradients at both ends; puts the buffers and the random state back, whatever happens."""
+    """A context without gradients at both ends that puts buffers and random state back."""
     buffers = buffer_slots(trainer.model)
     values = [None if buffer is None else buffer.clone() for _, _, buffer in buffers]
     drifted = [(tensor, tensor.clone()) for tensor in trainer.drifting]

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from autobatch.engines import messages
-from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error
 
-# To end an iterator is to wait for its workers, for seconds each if they hang. After a failure the parent
-# ends the session with all that it has started.
+# Ending an iterator waits for its workers, for seconds each if they hang. After a failure the parent ends the
+# session with all its processes, so iterators are kept until then.
 _unended: list[Iterator[Any]] = []
 
 
 def run(trainer: Trainer, command: messages.TimeLoader) -> messages.Loaded:
-    """Seconds from batch to batch with so many workers; whatever goes wrong is the detail."""
+    """The seconds from batch to batch with the command's workers. A failure is the reply's `detail`."""
     batches: Iterator[Any] = iter(())
     try:
         loader = trainer.loader(command.batch_size, command.workers, command.seed)
@@ -24,14 +24,14 @@ def run(trainer: Trainer, command: messages.TimeLoader) -> messages.Loaded:
         seconds, count = _time(batches, command)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         _unended.append(batches)
-        return messages.Loaded(batch_seconds=None, detail=_told_of_worker(error))
+        return messages.Loaded(batch_seconds=None, detail=_describe_worker_error(error))
     return messages.Loaded(batch_seconds=seconds / count if count else None)
 
 
 def _time(batches: Iterator[Any], command: messages.TimeLoader) -> tuple[float, int]:
     """(seconds, batches) of whole turns of the workers, after the turn in which they start.
 
-    Workers finish in bursts, a batch each: half a turn would be told as too quick or too slow.
+    Workers finish in bursts of a batch each, so that half a turn would look too fast or too slow.
     """
     turn = max(1, command.workers)
     begin, seconds, timed = 0.0, 0.0, 0
@@ -48,9 +48,9 @@ def _time(batches: Iterator[Any], command: messages.TimeLoader) -> tuple[float, 
     return seconds, timed
 
 
-def _told_of_worker(error: BaseException) -> str:
-    """`Type: message` as it was in the DataLoader's worker, whose traceback comes as a text."""
+def _describe_worker_error(error: BaseException) -> str:
+    """`Type: message` of the error in the DataLoader's worker, whose traceback comes as a text."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if any(line.startswith("Original Traceback") for line in lines):
         return lines[-1].strip()
-    return told(error)
+    return describe_error(error)

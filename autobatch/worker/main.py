@@ -1,8 +1,8 @@
 """The worker: a process that may die.
 
-It starts once, imports torch, then forks a session for each Start, so that a fresh process costs
-milliseconds instead of the seconds that importing torch takes. Where forking is not safe (anywhere but
-on Linux) a worker serves one session and ends. The user's code runs in sessions only.
+It starts once, imports torch, then forks a session for each Start. So a fresh process costs milliseconds
+instead of the seconds that importing torch takes. Only on Linux is forking safe: elsewhere a worker serves a
+single session and ends. The user's code runs in sessions only.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from autobatch.workload.keras import backend
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# A session that the user's code ends by itself, sys.exit included, never looks like a clean end.
+# The exit status of a session that the parent ends. The user's code can't end a session by it.
 _ENDED_BY_PARENT = 0
 _LEFTOVERS_SECONDS = 5.0
+# The lowest number of a private descriptor.
 _PRIVATE_DESCRIPTORS = 200
 
 
@@ -40,7 +41,7 @@ def main() -> NoReturn:
     commands, replies = _take_over_streams()
     forks = sys.platform == "linux"
     if forks:
-        _answer_for_descendants()
+        _adopt_descendants()
         _die_with(os.getppid(), signal.SIGTERM)
     try:
         _import_torch()
@@ -80,31 +81,31 @@ def _serve_in_child(
 
 def _serve(first: messages.Start | messages.ListDevices, commands: BinaryIO, replies: BinaryIO) -> NoReturn:
     """One session: answers commands until the parent closes the pipe."""
-    # Imported already, before the fork; named here so that the first to import torch is _import_torch.
+    # It was imported before the fork. At the top of this module, it would import torch before _import_torch.
     from autobatch.worker.session import Session
 
     _no_core_dump()
     me = os.getpid()
 
-    def say(message: messages.Reply) -> None:
-        # A process that the user's code forked, and that comes back here, must not answer in our name.
+    def send(message: messages.Reply) -> None:
+        # A process that the user's code forked may come back here. It must not answer for the session.
         if os.getpid() != me:
             os._exit(_ENDED_BY_PARENT)
         messages.send(replies, message)
 
-    say(messages.Began(pid=me))
-    session = Session(say)
+    send(messages.Began(pid=me))
+    session = Session(send)
     inbox: queue.SimpleQueue[messages.Command] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(commands, inbox), daemon=True).start()
     command: messages.Command = first
     while True:
-        say(session.answer(command))
+        send(session.answer(command))
         command = inbox.get()
 
 
 def _read_commands(commands: BinaryIO, inbox: queue.SimpleQueue[messages.Command]) -> None:
-    """Hands commands on; the end of the pipe means that the parent is gone, and so everything here."""
-    # The user's code may have closed it, which is an end too.
+    """Passes commands on. At the end of the pipe the parent is gone, and this process group ends."""
+    # The user's code may have closed the pipe, which is an end too.
     with contextlib.suppress(OSError):
         for line in iter(commands.readline, b""):
             command = _decoded(line)
@@ -126,7 +127,7 @@ def _decoded(line: bytes) -> messages.Command | None:
 
 
 def _take_over_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Private descriptors for the conversation; what the user's code prints goes to standard error."""
+    """Private descriptors for the messages; prints of the user's code go to standard error."""
     commands = os.fdopen(_private(0), "rb")
     replies = os.fdopen(_private(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -136,7 +137,7 @@ def _take_over_streams() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _private(descriptor: int) -> int:
-    """A copy with a high number: user code that closes the low ones, as daemons do, leaves it alone."""
+    """A copy with a high number. Code that closes all low descriptors, as daemons do, leaves it open."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl
 
@@ -151,16 +152,16 @@ def _import_torch() -> None:
     import autobatch.devices.cpu
     import autobatch.worker.session  # noqa: F401
 
-    # What was imported stays: no later collection has to walk it, and no fork has to copy it.
+    # Imported objects stay: no later collection has to walk them, and no fork has to copy them.
     gc.freeze()
 
 
 def _import_frameworks(names: tuple[str, ...]) -> None:
-    """Imports those that are known and not here yet. Where that fails, a session tries again, and tells."""
+    """Imports frameworks ahead of the sessions. Where that fails, a session reports it at its own import."""
     from autobatch.workload.lightning.detection import FRAMEWORKS
 
-    known = (*FRAMEWORKS, "keras") if backend.is_torch() else FRAMEWORKS
-    wanted = [name for name in names if name in known and name not in sys.modules]
+    importable = (*FRAMEWORKS, "keras") if backend.is_torch() else FRAMEWORKS
+    wanted = [name for name in names if name in importable and name not in sys.modules]
     for name in wanted:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
@@ -177,9 +178,9 @@ def _no_torch(error: Exception) -> AutobatchError:
     )
 
 
-def _answer_for_descendants() -> None:
-    """Makes this process the heir of all that sessions start and leave, and SIGTERM the end of all of it."""
-    # The caller's own settings come along: with SIGCHLD ignored, no session could be waited for.
+def _adopt_descendants() -> None:
+    """Makes this process the parent of every process that a session leaves. SIGTERM ends them all."""
+    # Signal settings are inherited from the caller. With SIGCHLD ignored, no session could be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGTERM, _end_everything)
@@ -188,15 +189,15 @@ def _answer_for_descendants() -> None:
 
 def _end_everything(*_: object) -> NoReturn:
     _end_leftovers()
-    # A parent that was killed can't do it any more.
-    compilation.remove_own_folder(os.environ)
+    # A parent that was killed can't remove it.
+    compilation.remove_cache_folder(os.environ)
     os._exit(_ENDED_BY_PARENT)
 
 
 def _end_leftovers() -> None:
-    """Kills all descendants, wherever they went: an orphan of a session is a child of this process.
+    """Kills all descendants. An orphan of a session is a child of this process.
 
-    Runs in the handler of SIGTERM too, perhaps in the middle of itself: so nothing may be imported here.
+    The handler of SIGTERM calls it too, perhaps in the middle of itself, so it must not import anything.
     """
     begin = time.monotonic()
     while time.monotonic() < begin + _LEFTOVERS_SECONDS:
@@ -206,16 +207,16 @@ def _end_leftovers() -> None:
         except ChildProcessError:
             return
         with contextlib.suppress(psutil.Error):
-            for one in psutil.Process().children(recursive=True):
+            for process in psutil.Process().children(recursive=True):
                 patient = time.monotonic() < begin + process_tree.KEEPER_SECONDS
-                if not (patient and process_tree.keeps_shared_memory(one)):
+                if not (patient and process_tree.keeps_shared_memory(process)):
                     with contextlib.suppress(psutil.Error):
-                        one.kill()
+                        process.kill()
         time.sleep(0.002)
 
 
 def _die_with(parent: int, by: signal.Signals) -> None:
-    """Asks the kernel for a signal when the parent dies (Linux; elsewhere the pipe's end has to do)."""
+    """Asks the kernel for a signal when the parent dies. Only Linux has that; elsewhere the pipe ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(_ENDED_BY_PARENT)
@@ -226,7 +227,7 @@ def _no_core_dump() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        # If the machine runs out of memory, the kernel shall choose this process, not the user's.
+        # Where the machine runs out of memory, the kernel shall kill this process, not the user's.
         if sys.platform == "linux":
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write("1000")

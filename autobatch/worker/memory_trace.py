@@ -15,35 +15,35 @@ from autobatch.memory.storage_log import align, lines_of
 from autobatch.memory.storage_recorder import Trace
 from autobatch.memory.trace import trace_step
 from autobatch.workload import compilation
-from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error
 
-# Pairs of sizes to trace, until both of one have the same structure. Sizes below 4 may take ways of their own
-# (a batch that is split into parts, say), and large ones would cost real memory on a CPU.
+# Pairs of sizes to trace, until a pair has the same structure at both. Sizes below 4 may take other paths,
+# such as a batch that is split into parts, and large sizes would cost real memory on a CPU.
 _PAIRS = ((4, 8), (16, 32))
-# Up to here a batch is loaded; beyond, a batch without data is made from these two.
+# Batches of these sizes are loaded. A larger batch, without data, is extrapolated from them.
 _LOADED = (4, 8)
 
 
 def run(trainer: Trainer, backend: Backend, *, without_data: bool = False) -> Traced:
-    """The bytes alive at the peak at any size. Whatever goes wrong is said in place of lines."""
+    """The bytes alive at the peak at any size. A failure is the reply's `detail`, without lines."""
     fake = without_data or backend.torch_device != "cpu"
     tracer = Tracer(trainer, cuda=backend.kind == "cuda", fake=fake)
-    # What there is to take at any size shows at a batch of none.
+    # A batch of none shows the memory that every size takes.
     smallest = 0.0 if without_data else 1.0
     left_out = "it was traced without its compilation" if compilation.is_compiled(trainer.model) else ""
-    found = Storages(lifetimes=())
+    storages = Storages(lifetimes=())
     for sizes in _PAIRS:
-        found = tracer.between(*sizes)
-        if found.lifetimes:
-            return Traced(lines=lines_of(found.lifetimes, smallest), detail=left_out)
-    return Traced(lines=(), detail=found.detail)
+        storages = tracer.between(*sizes)
+        if storages.lifetimes:
+            return Traced(lines=lines_of(storages.lifetimes, smallest), detail=left_out)
+    return Traced(lines=(), detail=storages.detail)
 
 
 class Tracer:
-    """Traces a trainer's step at one size after the other. The trainer is good for nothing else from then on.
+    """Traces a trainer's step at one size after the other. The trainer can't be used for training after.
 
-    `cuda`: by CUDA's rules, which stay with this process.
+    `cuda`: by CUDA's rules, which hold for this process from then on.
     """
 
     def __init__(self, trainer: Trainer, *, cuda: bool, fake: bool, channels_last: bool = False) -> None:
@@ -58,23 +58,23 @@ class Tracer:
 
     @classmethod
     def of(cls, trainer: Trainer, asked: TraceStorages) -> Tracer:
-        """One that traces as it was asked for."""
+        """A tracer with the settings of a command."""
         trainer.materialize()
         return cls(trainer, cuda=asked.cuda, fake=asked.fake, channels_last=asked.channels_last)
 
     def between(self, first: int, second: int) -> Storages:
-        """The storages of the step, from two sizes. Whatever goes wrong is said in their place."""
+        """The storages of the step at any size, from traces at two. A failure is the `detail`."""
         try:
-            one, other = self._trace(first), self._trace(second)
+            trace, other = self._trace(first), self._trace(second)
         except (Exception, SystemExit) as error:
-            return Storages(lifetimes=(), detail=told(error))
-        lifetimes = align(one.events, first, other.events, second)
+            return Storages(lifetimes=(), detail=describe_error(error))
+        lifetimes = align(trace.events, first, other.events, second)
         return Storages(
             lifetimes=lifetimes or (),
             detail="" if lifetimes else f"the step at {second} has another structure than at {first}",
             alike=lifetimes is not None,
-            guessed=max(one.guessed, other.guessed),
-            traits=tuple(_traits(self._trainer.model, one, channels_last=self._channels_last)),
+            guessed=max(trace.guessed, other.guessed),
+            traits=tuple(_traits(self._trainer.model, trace, channels_last=self._channels_last)),
         )
 
     def _trace(self, size: int) -> Trace:
@@ -90,22 +90,22 @@ class Tracer:
         return self._traces[size]
 
     def _batch(self, size: int) -> Any:
-        """A batch for one trace: without data where that makes no difference, and it might be large."""
+        """A batch for a trace, without data where it may be large and data make no difference."""
         if not self._fake or size <= max(_LOADED):
             return self._trainer.load_repeated(size)
-        for one in _LOADED:
-            if one not in self._loaded:
-                self._loaded[one] = self._trainer.load_repeated(one)
+        for loaded in _LOADED:
+            if loaded not in self._loaded:
+                self._loaded[loaded] = self._trainer.load_repeated(loaded)
         first, second = _LOADED
         return extrapolate_batch(self._loaded[first], first, self._loaded[second], second, size)
 
 
 def _traits(model: nn.Module, trace: Trace, *, channels_last: bool) -> Iterator[str]:
-    """What of a step is known to take more on a device than a trace sees."""
+    """Traits of a step that take more memory on a device than a trace sees."""
     modules = list(model.modules())
-    if any(isinstance(one, nn.RNNBase) for one in modules):
+    if any(isinstance(module, nn.RNNBase) for module in modules):
         yield "rnn"
-    if channels_last and any(isinstance(one, nn.GroupNorm) for one in modules):
+    if channels_last and any(isinstance(module, nn.GroupNorm) for module in modules):
         yield "group_norm"
     if compilation.is_compiled(model):
         yield "compiled"

@@ -1,4 +1,4 @@
-"""One short training of the check, inside the worker: steps, and the loss on samples held out."""
+"""A short training of the check, inside the worker: steps, and the loss on held-out samples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome
 from autobatch.workload.holdout import Split, split
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import told
 from autobatch.workload.trainer import Trainer
+from autobatch.workload.user_errors import describe_error
 
-# Evaluated after 4, 5, 6, 8, 10, 12 ... steps: the same in every training, so that they can be paired.
+# Evaluations come after 4, 5, 6, 8, 10, 12 ... steps, in every training, so that they can be paired.
 _FIRST_EVALUATION = 4
 _GROWTH = 1.2
 
@@ -29,29 +29,30 @@ class DivergedError(Exception):
 
 
 def run(trainer: Trainer, start: Snapshot, command: messages.Train) -> messages.Trained:
-    """A training from the start for the given time; whatever goes wrong is its outcome."""
+    """A training from the start for the given time. A failure is its outcome."""
     if trainer.why_no_check:
         return messages.Trained(training=None, held_out=trainer.why_no_check)
-    found = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
-    if found is None or len(found.train) < command.batch_size * trainer.ranks.count:
+    holdout = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
+    if holdout is None or len(holdout.train) < command.batch_size * trainer.ranks.count:
         return messages.Trained(training=None, held_out="the data set is too small to hold samples out")
-    going = _Run(trainer, found, command)
-    return messages.Trained(training=going.training(start), held_out=found.told, by_peer=going.by_peer)
+    attempt = _Run(trainer, holdout, command)
+    training = attempt.training(start)
+    return messages.Trained(training=training, held_out=holdout.description, by_peer=attempt.by_peer)
 
 
 class _Run:
-    """Counts as it goes, so that a failure loses nothing. `by_peer`: what failed, failed on another rank.
+    """Counts as it goes, so that a failure loses nothing. `by_peer`: the failure came from another rank.
 
-    Of several ranks each takes its part of every global batch, in an order that depends on the seed alone.
+    Each of several ranks takes its part of every global batch, in an order that depends on the seed alone.
     """
 
-    def __init__(self, trainer: Trainer, found: Split, command: messages.Train) -> None:
+    def __init__(self, trainer: Trainer, holdout: Split, command: messages.Train) -> None:
         self._trainer = trainer
         self._command = command
-        self._from_validation = found.from_validation
-        self._first = list(found.train[: command.batch_size])
-        self._rows = _rows(found.train, command.seed)
-        self._parts = _parts(found.held_out, command.part_size)
+        self._from_validation = holdout.from_validation
+        self._first = list(holdout.train[: command.batch_size])
+        self._rows = _rows(holdout.train, command.seed)
+        self._parts = _parts(holdout.held_out, command.part_size)
         self.by_peer = False
         self._steps = 0
         self._seconds = 0.0
@@ -71,11 +72,13 @@ class _Run:
             cause = classify(error)
             self.by_peer = cause is Cause.PEER
             out_of_memory = cause is Cause.OUT_OF_MEMORY
-            return self._ended(Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, told(error))
+            return self._ended(
+                Outcome.OUT_OF_MEMORY if out_of_memory else Outcome.FAILED, describe_error(error)
+            )
         return self._ended(Outcome.OK)
 
     def _warm_up(self) -> None:
-        """Compiles what is not compiled yet, so that no training pays for it; all else is put back after."""
+        """Compiles before the training, so that it takes none of its time. The start is restored after."""
         trainer = self._trainer
         if trainer.compiled:
             trainer.warm_up(trainer.load_rows(self._first))
@@ -86,7 +89,7 @@ class _Run:
         next_evaluation = _FIRST_EVALUATION
         while True:
             finite = self._step()
-            # No rank may go on where another has stopped.
+            # A rank that went on after another had stopped would wait for it.
             ends, diverged = self._trainer.highest(time.perf_counter() > deadline, not finite)
             if diverged:
                 raise DivergedError("the loss became infinite or not a number")
@@ -116,7 +119,7 @@ class _Run:
             self._trainer.held_out_loss(part, from_validation=self._from_validation) for part in self._parts
         )
         if not all(map(math.isfinite, losses)):
-            raise DivergedError("the loss on the samples held out became infinite or not a number")
+            raise DivergedError("the loss on the held-out samples became infinite or not a number")
         self._evaluations.append(Evaluation(steps=self._steps, seconds=self._seconds, losses=losses))
 
     def _ended(self, outcome: Outcome, detail: str = "") -> Training:
@@ -140,6 +143,6 @@ def _rows(train: Sequence[int], seed: int) -> Iterator[int]:
 
 
 def _parts(held_out: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Parts of equal size; what is left over is left out, unless it is all there is."""
+    """Parts of equal size. A shorter rest is left out, unless there is nothing else."""
     size = min(size, len(held_out))
     return [held_out[start : start + size] for start in range(0, len(held_out) - size + 1, size)]

@@ -1,7 +1,7 @@
-"""Measures one batch size at a time, inside the worker: does it fit, and how long is a step.
+"""Measures a batch size, inside the worker: whether it fits, and how long its step takes.
 
-Works against two protocols only, a `Backend` (the device) and a `Trains` (the work), so that the tests
-drive the same code with a simulated device.
+It knows two protocols only, `Backend` (the device) and `Trains` (the work), so that the tests drive the same
+code with a simulated device.
 """
 
 from __future__ import annotations
@@ -9,32 +9,31 @@ from __future__ import annotations
 import gc
 import math
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from autobatch.devices.base import Backend
-from autobatch.devices.oom import Cause, classify, shorten_message
-from autobatch.engines.messages import FULL_STEPS, Refused, Timed, Tried
-from autobatch.records.errors import AutobatchError, TargetError
+from autobatch.engines.messages import FULL_STEPS, Timed, Tried
 from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes
-from autobatch.workload import compilation
-from autobatch.workload.dataset import StreamEndedError, describe_batch
-from autobatch.workload.target import at, told
+from autobatch.worker.trial_failures import MemoryPressureError, OutOfTimeError, failed
 
+# A round has at least this length and this many steps.
 _ROUND_SECONDS = 0.03
 _ROUND_STEPS = 3
-# Steps longer than this are their own round: their noise is averaged within the step.
+# A longer step is a round by itself: its noise is averaged within the step.
 _LONG_STEP_SECONDS = 0.1
 _MAX_ROUND_STEPS = 200
 
 
 class Trains(Protocol):
-    """The work that is measured: see autobatch.workload.trainer.Trainer."""
+    """The work that is measured, such as autobatch.workload.trainer.Trainer."""
 
     phase: str
     optimizer_steps: int
-    skipped_steps: int
 
+    @property
+    def skipped_steps(self) -> int: ...
     @property
     def dataset_size(self) -> int | None: ...
     @property
@@ -46,17 +45,28 @@ class Trains(Protocol):
     def load_validation(self, batch_size: int, seed: int) -> Any: ...
     def warm_up(self, batch: Any) -> bool: ...
     def step(self, batch: Any) -> Any: ...
-    def evaluate(self, batch: Any) -> None: ...
+    def evaluate(self, batch: Any) -> Any: ...
     def highest(self, *values: float) -> tuple[float, ...]: ...
     def alone(self) -> AbstractContextManager[None]: ...
 
 
-class OutOfTimeError(Exception):
-    """The time for this trial ended before it had its steps."""
+@dataclass
+class _Trial:
+    """A try as far as it has come."""
 
+    batch: Any = None
+    load_seconds: float | None = None
+    step_seconds: list[float] = field(default_factory=list)
+    utilisation: float | None = None
+    finite: bool = True
+    steps_before: int = 0
+    skips_before: int = 0
+    sizes: SampleSizes | None = None
 
-class MemoryPressureError(MemoryError):
-    """Nothing failed, but the memory is too small for this size: it swaps, or waits for room."""
+    @property
+    def typical(self) -> bool:
+        """True where samples are of one size, so that the largest batch is like any other."""
+        return self.sizes is None or not self.sizes.vary
 
 
 class Measurer:
@@ -69,67 +79,67 @@ class Measurer:
         self._draws = 0
 
     def try_out(self, batch_size: int, seconds: float, steps: int = FULL_STEPS) -> Tried:
-        """`steps` full training steps and an evaluation pass at one size, or how they failed.
+        """Runs `steps` full training steps and an evaluation pass at one size, or says how they failed.
 
-        Memory has to suffice for every batch, so it runs on the largest samples; without rates if these
-        are not the usual ones.
+        Memory has to suffice for every batch, so it runs on the largest samples. Where samples vary in size,
+        it gives no step time: the largest say nothing about a typical batch.
         """
-        backend, trainer = self._backend, self._trainer
-        gc.collect()
-        backend.release()
-        backend.reset_peak()
-        step_seconds: list[float] = []
-        batch = None
-        finite = True
+        self._clear_memory()
+        trial = _Trial()
         try:
-            batch, load_seconds = self._load(batch_size, largest=True)
-            self._warm_up(batch)
-            deadline = backend.now() + seconds
-            steps_before, skips_before = trainer.optimizer_steps, trainer.skipped_steps
-            backend.start_usage()
-            for index in range(steps):
-                if steps > FULL_STEPS and index > 0:
-                    # A verification is a training in small, and there a new batch lands beside the old one.
-                    batch, _ = self._load(batch_size, largest=True)
-                loss, took = self._timed_step(batch)
-                step_seconds.append(took)
-                finite = finite and (loss is None or math.isfinite(float(loss)))
-                # Ranks that go on while one has stopped would wait for it.
-                (late_seconds,) = trainer.highest(backend.now() - deadline)
-                if late_seconds > 0 and index + 1 < steps:
-                    raise OutOfTimeError(f"the time ended after {index + 1} of {steps} steps")
-            usage = backend.utilisation()
-            sizes = trainer.sample_sizes
-            typical = sizes is None or not sizes.vary
-            if not typical:
-                trainer.evaluate(batch)
-            trainer.evaluate(trainer.load_validation(batch_size, self._seed))
-            backend.synchronize()
-            if memory_pressure := backend.memory_pressure():
-                raise MemoryPressureError(memory_pressure)
+            self._run(trial, batch_size, seconds, steps)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            return failed(batch_size, error, trainer, len(step_seconds), batch)
-        peak = backend.peak()
+            return failed(batch_size, error, self._trainer.phase, len(trial.step_seconds), trial.batch)
+        trainer = self._trainer
+        peak = self._backend.peak()
         return Tried(
             batch_size=batch_size,
             outcome=Outcome.OK,
             # The first step pays for lazy initialisation, so it is left out of the time.
-            step_seconds=min(step_seconds[1:] or step_seconds) if typical else None,
-            load_seconds=load_seconds if typical else None,
-            utilisation=usage,
+            step_seconds=min(trial.step_seconds[1:] or trial.step_seconds) if trial.typical else None,
+            load_seconds=trial.load_seconds if trial.typical else None,
+            utilisation=trial.utilisation,
             peak_bytes=peak.allocated_bytes,
             reserved_bytes=peak.reserved_bytes,
             steps=steps,
-            optimizer_steps=trainer.optimizer_steps - steps_before,
-            skipped_steps=trainer.skipped_steps - skips_before,
-            finite=finite,
-            sizes=sizes,
+            optimizer_steps=trainer.optimizer_steps - trial.steps_before,
+            skipped_steps=trainer.skipped_steps - trial.skips_before,
+            finite=trial.finite,
+            sizes=trial.sizes,
         )
+
+    def _run(self, trial: _Trial, batch_size: int, seconds: float, steps: int) -> None:
+        """Fills the trial as it goes, so that a failure loses nothing. Raises its failure."""
+        backend, trainer = self._backend, self._trainer
+        trial.batch, trial.load_seconds = self._load(batch_size, largest=True)
+        self._warm_up(trial.batch)
+        deadline = backend.now() + seconds
+        trial.steps_before, trial.skips_before = trainer.optimizer_steps, trainer.skipped_steps
+        backend.start_usage()
+        for index in range(steps):
+            if steps > FULL_STEPS and index > 0:
+                # A verification is a short training, in which a new batch is loaded beside the old one.
+                trial.batch, _ = self._load(batch_size, largest=True)
+            loss, step_seconds = self._timed_step(trial.batch)
+            trial.step_seconds.append(step_seconds)
+            trial.finite = trial.finite and (loss is None or math.isfinite(float(loss)))
+            # A rank that went on after another had stopped would wait for it.
+            (late_seconds,) = trainer.highest(backend.now() - deadline)
+            if late_seconds > 0 and index + 1 < steps:
+                raise OutOfTimeError(f"the time ended after {index + 1} of {steps} steps")
+        trial.utilisation = backend.utilisation()
+        trial.sizes = trainer.sample_sizes
+        if not trial.typical:
+            trainer.evaluate(trial.batch)
+        trainer.evaluate(trainer.load_validation(batch_size, self._seed))
+        backend.synchronize()
+        if memory_pressure := backend.memory_pressure():
+            raise MemoryPressureError(memory_pressure)
 
     def time_round(self, batch_size: int, seconds: float, *, alone: bool = False) -> Timed | Tried:
         """The mean step of a short window, after a warm-up step, synchronised at its ends only.
 
-        `alone`: without the communication of ranks, which all run it at once.
+        `alone`: without the communication of the ranks, all of which run it at the same time.
         """
         with self._trainer.alone() if alone else nullcontext():
             return self._time_round(batch_size, seconds)
@@ -142,10 +152,10 @@ class Measurer:
             batch, load_seconds = self._load(batch_size)
             trainer.warm_up(batch)
             steps_before = trainer.optimizer_steps
-            _, own_seconds = self._timed_step(batch)
-            (warm_seconds,) = trainer.highest(own_seconds)
+            _, seconds_here = self._timed_step(batch)
+            (warm_seconds,) = trainer.highest(seconds_here)
             done = 1
-            steps = _steps_in_round(min(warm_seconds, seconds), seconds)
+            steps = _steps_in_round(warm_seconds, seconds)
             backend.start_usage()
             begin = backend.now()
             for _ in range(steps):
@@ -153,7 +163,7 @@ class Measurer:
             backend.synchronize()
             step_seconds = (backend.now() - begin) / steps
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            return failed(batch_size, error, trainer, done, batch)
+            return failed(batch_size, error, trainer.phase, done, batch)
         return Timed(
             batch_size=batch_size,
             step_seconds=step_seconds,
@@ -164,16 +174,18 @@ class Measurer:
         )
 
     def _warm_up(self, batch: Any) -> None:
-        """Does what a training does once at a size; the memory that this takes is none of a step's."""
-        if not self._trainer.warm_up(batch):
-            return
-        self._backend.synchronize()
+        """Does the work that a training does once at a size. Its memory does not count as that of a step."""
+        if self._trainer.warm_up(batch):
+            self._backend.synchronize()
+            self._clear_memory()
+
+    def _clear_memory(self) -> None:
         gc.collect()
         self._backend.release()
         self._backend.reset_peak()
 
     def _load(self, batch_size: int, *, largest: bool = False) -> tuple[Any, float | None]:
-        """(batch, seconds that loading it took, None where it was there already)."""
+        """(batch, seconds that loading it took, None where its samples were read before)."""
         self._draws += 1
         load = self._trainer.load_largest if largest else self._trainer.load
         begin = self._backend.now()
@@ -187,60 +199,8 @@ class Measurer:
         return loss, self._backend.now() - begin
 
 
-def failed(batch_size: int, error: BaseException, trainer: Trains, steps: int, batch: Any = None) -> Tried:
-    """A failure as data: what it counts as, in which phase, and the error to show if it is the user's."""
-    phase, detail = trainer.phase, told(error)
-    if isinstance(error, OutOfTimeError):
-        return Tried(
-            batch_size=batch_size, outcome=Outcome.TIMEOUT, phase=phase, detail=str(error), steps=steps
-        )
-    if isinstance(error, StreamEndedError):
-        ended = TargetError(str(error), code="stream_ended")
-        return Tried(
-            batch_size=batch_size, outcome=Outcome.FAILED, detail=str(error.size), error=Refused.of(ended)
-        )
-    cause = classify(error)
-    if cause is Cause.OUT_OF_MEMORY:
-        detail = str(error) if isinstance(error, MemoryPressureError) else shorten_message(detail)
-    return Tried(
-        batch_size=batch_size,
-        outcome=Outcome.OUT_OF_MEMORY if cause is Cause.OUT_OF_MEMORY else Outcome.FAILED,
-        phase=phase,
-        detail=detail,
-        cause=cause,
-        error=Refused.of(_user_error(batch_size, error, phase, batch)),
-        steps=steps,
-    )
-
-
-def _user_error(batch_size: int, error: BaseException, phase: str, batch: Any) -> AutobatchError:
-    if isinstance(error, AutobatchError):
-        return error
-    if isinstance(error, SystemExit):
-        return TargetError(
-            f"`sys.exit` was called in the {phase} phase at batch size {batch_size}",
-            code="target_exits",
-            facts=(f"exit status: {error.code}", *at(error)),
-            hint="raise an error instead, so that what went wrong can be told",
-        )
-    if compilation.lacks_compiler(error):
-        return TargetError(
-            "the model can't be compiled here: torch.compile finds no C++ compiler",
-            code="no_compiler",
-            facts=(told(error),),
-            hint="install one, such as g++, or name it in `CXX`; or give the model without torch.compile",
-        )
-    shapes = () if batch is None else (f"the batch: {describe_batch(batch)}",)
-    return TargetError(
-        f"the training step fails at batch size {batch_size}, in the {phase} phase",
-        code="step_fails",
-        facts=(told(error), *at(error), *shapes),
-        hint="run one training step of your own with this batch size to see the whole error",
-    )
-
-
 def _steps_in_round(step_seconds: float, seconds: float) -> int:
-    """Steps of a round: three at least and 30 ms, one if they are long, no more than fit the time."""
+    """Steps of a round: at least three and 30 ms, a single one if it is long, no more than fit the time."""
     if step_seconds <= 0:
         return _MAX_ROUND_STEPS
     steps = (

@@ -1,1 +1,1 @@
-"""What is trained: the target, its data, its loss, its optimizers and its training step."""
+"""The training that is measured: its parts, samples, loss, optimizers and loop."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from autobatch.devices.torch_internals import tree_map
 
+_DESCRIBED_PARTS = 6
 _TARGET_KEYS = ("labels", "label", "target", "targets", "y")
 
 
@@ -45,6 +48,23 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, (list, tuple)) and len(batch) == 1:
         return batch[0], None
     return batch, None
+
+
+def describe_batch(batch: Any) -> str:
+    """The first parts of a batch, such as `(float32[8, 3, 32, 32], int64[8])`."""
+    if isinstance(batch, (torch.Tensor, np.ndarray)):
+        return f"{str(batch.dtype).removeprefix('torch.')}{list(batch.shape)}"
+    if isinstance(batch, Mapping):
+        parts = [f"{key}: {describe_batch(batch[key])}" for key in islice(batch, _DESCRIBED_PARTS)]
+        return f"{{{_listed(parts, len(batch))}}}"
+    if isinstance(batch, (list, tuple)):
+        parts = [describe_batch(part) for part in batch[:_DESCRIBED_PARTS]]
+        return f"({_listed(parts, len(batch))})"
+    return type(batch).__name__
+
+
+def _listed(parts: list[str], count: int) -> str:
+    return ", ".join([*parts, "..."] if count > len(parts) else parts)
 
 
 def _moves_itself(part: Any) -> bool:

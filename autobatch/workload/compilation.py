@@ -1,4 +1,4 @@
-"""Models under torch.compile: what is compiled, when it compiles, and how it gets to another process.
+"""Models under torch.compile: detection, compilation ahead of timing, and the way to another process.
 
 Compiled code belongs to its process, so a model is sent without it and compiled again where it arrives.
 """
@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from autobatch.devices import torch_internals
@@ -18,10 +18,12 @@ from autobatch.records.errors import message_of
 if TYPE_CHECKING:
     from torch import nn
 
-# What a worker calls the phases between which its time is not a trial's.
+# The names of the phases between which a worker's time does not count as a trial's.
 BEGINS, ENDS = "compile", "compiled"
-# torch stops at 8 and runs what comes later uncompiled, without an error: a search tries more sizes.
+# After 8 compilations torch runs new sizes uncompiled, without an error. A search tries more sizes.
 _MOST_COMPILATIONS = 256
+# Each pass compiles more. A model that compiles anew in every step is not waited for.
+_MOST_PASSES = 4
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _FOLDER_PREFIX = "autobatch-compiled-"
 
@@ -42,7 +44,7 @@ def inner(model: nn.Module) -> nn.Module:
 
 
 def name_of(model: nn.Module) -> str:
-    """The class of a model, with `(compiled)` behind it where that is so."""
+    """The class of a model, followed by `(compiled)` for a compiled model."""
     return type(inner(model)).__name__ + (" (compiled)" if is_compiled(model) else "")
 
 
@@ -51,13 +53,22 @@ def lift_limits() -> None:
     torch_internals.allow_compilations(_MOST_COMPILATIONS, 8 * _MOST_COMPILATIONS)
 
 
+def repeat_while_compiling(step: Callable[[], object]) -> None:
+    """Repeats a step until it compiles nothing any more."""
+    for _ in range(_MOST_PASSES):
+        before = torch_internals.compiled_frames()
+        step()
+        if torch_internals.compiled_frames() == before:
+            return
+
+
 def lacks_compiler(error: BaseException) -> bool:
-    """True for what torch.compile raises where no compiler for the code of a CPU is installed."""
+    """True for the error of torch.compile where no C++ compiler is installed."""
     return "InvalidCxxCompiler" in f"{type(error).__name__}: {message_of(error)}"
 
 
-def own_folder() -> dict[str, str]:
-    """The variable that gives compiled files a folder of this search, made when the first one is written.
+def cache_folder() -> dict[str, str]:
+    """The environment variable that gives compiled files a folder for this search alone.
 
     Empty where the user has set a folder, which is used then, and kept.
     """
@@ -66,17 +77,17 @@ def own_folder() -> dict[str, str]:
     return {_FOLDER: os.path.join(tempfile.gettempdir(), _FOLDER_PREFIX + secrets.token_hex(8))}
 
 
-def remove_own_folder(environment: Mapping[str, str]) -> None:
-    """Removes the folder that `own_folder` gave, if there is one by now."""
+def remove_cache_folder(environment: Mapping[str, str]) -> None:
+    """Removes the folder that `cache_folder` named, if torch has made it."""
     folder = environment.get(_FOLDER, "")
     if os.path.basename(folder).startswith(_FOLDER_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def reduced(value: object) -> tuple[Any, ...] | None:
-    """How pickle has to send a compiled module (see object.__reduce__); None for anything else.
+    """The instructions for pickle to send a compiled module (see object.__reduce__); None for other objects.
 
-    Raises TypeError for one that can't be sent so that it is compiled again.
+    Raises TypeError for a module that can't be sent so that it is compiled again.
     """
     if torch_internals.is_compiled_wrapper(value):
         return _compile, (torch_internals.wrapped_module(value), torch_internals.compile_settings(value))

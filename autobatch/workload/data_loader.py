@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from autobatch.records.errors import TargetError, UsageError
 from autobatch.records.recommendation import Recommendation
 
-# What every class statement leaves behind, and a constructor of its own.
+# Names that every class statement defines, and the constructor: they change nothing in how batches are made.
 _HARMLESS = {"__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__firstlineno__"}
 _HARMLESS |= {"__static_attributes__", "__orig_bases__", "__parameters__"}
 _HARMLESS |= {"__annotate_func__", "__annotations_cache__"}
@@ -22,7 +22,7 @@ _HARMLESS |= {"__annotate_func__", "__annotations_cache__"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderSettings:
-    """What a DataLoader was given beyond its data set, its batch size and its collate function."""
+    """The arguments of a DataLoader beside its data set, its batch size and its collate function."""
 
     workers: int = 0
     prefetch_factor: int | None = None
@@ -44,7 +44,7 @@ def settings_of(data: Any) -> LoaderSettings | None:
         persistent_workers=data.persistent_workers,
         pin_memory=data.pin_memory,
         timeout_seconds=data.timeout,
-        # A context can't be sent to another process; its name says all.
+        # A context can't be sent to another process; its name is enough.
         start_method=None if context is None else context.get_start_method(),
         worker_init_fn=data.worker_init_fn,
     )
@@ -63,14 +63,14 @@ def check_loader(loader: DataLoader[Any]) -> None:
 def rebuild(dataloader: DataLoader[Any], recommendation: Recommendation | int) -> DataLoader[Any]:
     """The same DataLoader at the recommended batch size, or at a size given as a number.
 
-    Everything else is kept: the data set, the sampler, and so the order of the samples, the collate function,
-    the generator, `drop_last`, and what concerns workers and pinned memory. The sampler and the generator are
-    the original's own, not copies. A subclass that adds no more than a constructor, such as PyTorch
-    Geometric's, comes back as a plain DataLoader with what that constructor has set.
+    Everything else is kept: the data set, the sampler (and so the order of the samples), the collate
+    function, the generator, `drop_last`, and the settings of workers and pinned memory. Sampler and generator
+    are those of the original, not copies. A subclass that adds only a constructor, such as PyTorch
+    Geometric's, comes back as a plain DataLoader with the settings of that constructor.
 
-    Raises UsageError for what is no DataLoader or no batch size, and TargetError for a DataLoader that does
-    not make its batches itself from single samples: with a `batch_sampler`, with `batch_size=None`, or of a
-    class with an iteration of its own.
+    Raises UsageError for other objects and for bad batch sizes. Raises TargetError for a DataLoader that does
+    not batch single samples itself: with a `batch_sampler`, with `batch_size=None`, or of a class that
+    iterates in another way.
     """
     batch_size = _wanted_size(recommendation)
     _check_rebuildable(dataloader)
@@ -78,7 +78,7 @@ def rebuild(dataloader: DataLoader[Any], recommendation: Recommendation | int) -
     return DataLoader(
         dataloader.dataset,
         batch_size=batch_size,
-        # Of a stream the DataLoader makes a sampler of its own, and takes none.
+        # For a stream a DataLoader takes no sampler: it makes one.
         sampler=None if streamed else dataloader.sampler,
         drop_last=dataloader.drop_last,
         collate_fn=dataloader.collate_fn,
@@ -102,7 +102,7 @@ def _wanted_size(recommendation: Any) -> int:
         raise UsageError(
             f"`{recommendation!r}` is not a batch size",
             code="bad_batch_size",
-            hint="give what `autobatch.find` returned, or a whole number of at least 1",
+            hint="give the result of `autobatch.find`, or a whole number of at least 1",
         )
     return recommendation
 
@@ -122,20 +122,20 @@ def _check_rebuildable(dataloader: Any) -> None:
             facts=(f"it is a {type(dataloader.batch_sampler).__name__}",),
             hint="make the batch sampler anew with the batch size, and the DataLoader from it",
         )
-    changes = sorted(_own_names(type(dataloader)))
+    changes = sorted(_changed_names(type(dataloader)))
     if changes:
         raise TargetError(
             f"a {type(dataloader).__name__} can't be made again: it is more than a DataLoader",
             code="own_loader",
             facts=(f"its class has its own {', '.join(f'`{name}`' for name in changes[:4])}",),
-            hint="make it by its own constructor, with `batch_size=found.batch_size`",
+            hint="make it by its constructor, with `batch_size=found.batch_size`",
         )
 
 
-def _own_names(kind: type) -> set[str]:
-    """What the classes between `kind` and DataLoader define, a constructor apart."""
+def _changed_names(kind: type) -> set[str]:
+    """Names that the classes between `kind` and DataLoader define, constructors excepted."""
     between = kind.__mro__[: kind.__mro__.index(DataLoader)]
-    return {name for one in between for name in vars(one)} - _HARMLESS
+    return {name for cls in between for name in vars(cls)} - _HARMLESS
 
 
 def make_loader(
@@ -146,9 +146,9 @@ def make_loader(
     workers: int,
     seed: int,
 ) -> DataLoader[Any]:
-    """A DataLoader of whole batches of samples drawn without end; of a stream, as far as that goes.
+    """A DataLoader of whole batches of samples drawn without end, or of a stream until it ends.
 
-    Raises like DataLoader itself.
+    Raises the errors of DataLoader.
     """
     streamed = isinstance(dataset, IterableDataset)
     return DataLoader(
@@ -157,16 +157,16 @@ def make_loader(
         sampler=None if streamed else _Draws(len(dataset), seed),
         drop_last=True,
         collate_fn=collate,
-        # One of its own, so that nothing is drawn from the common one.
+        # A separate generator, so that nothing is drawn from torch's default one.
         generator=torch.Generator().manual_seed(seed % 2**63),
         num_workers=workers,
         pin_memory=settings.pin_memory and torch.accelerator.is_available(),
-        **(_of_workers(settings) if workers else {}),
+        **(_worker_settings(settings) if workers else {}),
     )
 
 
-def _of_workers(settings: LoaderSettings) -> dict[str, Any]:
-    """What a DataLoader takes only where it has workers."""
+def _worker_settings(settings: LoaderSettings) -> dict[str, Any]:
+    """Arguments that a DataLoader takes only with workers."""
     return {
         "prefetch_factor": settings.prefetch_factor,
         "persistent_workers": settings.persistent_workers,
@@ -177,7 +177,7 @@ def _of_workers(settings: LoaderSettings) -> dict[str, Any]:
 
 
 class _Draws(Sampler[int]):
-    """Indices below `size` without end, each drawn by itself: a shuffled epoch would be a list."""
+    """Indices below `size` without end, each drawn alone. A shuffled epoch would be a list in memory."""
 
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
@@ -191,7 +191,7 @@ class _Draws(Sampler[int]):
 
 @dataclass(frozen=True)
 class _Unlimited:
-    """Frees a worker of the limit that training is measured under, then does what the user asks for."""
+    """Lifts the memory limit of the measurement in a DataLoader's worker, then calls the user's function."""
 
     then: Callable[[int], None] | None
 

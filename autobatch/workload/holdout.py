@@ -1,4 +1,4 @@
-"""Pure: which samples the check's trainings learn from, and which are held out to judge them."""
+"""Pure: splits the samples into those that short trainings learn from, and those that judge them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 # Without validation data, this share of the training set is held out.
 _SHARE = 0.1
-# Fewer held out tell nothing; with fewer samples in all, none can be spared.
+# With fewer held out, their mean loss is too noisy to compare trainings.
 FEWEST_HELD_OUT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Indices into the training set, and of the samples held out, from the validation set or that one too."""
+    """Indices of training samples, and of held-out samples in the validation or the training set."""
 
     train: Sequence[int]
     held_out: Sequence[int]
     from_validation: bool
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """`360 validation samples`, or `143 samples held out of the training set`."""
         count = f"{len(self.held_out):,}"
         return (
@@ -32,10 +32,10 @@ class Split:
 
 
 def split(size: int, validation_size: int | None, wanted: int, seed: int) -> Split | None:
-    """`wanted` samples held out, or as many as there are; the same for the same seed. None: too few samples.
+    """A split with up to `wanted` held-out samples, the same for the same seed; None for too few samples.
 
-    They come from the validation set where it has enough, else from a tenth of the training set, which
-    then is not trained on, however many of it are wanted.
+    They come from the validation set where it has enough, else from a tenth of the training set. Nothing of
+    that tenth is trained on, however few are wanted.
     """
     if validation_size is not None and validation_size >= FEWEST_HELD_OUT:
         held_out = random.Random(seed).sample(range(validation_size), min(wanted, validation_size))

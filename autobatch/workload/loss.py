@@ -1,4 +1,4 @@
-"""The loss of a batch, where the target leaves it to be inferred or the model has its own."""
+"""Losses: inferred from the target of a batch, or returned by the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from autobatch.records.errors import TargetError
-from autobatch.workload.dataset import describe_batch
+from autobatch.workload.batches import describe_batch
 
 Loss = Callable[[Any, Any], Any]
 
@@ -29,7 +29,8 @@ def infer(target: Any) -> tuple[str, Loss, str]:
     return "cross-entropy", _cross_entropy, "the target is an integer"
 
 
-def own_loss(output: Any) -> Any:
+def loss_of_output(output: Any) -> Any:
+    """The loss that a model returned with its output. Raises TargetError where there is none."""
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", output)
     if loss is None:
         raise TargetError(
@@ -48,25 +49,25 @@ def tensor_of(output: Any) -> Any:
 
 
 def widened(output: Any) -> Any:
-    """The tensor in fp32 where it is in half precision, in which squares overflow or lose their digits."""
+    """The tensor, in fp32 if it was in half precision, in which squares overflow or lose their digits."""
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def scalar(loss: Any) -> torch.Tensor:
+    """The loss, which has to be a tensor of one number. Raises TargetError otherwise."""
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return loss
-    found = (
-        f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-    )
+    kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
     raise TargetError(
         "the loss is not one number",
         code="bad_loss",
-        facts=(f"it is {found}",),
+        facts=(f"it is {kind}",),
         hint="return the mean over the batch",
     )
 
 
 def no_target(inputs: Any) -> TargetError:
+    """The error for a batch from which no loss can be computed."""
     return TargetError(
         "a batch has no target, so no loss can be inferred",
         code="no_loss",
@@ -99,7 +100,7 @@ def _binary_cross_entropy(output: Any, target: torch.Tensor) -> torch.Tensor:
 
 
 def _same_shape(loss: str, output: Any, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both with one shape; a lone last dimension of 1 is dropped, since broadcasting it would be wrong."""
+    """Output and target in the same shape; a last dimension of 1, wrong to broadcast, is dropped."""
     output = _tensor_output(output)
     if output.shape == (*target.shape, 1):
         output = output.squeeze(-1)

@@ -1,4 +1,4 @@
-"""What a training minimises: the loss of a whole batch, as the target gives it, or inferred."""
+"""Chooses the loss of a batch: as the target gives it, or inferred where that is safe."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 
 from autobatch.workload import compilation
 from autobatch.workload.batches import split_batch
-from autobatch.workload.dataset import Samples
-from autobatch.workload.loss import infer, no_target, own_loss, scalar, tensor_of, widened
-from autobatch.workload.target import Parts
+from autobatch.workload.loss import infer, loss_of_output, no_target, scalar, tensor_of, widened
+from autobatch.workload.parts import Parts
+from autobatch.workload.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenLoss:
     """`loss` of a model and a batch on its device, a tensor of one number.
 
-    `inferred`: what the target left out.
+    `inferred`: notes on what the target left out.
     """
 
     name: str
@@ -31,14 +31,12 @@ class ChosenLoss:
 
 def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
     """The loss that `parts` has or implies. Raises TargetError where none is safe to assume."""
-    if parts.step is not None:
-        return ChosenLoss("your `step`", lambda model, batch: torch.zeros(()))
     if parts.training_step is not None:
-        own_step = parts.training_step
-        return ChosenLoss("your `training_step`", lambda model, batch: scalar(own_step(model, batch)))
+        step = parts.training_step
+        return ChosenLoss("your `training_step`", lambda model, batch: scalar(step(model, batch)))
     example = samples.batch(1, 0)
     if parts.loss_fn is None and _takes_labels(model, example):
-        return ChosenLoss("the model's own", lambda model, batch: scalar(own_loss(model(**batch))))
+        return ChosenLoss("the model's own", lambda model, batch: scalar(loss_of_output(model(**batch))))
     inputs, target = split_batch(example)
     if samples.synthetic and target is None:
         return ChosenLoss(

@@ -1,4 +1,4 @@
-"""What a target calls its optimizers, and what can be read from them and changed in them."""
+"""The optimizers of a training: made from its parts, read, and changed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import nn
 
 from autobatch.records.errors import TargetError
 from autobatch.records.workload import Decay
+from autobatch.workload.parts import Parts
 
-# By the names of formatting.OPTIMIZERS, for a plan: their memory counts, not their settings.
+# By the names of formatting.OPTIMIZERS. A plan asks for their memory, so their settings don't matter.
 NAMED: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, lr=1e-3),
     "sgd-momentum": partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
@@ -23,32 +24,56 @@ NAMED: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adamw-fused": partial(torch.optim.AdamW, fused=True),
 }
-# Schedulers keep the rate that they started from beside the present one.
+_DEFAULT_LEARNING_RATE = 1e-3
+# Schedulers keep the rate that they started from beside the current one.
 _RATES = ("lr", "initial_lr")
 
 
-def as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.Optimizer]:
-    """The optimizers in `made` (one, several, or a dict of them), with their state on the device.
+def make(parts: Parts, model: nn.Module, device: str) -> tuple[list[torch.optim.Optimizer], tuple[str, ...]]:
+    """(optimizers, notes on what was inferred) for the parameters of a model on its device.
 
-    Raises TargetError for what is none, and for one that trains nothing of the model.
+    Raises TargetError for optimizers that can't be used, and for a model that has nothing to train.
     """
-    found: Sequence[Any] = list(made.values()) if isinstance(made, Mapping) else _listed(made)
-    if not found:
+    if parts.make_optimizers is not None:
+        return as_optimizers(parts.make_optimizers(model), model, device), ()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if parts.optimizer is not None:
+        made = parts.optimizer
+        if callable(made) and not isinstance(made, torch.optim.Optimizer):
+            made = made(trained)
+        return as_optimizers(made, model, device), ()
+    if not trained:
+        raise TargetError(
+            f"{type(model).__name__} has no parameter to train",
+            code="nothing_to_train",
+            hint="give a model with parameters that require gradients",
+        )
+    note = f"optimizer: AdamW, learning rate {_DEFAULT_LEARNING_RATE:g}"
+    return [torch.optim.AdamW(trained, lr=_DEFAULT_LEARNING_RATE)], (note,)
+
+
+def as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.Optimizer]:
+    """The optimizers in `made` (an optimizer, a sequence or a dict), with their state on the device.
+
+    Raises TargetError for other objects, and for an optimizer that trains nothing of the model.
+    """
+    optimizers: Sequence[Any] = list(made.values()) if isinstance(made, Mapping) else _listed(made)
+    if not optimizers:
         raise TargetError(
             "there is no optimizer",
             code="bad_optimizer",
             facts=(f"it is {made!r}",),
             hint="return one, or several",
         )
-    own = {id(p) for p in model.parameters()}
-    for optimizer in found:
+    parameters = {id(parameter) for parameter in model.parameters()}
+    for optimizer in optimizers:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TargetError(
                 f"the optimizer is a {type(optimizer).__name__}",
                 code="bad_optimizer",
                 hint="give a torch optimizer, or `def make_optimizer(params): return SGD(params, lr=0.1)`",
             )
-        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        if not any(id(p) in parameters for group in optimizer.param_groups for p in group["params"]):
             raise TargetError(
                 f"the {type(optimizer).__name__} trains none of the model's parameters",
                 code="bad_optimizer",
@@ -58,16 +83,17 @@ def as_optimizers(made: Any, model: nn.Module, device: str) -> list[torch.optim.
         if optimizer.state and device != "cpu":
             # load_state_dict moves the state to the device of its parameters.
             optimizer.load_state_dict(optimizer.state_dict())
-    return list(found)
+    return list(optimizers)
 
 
 def names(optimizers: Sequence[torch.optim.Optimizer]) -> str:
-    """`AdamW`, or `SGD and Adam`: their classes, of a Keras optimizer its own."""
-    return " and ".join(getattr(one, "kind", type(one).__name__) for one in optimizers)
+    """The classes of the optimizers, such as `SGD and Adam`."""
+    # A Keras optimizer is wrapped; `kind` is its class.
+    return " and ".join(getattr(optimizer, "kind", type(optimizer).__name__) for optimizer in optimizers)
 
 
 def learning_rate(optimizers: Sequence[torch.optim.Optimizer]) -> float | None:
-    """The one that all parameter groups have; None where they differ."""
+    """The learning rate of all parameter groups; None where they differ."""
     rates = {float(group["lr"]) for group in _groups(optimizers) if "lr" in group}
     return rates.pop() if len(rates) == 1 else None
 
@@ -81,13 +107,13 @@ def scale_learning_rates(optimizers: Sequence[torch.optim.Optimizer], factor: fl
 
 
 def decays(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[Decay, ...]:
-    """The momentum or second beta of the parameter groups, where they agree and there is one."""
-    found = {}
+    """The momentum or second beta of the parameter groups, where they have the same."""
+    agreed = {}
     for name, read in (("momentum", lambda group: group.get("momentum")), ("beta2", _beta2)):
         values = {read(group) for group in _groups(optimizers)} - {None, 0}
         if len(values) == 1:
-            found[name] = float(values.pop())
-    return tuple(Decay(name=name, value=value) for name, value in found.items())
+            agreed[name] = float(values.pop())
+    return tuple(Decay(name=name, value=value) for name, value in agreed.items())
 
 
 def _beta2(group: dict[str, Any]) -> Any:

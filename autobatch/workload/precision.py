@@ -1,32 +1,47 @@
-"""How a training step computes: in full precision, or under autocast, with or without scaled gradients."""
+"""The arithmetic of a training step: full precision, or autocast with or without scaled gradients."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from autobatch.records.errors import DeviceError
+from autobatch.records.errors import DeviceError, TargetError
 from autobatch.records.limits import Precision
 
 _DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
-# torch's own default: it falls by half with each step that it has to skip.
+# torch's default. The scale halves with each step that has to be skipped.
 FIRST_SCALE = 2.0**16
+# Down to a scale below which the smallest numbers of fp16 are larger than any gradient.
+MOST_SKIPS = 40
 
 
 class Arithmetic:
     """The forward pass, the backward pass and the optimizers' steps of one precision on one device.
 
-    `scales` is True where the loss is multiplied by a scale that is found on the way, as fp16 needs. A device
-    that has no gradient scaler trains in fp16 without one.
-
-    Raises DeviceError where the device has no such precision.
+    `scales` is True where the loss is multiplied by a scale that training adjusts, as fp16 needs. A device
+    that has no gradient scaler trains in fp16 without one. `skipped_steps` counts the steps without effect,
+    since a gradient overflowed.
     """
 
-    def __init__(self, precision: Precision, device: str, first_scale: float = FIRST_SCALE) -> None:
+    def __init__(self, precision: Precision, device: str) -> None:
+        """Raises DeviceError where the device has no such precision."""
         self.precision = precision
+        self.skipped_steps = 0
+        self._set_up(device, FIRST_SCALE)
+
+    def move_to(self, device: str) -> None:
+        """Computes on another device from here on, at a scale of 1, so that no step is skipped.
+
+        Raises DeviceError where that device has no such precision.
+        """
+        self._set_up(device, 1.0)
+
+    def _set_up(self, device: str, first_scale: float) -> None:
+        precision = self.precision
         self._kind = torch.device(device).type
         self._dtype = _DTYPES.get(precision)
         if self._dtype is not None:
@@ -43,14 +58,24 @@ class Arithmetic:
         """The gradients of the loss, times the scale where there is one."""
         self._scaler.scale(loss).backward()
 
-    def step(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
-        """Steps the optimizers; False where a gradient overflowed, so that a step was skipped."""
+    def step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Steps the optimizers, unless a gradient overflowed: that counts in `skipped_steps`."""
         for optimizer in optimizers:
             self._scaler.step(optimizer)
-        return self._rescaled()
+        if not self._rescaled():
+            self.skipped_steps += 1
+
+    def find_scale(self, step: Callable[[], torch.Tensor | None]) -> None:
+        """Trains until a step is not skipped, or its loss is not finite. Raises TargetError if none is."""
+        for _ in range(MOST_SKIPS):
+            before = self.skipped_steps
+            loss = step()
+            if self.skipped_steps == before or (loss is not None and not math.isfinite(float(loss))):
+                return
+        raise gradient_not_finite()
 
     def unscale(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
-        """Takes the scale out of the gradients of a backward pass; False where one of them overflowed."""
+        """Takes the scale out of the gradients of a backward pass; False where a gradient overflowed."""
         if not self.scales:
             return True
         for optimizer in optimizers:
@@ -58,7 +83,7 @@ class Arithmetic:
         return self._rescaled()
 
     def state(self) -> dict[str, Any]:
-        """What training changes."""
+        """The state that training changes."""
         return self._scaler.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -66,16 +91,26 @@ class Arithmetic:
         self._scaler.load_state_dict(state)
 
     def _rescaled(self) -> bool:
-        """Fits the scale to the last gradients; False where it fell, since one of them overflowed."""
+        """Fits the scale to the last gradients; False where it fell, since a gradient overflowed."""
         before = self._scaler.get_scale()
         self._scaler.update()
         return self._scaler.get_scale() >= before
 
 
+def gradient_not_finite() -> TargetError:
+    """The error for fp16 gradients that overflow at every loss scale."""
+    return TargetError(
+        "in fp16 the gradients are not finite, however small the loss is scaled",
+        code="gradient_not_finite",
+        facts=(f"after {MOST_SKIPS} steps, the scale halved with each",),
+        hint="use `bf16`, whose numbers reach as far as those of fp32",
+    )
+
+
 def _require(precision: Precision, dtype: torch.dtype, device: str) -> None:
     reason = _why_no_autocast(dtype, device)
     if reason:
-        others = ", ".join(f"`{one}`" for one in Precision if one is not precision)
+        others = ", ".join(f"`{other}`" for other in Precision if other is not precision)
         raise DeviceError(
             f"`{precision}` can't be used on `{device}`",
             code="no_such_precision",
@@ -85,11 +120,11 @@ def _require(precision: Precision, dtype: torch.dtype, device: str) -> None:
 
 
 def _why_no_autocast(dtype: torch.dtype, device: str) -> str:
-    """Why a product of matrices can't be had in a type; empty where it can. torch itself may only warn."""
+    """The reason why matrix products have no such dtype; empty where they have. torch may only warn."""
     kind = torch.device(device).type
     if not torch.amp.is_autocast_available(kind):
         return f"torch has no autocast for `{kind}`"
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             left = torch.ones(8, 8, device=device, requires_grad=True)
@@ -101,7 +136,8 @@ def _why_no_autocast(dtype: torch.dtype, device: str) -> str:
     if product.dtype is dtype:
         return ""
     return (
-        " ".join(str(one.message).strip().splitlines()[0] for one in said) or f"it computes {product.dtype}"
+        " ".join(str(warning.message).strip().splitlines()[0] for warning in caught)
+        or f"it computes {product.dtype}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The ranks that train together, as one of them sees them inside its worker: a process group of their own."""
+"""The ranks that train together, as a rank's worker sees them: the process group of torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autobatch.records.errors import ranks_differ
 
 
 class Ranks:
-    """One rank alone: nothing is exchanged."""
+    """A single rank: nothing is exchanged."""
 
     rank = 0
     count = 1
@@ -25,23 +25,23 @@ class Ranks:
         return module
 
     def highest(self, *values: float) -> tuple[float, ...]:
-        """Of each value the highest that a rank has given; all ranks have to ask."""
+        """The highest of each value over all ranks. Every rank has to call it."""
         return values
 
     def require_alike(self, model: str) -> None:
-        """Raises TargetError, on every rank, where ranks have other models; `model` describes this one's."""
+        """Raises TargetError, on every rank, where models differ; `model` describes this rank's."""
 
 
 class RanksTogether(Ranks):
-    """Ranks that form torch's default process group: gloo on a CPU, else what torch has for the device.
+    """Ranks in torch's default process group: gloo on a CPU, else torch's backend for the device.
 
-    As it is the default one, a `parallelize` of the user's needs no arguments for it: `fully_shard(model)`.
+    As it is the default group, the user's `parallelize` needs no argument for it: `fully_shard(model)`.
     """
 
     def __init__(
         self, rank: int, count: int, device: str, host: str, port: int, prefix: str, timeout_seconds: float
     ) -> None:
-        """Returns once all ranks are there. Raises what torch raises, within the timeout."""
+        """Returns once all ranks have joined. Raises torch's errors, a timeout included."""
         timeout = timedelta(seconds=timeout_seconds)
         self.rank = rank
         self.count = count
@@ -62,22 +62,22 @@ class RanksTogether(Ranks):
         return DistributedDataParallel(module)
 
     def highest(self, *values: float) -> tuple[float, ...]:
-        """Of each value the highest that a rank has given; all ranks have to ask."""
-        told = torch.tensor(values, dtype=torch.float32, device=self._device)
-        dist.all_reduce(told, op=dist.ReduceOp.MAX)
-        return tuple(told.tolist())
+        """The highest of each value over all ranks. Every rank has to call it."""
+        tensor = torch.tensor(values, dtype=torch.float32, device=self._device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tuple(tensor.tolist())
 
     def require_alike(self, model: str) -> None:
-        """Raises TargetError, on every rank, where ranks have other models; `model` describes this one's."""
+        """Raises TargetError, on every rank, where models differ; `model` describes this rank's."""
         models: list[str] = [""] * self.count
         dist.all_gather_object(models, model)
-        other = next((rank for rank, one in enumerate(models) if one != models[0]), None)
+        other = next((rank for rank, name in enumerate(models) if name != models[0]), None)
         if other is not None:
             raise ranks_differ(tuple(f"rank {rank}: {models[rank]}" for rank in (0, other)))
 
 
-class Loss(nn.Module):
-    """The loss of a batch as a module: what wraps it sees every forward pass, whatever computes that."""
+class BatchLoss(nn.Module):
+    """The loss of a batch as a module, so that a wrapper around it sees every forward pass."""
 
     def __init__(self, model: nn.Module, loss: Callable[[Any], torch.Tensor]) -> None:
         super().__init__()

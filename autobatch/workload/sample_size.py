@@ -1,8 +1,8 @@
-"""Pure: how large samples are, which of them are the largest, and what a scan of them has found.
+"""Pure: the sizes of samples, the largest of them, and the largest batch that they make.
 
-A sample's extent is its number of tensor elements, since that is what makes a batch large: the length of a
-text, the pixels of an image, the boxes in it. Knows tensors and arrays by their `shape`, so that it imports
-neither torch nor numpy.
+A sample's extent is its number of tensor elements, since that makes a batch large: the length of a text, the
+pixels of an image, the boxes in it. Tensors and arrays are recognized by their `shape`, so that this module
+imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 from autobatch.records.workload import SampleSizes, SequenceLengths
 
-# What a dict of inputs calls its tokens; any other sequence of integers counts where this is missing.
+# The key of the tokens in a dict of inputs. Without it, the first sequence of integers counts.
 _TOKENS_KEY = "input_ids"
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """One sample: its elements, and its length where its input is a sequence of tokens."""
+    """The elements of a sample, and its length where its input is a sequence of tokens."""
 
     elements: int
     tokens: int | None
@@ -29,7 +29,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was found in the samples that were read.
+    """The sizes of the samples that were read.
 
     `largest`: their places in the data set, the largest first; empty where all are of one size.
     """
@@ -44,9 +44,9 @@ def extent_of(sample: Any, inputs: Any) -> Extent:
 
 
 def sum_up(extents: Sequence[Extent]) -> SampleSizes:
-    """What one or more extents have in common. Tokens count where every sample has some."""
-    elements = [one.elements for one in extents]
-    lengths = [one.tokens for one in extents if one.tokens is not None]
+    """The sizes of one or more samples. Tokens count where every sample has some."""
+    elements = [extent.elements for extent in extents]
+    lengths = [extent.tokens for extent in extents if extent.tokens is not None]
     return SampleSizes(
         scanned=len(elements),
         smallest=min(elements),
@@ -59,28 +59,28 @@ def sum_up(extents: Sequence[Extent]) -> SampleSizes:
 
 
 def scan_of(places: Sequence[int], extents: Sequence[Extent]) -> Scan:
-    """The scan of samples that lie at these places of a data set; one at least."""
+    """The scan of at least one sample; `places` are their indices in the data set."""
     sizes = sum_up(extents)
     return Scan(sizes, tuple(places[i] for i in largest_first(extents)) if sizes.vary else ())
 
 
 def largest_first(extents: Sequence[Extent]) -> list[int]:
-    """Positions in `extents`, the largest first, equal ones in the order in which they come."""
+    """Positions in `extents`, the largest first, equal extents in their own order."""
     return sorted(range(len(extents)), key=lambda i: -extents[i].elements)
 
 
 def worst(largest: Sequence[int], batch_size: int, dataset_size: int) -> list[int]:
-    """Places of the largest batch: the first `batch_size` of `largest` where these are of the whole data set.
+    """Places of the largest batch: the first `batch_size` of `largest`, if the whole data set was scanned.
 
-    Of a part of it, the largest few stand for as many more of their kind among those that were not read.
+    Otherwise the largest samples are repeated: the unscanned part has its share of such samples.
     """
     scanned = len(largest)
-    few = min(scanned, -(-scanned * batch_size // max(scanned, dataset_size)))
-    return [largest[i * few // batch_size] for i in range(batch_size)]
+    distinct = min(scanned, -(-scanned * batch_size // max(scanned, dataset_size)))
+    return [largest[i * distinct // batch_size] for i in range(batch_size)]
 
 
 def _elements(part: Any) -> int:
-    """Numbers in a nested sample; a text counts its characters, anything unknown is one."""
+    """The numbers in a nested sample. A text counts its characters, any other object counts as one."""
     shape = _shape(part)
     if shape is not None:
         return prod(shape)
@@ -96,14 +96,14 @@ def _elements(part: Any) -> int:
 def _shape(part: Any) -> tuple[int, ...] | None:
     """The shape of a tensor or an array; of a PIL image, its width and height."""
     for name in ("shape", "size"):
-        found = getattr(part, name, None)
-        if isinstance(found, tuple) and all(isinstance(one, int) for one in found):
-            return found
+        value = getattr(part, name, None)
+        if isinstance(value, tuple) and all(isinstance(length, int) for length in value):
+            return value
     return None
 
 
 def _tokens(inputs: Any) -> int | None:
-    """The length of a sequence of integers, or of the first one in a dict or a tuple of inputs."""
+    """The length of a sequence of integers, or of the first such sequence in a dict or a tuple."""
     shape = _shape(inputs)
     if shape is not None:
         return shape[0] if len(shape) == 1 and "int" in str(getattr(inputs, "dtype", "")) else None
@@ -113,9 +113,9 @@ def _tokens(inputs: Any) -> int | None:
         return len(inputs)
     else:
         parts = list(inputs) if isinstance(inputs, (list, tuple)) else []
-    return next((found for found in map(_tokens, parts) if found is not None), None)
+    return next((length for length in map(_tokens, parts) if length is not None), None)
 
 
 def _is_list_of_integers(part: Any) -> bool:
     # A tuple is no sequence but a record: (user, item) has no length.
-    return isinstance(part, list) and bool(part) and all(type(one) is int for one in part)
+    return isinstance(part, list) and bool(part) and all(type(number) is int for number in part)

@@ -1,4 +1,4 @@
-"""Sends the objects of a `find` call to a worker, through a private file that nothing outlives."""
+"""Sends the parts of a training to a worker, through a private file that no crash leaves behind."""
 
 from __future__ import annotations
 
@@ -8,90 +8,142 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
+
+import cloudpickle
+import torch
+from torch.utils.data import DataLoader
 
 from autobatch.records.errors import AutobatchError, UsageError
 from autobatch.records.formatting import format_bytes
 from autobatch.workload import compilation
+from autobatch.workload.data_loader import check_loader, settings_of
 from autobatch.workload.keras import detection
 from autobatch.workload.keras.archive import Archive
-from autobatch.workload.target import Parts, told
+from autobatch.workload.lightning.detection import detached, frameworks_of
+from autobatch.workload.parts import Parts, check_model
+from autobatch.workload.user_errors import describe_error
 
+# How deep an attribute that can't be pickled is looked for.
 _MAX_DEPTH = 4
-# Where a module keeps its children; people write `model.body`.
+# The attribute in which a module keeps its children, which people write as `model.body`.
 _SUBMODULE = re.compile(r"\._modules\['(\w+)'\]")
 
 
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Sends compiled modules so that they are compiled again."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return compilation.reduced(value) or super().reducer_override(value)
+
+
+# torch.save takes a module with a name and a Pickler.
+_PICKLE: Any = SimpleNamespace(__name__=cloudpickle.__name__, Pickler=_Pickler)
+
+
+def sendable(parts: Parts) -> Parts:
+    """The same parts as another process can get them: DataLoaders taken apart, a Keras model as archive.
+
+    Raises TargetError for data and for Keras models that can't be measured.
+    """
+    dataset, loader = detached(parts.dataset), parts.loader
+    collate_fn, batch_size = parts.collate_fn, parts.batch_size
+    if isinstance(dataset, DataLoader):
+        check_loader(dataset)
+        loader = settings_of(dataset)
+        collate_fn, batch_size = collate_fn or dataset.collate_fn, batch_size or dataset.batch_size
+        dataset = dataset.dataset
+    val_dataset, val_collate_fn = detached(parts.val_dataset), parts.val_collate_fn
+    if isinstance(val_dataset, DataLoader):
+        check_loader(val_dataset)
+        val_collate_fn, val_dataset = val_dataset.collate_fn, val_dataset.dataset
+    detection.refuse_batches(dataset)
+    detection.refuse_batches(val_dataset)
+    detection.refuse_other_backend(parts.model)
+    return replace(
+        parts,
+        model=Archive(parts.model) if detection.is_model(parts.model) else parts.model,
+        dataset=dataset,
+        loader=loader,
+        collate_fn=collate_fn,
+        batch_size=batch_size,
+        val_dataset=val_dataset,
+        val_collate_fn=val_collate_fn,
+    )
+
+
+def slow_frameworks(parts: Parts) -> tuple[str, ...]:
+    """The names of the frameworks that model and data need, and that take seconds to import."""
+    keras = ("keras",) if detection.is_model(parts.model) else ()
+    return (*frameworks_of(parts.model, parts.dataset), *keras)
+
+
 @contextmanager
-def packed(parts: dict[str, Any]) -> Iterator[str]:
-    """The path of a private file with the pickled `parts`, for as long as the context lasts.
+def packed(objects: Parts | Mapping[str, Any]) -> Iterator[str]:
+    """The path of a private file with the pickled `objects`, for as long as the context lasts.
 
     They are one pickle, so that an optimizer keeps its parameters. The caller's objects are only read.
-    Raises UsageError where a part can't be pickled, naming the attribute at fault, AutobatchError where the
-    file can't be written, and TargetError for a part of Keras that can't be measured.
+    Raises UsageError where an object can't be pickled, naming the attribute at fault, and AutobatchError
+    where the file can't be written.
     """
-    import torch
-
-    parts = _with_keras(parts)
     # On Linux a TemporaryFile has no name, so that not even SIGKILL leaves it behind.
     make = tempfile.TemporaryFile if sys.platform == "linux" else tempfile.NamedTemporaryFile
     with make(prefix="autobatch-", suffix=".pt") as file:
         try:
-            torch.save(parts, file, pickle_module=_pickling())
+            torch.save(objects, file, pickle_module=_PICKLE)
             file.flush()
         except Exception as error:
-            raise _not_sendable(parts, error) from None
+            raise _not_sendable(_by_name(objects), error) from None
         yield f"/proc/{os.getpid()}/fd/{file.fileno()}" if sys.platform == "linux" else file.name
 
 
-def _with_keras(parts: dict[str, Any]) -> dict[str, Any]:
-    """The same parts, a Keras model among them as its archive."""
-    detection.refuse_batches(parts.get("dataset"))
-    detection.refuse_batches(parts.get("val_dataset"))
-    detection.refuse_other_backend(parts.get("model"))
-    return {**parts, "model": Archive(parts["model"])} if detection.is_model(parts.get("model")) else parts
+def unpacked(path: str) -> Any:
+    """The objects that were packed, on the CPU. The file was written by this user's own process."""
+    return torch.load(path, map_location="cpu", weights_only=False)
 
 
-def unpack(path: str) -> Parts:
-    """The parts of a `find` call, in the worker."""
-    from autobatch.workload.target import parts_from_objects
+def unpacked_parts(path: str) -> Parts:
+    """The parts that were packed. Raises TargetError for a model that can't be meant."""
+    parts: Parts = unpacked(path)
+    check_model(parts.model, parts.name)
+    return parts
 
-    return parts_from_objects(unpack_objects(path))
 
-
-def unpack_objects(path: str) -> dict[str, Any]:
-    """What was packed, in a child on the CPU. The file was written by this user's own process."""
-    import torch
-
-    objects: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+def _by_name(objects: Parts | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(objects, Parts):
+        return {field.name: getattr(objects, field.name) for field in fields(objects)}
     return objects
 
 
-def _not_sendable(parts: dict[str, Any], error: Exception) -> AutobatchError:
-    culprit = next((name for name, part in parts.items() if not _pickles(part)), "")
+def _not_sendable(objects: Mapping[str, Any], error: Exception) -> AutobatchError:
+    culprit = next((name for name, value in objects.items() if not _pickles(value)), "")
     if not culprit:
         folder = tempfile.gettempdir()
         return AutobatchError(
             "the model and its data can't be written to a file for the worker process",
             code="cannot_write",
-            facts=(told(error), f"{format_bytes(shutil.disk_usage(folder).free)} are free in `{folder}`"),
+            facts=(
+                describe_error(error),
+                f"{format_bytes(shutil.disk_usage(folder).free)} are free in `{folder}`",
+            ),
             hint="free space there, or set `TMPDIR` to another folder",
         )
-    place = _SUBMODULE.sub(r".\1", _inner_culprit(parts[culprit], culprit, _MAX_DEPTH))
+    place = _SUBMODULE.sub(r".\1", _inner_culprit(objects[culprit], culprit, _MAX_DEPTH))
     return UsageError(
         f"`{culprit}` can't be sent to the worker process",
         code="not_picklable",
-        facts=(f"`{place}`: {told(error)}",),
+        facts=(f"`{place}`: {describe_error(error)}",),
         hint="pass a function that makes it (`find(lambda: Net(), ...)`), or put it into a file and run "
         "`autobatch probe file.py`",
     )
 
 
 def _inner_culprit(value: Any, path: str, depth: int) -> str:
-    """The deepest attribute or item that alone can't be pickled."""
+    """The path of the deepest attribute or item that can't be pickled."""
     if depth == 0:
         return path
     children: list[tuple[str, Any]] = []
@@ -108,21 +160,8 @@ def _inner_culprit(value: Any, path: str, depth: int) -> str:
 
 
 def _pickles(value: Any) -> bool:
-    import torch
-
     try:
-        torch.save(value, io.BytesIO(), pickle_module=_pickling())
+        torch.save(value, io.BytesIO(), pickle_module=_PICKLE)
     except Exception:
         return False
     return True
-
-
-def _pickling() -> Any:
-    """cloudpickle, with compiled modules sent so that they are compiled again; what torch.save takes."""
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def reducer_override(self, value: Any) -> Any:
-            return compilation.reduced(value) or super().reducer_override(value)
-
-    return SimpleNamespace(__name__=cloudpickle.__name__, Pickler=Pickler)

@@ -1,4 +1,4 @@
-"""A model, its optimizers and the random state as they were, to start again from."""
+"""A snapshot of model, optimizers and random state, to start again from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """What training changes, kept in a file that has no name, so that it takes no memory meanwhile."""
+    """The state that training changes, in a file without a name, so that it takes no memory."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -39,7 +39,7 @@ class Snapshot:
         self._device_random = _device_random(self._device)
 
     def restore(self) -> None:
-        """Puts everything back, and forgets gradients."""
+        """Puts everything back, and deletes gradients."""
         self._file.seek(0)
         kept = torch.load(self._file, map_location="cpu", weights_only=False)
         with torch.no_grad():

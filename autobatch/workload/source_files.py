@@ -1,4 +1,7 @@
-"""Which code is the user's own, and what its files hold. Standard library only; runs in the worker."""
+"""Tells the user's code from libraries, and digests its files.
+
+It imports the standard library only, and runs in the worker.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,36 @@ from functools import cache
 from types import ModuleType
 
 _INSTALLED = ("site-packages", "dist-packages")
-# Large, compiled for the most part, and told by the version of torch.
+# Large and mostly compiled packages, which the fingerprint covers by their versions.
 _BY_VERSION = ("torch", "numpy", "autobatch")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _EXAMPLES = os.path.join(_PACKAGE, "examples")
 
 
-def is_own(module: str | None) -> bool:
-    """True for code of the user's: what was sent without a file, and files outside all installed ones."""
+def is_user_code(module: str | None) -> bool:
+    """True for a module of the user's: one without a file, or with a file outside all installed packages."""
     if not module or module == "__main__":
         return True
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return False
-    # What a package makes without a file is the package's.
+    # A module without a file that a package makes belongs to the package.
     file = _file(module) or _file(top)
     return file is None or not _is_installed(file)
 
 
 def contents(modules: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the user's own files that were imported, and of those that define `modules`, by module.
+    """SHA-256 of the user's imported files, and of the files that define `modules`, by module.
 
-    Raises OSError where one can't be read.
+    Raises OSError where a file can't be read.
     """
-    own = [name for name in list(sys.modules) if (file := _file(name)) and not _is_installed(file)]
-    met = [name for name in modules if (_file(name) or "").endswith(".py") and not _has_version(name)]
-    return {name: _content(_file(name) or "") for name in sorted({*own, *met})}
+    user = [name for name in list(sys.modules) if (file := _file(name)) and not _is_installed(file)]
+    named = [name for name in modules if (_file(name) or "").endswith(".py") and not _has_version(name)]
+    return {name: _content(_file(name) or "") for name in sorted({*user, *named})}
 
 
 def of_package(folder: str = _PACKAGE) -> str:
-    """SHA-256 of the code of this package: other rules give other answers, whatever the version."""
+    """SHA-256 of the code of this package. Changed code may give another answer at the same version."""
     whole = hashlib.sha256()
     for place, folders, files in os.walk(folder):
         folders.sort()
@@ -58,9 +61,9 @@ def _has_version(module: str) -> bool:
 
 
 def _file(module: str) -> str | None:
-    found = sys.modules.get(module)
-    # Not by attribute: a module that imports lazily would begin to.
-    file = vars(found).get("__file__") if isinstance(found, ModuleType) else None
+    imported = sys.modules.get(module)
+    # Not by attribute: that would make a lazy module import its contents.
+    file = vars(imported).get("__file__") if isinstance(imported, ModuleType) else None
     return file if isinstance(file, str) else None
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.devices.cpu import CpuBackend
-from autobatch.workload.trainer import model_bytes
+from autobatch.workload.model_size import model_bytes
 
 FOLDER = Path(__file__).resolve().parents[1] / "workloads"
 SEED = 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autobatch.devices.oom import Cause, classify, classify_text, shorten_message
-from autobatch.workload.target import told
+from autobatch.workload.user_errors import describe_error
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which "
@@ -92,7 +92,7 @@ class MuteError(RuntimeError):
 
 def test_an_error_that_cannot_say_what_it_is() -> None:
     assert classify(MuteError()) is Cause.USER_ERROR
-    assert told(MuteError()) == "MuteError: (its text can't be had: ValueError)"
+    assert describe_error(MuteError()) == "MuteError: (its text can't be had: ValueError)"
 
 
 def test_text_alone() -> None:

@@ -38,8 +38,8 @@ from autobatch.worker.memory_trace import Tracer
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.keras import backend, detection
 from autobatch.workload.keras.archive import Archive
+from autobatch.workload.parts import Parts
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import Parts, parts_from_objects
 from autobatch.workload.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def drifting_model(optimizer: Any = "adam", **compiled: Any) -> Any:
 
 
 def trainer(model: Any, data: Any = None, **rest: Any) -> Trainer:
-    parts = parts_from_objects({"model": model, "dataset": data, **rest})
+    parts = Parts(model=model, dataset=data, **rest)
     return Trainer(parts, open_samples(arrays() if data is None else data), None, "cpu")
 
 
@@ -151,7 +151,7 @@ def test_find_leaves_a_model_in_the_middle_of_its_training_as_it_was():
     after = state(model)
     assert [name for name in before if before[name] != after[name]] == []
     assert found.workload.batch_size == 32
-    assert "present batch size: 32, which Keras' `fit` takes" in found.workload.inferred
+    assert "current batch size: 32, the default of Keras' `fit`" in found.workload.inferred
 
 
 def test_a_name_that_keras_gives_is_the_same_after_find_has_packed_a_model():
@@ -319,7 +319,7 @@ def test_several_inputs_and_sample_weights_come_as_nested_arrays():
 def test_arrays_are_taken_at_once_and_as_a_loader_would_collate_them():
     data = arrays()
     at_once, one_by_one = open_samples(data), open_samples(data)
-    at_once.at_once = True
+    at_once.bulk_indexing = True
     for mine, expected in zip(at_once.batch(16, 5), one_by_one.batch(16, 5), strict=True):
         assert torch.equal(mine, expected)
         assert (mine.dtype, mine.stride()) == (expected.dtype, expected.stride())
@@ -553,9 +553,7 @@ def test_the_example_is_the_model_of_the_texts():
 
 def test_a_model_without_keras_is_trained_as_before():
     model = torch.nn.Linear(1, 2)
-    one = Trainer(
-        Parts(name="test", make_model=lambda: model, made=model), open_samples(arrays()), None, "cpu"
-    )
+    one = Trainer(Parts(name="test", model=model), open_samples(arrays()), None, "cpu")
     assert one.describe().batch_size is None
     assert one.frameworks == ()
     assert one.drifting == []

@@ -21,16 +21,16 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from autobatch import AutobatchError, Limits
-from autobatch.engines import messages
 from autobatch.examples.lightning_digits import Digits, DigitsNet
 from autobatch.integrations.lightning import AutoBatch
 from autobatch.records.errors import TargetError, UsageError
 from autobatch.records.limits import Precision
-from autobatch.worker.session import _in_precision
+from autobatch.worker.session_setup import in_precision
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.lightning.completion import completed
 from autobatch.workload.lightning.detection import detached
-from autobatch.workload.target import load_parts, parts_from_objects
+from autobatch.workload.parts import Parts
+from autobatch.workload.target import load_parts
 from autobatch.workload.trainer import Trainer
 
 ROWS = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
@@ -127,7 +127,7 @@ class Data(pl.LightningDataModule):
 
 def opened(model: Any, dataset: Any = None, **parts: Any) -> Trainer:
     """What a worker's session makes of the same objects."""
-    found = completed(parts_from_objects({"model": model, "dataset": dataset, **parts}))
+    found = completed(Parts(model=model, dataset=dataset, **parts))
     held = None if found.val_dataset is None else open_samples(found.val_dataset)
     return Trainer(found, open_samples(found.dataset, found.collate_fn), held, "cpu")
 
@@ -247,11 +247,10 @@ def test_manual_optimization_runs_as_a_loop_of_its_own() -> None:
 
 
 def test_a_precision_can_t_be_asked_of_manual_optimization() -> None:
-    recipe = messages.Recipe(precision=Precision.BF16)
-    found = [completed(parts_from_objects({"model": kind(), "dataset": DATASET})) for kind in (Own, Manual)]
-    assert _in_precision(found[0], recipe).precision is Precision.BF16
+    found = [completed(Parts(model=kind(), dataset=DATASET)) for kind in (Own, Manual)]
+    assert in_precision(found[0], Precision.BF16).precision is Precision.BF16
     with pytest.raises(UsageError, match="a `step` of your own"):
-        _in_precision(found[1], recipe)
+        in_precision(found[1], Precision.BF16)
 
 
 def eval_loss(module: Any, batch: Any) -> float:

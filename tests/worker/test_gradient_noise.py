@@ -15,7 +15,7 @@ from autobatch.decision.noise_scale import FEWEST_CHUNKS, Chunks, noise_scale
 from autobatch.engines import messages
 from autobatch.worker import gradient_noise
 from autobatch.workload.dataset import open_samples
-from autobatch.workload.target import parts_from_objects
+from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 
 
@@ -23,7 +23,7 @@ def trainer(model: nn.Module, samples: int, **parts: Any) -> Trainer:
     random = torch.Generator().manual_seed(0)
     inputs = torch.randn(samples, 4, generator=random)
     dataset = (inputs, inputs @ torch.randn(4, 1, generator=random))
-    found = parts_from_objects({"model": model, "dataset": dataset, **parts})
+    found = Parts(model=model, dataset=dataset, **parts)
     return Trainer(found, open_samples(dataset), None, "cpu")
 
 
@@ -166,7 +166,7 @@ def test_a_stream_is_refused_in_words() -> None:
         def __iter__(self) -> Iterator[Any]:
             return iter([(torch.ones(4), torch.ones(1))] * 64)
 
-    parts = parts_from_objects({"model": nn.Linear(4, 1), "dataset": Stream()})
+    parts = Parts(model=nn.Linear(4, 1), dataset=Stream())
     streamed = Trainer(parts, open_samples(parts.dataset), None, "cpu")
     assert "stream" in gradient_noise.run(streamed, command()).error
 

@@ -15,7 +15,7 @@ from autobatch.decision.noise_scale import SKETCH_WIDTH, NoiseScale, noise_scale
 from autobatch.records.errors import TargetError
 from autobatch.worker.gradients import Chunks, has_batch_norm, measure_chunks
 from autobatch.workload.dataset import open_samples
-from autobatch.workload.target import parts_from_objects
+from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 
 ROWS = 256
@@ -25,7 +25,7 @@ TOKENS = torch.randint(20, (ROWS, 5), generator=torch.Generator().manual_seed(1)
 
 
 def trainer(model: nn.Module, dataset: Any, **parts: Any) -> Trainer:
-    found = parts_from_objects({"model": model, "dataset": dataset, **parts})
+    found = Parts(model=model, dataset=dataset, **parts)
     return Trainer(found, open_samples(dataset, found.collate_fn), None, "cpu")
 
 

@@ -20,8 +20,8 @@ from autobatch.records.check import Training
 from autobatch.records.trial import Outcome
 from autobatch.worker import short_training
 from autobatch.workload.dataset import open_samples
+from autobatch.workload.parts import Parts
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import parts_from_objects
 from autobatch.workload.trainer import Trainer
 
 VALIDATION = 10_000
@@ -115,7 +115,7 @@ def sgd(rate: float = 0.02, **settings: Any) -> Callable[[Iterable[nn.Parameter]
 
 
 def trainer(model: nn.Module, dataset: Any, validation: Any = None, **parts: Any) -> Trainer:
-    found = parts_from_objects({"model": model, "dataset": dataset, "optimizer": sgd(), **parts})
+    found = Parts(**{"model": model, "dataset": dataset, "optimizer": sgd(), **parts})
     held = None if validation is None else open_samples(validation)
     return Trainer(found, open_samples(dataset), held, "cpu")
 

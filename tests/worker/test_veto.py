@@ -17,8 +17,8 @@ from autobatch.records.check import Training
 from autobatch.records.trial import Outcome
 from autobatch.worker import short_training
 from autobatch.workload.dataset import open_samples
+from autobatch.workload.parts import Parts
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import parts_from_objects
 from autobatch.workload.trainer import Trainer
 
 pytest.importorskip("sklearn")
@@ -38,15 +38,14 @@ def network() -> nn.Module:
 def trained(size: int, factor: float, seed: int) -> Training:
     """A training on the digits with SGD for two seconds: thousands of steps."""
     torch.manual_seed(seed)
-    parts = {
-        "model": network,
-        "dataset": digits_cnn.build_dataset(),
-        "val_dataset": digits_cnn.build_val_dataset(),
-        "loss_fn": digits_cnn.loss_fn,
-        "optimizer": partial(torch.optim.SGD, lr=LEARNING_RATE),
-    }
-    found = parts_from_objects(parts)
-    trainer = Trainer(found, open_samples(found.dataset), open_samples(found.val_dataset), "cpu")
+    parts = Parts(
+        model=network,
+        dataset=digits_cnn.build_dataset(),
+        val_dataset=digits_cnn.build_val_dataset(),
+        loss_fn=digits_cnn.loss_fn,
+        optimizer=partial(torch.optim.SGD, lr=LEARNING_RATE),
+    )
+    trainer = Trainer(parts, open_samples(parts.dataset), open_samples(parts.val_dataset), "cpu")
     command = messages.Train(
         batch_size=size, learning_rate_factor=factor, seconds=2.0, samples=360, part_size=45, seed=seed
     )

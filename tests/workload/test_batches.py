@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict, UserDict, namedtuple
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from autobatch.workload.batches import split_batch, to_device
+from autobatch.workload.batches import describe_batch, split_batch, to_device
+from tests.workload.datasets import INPUTS, TARGETS
 
 X = torch.arange(12.0).reshape(4, 3)
 
@@ -95,3 +97,18 @@ def test_values_that_are_no_tensors_stay_as_they_are() -> None:
 )
 def test_inputs_and_target_of_a_batch(batch: Any, inputs: Any, target: Any) -> None:
     assert split_batch(batch) == (inputs, target)
+
+
+@pytest.mark.parametrize(
+    ("batch", "description"),
+    [
+        (INPUTS, "float32[20, 2]"),
+        ((INPUTS, TARGETS), "(float32[20, 2], int64[20])"),
+        ({"x": INPUTS, "names": ["a"]}, "{x: float32[20, 2], names: (str)}"),
+        ([1] * 9, "(int, int, int, int, int, int, ...)"),
+        (np.zeros(3, dtype=np.uint8), "uint8[3]"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_a_batch_is_made_of(batch: Any, description: str) -> None:
+    assert describe_batch(batch) == description

@@ -26,7 +26,7 @@ from autobatch.worker import memory_trace
 from autobatch.worker.step_timing import Measurer
 from autobatch.workload import compilation, serialization
 from autobatch.workload.dataset import open_samples
-from autobatch.workload.target import parts_from_objects
+from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -73,22 +73,24 @@ def net() -> nn.Sequential:
 
 
 def trainer(model: nn.Module) -> Trainer:
-    return Trainer(parts_from_objects({"model": model}), open_samples((INPUTS, TARGETS)), None, "cpu")
+    return Trainer(Parts(model=model), open_samples((INPUTS, TARGETS)), None, "cpu")
 
 
-def sent(**objects: Any) -> Any:
-    with serialization.packed(objects) as path:
-        return serialization.unpack(path)
+def sent(**parts: Any) -> Any:
+    with serialization.packed(serialization.sendable(Parts(**parts))) as path:
+        return serialization.unpacked_parts(path)
 
 
 def test_a_wrapped_model_is_compiled_again_as_it_was_and_keeps_its_optimizer() -> None:
     model = torch.compile(net(), backend="aot_eager", dynamic=True, fullgraph=True)
     wrapped, before = model._orig_mod, dict(model.__dict__)
     parts = sent(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
-    assert compilation.is_compiled(parts.made)
-    assert torch_internals.compile_settings(parts.made) == torch_internals.compile_settings(model)
-    assert torch_internals.compile_settings(parts.made)["fullgraph"] is True
-    assert list(map(id, parts.made.parameters())) == list(map(id, parts.optimizer.param_groups[0]["params"]))
+    assert compilation.is_compiled(parts.ready_model)
+    assert torch_internals.compile_settings(parts.ready_model) == torch_internals.compile_settings(model)
+    assert torch_internals.compile_settings(parts.ready_model)["fullgraph"] is True
+    assert list(map(id, parts.ready_model.parameters())) == list(
+        map(id, parts.optimizer.param_groups[0]["params"])
+    )
     assert model._orig_mod is wrapped
     assert model.__dict__ == before
 
@@ -98,7 +100,7 @@ def test_parts_compiled_in_place_stay_compiled() -> None:
     model = net()
     model[0].compile(backend="aot_eager", dynamic=False)
     call = model[0]._compiled_call_impl
-    made = sent(model=model).made
+    made = sent(model=model).ready_model
     assert [torch_internals.compiled_call(part) is not None for part in made] == [True, False, False]
     settings = torch_internals.compile_settings(made[0]._compiled_call_impl)
     assert settings["backend"].__name__ == "aot_eager"
@@ -108,11 +110,11 @@ def test_parts_compiled_in_place_stay_compiled() -> None:
 
 
 def test_a_backend_of_the_users_own_and_inductors_options_are_kept() -> None:
-    made = sent(model=torch.compile(net(), backend=Counting())).made
+    made = sent(model=torch.compile(net(), backend=Counting())).ready_model
     assert made(INPUTS).shape == (64, 3)
     assert torch_internals.compile_settings(made)["backend"].sizes == [64]
     tuned = torch.compile(net(), mode="max-autotune-no-cudagraphs")
-    assert torch_internals.compile_settings(sent(model=tuned).made)["options"]["max_autotune"] is True
+    assert torch_internals.compile_settings(sent(model=tuned).ready_model)["options"]["max_autotune"] is True
 
 
 @pytest.mark.slow
@@ -185,8 +187,8 @@ def test_find_measures_a_compiled_model_and_leaves_nothing(
 
 def test_the_users_own_folder_for_compiled_files_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
-    assert compilation.own_folder() == {}
-    compilation.remove_own_folder({"TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()})
+    assert compilation.cache_folder() == {}
+    compilation.remove_cache_folder({"TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()})
     assert Path(tempfile.gettempdir()).is_dir()
 
 

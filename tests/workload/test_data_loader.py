@@ -18,12 +18,15 @@ from torch.utils.data import (
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    default_collate,
     get_worker_info,
 )
 
 import autobatch
 from autobatch.records.errors import TargetError, UsageError
+from autobatch.workload.data_loader import LoaderSettings, check_loader, make_loader, settings_of
 from tests.strategies import recommendations
+from tests.workload.datasets import Mapped
 
 # What a DataLoader says of itself, but for its batch size and its batch sampler.
 KEPT = (
@@ -259,3 +262,41 @@ def test_what_is_no_batch_size_is_an_error(size):
     with pytest.raises(UsageError, match="is not a batch size") as raised:
         autobatch.rebuild(DataLoader(Numbers(8)), size)
     assert raised.value.code == "bad_batch_size"
+
+
+def test_the_settings_of_a_loader() -> None:
+    assert settings_of(Mapped()) is None
+    assert settings_of(DataLoader(Mapped())) == LoaderSettings()
+    loader = DataLoader(
+        Mapped(),
+        num_workers=2,
+        prefetch_factor=5,
+        persistent_workers=True,
+        pin_memory=True,
+        timeout=7,
+        multiprocessing_context="forkserver",
+        worker_init_fn=print,
+    )
+    assert settings_of(loader) == LoaderSettings(
+        workers=2,
+        prefetch_factor=5,
+        persistent_workers=True,
+        pin_memory=True,
+        timeout_seconds=7,
+        start_method="forkserver",
+        worker_init_fn=print,
+    )
+    given = settings_of(loader) or LoaderSettings()
+    made = make_loader(Mapped(), default_collate, given, 4, 2, seed=0)
+    assert (made.batch_size, made.num_workers, made.prefetch_factor, made.timeout) == (4, 2, 5, 7)
+    assert made.persistent_workers
+    context: Any = made.multiprocessing_context
+    assert context.get_start_method() == "forkserver"
+    # Without workers a DataLoader refuses all that is about them.
+    assert make_loader(Mapped(), default_collate, given, 4, 0, seed=0).timeout == 0
+
+
+def test_a_loader_whose_data_set_makes_the_batches() -> None:
+    with pytest.raises(TargetError) as caught:
+        check_loader(DataLoader(Mapped(4), batch_size=None))
+    assert caught.value.code == "unbatched_loader"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -25,8 +22,7 @@ from autobatch.records.trial import Outcome
 from autobatch.workload import fingerprint, source_files
 from autobatch.workload.data_loader import settings_of
 from autobatch.workload.dataset import open_samples
-from autobatch.workload.object_digest import Outline
-from autobatch.workload.target import parts_from_objects
+from autobatch.workload.parts import Parts, schedule_of
 from autobatch.workload.trainer import Trainer
 
 PARTS = {"model", "optimizer", "samples", "source", "training", "versions"}
@@ -110,7 +106,7 @@ BASE: dict[str, Any] = {
 
 def taken(**changes: Any) -> dict[str, str]:
     """The fingerprint of a `find` call."""
-    parts = parts_from_objects({**BASE, **changes})
+    parts = Parts(**{**BASE, **changes})
     samples = open_samples(parts.dataset, parts.collate_fn)
     held = None if parts.val_dataset is None else open_samples(parts.val_dataset)
     return fingerprint.take(parts, samples, held, Trainer(parts, samples, held, "cpu"))
@@ -144,12 +140,12 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "a validation set": ({"val_dataset": data(6)}, {"samples"}),
     "another loss": ({"loss_fn": smooth}, {"training"}),
-    "a loop of one's own": ({"training_step": looped}, {"training"}),
+    "a training step": ({"training_step": looped}, {"training"}),
     # Its batches are tuples, torch's are lists.
     "a collate function": ({"collate_fn": stacked}, {"samples", "training"}),
-    "another present size": ({"batch_size": 9}, {"training"}),
+    "another current size": ({"batch_size": 9}, {"training"}),
     "epochs": ({"epochs": 3.0}, {"training"}),
-    "a schedule": ({"schedule": {"warmup_steps": 10}}, {"training"}),
+    "a schedule": ({"schedule": schedule_of({"warmup_steps": 10})}, {"training"}),
     "a DataLoader": ({"loader": settings_of(DataLoader(data()))}, {"training"}),
 }
 
@@ -187,19 +183,6 @@ def test_the_code_of_autobatch_shows(before: dict[str, str], monkeypatch: pytest
     assert changed(before, taken()) == {"versions"}
 
 
-def test_any_change_to_the_code_of_the_package_is_another_digest(tmp_path: Path) -> None:
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "rule.py").write_text("TIE = 0.05")
-    digests = [source_files.of_package(str(tmp_path))]
-    (tmp_path / "rule.py").write_text("TIE = 0.10")
-    digests.append(source_files.of_package(str(tmp_path)))
-    (tmp_path / "inner" / "more.py").write_text("")
-    digests.append(source_files.of_package(str(tmp_path)))
-    (tmp_path / "inner" / "more.pyc").write_bytes(b"compiled")
-    assert len(set(digests)) == 3
-    assert source_files.of_package(str(tmp_path)) == digests[-1]
-
-
 def test_the_version_of_torch_shows(before: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.99")
     assert changed(before, taken()) == {"versions"}
@@ -210,124 +193,13 @@ def test_taking_it_leaves_the_random_state() -> None:
         def __getitem__(self, index: int) -> Any:
             return torch.randn(4), torch.randint(3, ())
 
-    parts = parts_from_objects({**BASE, "dataset": Noisy(torch.zeros(24))})
+    parts = Parts(**{**BASE, "dataset": Noisy(torch.zeros(24))})
     samples = open_samples(parts.dataset)
     trainer = Trainer(parts, samples, None, "cpu")
     state = torch.get_rng_state()
     first = fingerprint.take(parts, samples, None, trainer)
     assert torch.equal(torch.get_rng_state(), state)
     assert fingerprint.take(parts, samples, None, trainer) == first
-
-
-# Code that was sent without a file
-
-
-def written(code: str, name: str = "made", **known: Any) -> Any:
-    """What `name` is after running code that belongs to no file, as in a notebook."""
-    space = {"__name__": "__main__", "torch": torch, "nn": nn, **known}
-    exec(code, space)
-    return space[name]
-
-
-def digest(value: Any) -> str:
-    return Outline(set()).add(value).digest()
-
-
-SAME = """
-# A comment.
-def made(x):
-    def inner(y):
-        return x in {"a", "b", "c"} and y * FACTOR
-    return inner
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("y * FACTOR", "y + FACTOR"),
-        ('"c"', '"d"'),
-        ("FACTOR", "OTHER"),
-        ("made(x)", "made(x, z=1)"),
-        ("made(x)", "made(x=3)"),
-    ],
-)
-def test_code_counts_by_what_it_does(old: str, new: str) -> None:
-    known = {"FACTOR": 2, "OTHER": 2}
-    before = digest(written(SAME, **known))
-    assert digest(written(SAME.replace("# A comment.", "\n\n"), **known)) == before
-    assert digest(written(SAME.replace(old, new), **known)) != before
-    assert digest(written(SAME, FACTOR=3)) != before
-    assert digest(written(SAME, **known, UNUSED=1)) == before
-
-
-CLASS = """
-class Base:
-    limit = 3
-    def close(self): return 1
-
-class made(Base):
-    @property
-    def wide(self): return 2
-    @staticmethod
-    def tall(): return 3
-    def forward(self, x): return x
-"""
-
-
-@pytest.mark.parametrize("old", ["limit = 3", "return 1", "return 2", "return 3", "return x"])
-def test_a_class_counts_with_its_bases_and_all_its_members(old: str) -> None:
-    before = digest(written(CLASS))
-    assert digest(written(CLASS)) == before
-    new = old.replace("3", "4").replace("1", "4").replace("2", "4").replace("x", "x + 1")
-    assert digest(written(CLASS.replace(old, new))) != before
-    assert digest(written(CLASS.replace(old, new))()) != digest(written(CLASS)())
-
-
-class Held:
-    def __init__(self, **held: Any) -> None:
-        self.__dict__.update(held)
-
-
-def test_objects_count_by_what_they_hold() -> None:
-    one = Held(a=1, b=[1, 2], c={"x": (1.0, None)}, d={"p", "q", "r"}, e=Path("a"), f=torch.float16)
-    assert digest(one) == digest(Held(**vars(one)))
-    for name, other in {"a": 2, "b": [2, 1], "c": {"x": (1.5, None)}, "d": {"p"}, "f": torch.float32}.items():
-        assert digest(Held(**{**vars(one), name: other})) != digest(one), name
-    assert digest(Held(a=1)) != digest(Held(b=1))
-    assert digest(["ab", "c"]) != digest(["a", "bc"])
-    assert digest([[1], 2]) != digest([[1, 2]])
-    assert digest([True]) != digest([1])
-
-
-def test_what_is_long_counts_by_its_length() -> None:
-    assert digest(list(range(1000))) == digest(list(range(1000, 2000)))
-    assert digest(list(range(1000))) != digest(list(range(1001)))
-    assert digest("a" * 10_000) != digest("a" * 9_999 + "b")
-
-
-def test_circles_depths_and_strange_objects_end() -> None:
-    around: list[Any] = [1]
-    around.append(around)
-    deep: list[Any] = []
-    for _ in range(5000):
-        deep = [deep]
-    cached = lru_cache(plain)
-    assert digest(around) == digest(around)
-    assert digest(deep) == digest(deep)
-    assert digest(cached) == digest(lru_cache(plain)) != digest(lru_cache(smooth))
-    for strange in (object(), len, sys, iter([1]), nn.LazyLinear(3), torch.Generator(), threading.Lock()):
-        assert digest(strange) == digest(strange)
-
-
-def test_code_of_a_library_counts_by_its_name_and_its_file() -> None:
-    modules: set[str] = set()
-    Outline(modules).add(jsonschema.Draft7Validator.check_schema).add(F.cross_entropy)
-    assert "torch.nn.functional" in modules
-    files = source_files.contents(modules)
-    assert "jsonschema.validators" in files
-    libraries = [name for name in files if name.startswith(("torch", "autobatch"))]
-    assert [name for name in libraries if not name.startswith("autobatch.examples")] == []
 
 
 # In a real worker, with real files

@@ -105,5 +105,5 @@ def test_a_split_says_where_its_samples_come_from() -> None:
     validation, training = split(5000, 2000, 1024, 0), split(50_000, None, 1024, 0)
     assert validation is not None
     assert training is not None
-    assert validation.told == "1,024 validation samples"
-    assert training.told == "1,024 samples held out of the training set"
+    assert validation.description == "1,024 validation samples"
+    assert training.description == "1,024 samples held out of the training set"

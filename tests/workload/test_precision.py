@@ -24,13 +24,13 @@ from autobatch.records.workload import Workload
 from autobatch.reports.text import terminal
 from autobatch.storage import codec
 from autobatch.worker.gradients import measure_chunks
-from autobatch.worker.session import _in_precision, _load_parts
+from autobatch.worker.session_setup import load_recipe, with_options
 from autobatch.worker.step_timing import Measurer
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.loss import infer
+from autobatch.workload.parts import Parts
 from autobatch.workload.precision import FIRST_SCALE, Arithmetic
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import parts_from_objects
 from autobatch.workload.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -58,7 +58,7 @@ class Noting(nn.Module):
 
 
 def trainer(precision: Precision, model: nn.Module | None = None, **parts: Any) -> Trainer:
-    found = parts_from_objects({"model": model or Noting(), "precision": precision, **parts})
+    found = Parts(model=model or Noting(), precision=precision, **parts)
     return Trainer(found, open_samples((INPUTS, TARGETS)), None, "cpu")
 
 
@@ -222,7 +222,7 @@ def _parts_of(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, option: 
     monkeypatch.delitem(sys.modules, file.stem, raising=False)
     chosen = None if option is None else Precision(option)
     recipe = messages.Recipe(target=str(file), precision=chosen)
-    return _in_precision(_load_parts(recipe), recipe)
+    return with_options(load_recipe(recipe), recipe)
 
 
 def test_find_trains_in_fp16_and_its_report_says_so() -> None:

@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from autobatch.workload.dataset import open_samples
+from autobatch.workload.parts import Parts
 from autobatch.workload.snapshot import Snapshot
-from autobatch.workload.target import parts_from_objects
 from autobatch.workload.trainer import Trainer
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Any]
@@ -32,9 +32,7 @@ def one_thread() -> Iterator[None]:
 def trainer(model: nn.Module, optimizer: MakeOptimizer | None = None) -> Trainer:
     generator = torch.Generator().manual_seed(0)
     dataset = (torch.randn(64, 4, generator=generator), torch.randn(64, 1, generator=generator))
-    parts = parts_from_objects(
-        {"model": model, "dataset": dataset} | ({} if optimizer is None else {"optimizer": optimizer})
-    )
+    parts = Parts(model=model, dataset=dataset, optimizer=optimizer)
     return Trainer(parts, open_samples(dataset), None, "cpu")
 
 

@@ -2,81 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from torch import nn
 from torch.utils.data import DataLoader
 
-from autobatch.records.errors import AutobatchError, TargetError, UsageError
-from autobatch.workload.target import load_parts, parts_from_objects
-
-HEAD = "import torch\nfrom torch import nn\nfrom torch.utils.data import DataLoader\n"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to work in; what is imported from it is forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    known = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - known:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
-def model_of(folder: Path, source: str, target: str = "net_file.py") -> nn.Module:
-    (folder / "net_file.py").write_text(HEAD + source)
-    return load_parts(target).make_model()
-
-
-def refusal(folder: Path, source: str, target: str = "net_file.py") -> AutobatchError:
-    (folder / "net_file.py").write_text(HEAD + source)
-    with pytest.raises(AutobatchError) as caught:
-        load_parts(target).make_model()
-    assert target.partition(":")[0] in caught.value.message or "()" in caught.value.message
-    return caught.value
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ("model = nn.Linear(2, 3)", "net_file.py"),
-        ("def build_model():\n    return nn.Linear(2, 3)\nmodel = nn.Linear(1, 1)", "net_file.py"),
-        ("def create_model():\n    return nn.Linear(2, 3)", "net_file.py"),
-        ("anything = nn.Linear(2, 3)", "net_file.py"),
-        ("net = same = nn.Linear(2, 3)", "net_file.py"),
-        ("net = nn.Linear(2, 3)\nloss_fn = nn.Sequential()", "net_file.py"),
-        ("net = nn.Linear(2, 3)\ncriterion = nn.CrossEntropyLoss()", "net_file.py"),
-        ("net = nn.Linear(2, 3)\n_spare = nn.Linear(9, 9)", "net_file.py"),
-        (
-            "class Net(nn.Linear):\n    def __init__(self, width=3):\n        super().__init__(2, width)",
-            "net_file.py",
-        ),
-        ("a, b = nn.Linear(1, 1), nn.Linear(2, 3)", "net_file.py:b"),
-        ("def tiny():\n    return nn.Linear(2, 3)", "net_file.py:tiny"),
-        ("class Nets:\n    small = nn.Linear(2, 3)", "net_file.py:Nets.small"),
-        ("model = nn.Linear(2, 3)", "net_file"),
-        ("a, b = nn.Linear(1, 1), nn.Linear(2, 3)", "net_file:b"),
-    ],
-)
-def test_the_model_that_is_meant(source: str, target: str, folder: Path) -> None:
-    found = model_of(folder, source, target)
-    assert isinstance(found, nn.Linear)
-    assert (found.in_features, found.out_features) == (2, 3)
-
-
-def test_a_file_is_found_by_its_path_and_may_import_its_neighbours(folder: Path) -> None:
-    inner = folder / "deep"
-    inner.mkdir()
-    (inner / "neighbour_of_net.py").write_text("width = 3\n")
-    (inner / "deep_net.py").write_text(
-        HEAD + "from neighbour_of_net import width\nmodel = nn.Linear(2, width)\n"
-    )
-    assert load_parts("deep/deep_net.py").made is not None
+from autobatch.workload.target import load_parts
+from tests.workload.target_files import HEAD, refusal
 
 
 def test_data_and_the_rest_by_their_names(folder: Path) -> None:
@@ -144,54 +76,3 @@ def test_refusals(source: str, target: str, code: str, folder: Path) -> None:
     error = refusal(folder, source, target)
     assert error.code == code
     assert error.hint or error.facts
-
-
-def test_hints_name_what_can_be_typed(folder: Path) -> None:
-    error = refusal(folder, "a, b = nn.Linear(1, 1), nn.Linear(2, 3)")
-    assert error.facts == ("models there: `a`, `b`",)
-    assert error.hint == "`autobatch probe net_file.py:a` or `autobatch probe net_file.py:b`"
-
-
-def test_a_missing_package_is_told_with_the_python_that_lacks_it(folder: Path) -> None:
-    error = refusal(folder, "import no_such_package\nmodel = nn.Linear(1, 1)")
-    assert error.facts == (
-        "ModuleNotFoundError: No module named 'no_such_package'",
-        "at net_file.py:4",
-    )
-    assert error.hint == f"autobatch runs in `{sys.executable}`: install the module there"
-
-
-def test_a_relative_import_is_told_with_the_module_to_name(folder: Path) -> None:
-    (folder / "pkg").mkdir()
-    (folder / "pkg" / "relative_net.py").write_text("from . import layers\n")
-    with pytest.raises(TargetError) as caught:
-        load_parts("pkg/relative_net.py")
-    assert caught.value.hint == (
-        "name it as a module of its package, such as `autobatch probe pkg.relative_net`"
-    )
-
-
-def test_an_error_of_autobatch_within_the_file_keeps_its_own_words(folder: Path) -> None:
-    (folder / "net_file.py").write_text(
-        "from autobatch.records.errors import UsageError\n"
-        "raise UsageError('nested', code='nested_call', hint='h')\n"
-    )
-    with pytest.raises(UsageError) as caught:
-        load_parts("net_file.py")
-    assert caught.value.code == "nested_call"
-
-
-def test_names_of_the_standard_library_are_refused(folder: Path) -> None:
-    (folder / "random.py").write_text(HEAD + "model = nn.Linear(1, 1)\n")
-    with pytest.raises(TargetError) as caught:
-        load_parts("random.py")
-    assert caught.value.code == "name_taken"
-    assert "random_model.py" in caught.value.hint
-
-
-def test_objects_of_a_find_call() -> None:
-    parts = parts_from_objects({"model": lambda: nn.Linear(2, 3), "dataset": [1], "batch_size": 4})
-    assert isinstance(parts.make_model(), nn.Linear)
-    assert parts.made is None
-    with pytest.raises(TargetError, match="not an nn"):
-        parts_from_objects({"model": "resnet50", "dataset": [1]})

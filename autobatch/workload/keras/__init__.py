@@ -1,1 +1,1 @@
-"""Compiled Keras 3 models on the torch backend: what they are, how they travel, how they train."""
+"""Compiled Keras 3 models on the torch backend: detection, the way to the worker, training."""

@@ -1,7 +1,7 @@
-"""A Keras model on its way to the worker: in Keras' own format, with the code that the format only names.
+"""A Keras model on its way to the worker: in Keras' format, with the code that the format only names.
 
-Keras writes the classes and functions of the user down as names, which mean nothing in another process: they
-travel beside the model.
+Keras saves the user's classes and functions as names, which mean nothing in another process, so the code
+travels beside the model.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _HINT = "pass a function that makes and compiles the model, as in `find(build_mo
 
 
 class Archive:
-    """Pickles as the model that it was made of: weights, compiled optimizer with its state, loss, metrics."""
+    """Pickles as its model, with weights, loss, metrics, and the compiled optimizer with its state."""
 
     def __init__(self, model: Any) -> None:
-        """Only reads the model. Raises UsageError where Keras can't write it down."""
+        """Only reads the model. Raises UsageError where Keras can't save it."""
         import keras
 
         try:
@@ -34,35 +34,40 @@ class Archive:
             raise UsageError(
                 "`model` can't be sent to the worker process",
                 code="not_picklable",
-                facts=(f"Keras can't save it: {_told(error)}",),
+                facts=(f"Keras can't save it: {_describe(error)}",),
                 hint=_HINT,
             ) from None
         self._data: bytes = buffer.getvalue()
-        own = list(_own_code(model))
-        _refuse_lambdas(own)
-        self._own = {keras.saving.get_registered_name(one): one for one in own}
+        code = list(_user_code(model))
+        _refuse_lambdas(code)
+        self._user_code = {keras.saving.get_registered_name(item): item for item in code}
         self._floatx: str = keras.config.floatx()
         self._compiled = bool(model.compiled)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return load, (self._rebuild, self._data, self._own, self._floatx, self._compiled)
+        return load, (self._rebuild, self._data, self._user_code, self._floatx, self._compiled)
 
 
 def load(
-    rebuild: Callable[[io.BytesIO], Any], data: bytes, own: Mapping[str, Any], floatx: str, compiled: bool
+    rebuild: Callable[[io.BytesIO], Any],
+    data: bytes,
+    user_code: Mapping[str, Any],
+    floatx: str,
+    compiled: bool,
 ) -> Any:
     """The model of an Archive, in the worker. Raises TargetError where Keras can't make it again."""
     import keras
 
     keras.config.set_floatx(floatx)
-    with warnings.catch_warnings(record=True) as said, keras.saving.custom_object_scope(dict(own)):
+    with warnings.catch_warnings(record=True) as caught, keras.saving.custom_object_scope(dict(user_code)):
         try:
             model = rebuild(io.BytesIO(data))
         except Exception as error:
-            raise _not_rebuilt(_told(error)) from None
-    # What Keras can't compile again it leaves uncompiled, with a warning.
+            raise _not_rebuilt(_describe(error)) from None
+    # Where Keras can't compile a model again, it leaves it uncompiled, with a warning.
     if compiled and not model.compiled:
-        raise _not_rebuilt(*(_told(one.message) for one in said[-1:] if isinstance(one.message, Warning)))
+        messages = [warning.message for warning in caught[-1:]]
+        raise _not_rebuilt(*(_describe(message) for message in messages if isinstance(message, Warning)))
     return model
 
 
@@ -75,10 +80,10 @@ def _not_rebuilt(*facts: str) -> TargetError:
     )
 
 
-def _refuse_lambdas(own: Iterable[Any]) -> None:
-    """Keras writes down the code of a lambda, but not the globals that it needs."""
-    for one in own:
-        lost = inspect.getclosurevars(one).globals if getattr(one, "__name__", "") == "<lambda>" else {}
+def _refuse_lambdas(code: Iterable[Any]) -> None:
+    """Raises UsageError for a lambda that uses globals: Keras saves its code without them."""
+    for item in code:
+        lost = inspect.getclosurevars(item).globals if getattr(item, "__name__", "") == "<lambda>" else {}
         if lost:
             names = ", ".join(f"`{name}`" for name in lost)
             raise UsageError(
@@ -89,12 +94,12 @@ def _refuse_lambdas(own: Iterable[Any]) -> None:
             )
 
 
-def _own_code(model: Any) -> Iterator[Any]:
-    """The classes and functions that a model is made of or compiled with and that are not Keras' own."""
+def _user_code(model: Any) -> Iterator[Any]:
+    """The classes and functions beside those of Keras that a model is built from or compiled with."""
     given = getattr(getattr(model, "_compile_config", None), "config", None)
     held = [*model._flatten_layers(), getattr(model, "optimizer", None), *_flat(given)]
-    for one in held:
-        for value in (one, *(_flat(list(vars(one).values())) if hasattr(one, "__dict__") else ())):
+    for holder in held:
+        for value in (holder, *(_flat(list(vars(holder).values())) if hasattr(holder, "__dict__") else ())):
             code = value if isinstance(value, FunctionType) else type(value)
             named = isinstance(value, FunctionType) or hasattr(value, "get_config")
             if named and code.__module__.split(".")[0] not in ("keras", "builtins"):
@@ -102,16 +107,16 @@ def _own_code(model: Any) -> Iterator[Any]:
 
 
 def _flat(value: Any) -> list[Any]:
-    """What lists, tuples and dicts hold, at any depth."""
+    """The leaves of lists, tuples and dicts of any depth."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
-        return [inner for one in value for inner in _flat(one)]
+        return [leaf for part in value for leaf in _flat(part)]
     return [value]
 
 
-def _told(error: BaseException) -> str:
-    """`Type: message` in one line: of errors that Keras wraps into one another, the innermost."""
+def _describe(error: BaseException) -> str:
+    """`Type: message` in a line, for the innermost of the errors that Keras wraps into one another."""
     lines = message_of(error).strip().splitlines() or [""]
     inner = [line for line in lines if line.startswith(_INNER)]
     return f"{type(error).__name__}: {(inner or lines[:1])[-1].removeprefix(_INNER)}"

@@ -1,4 +1,4 @@
-"""Which backend Keras takes in a worker. Nothing of Keras is imported here."""
+"""The backend of Keras in a worker. Keras itself is not imported here."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ BACKEND = "KERAS_BACKEND"
 def worker_environment() -> dict[str, str]:
     """KERAS_BACKEND as a worker needs it, empty where Keras finds it by itself.
 
-    Keras falls back to TensorFlow, and writes that into its settings file the first time that it is imported.
-    Where that isn't installed, only torch can be meant.
+    At its first import Keras writes TensorFlow into its settings file as the default. Where TensorFlow isn't
+    installed, only torch can be meant.
     """
     if os.environ.get(BACKEND) or importlib.util.find_spec("keras") is None:
         return {}
     config = getattr(sys.modules.get("keras"), "config", None)
     if config is not None:
-        # Chosen in this process, by `keras.config.set_backend` perhaps.
+        # The backend of this process, perhaps by `keras.config.set_backend`.
         return {BACKEND: config.backend()}
     return {} if importlib.util.find_spec(_configured()) else {BACKEND: "torch"}
 
 
 def is_torch() -> bool:
-    """True where Keras is told to run on torch; where a file of the user's tells it, nobody knows as yet."""
+    """True where the environment sets Keras to torch. A file of the user's may still set it later."""
     return os.environ.get(BACKEND) == "torch"
 
 
@@ -38,5 +38,5 @@ def _configured() -> str:
         settings = json.loads((Path(home) / "keras.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         settings = {}
-    named = settings.get("backend") if isinstance(settings, dict) else None
-    return named if isinstance(named, str) and named.isidentifier() else "tensorflow"
+    name = settings.get("backend") if isinstance(settings, dict) else None
+    return name if isinstance(name, str) and name.isidentifier() else "tensorflow"

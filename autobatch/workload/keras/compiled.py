@@ -1,4 +1,4 @@
-"""A compiled Keras model in training: what `fit` does at each batch, the loss alone, the gradient alone."""
+"""A compiled Keras model in training: the step of `fit`, the loss alone, the gradient alone."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from autobatch.workload.batches import to_device
 from autobatch.workload.keras import detection
 from autobatch.workload.keras.optimizer import FollowedOptimizer
 
-# What `fit` takes where it is told nothing.
+# The default of `fit`.
 BATCH_SIZE = 32
 
 
 class CompiledModel:
     """Trains a Keras model with its compiled optimizer, loss and metrics.
 
-    `own_step`: the model has a `train_step` of its own, which keeps its gradients to itself.
+    `has_train_step`: the model overrides `train_step`, which hides its gradients.
     """
 
     def __init__(self, model: Any, device: str, example: Any) -> None:
-        """`example`: a batch, from which a model that has no weights as yet gets them.
+        """`example`: a batch, from which a model without weights gets them.
 
         Raises TargetError where the compiled optimizer can't be followed.
         """
         import keras
 
-        # Keras makes its tensors on a device of its own choice; this holds for the whole process.
+        # Keras makes its tensors on the device of this scope, for the rest of the process.
         self._scope = keras.device(device)
         self._scope.__enter__()
         self._model = model
         self._unpack: Callable[[Any], tuple[Any, Any, Any]] = keras.utils.unpack_x_y_sample_weight
         self._call_knows_training = _takes(model.call, "training")
         self._loss_knows_training = _takes(model.compute_loss, "training")
-        self.own_step = type(model).train_step is not keras.Model.train_step
+        self.has_train_step = type(model).train_step is not keras.Model.train_step
         with torch.no_grad():
-            # Also where the model is built already: a layer of its may not be.
+            # Also for a built model: a layer of it may be unbuilt.
             self._outputs(self._unpack(to_device(example, device))[0], training=False)
         self.optimizer = FollowedOptimizer(model)
         self.optimizer.move_to(device)
@@ -56,7 +56,7 @@ class CompiledModel:
 
     @property
     def schedule(self) -> tuple[StepCount, ...]:
-        """What the compiled learning-rate schedule counts in steps."""
+        """The step counts of the compiled learning-rate schedule."""
         schedule = self._model.optimizer.get_config().get("learning_rate")
         inner = schedule.get("config") if isinstance(schedule, Mapping) else None
         return tuple(
@@ -67,7 +67,7 @@ class CompiledModel:
 
     @property
     def drifting(self) -> list[torch.Tensor]:
-        """What a forward pass changes, such as the statistics of batch normalisation."""
+        """Tensors that a forward pass changes, such as the statistics of batch normalisation."""
         layers = self._model._flatten_layers()
         frozen = {id(v) for layer in layers if not layer.trainable for v in layer.weights}
         trained = {id(variable) for variable in self._model.trainable_variables}
@@ -106,7 +106,7 @@ def open_model(
 ) -> CompiledModel | None:
     """A compiled Keras model that is to be trained as such; None for any other model.
 
-    `given`: what else the target has, by the names of Parts. Raises TargetError for a model that is not
+    `given`: the other parts of the target, by the names of Parts. Raises TargetError for a model that is not
     compiled, unless there is a training step that needs no compiled loss, and where a loss, an optimizer or a
     step is given beside the compiled ones.
     """
@@ -133,13 +133,13 @@ def open_model(
 
 
 def _belongs(value: Any, model: Any) -> bool:
-    """True for what the model was compiled with: a file may well give it a name."""
+    """True for the optimizer or the loss that the model was compiled with: a file may name it."""
     return value is getattr(model, "optimizer", None) or value is model.loss
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
     parameters = inspect.signature(function).parameters.values()
-    return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
+    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _name_of(loss: Any) -> str:

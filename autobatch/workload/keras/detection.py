@@ -1,4 +1,4 @@
-"""What an object is to Keras, told by its classes: neither Keras nor torch is imported."""
+"""Recognizes objects of Keras by their classes. Neither Keras nor torch is imported."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def refuse_other_backend(model: Any) -> None:
 def refuse_batches(data: Any) -> None:
     """Raises TargetError for data that comes in batches of its own: a PyDataset, a tf.data.Dataset."""
     if _has_base(data, _PACKAGES, "PyDataset") or _has_base(data, _PACKAGES, "Sequence"):
-        what = f"`{type(data).__name__}` is a Keras PyDataset"
+        kind = f"`{type(data).__name__}` is a Keras PyDataset"
     elif _has_base(data, ("tensorflow",), "DatasetV2"):
-        what = f"`{type(data).__name__}` is a dataset of TensorFlow"
+        kind = f"`{type(data).__name__}` is a dataset of TensorFlow"
     else:
         return
     raise TargetError(
-        f"{what}, which makes its batches itself",
+        f"{kind}, which makes its batches itself",
         code="own_batches",
         hint="give the arrays as `(x, y)`, or a torch Dataset of single samples, so that batches of any size "
         "can be made",

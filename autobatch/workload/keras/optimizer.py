@@ -1,4 +1,4 @@
-"""A compiled Keras optimizer in the form of torch's: what is read from it, changed in it and kept."""
+"""A compiled Keras optimizer in the form of a torch optimizer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from autobatch.records.errors import TargetError
 class FollowedOptimizer(torch.optim.Optimizer):
     """The parameters, learning rates and state of a Keras optimizer, which itself makes the steps.
 
-    Its `apply` goes through `step` here, so that the hooks of torch's optimizers hear of it. `kind` is the
-    class of the Keras optimizer. Of a learning-rate schedule a group knows only a factor, as `initial_lr`:
-    the rate itself is another one at each step.
+    Its `apply` goes through `step` here, so that the hooks of torch's optimizers are called. `kind` is the
+    class of the Keras optimizer. For a learning-rate schedule, the parameter group holds a factor as
+    `initial_lr`: the rate changes at each step.
     """
 
     def __init__(self, model: Any) -> None:
@@ -36,20 +36,20 @@ class FollowedOptimizer(torch.optim.Optimizer):
         self._keras.apply = self.step
 
     def step(self, *gradients: Any, **named: Any) -> Any:
-        """What Keras' `apply` does, with its arguments; what it keeps is the state of the first parameter."""
+        """Calls Keras' `apply` with its arguments. Its variables are the state of the first parameter."""
         made = self._apply(*gradients, **named)
         if not self.state:
             self.state[self.param_groups[0]["params"][0]] = self.state_dict()
         return made
 
-    def replace_values(self, made_of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def replace_values(self, replacement: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Puts another tensor in the place of each weight of the model and of the optimizer's variables.
 
         Single numbers stay: Keras reads some of them.
         """
         for variable in (*self._model.weights, *self._keras.variables):
             if variable.shape:
-                variable._value = made_of(variable.value)
+                variable._value = replacement(variable.value)
 
     @property
     def _rate(self) -> float:
@@ -65,7 +65,7 @@ class FollowedOptimizer(torch.optim.Optimizer):
             self._keras.learning_rate = self._rate if schedule is None else _scaled(schedule, self._rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rate of the parameter group and the optimizer's variables, not copied."""
+        """The rate of the parameter group and the optimizer's variables, which are not copied."""
         return {
             "rate": self._rate,
             "variables": [variable.value.detach() for variable in self._keras.variables],
@@ -73,7 +73,7 @@ class FollowedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave, and begins the model's metrics anew."""
+        """Puts back a `state_dict`, and resets the model's metrics."""
         self.param_groups[0]["initial_lr" if self._schedule is not None else "lr"] = state_dict["rate"]
         self.carry_rates()
         for variable, value in zip(self._keras.variables, state_dict["variables"], strict=True):
@@ -82,19 +82,19 @@ class FollowedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def move_to(self, device: str) -> None:
-        """Takes the optimizer's own variables to where the model is."""
+        """Moves the optimizer's variables to the model's device."""
         for variable in self._keras.variables:
             variable.value.data = variable.value.data.to(device)
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        """The loss as the optimizer wants it: scaled up, in half precision."""
+        """The loss as the optimizer takes it, which is scaled up in half precision."""
         return torch.as_tensor(self._keras.scale_loss(loss))
 
 
 def _refuse(optimizer: Any, kind: str) -> None:
     if not hasattr(optimizer, "learning_rate"):
         raise TargetError(
-            f"the model is compiled with a {kind}, which has no learning rate of its own",
+            f"the model is compiled with a {kind}, which has no learning rate",
             code="keras_optimizer",
             hint="compile the model with one optimizer to find its batch size",
         )
@@ -109,21 +109,21 @@ def _refuse(optimizer: Any, kind: str) -> None:
 
 
 def _schedule_of(optimizer: Any) -> Callable[..., Any] | None:
-    """What the learning rate comes from, where it is no number."""
+    """The schedule of the learning rate; None for a number."""
     rate = optimizer._learning_rate
     return rate if callable(rate) and not hasattr(rate, "assign") else None
 
 
 def _defaults(optimizer: Any, schedule: Callable[..., Any] | None) -> dict[str, Any]:
     """The entries of the parameter group, by torch's names."""
-    found: dict[str, Any] = {"initial_lr": 1.0} if schedule is not None else {"lr": _rate_of(optimizer)}
+    defaults: dict[str, Any] = {"initial_lr": 1.0} if schedule is not None else {"lr": _rate_of(optimizer)}
     momentum = getattr(optimizer, "momentum", None)
     if isinstance(momentum, (int, float)):
-        found["momentum"] = float(momentum)
+        defaults["momentum"] = float(momentum)
     betas = [getattr(optimizer, name, None) for name in ("beta_1", "beta_2")]
     if all(isinstance(beta, (int, float)) for beta in betas):
-        found["betas"] = tuple(betas)
-    return found
+        defaults["betas"] = tuple(betas)
+    return defaults
 
 
 def _rate_of(optimizer: Any) -> float:

@@ -1,4 +1,4 @@
-"""What a LightningModule brings along, as parts of a target: its data, its steps, its optimizers.
+"""Completes the parts of a target by those of a LightningModule: data, steps, optimizers.
 
 In the worker the module gets a Trainer that never runs: modules read from it, and log to it.
 """
@@ -18,41 +18,41 @@ from autobatch.records.errors import TargetError
 from autobatch.workload.data_loader import settings_of
 from autobatch.workload.lightning.detection import framework_of, frameworks_in_use, is_datamodule, overrides
 from autobatch.workload.lightning.steps import Steps
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 
-# Lightning's own default.
+# Lightning's default.
 _EPOCHS = 1000
 
 
 def completed(parts: Parts) -> Parts:
-    """The parts with what a LightningModule or a LightningDataModule adds; others come back as they are.
+    """The parts, completed by those of a LightningModule or a LightningDataModule if there is one.
 
-    What the target names itself is kept: data, loss, loop, optimizer. Modules and data modules are set up as
-    for `fit`, unless they have been already (`prepared`). Raises TargetError, and what their hooks raise.
+    Data, loss, loop and optimizer that the target names are kept. Modules and data modules are set up as for
+    `fit`, unless the sender has done so (`prepared`). Raises TargetError, and the errors of their hooks.
     """
     if not frameworks_in_use():
         return parts
-    model = parts.made if parts.made is not None else parts.make_model()
-    parts = replace(parts, made=model, make_model=lambda: model)
+    model = parts.make_model()
+    parts = replace(parts, model=model)
     framework = framework_of(model)
     if framework is None:
         return _with_data(parts, None) if is_datamodule(parts.dataset) else parts
     trainer = _idle_trainer(framework, parts)
     _attach(trainer, model, parts.dataset)
     parts = _with_data(parts, model)
-    own_loop = parts.step or parts.training_step or parts.loss_fn
-    if own_loop or not overrides(model, "training_step"):
+    has_loop = parts.step or parts.training_step or parts.loss_fn
+    if has_loop or not overrides(model, "training_step"):
         return parts
     return _with_steps(parts, Steps(model, trainer, parts))
 
 
 def _idle_trainer(framework: Any, parts: Parts) -> Any:
-    """A Trainer in the state of training. It is a bare one, to which `self.log` says nothing."""
+    """A bare Trainer in the state of training, for which `self.log` does nothing."""
     _silence(framework)
     states = import_module(f"{framework.__name__}.trainer.states")
     plugins = import_module(f"{framework.__name__}.plugins.environments")
     loggers = import_module(f"{framework.__name__}.loggers.logger")
-    max_steps = next((one.steps for one in parts.schedule if one.name == "max_steps"), -1)
+    max_steps = next((count.steps for count in parts.schedule if count.name == "max_steps"), -1)
     max_epochs = ceil(parts.epochs or _EPOCHS) if max_steps < 0 or parts.epochs else -1
     trainer = framework.Trainer(
         barebones=True,
@@ -60,7 +60,7 @@ def _idle_trainer(framework: Any, parts: Parts) -> Any:
         devices=1,
         max_epochs=max_epochs,
         max_steps=max_steps,
-        # A cluster's environment, or that of torchrun, must not make this one of many processes.
+        # The environment of a cluster or of torchrun must not make this a distributed Trainer.
         plugins=[plugins.LightningEnvironment()],
     )
     trainer.loggers = [loggers.DummyLogger()]
@@ -70,7 +70,7 @@ def _idle_trainer(framework: Any, parts: Parts) -> Any:
 
 
 def _silence(framework: Any) -> None:
-    """Keeps Lightning's remarks on the Trainer made here, which nobody has asked for, to itself."""
+    """Silences Lightning's remarks on a Trainer that the user has not made."""
     logging.getLogger(framework.__name__).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*barebones=True")
     rank_zero = import_module(f"{framework.__name__}.utilities.rank_zero")
@@ -80,7 +80,7 @@ def _silence(framework: Any) -> None:
 
 
 def _attach(trainer: Any, model: Any, data: Any) -> None:
-    """Lets module, data and Trainer know each other, as in the first lines of `fit`."""
+    """Connects module, data and Trainer, as in the first lines of `fit`."""
     if isinstance(data, Dataset):
         data = DataLoader(data)
     loader = data if isinstance(data, DataLoader) else None
@@ -90,16 +90,16 @@ def _attach(trainer: Any, model: Any, data: Any) -> None:
 
 
 def _with_data(parts: Parts, module: Any) -> Parts:
-    """The parts with the loaders of the data module, else of the module, where no data set is given."""
+    """The parts with the loaders of the data module or the module, where no data set is given."""
     datamodule = parts.dataset if is_datamodule(parts.dataset) else None
     if not parts.prepared:
         _set_up(datamodule, module)
     source = datamodule or module
-    held = parts.val_dataset
-    if held is None and overrides(source, "val_dataloader"):
-        held = _first_loader(source.val_dataloader())
+    val_dataset = parts.val_dataset
+    if val_dataset is None and overrides(source, "val_dataloader"):
+        val_dataset = _first_loader(source.val_dataloader())
     if parts.dataset is not None and datamodule is None:
-        return replace(parts, val_dataset=held, batch_size=parts.batch_size or _present(module))
+        return replace(parts, val_dataset=val_dataset, batch_size=parts.batch_size or _batch_size_of(module))
     if not overrides(source, "train_dataloader"):
         # The error for missing data says what to add.
         return replace(parts, dataset=None)
@@ -108,45 +108,44 @@ def _with_data(parts: Parts, module: Any) -> Parts:
         parts,
         dataset=train,
         loader=settings_of(train),
-        val_dataset=held,
-        batch_size=parts.batch_size or train.batch_size or _present(module, datamodule),
+        val_dataset=val_dataset,
+        batch_size=parts.batch_size or train.batch_size or _batch_size_of(module, datamodule),
     )
 
 
 def _set_up(datamodule: Any, module: Any) -> None:
-    """Calls what Lightning calls before it makes the optimizers, in its order."""
-    both = [one for one in (datamodule, module) if one is not None]
-    for one in both:
-        one.prepare_data()
-    for one in both:
-        one.setup("fit")
+    """Calls the hooks that Lightning calls before it makes the optimizers, in its order."""
+    both = [owner for owner in (datamodule, module) if owner is not None]
+    for owner in both:
+        owner.prepare_data()
+    for owner in both:
+        owner.setup("fit")
     if module is not None:
         module.configure_model()
 
 
-def _only_loader(found: Any, name: str) -> DataLoader[Any]:
-    if isinstance(found, (list, tuple)) and len(found) == 1:
-        found = found[0]
-    if isinstance(found, DataLoader):
-        return found
+def _only_loader(loaders: Any, name: str) -> DataLoader[Any]:
+    loader = loaders[0] if isinstance(loaders, (list, tuple)) and len(loaders) == 1 else loaders
+    if isinstance(loader, DataLoader):
+        return loader
     raise TargetError(
-        f"`{name}` returned a {type(found).__name__}, not one DataLoader",
+        f"`{name}` returned a {type(loader).__name__}, not one DataLoader",
         code="not_one_loader",
         facts=("the batches of several loaders have several sizes",),
         hint="give the data set to measure with as `dataset = ...`, or as the second argument of `find`",
     )
 
 
-def _first_loader(found: Any) -> DataLoader[Any] | None:
-    """Of several validation loaders, the first: what it holds is enough to judge on."""
-    first = found[0] if isinstance(found, (list, tuple)) and found else found
+def _first_loader(loaders: Any) -> DataLoader[Any] | None:
+    """The first of several validation loaders: its samples are enough to judge on."""
+    first = loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders
     return first if isinstance(first, DataLoader) else None
 
 
-def _present(*memory_users: Any) -> int | None:
+def _batch_size_of(*owners: Any) -> int | None:
     """The `batch_size` of a module or a data module, or of their hyperparameters."""
-    for holder in memory_users:
-        for value in (getattr(holder, "batch_size", None), getattr(holder, "hparams", {}).get("batch_size")):
+    for owner in owners:
+        for value in (getattr(owner, "batch_size", None), getattr(owner, "hparams", {}).get("batch_size")):
             if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
                 return value
     return None
@@ -154,7 +153,7 @@ def _present(*memory_users: Any) -> int | None:
 
 def _with_steps(parts: Parts, steps: Steps) -> Parts:
     if not steps.automatic:
-        # Its `self.optimizers()` are those of `configure_optimizers` in any case.
+        # Its `self.optimizers()` always come from `configure_optimizers`.
         return replace(parts, step=steps.step, make_optimizers=steps.make_optimizers, remarks=steps.remarks)
     return replace(
         parts,

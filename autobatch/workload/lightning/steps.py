@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autobatch.workload.lightning.detection import overrides
-from autobatch.workload.target import Parts
+from autobatch.workload.parts import Parts
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _BEGINNING = (
@@ -20,12 +20,12 @@ _BEGINNING = (
     "on_validation_start",
     "on_validation_epoch_start",
 )
-# What a training would call and a measured step does not.
+# Hooks that a training calls and a measured step does not.
 _LEFT_OUT = ("backward", "optimizer_step", "configure_gradient_clipping", "lr_scheduler_step")
 
 
 class Steps:
-    """The steps of a LightningModule, with its hooks around them, for those who call them from outside."""
+    """The steps of a LightningModule with the hooks around them, outside a `fit`."""
 
     def __init__(self, module: Any, trainer: Any, parts: Parts) -> None:
         self.automatic = bool(module.automatic_optimization)
@@ -40,14 +40,14 @@ class Steps:
         self._takes_index = {
             name: _takes_index(getattr(module, name)) for name in ("training_step", "validation_step")
         }
-        memory_users = [one for one in (trainer.datamodule, module) if one is not None]
+        owners = [owner for owner in (trainer.datamodule, module) if owner is not None]
         self._transfers = {
-            name: next((one for one in memory_users if overrides(one, name)), None)
+            name: next((owner for owner in owners if overrides(owner, name)), None)
             for name in _TRANSFER_HOOKS
         }
 
     def make_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """What `configure_optimizers` gives, checked by Lightning. Raises like Lightning."""
+        """The optimizers of `configure_optimizers`, checked by Lightning. Raises Lightning's errors."""
         strategy = self._trainer.strategy
         strategy._root_device = self._module.device
         strategy.setup_optimizers(self._trainer)
@@ -78,26 +78,26 @@ class Steps:
         return _loss_in(outputs)
 
     def evaluation_step(self, model: nn.Module, batch: Any) -> Any:
-        """The loss that `validation_step` returns; where it returns none, that of `training_step`."""
+        """The loss of `validation_step`, or of `training_step` where that returns none."""
         batch = self._transferred(batch)
         if self._is_judged:
             loss = _loss_in(self._called("validation_step", batch))
             if loss is not None:
                 return loss
-            # It has shown that it only logs, so that calling it again would be for nothing.
+            # A step that only logs has no loss in later calls either.
             self._is_judged = False
         return _loss_in(self._called("training_step", batch))
 
     def remarks(self) -> tuple[str, ...]:
-        """What of the module's training the measured steps leave out."""
+        """Notes on the parts of the module's training that the measured steps leave out."""
         left_out = [f"`{name}`" for name in _LEFT_OUT if overrides(self._module, name)]
-        found = [f"the measured steps don't call your {', '.join(left_out)}"] if left_out else []
+        notes = [f"the measured steps don't call your {', '.join(left_out)}"] if left_out else []
         if self._scheduled:
-            found.append("learning rate: your schedule's highest, since its steps are not followed")
-        return tuple(found)
+            notes.append("learning rate: your schedule's highest, since its steps are not followed")
+        return tuple(notes)
 
     def _begin(self, batch: Any) -> Any:
-        """The batch as the module's hooks leave it, once they have heard of the training and of the batch."""
+        """The batch after the hooks at the beginning of the training and of the batch."""
         if not self._has_begun:
             self._has_begun = True
             for name in _BEGINNING:
@@ -107,11 +107,11 @@ class Steps:
         return batch
 
     def _transferred(self, batch: Any) -> Any:
-        """The batch after the module's or the data module's own way to the device; as it is without one."""
-        for name, holder in self._transfers.items():
-            if holder is not None:
+        """The batch after the hooks by which the module or the data module transfers it to the device."""
+        for name, owner in self._transfers.items():
+            if owner is not None:
                 arguments = (self._module.device, 0) if name == "transfer_batch_to_device" else (0,)
-                batch = getattr(holder, name)(batch, *arguments)
+                batch = getattr(owner, name)(batch, *arguments)
         return batch
 
     def _called(self, name: str, batch: Any) -> Any:
@@ -130,7 +130,7 @@ class Steps:
 
 
 def _takes_index(method: Any) -> bool:
-    kinds = [one.kind for one in inspect.signature(method).parameters.values()]
+    kinds = [parameter.kind for parameter in inspect.signature(method).parameters.values()]
     return len(kinds) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
 
 
@@ -139,7 +139,7 @@ def _loss_in(outputs: Any) -> Any:
 
 
 def _to_peak(optimizer: Any) -> None:
-    """Gives the parameter groups the highest rate of their schedule, as a warm-up begins near zero."""
+    """Sets the parameter groups to the highest rate of their schedule, since a warm-up begins near zero."""
     for group in getattr(optimizer, "param_groups", ()):
         if "initial_lr" in group:
             group["lr"] = group.get("max_lr", group["initial_lr"])

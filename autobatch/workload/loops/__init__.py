@@ -1,0 +1,1 @@
+"""The kinds of training loop that are measured, one module each."""

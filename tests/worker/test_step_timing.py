@@ -1,0 +1,71 @@
+"""Trying and timing a batch size, on a simulated device."""
+
+from __future__ import annotations
+
+import pytest
+
+from autobatch.devices.oom import Cause
+from autobatch.engines.messages import Timed, Tried
+from autobatch.records.trial import Outcome
+from autobatch.worker.step_timing import Measurer
+from tests.simulated import MIB, LargestBatch, Machine, SimulatedBackend, SimulatedTrainer
+
+
+def measurer(machine: Machine, ran: list[int] | None = None) -> Measurer:
+    backend = SimulatedBackend(machine)
+    return Measurer(backend, SimulatedTrainer(backend, [].append if ran is None else ran.append), 0)
+
+
+def test_a_try_gives_time_and_memory_of_a_step() -> None:
+    machine = Machine(step_seconds=lambda size: 0.01 * size, load_seconds=0.5)
+    tried = measurer(machine).try_out(8, 60.0)
+    assert (tried.outcome, tried.steps, tried.optimizer_steps) == (Outcome.OK, 3, 3)
+    assert tried.step_seconds == pytest.approx(0.08)
+    assert tried.load_seconds == pytest.approx(4.0)
+    assert tried.peak_bytes == machine.bytes_at(8) == 72 * MIB
+
+
+def test_a_try_runs_on_the_largest_samples_and_then_has_no_typical_time() -> None:
+    ran: list[int] = []
+    tried = measurer(Machine(largest_ratio=2.0), ran).try_out(8, 60.0)
+    assert (tried.outcome, tried.step_seconds, tried.load_seconds) == (Outcome.OK, None, None)
+    assert all(isinstance(batch, LargestBatch) for batch in ran)
+    assert tried.peak_bytes == 80 * MIB
+
+
+def test_a_size_that_does_not_fit_says_in_which_phase() -> None:
+    tried = measurer(Machine(total_bytes=100 * MIB)).try_out(64, 60.0)
+    assert (tried.outcome, tried.cause, tried.phase) == (
+        Outcome.OUT_OF_MEMORY,
+        Cause.OUT_OF_MEMORY,
+        "forward",
+    )
+    assert tried.steps == 0
+
+
+def test_a_try_ends_with_its_time_after_the_steps_it_has_made() -> None:
+    tried = measurer(Machine(step_seconds=lambda size: 10.0)).try_out(8, 15.0)
+    assert (tried.outcome, tried.steps) == (Outcome.TIMEOUT, 2)
+    assert tried.detail == "the time ended after 2 of 3 steps"
+
+
+def test_the_last_step_may_end_late() -> None:
+    assert measurer(Machine(step_seconds=lambda size: 10.0)).try_out(8, 25.0).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "seconds", "steps"),
+    [(0.02, 60.0, 3), (0.001, 60.0, 30), (0.2, 60.0, 1), (1e-6, 60.0, 200), (0.02, 0.05, 2), (0.02, 0.0, 1)],
+)
+def test_a_round_is_as_long_as_its_steps_need(step_seconds: float, seconds: float, steps: int) -> None:
+    timed = measurer(Machine(step_seconds=lambda size: step_seconds)).time_round(8, seconds)
+    assert isinstance(timed, Timed)
+    # A warm-up step comes first.
+    assert timed.steps == timed.optimizer_steps == steps + 1
+    assert timed.step_seconds == pytest.approx(step_seconds, rel=1e-3)
+
+
+def test_a_round_that_fails_is_a_try_that_failed() -> None:
+    failed = measurer(Machine(total_bytes=100 * MIB)).time_round(64, 1.0)
+    assert isinstance(failed, Tried)
+    assert failed.outcome is Outcome.OUT_OF_MEMORY

@@ -1,0 +1,28 @@
+"""Parameters and bytes of models, lazy and tied ones included."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from autobatch.workload.model_size import count_parameters, is_lazy, model_bytes
+
+
+def test_shared_storage_is_counted_once() -> None:
+    tied = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    assert model_bytes(tied) == 128
+    tied[1].weight = tied[0].weight
+    assert model_bytes(tied) == 64
+
+
+def test_buffers_are_bytes_but_no_parameters() -> None:
+    norm = nn.BatchNorm1d(4, affine=False)
+    assert count_parameters(norm) == 0
+    # Two buffers of four floats each, and the count of batches.
+    assert model_bytes(norm) == 2 * 16 + 8
+
+
+def test_a_lazy_module_has_no_size_before_its_first_batch() -> None:
+    lazy = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
+    assert any(map(is_lazy, lazy.parameters()))
+    assert count_parameters(lazy) == 8
+    assert model_bytes(lazy) == 32
