@@ -11,6 +11,7 @@ import msgspec
 
 from autobatch.decision import scaling
 from autobatch.engines import messages
+from autobatch.engines.base import Engine
 from autobatch.engines.local import EngineMaker, WorkerEngine, new_engine, refuse_in_worker
 from autobatch.engines.ranks import membership
 from autobatch.engines.ranks.follower import Member
@@ -18,7 +19,7 @@ from autobatch.engines.ranks.leader import RankedEngine, follow, lead
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.engines.ranks.rendezvous import met
 from autobatch.measurement.climb import Observer
-from autobatch.measurement.pipeline import SearchEngine, Watch, run
+from autobatch.measurement.pipeline import Watch, run
 from autobatch.planning import catalogue
 from autobatch.planning.assembly import plan_for
 from autobatch.planning.sample import as_dataset
@@ -246,7 +247,7 @@ def probe(
     of_a_rank = scaling.limits_of_a_rank(limits, 1 if meeting is None else meeting.ranks)
     engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
 
-    def search(engine: SearchEngine) -> Recommendation:
+    def search(engine: Engine) -> Recommendation:
         watch = Watch(observer)
         return run(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
 

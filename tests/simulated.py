@@ -18,7 +18,7 @@ from autobatch.engines import messages, worker_failures
 from autobatch.engines.base import Opened
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.device import Device
-from autobatch.records.errors import DeviceError
+from autobatch.records.errors import AutobatchError, DeviceError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome
 from autobatch.records.workload import SampleSizes, Workload
@@ -282,6 +282,8 @@ class SimulatedEngine:
         self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = machine.sizes
         self.trainings_at_once = machine.trainings_at_once
+        self.ranks = 1
+        self.local_ranks = 1
         self.closed = False
 
     def open(self) -> Opened:
@@ -301,16 +303,31 @@ class SimulatedEngine:
         )
         return Opened(device=self._backend.describe(), workload=workload, torch="none")
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried:
+    def take_fingerprint(self) -> messages.Fingerprint:
+        return messages.Fingerprint(parts={}, detail="a simulation")
+
+    def try_out(
+        self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
+    ) -> messages.Tried:
+        batch_size = sizes[0] if sizes else batch_size
         self.tries.append(batch_size)
         assert len(self.tries) < 500, "the search does not end"
         reply = self._measure(lambda m: m.try_out(batch_size, seconds, steps), batch_size)
         assert isinstance(reply, messages.Tried)
         return reply
 
-    def time_round(self, batch_size: int, seconds: float) -> messages.Timed | messages.Tried:
+    def time_round(
+        self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
+    ) -> messages.Timed | messages.Tried:
+        batch_size = sizes[0] if sizes else batch_size
         self.rounds.append(batch_size)
-        return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
+        return self._measure(lambda m: m.time_round(batch_size, seconds, alone=alone), batch_size)
+
+    def time_each(self, batch_size: int, seconds: float) -> list[float]:
+        reply = self.time_round(batch_size, seconds, alone=True)
+        if isinstance(reply, messages.Tried):
+            raise AutobatchError(reply.detail, code="step_fails")
+        return [reply.step_seconds]
 
     def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
         """The machine's own line, or as much of it as a trace sees."""
@@ -402,9 +419,6 @@ class SimulatedEngine:
     @property
     def fresh(self) -> bool:
         return self._measurer is None
-
-    def prepare(self) -> None:
-        """A simulated worker takes no time to start."""
 
     def renew(self, *, worker: bool = False) -> None:
         self._measurer = None

@@ -51,14 +51,6 @@ class RankEngine(SimulatedEngine):
         self.groups.append(group)
         self._backend.pass_time(self._join_seconds)
 
-    def time_round(
-        self, batch_size: int, seconds: float, *, alone: bool = False
-    ) -> messages.Timed | messages.Tried:
-        return super().time_round(batch_size, seconds)
-
-    def take_fingerprint(self) -> messages.Fingerprint:
-        return messages.Fingerprint(parts={}, detail="a simulation")
-
 
 class SimulatedStore:
     """The store as the leader sees it: an order that is put is answered by all other ranks at once.

@@ -59,7 +59,6 @@ class WorkerEngine:
         self._environment = environment
         self._on_output = on_output
         self._worker: WorkerProcess | None = None
-        self._spare: WorkerProcess | None = None
         self._used = False
         self._opened: Opened | None = None
         self._first: Workload | None = None
@@ -68,6 +67,8 @@ class WorkerEngine:
         self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = None
         self.trainings_at_once = 1
+        self.ranks = 1
+        self.local_ranks = 1
 
     def open(self) -> Opened:
         """Starts a session if there is none, and tells what it found.
@@ -126,18 +127,29 @@ class WorkerEngine:
             raise reply.rebuilt()
         return reply
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried:
-        """A try of one size; whatever happens to the worker is its outcome."""
-        reply = self._measure(messages.TryOut(batch_size=batch_size, seconds=seconds, steps=steps))
+    def try_out(
+        self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
+    ) -> messages.Tried:
+        """A try of one size; the death of the worker is its outcome. `sizes` has that of the only rank."""
+        size = sizes[0] if sizes else batch_size
+        reply = self._measure(messages.TryOut(batch_size=size, seconds=seconds, steps=steps))
         assert isinstance(reply, messages.Tried)
         self.sizes = _larger(self.sizes, reply.sizes)
         return reply
 
     def time_round(
-        self, batch_size: int, seconds: float, *, alone: bool = False
+        self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
     ) -> messages.Timed | messages.Tried:
         """One timing round of a size that passed; `alone` without the communication of ranks."""
-        return self._measure(messages.TimeRound(batch_size=batch_size, seconds=seconds, alone=alone))
+        size = sizes[0] if sizes else batch_size
+        return self._measure(messages.TimeRound(batch_size=size, seconds=seconds, alone=alone))
+
+    def time_each(self, batch_size: int, seconds: float) -> list[float]:
+        """The step seconds of the only rank. Raises AutobatchError where its round fails."""
+        reply = self.time_round(batch_size, seconds, alone=True)
+        if isinstance(reply, messages.Tried):
+            raise AutobatchError(reply.detail, code="step_fails")
+        return [reply.step_seconds]
 
     def join(self, group: messages.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
         """Lets the next sessions train with a group, in place of the present one; None is a session alone.
@@ -153,29 +165,21 @@ class WorkerEngine:
         """True while no trial has run in the present session."""
         return self._worker is None or not self._worker.has_session or not self._used
 
-    def prepare(self) -> None:
-        """Starts a further worker in the background, since one started anew will be asked for."""
-        if self._spare is None:
-            with interrupts_held():
-                self._spare = self._new_worker()
-
     def renew(self, *, worker: bool = False) -> None:
         """Lets the next trial run in a fresh process: a new session, or a `worker` started anew."""
-        if not worker:
-            if self._worker is not None:
-                self._worker.end_session()
+        if self._worker is None:
             return
-        with interrupts_held():
-            if self._worker is not None:
-                self._worker.close()
-            self._worker, self._spare = self._spare, None
+        if worker:
+            self._worker.close()
+            self._worker = None
+        else:
+            self._worker.end_session()
 
     def close(self) -> None:
-        """Ends the workers. Nothing of them is left behind."""
-        for one in (self._worker, self._spare):
-            if one is not None:
-                one.close()
-        self._worker = self._spare = None
+        """Ends the worker. Nothing of it is left behind."""
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
         compilation.remove_own_folder(self._environment)
 
     def _replace_worker(self) -> None:

@@ -1,4 +1,4 @@
-"""Pure: what the trials of a climb mean in words, as errors or as doubts."""
+"""Pure: the meaning of a climb's trials in words, as errors or as warnings."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def floor_and_holes(trials: TrialSet) -> list[str]:
     return told
 
 
-def doubts(trials: TrialSet, device: Device) -> tuple[str, ...]:
+def warnings(trials: TrialSet, device: Device) -> tuple[str, ...]:
     """What a reader should know before trusting the figures."""
     passed = [trial for trial in trials.trials if trial.ok]
     found = list(device.notes)

@@ -19,7 +19,7 @@ from autobatch.engines import messages
 from autobatch.engines.local import WorkerEngine
 from autobatch.engines.worker_failures import START_TRIALS
 from autobatch.engines.worker_process import WorkerProcess
-from autobatch.measurement.check import Assessment
+from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb
 from autobatch.records.check import CheckStatus
 from autobatch.records.errors import AutobatchError
@@ -213,9 +213,6 @@ class _HandedOn(WorkerEngine):
     def _new_worker(self) -> WorkerProcess:
         return self._bench.take_worker()
 
-    def prepare(self) -> None:
-        """Starts nothing: no worker is started anew."""
-
     def renew(self, *, worker: bool = False) -> None:
         # Another layout of the heap, which a new worker is for, decides nothing here.
         super().renew()
@@ -258,7 +255,7 @@ def _climb(engine: WorkerEngine, limits: Limits, folder: Path | None) -> tuple[s
         trials = curve.trials
         if folder is not None:
             (folder / "checking").touch()
-            check = Assessment(engine, curve, limits).run()
+            check = GeneralizationCheck(engine, curve, limits).run()
             return NOT_RUN if check.status is CheckStatus.NOT_RUN else OK, trials
     except AutobatchError as error:
         return error.code, error.trials

@@ -34,14 +34,14 @@ class RankedEngine:
 
     def __init__(self, member: Member, limits: Limits) -> None:
         self._member = member
-        self._ranks = len(member.roster.places)
+        self.ranks = len(member.roster.places)
         self._limits = limits
         self._number = 0
         self._begun = 0
         self._session = 1
         self._worker = 0
         self._opened: Opened | None = None
-        self._spent = [(0.0, 0.0)] * self._ranks
+        self._spent = [(0.0, 0.0)] * self.ranks
         self.fresh = True
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
@@ -62,7 +62,7 @@ class RankedEngine:
             replies = [one for one in self._ask(Begin()) if isinstance(one, messages.Opened)]
             found = merging.opened(replies)
             self._opened = Opened(
-                device=found.device, workload=found.workload, torch=found.torch, world_size=self._ranks
+                device=found.device, workload=found.workload, torch=found.torch, world_size=self.ranks
             )
         return self._opened
 
@@ -113,9 +113,6 @@ class RankedEngine:
         """The gradient's noise, by the first rank."""
         return self._alone(lambda: self._member.engine.measure_noise(command))
 
-    def prepare(self) -> None:
-        """Nothing: further workers would take the processors from ranks that are measured."""
-
     def renew(self, *, worker: bool = False) -> None:
         """Lets the next trial run in fresh sessions on all ranks, or in fresh workers."""
         self._session += 1
@@ -130,7 +127,7 @@ class RankedEngine:
         self._number += 1
         self._member.transport.put(rank_messages.order_key(self._number), rank_messages.encode(end))
         self._member.transport.get(
-            [rank_messages.bye_key(rank) for rank in range(1, self._ranks)], _BYE_SECONDS
+            [rank_messages.bye_key(rank) for rank in range(1, self.ranks)], _BYE_SECONDS
         )
 
     def _alone(self, work: Callable[[], _Reply]) -> _Reply:
@@ -168,13 +165,13 @@ class RankedEngine:
     def _gather(self, timeout_seconds: float) -> list[Answer]:
         """The answers of the other ranks."""
         transport, number = self._member.transport, self._number
-        keys = [rank_messages.answer_key(number, rank) for rank in range(1, self._ranks)]
+        keys = [rank_messages.answer_key(number, rank) for rank in range(1, self.ranks)]
         found = transport.get(keys, timeout_seconds, unless=rank_messages.failed_key(number))
         if len(found) < len(keys) and transport.has(rank_messages.failed_key(number)):
             found = transport.get(keys, GRACE_SECONDS)
         lost = [rank for rank, key in enumerate(keys, start=1) if key not in found]
         if lost:
-            raise lost_ranks(lost, self._ranks)
+            raise lost_ranks(lost, self.ranks)
         return [rank_messages.decode_answer(found[key]) for key in keys]
 
     def _count(self, spent: list[tuple[float, float]]) -> None:
