@@ -248,7 +248,7 @@ def probe(
     engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
 
     def search(engine: Engine) -> Recommendation:
-        watch = Watch(observer)
+        watch = Watch(observer, limits)
         return run(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
 
     try:

@@ -25,10 +25,12 @@ from autobatch.measurement.confirmation import confirm
 from autobatch.measurement.loading import Loading
 from autobatch.measurement.unequal_ranks import size_ranks
 from autobatch.records.check import Check
+from autobatch.records.device import Device
 from autobatch.records.interruption import Interrupted
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Environment, Recommendation
 from autobatch.records.trial import Curve, Trial
+from autobatch.records.workload import Workload
 from autobatch.storage import cache
 
 # Where the objects of a `find` lie, and where modules are looked for, may be new each time.
@@ -40,7 +42,15 @@ RECIPE_FIELDS_OF_CACHE = tuple(
 class Journal(Protocol):
     """Saves each row of a search as it comes, so that the death of this process loses none."""
 
-    def opened(self, opened: Opened) -> None:
+    def opened(
+        self,
+        workload: Workload,
+        device: Device,
+        limits: Limits,
+        environment: Environment,
+        *,
+        world_size: int = 1,
+    ) -> None:
         """The search begins. An answer from the cache opens no journal."""
         ...
 
@@ -51,19 +61,6 @@ class Journal(Protocol):
     def finished(self) -> None:
         """The answer is kept, so the rows are needed no longer."""
         ...
-
-
-class NoJournal:
-    """Saves nothing."""
-
-    def opened(self, opened: Opened) -> None:
-        """Nothing begins."""
-
-    def tried(self, trial: Trial) -> None:
-        """Keeps nothing."""
-
-    def finished(self) -> None:
-        """Nothing is left."""
 
 
 def run(
@@ -93,11 +90,11 @@ def run(
         interrupted = Interrupted(*search.records())
         if interrupted.curve is not None:
             interrupted.recommendation = watch.answer(
-                interrupted.curve, interrupted.check, limits, contended=contended
+                interrupted.curve, interrupted.check, contended=contended
             )
         raise interrupted from None
-    answer = slot.keep(watch.answer(curve, check, limits, contended=contended))
-    watch.journal.finished()
+    answer = slot.keep(watch.answer(curve, check, contended=contended))
+    watch.finished()
     return answer
 
 
@@ -190,36 +187,54 @@ def _open_slot(engine: Engine, recipe: messages.Recipe, limits: Limits) -> cache
 class Watch(Observer):
     """Passes everything on to the observer and the journal, and keeps the facts of the environment record."""
 
-    def __init__(self, observer: Observer | None = None, journal: Journal | None = None) -> None:
-        self.journal = journal or NoJournal()
+    def __init__(self, observer: Observer | None, limits: Limits, journal: Journal | None = None) -> None:
+        """Without a `journal` no row is saved before the answer."""
         self._observer = observer or Observer()
+        self._limits = limits
+        self._journal = journal
         self._torch = ""
         self._started_at = datetime.now(UTC)
         self._begin = time.monotonic()
 
     def opened(self, opened: Opened) -> None:
         self._torch = opened.torch
-        self.journal.opened(opened)
+        if self._journal is not None:
+            self._journal.opened(
+                opened.workload,
+                opened.device,
+                self._limits,
+                self._environment(),
+                world_size=opened.world_size,
+            )
         self._observer.opened(opened)
 
     def trying(self, batch_size: int) -> None:
         self._observer.trying(batch_size)
 
     def tried(self, trial: Trial) -> None:
-        self.journal.tried(trial)
+        if self._journal is not None:
+            self._journal.tried(trial)
         self._observer.tried(trial)
 
     def checking(self, what: str) -> None:
         self._observer.checking(what)
 
-    def answer(self, curve: Curve, check: Check | None, limits: Limits, *, contended: bool) -> Recommendation:
+    def finished(self) -> None:
+        """The search has its answer."""
+        if self._journal is not None:
+            self._journal.finished()
+
+    def answer(self, curve: Curve, check: Check | None, *, contended: bool) -> Recommendation:
         """The recommendation of a curve, with the place and time of its measurement."""
         if contended and curve.device.kind == "cpu":
             warning = (
                 "other processes were busy, so waiting threads slept instead of spinning (OMP_WAIT_POLICY)"
             )
             curve = replace(curve, warnings=(*curve.warnings, warning))
-        environment = Environment(
+        return replace(recommend(curve, check, self._limits), environment=self._environment())
+
+    def _environment(self) -> Environment:
+        return Environment(
             autobatch=__version__,
             python=platform.python_version(),
             torch=self._torch,
@@ -228,4 +243,3 @@ class Watch(Observer):
             started_at=self._started_at.isoformat(timespec="seconds"),
             elapsed_seconds=round(time.monotonic() - self._begin, 3),
         )
-        return replace(recommend(curve, check, limits), environment=environment)
