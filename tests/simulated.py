@@ -287,9 +287,10 @@ class SimulatedEngine:
         self.closed = False
 
     def open(self) -> Opened:
-        self.sessions += 1
-        self._backend.start_process()
-        self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
+        if self._measurer is None:
+            self.sessions += 1
+            self._backend.start_process()
+            self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
         workload = Workload(
             target="simulated",
             model="Simulated",
