@@ -12,7 +12,7 @@ import msgspec
 from autobatch.decision import scaling
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
-from autobatch.engines.local import EngineMaker, WorkerEngine, new_engine, refuse_in_worker
+from autobatch.engines.local import EngineMaker, LocalEngine, new_engine, refuse_in_worker
 from autobatch.engines.ranks import membership
 from autobatch.engines.ranks.follower import Member
 from autobatch.engines.ranks.leader import RankedEngine, follow, lead
@@ -229,7 +229,7 @@ def probe(
     observer: Observer | None = None,
     on_output: Callable[[str], None] | None = None,
     fresh: bool = False,
-    make_engine: EngineMaker = WorkerEngine,
+    make_engine: EngineMaker = LocalEngine,
     meeting: Meeting | None = None,
 ) -> Recommendation:
     """The recommendation for a recipe; `on_output` gets each line that the worker prints.

@@ -34,7 +34,7 @@ from autobatch.workload import compilation
 _FINGERPRINT_SECONDS = 30.0
 
 
-class WorkerEngine:
+class LocalEngine:
     """Runs trials in a worker process; a session that failed is replaced by a fresh one."""
 
     def __init__(
@@ -313,9 +313,9 @@ def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes |
     return new if new.scanned >= known.scanned else known
 
 
-# The arguments of WorkerEngine, to one that may run a part of the trials elsewhere.
+# The arguments of LocalEngine, to one that may run a part of the trials elsewhere.
 EngineMaker = Callable[
-    [messages.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], WorkerEngine
+    [messages.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], LocalEngine
 ]
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
@@ -326,8 +326,8 @@ def new_engine(
     limits: Limits,
     device: str | None,
     on_output: Callable[[str], None] | None,
-    make_engine: EngineMaker = WorkerEngine,
-) -> tuple[WorkerEngine, bool]:
+    make_engine: EngineMaker = LocalEngine,
+) -> tuple[LocalEngine, bool]:
     """An engine for this machine, and whether other processes keep its processors busy."""
     refuse_in_worker()
     check_interpreter()

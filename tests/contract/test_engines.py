@@ -14,7 +14,7 @@ import pytest
 from autobatch.devices.oom import Cause
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from tests.simulated import MIB, Machine, SimulatedEngine
@@ -86,7 +86,7 @@ class Bench:
 def local_bench(folder: Path) -> Iterator[Bench]:
     before = descendants()
     recipe = messages.Recipe(target=str(model_file(folder)))
-    engine = WorkerEngine(recipe, LIMITS, "cpu", {}, print)
+    engine = LocalEngine(recipe, LIMITS, "cpu", {}, print)
     with contextlib.closing(engine):
         yield Bench(engine, lambda: sessions_of(folder), lambda: sorted(descendants() - before))
 

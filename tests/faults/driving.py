@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from autobatch.engines import messages
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.engines.worker_failures import START_TRIALS
 from autobatch.engines.worker_process import WorkerProcess
 from autobatch.measurement.check import GeneralizationCheck
@@ -203,7 +203,7 @@ class Bench:
         ]
 
 
-class _HandedOn(WorkerEngine):
+class _HandedOn(LocalEngine):
     """An engine with the bench's worker. Its sessions are real; only a new worker is none."""
 
     def __init__(self, bench: Bench, recipe: messages.Recipe, limits: Limits) -> None:
@@ -244,7 +244,7 @@ def _source(case: Case) -> str:
     return _MODEL.format(phase=case.phase, once=case.fault.once, code=code)
 
 
-def _climb(engine: WorkerEngine, limits: Limits, folder: Path | None) -> tuple[str, tuple[Trial, ...]]:
+def _climb(engine: LocalEngine, limits: Limits, folder: Path | None) -> tuple[str, tuple[Trial, ...]]:
     """(the end, the trials): the first outcome of a trial that is not OK, or the code of an error.
 
     With the model file's `folder` it goes on to the check, and tells the file so.

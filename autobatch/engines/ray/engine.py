@@ -12,7 +12,7 @@ import msgspec
 from autobatch import devices
 from autobatch.decision.fleet import kind_of
 from autobatch.engines import messages, worker_failures
-from autobatch.engines.local import EngineMaker, WorkerEngine
+from autobatch.engines.local import EngineMaker, LocalEngine
 from autobatch.engines.ray import cluster
 from autobatch.engines.ray.cluster import Node
 from autobatch.engines.ray.nodes import read_node, train_here
@@ -21,7 +21,7 @@ from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 
 
-class RayEngine(WorkerEngine):
+class RayEngine(LocalEngine):
     """Runs the check's trainings as tasks of a Ray cluster, all else in a worker process here."""
 
     def __init__(
