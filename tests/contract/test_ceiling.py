@@ -155,4 +155,5 @@ def test_on_a_cpu_the_ceiling_survives_and_is_near_the_largest_that_does(tmp_pat
         with engine(target, "cpu", limits) as opened:
             survivors = {size for size in survivors if survives(opened, size)}
     assert ceiling.batch_size in survivors
-    assert 0.9 * max(survivors) <= ceiling.batch_size
+    # A tenth of the limit stays free, and the next size tried is up to a tenth away.
+    assert 0.75 * max(survivors) <= ceiling.batch_size
