@@ -1,4 +1,4 @@
-"""The parent's side of the measurements: sessions come and go, trials are what stays."""
+"""The engine of a single worker: sessions come and go, and the death of a session is data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload import compilation
 
-# What takes longer to tell than this is as well measured.
+# A fingerprint that takes longer is given up: to measure again costs no more.
 _FINGERPRINT_SECONDS = 30.0
 
 
@@ -71,9 +71,9 @@ class LocalEngine:
         self.local_ranks = 1
 
     def open(self) -> Opened:
-        """Starts a session if there is none, and tells what it found.
+        """Starts a session unless there is one.
 
-        Raises the user's errors, and TargetError where the process died on the way, or found another model
+        Raises the user's errors, and TargetError where the process died on the way, or the model is another
         than the first time.
         """
         if self._opened is not None and self._worker is not None and self._worker.has_session:
@@ -95,7 +95,7 @@ class LocalEngine:
         return self._opened
 
     def take_fingerprint(self) -> messages.Fingerprint:
-        """What the present session trains; without parts where the worker can't tell, or dies of it."""
+        """The digests of what the current session trains; without parts where the worker fails or dies."""
         assert self._worker is not None
         try:
             reply = self._worker.ask(
@@ -116,7 +116,7 @@ class LocalEngine:
         return reply.devices
 
     def _begin(self, command: messages.Start | messages.ListDevices) -> messages.Reply:
-        """The first reply of a new session. Raises what went wrong with it."""
+        """The first reply of a new session. Raises AutobatchError where it does not come up."""
         assert self._worker is not None
         try:
             reply = self._worker.ask(command, self._start_seconds, self._stopped)
@@ -152,9 +152,9 @@ class LocalEngine:
         return [reply.step_seconds]
 
     def join(self, group: messages.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Lets the next sessions train with a group, in place of the present one; None is a session alone.
+        """Lets the next sessions train with a group, in place of the current one; None is a session alone.
 
-        As soon as `stopped` says so, what a session is doing ends: another rank has failed.
+        As soon as `stopped` is true, the work of a session ends: another rank has failed.
         """
         self.renew()
         self._start = msgspec.structs.replace(self._start, group=group)
@@ -213,7 +213,7 @@ class LocalEngine:
         return reply
 
     def trace_storages(self, command: messages.TraceStorages) -> messages.Storages:
-        """The storages of a step at any size, in the present session, or why there are none."""
+        """The storages of a step at any size, in the current session, or the reason why there are none."""
         try:
             reply = self._ask_in_time(command, self._timeout_seconds)
         except AutobatchError as error:
@@ -229,7 +229,7 @@ class LocalEngine:
         return reply
 
     def train(self, command: messages.Train) -> messages.Trained:
-        """A short training in the present session, or a fresh one; its failure is its outcome."""
+        """A short training in the current session, or a fresh one; its failure is its outcome."""
         try:
             reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         except AutobatchError as error:
@@ -244,14 +244,14 @@ class LocalEngine:
         return tuple(map(self.train, commands))
 
     def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
-        """Seconds from batch to batch of a DataLoader; what keeps it from giving any is the detail."""
+        """Seconds from batch to batch of a DataLoader; without any, the detail is the reason."""
         try:
             reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         except AutobatchError as error:
             return messages.Loaded(batch_seconds=None, detail=error.message)
         assert isinstance(reply, messages.Loaded)
         if reply.batch_seconds is None and self._worker is not None:
-            # What is left of its workers ends with the session.
+            # The rest of its workers ends with the session.
             self._worker.end_session()
         return reply
 
@@ -294,7 +294,7 @@ class LocalEngine:
         return reply
 
     def _ask(self, command: messages.Command, seconds: float) -> messages.Reply:
-        """The reply of the present session; counts the time of it. Raises WorkerEndedError."""
+        """The reply of the current session; counts its time. Raises WorkerEndedError."""
         worker = self._worker
         assert worker is not None
         begin, compiled_before = time.monotonic(), worker.compile_seconds
@@ -306,14 +306,14 @@ class LocalEngine:
             self.busy_seconds += time.monotonic() - begin - compiled
 
 
-def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:
-    """What more samples say: a stream is read from its beginning in each session."""
-    if known is None or new is None:
-        return known or new
-    return new if new.scanned >= known.scanned else known
+def _larger(sizes: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:
+    """The sizes of more samples: each session reads a stream from its beginning."""
+    if sizes is None or new is None:
+        return sizes or new
+    return new if new.scanned >= sizes.scanned else sizes
 
 
-# The arguments of LocalEngine, to one that may run a part of the trials elsewhere.
+# The arguments of LocalEngine, to an engine that may run some trials elsewhere.
 EngineMaker = Callable[
     [messages.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], LocalEngine
 ]

@@ -206,7 +206,7 @@ class Climb:
             self._warn("the training step does not step its optimizer every time: peak memory may come later")
 
     def _judge(self, tried: messages.Tried) -> Outcome:
-        """The outcome, with suspected causes told from certain ones; raises the user's own errors."""
+        """The outcome, by the cause of a failure. Raises the user's errors."""
         if tried.outcome is not Outcome.FAILED:
             return tried.outcome
         passed = self.trial_set.largest_passed
@@ -335,7 +335,7 @@ class Climb:
                 "the time budget ended before the first trial", code="no_budget", hint="raise `--budget`"
             )
         if self._first_error is not None and self.trials[-1].outcome is Outcome.FAILED:
-            # No larger size may be tried, so that it can't be told from a floor: the error is the fact.
+            # No larger size may be tried, so the error may be of every size.
             raise self._first_error
         assert self._opened is not None
         last, device = self.trials[-1], self._opened.device

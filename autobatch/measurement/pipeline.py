@@ -173,7 +173,7 @@ class Search:
 
 
 def _open_slot(engine: Engine, recipe: messages.Recipe, limits: Limits) -> cache.Slot:
-    """The place in the cache for the answer of what the engine has opened. Raises like `engine.open`."""
+    """The place of the engine's workload in the cache. Raises like `engine.open`."""
     opened = engine.open()
     fingerprint = engine.take_fingerprint()
     name = ""
