@@ -173,7 +173,7 @@ class _Reach:
         """One step, or twice the last gap: where forecasts are too low, the steps above them grow."""
         below = max((t.batch_size for t in self.trial_set.passed if t.batch_size < self.passed), default=0)
         gap = self.passed - below
-        grown = 2 * gap if below and 8 * gap <= self.passed else 0
+        grown = 2 * gap if below and gap <= MEMORY_MARGIN * self.passed else 0
         return _rounded_up(max(self.limits.multiple_of, grown), self.limits)
 
     def below(self, failure: Trial) -> int:
