@@ -11,14 +11,15 @@ import msgspec
 
 from autobatch.decision import scaling
 from autobatch.engines import messages
-from autobatch.engines.local import EngineMaker, WorkerEngine, new_engine, refuse_in_worker
+from autobatch.engines.base import Engine
+from autobatch.engines.local import EngineMaker, LocalEngine, new_engine, refuse_in_worker
 from autobatch.engines.ranks import membership
 from autobatch.engines.ranks.follower import Member
 from autobatch.engines.ranks.leader import RankedEngine, follow, lead
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.engines.ranks.rendezvous import met
 from autobatch.measurement.climb import Observer
-from autobatch.measurement.pipeline import SearchEngine, Watch, run
+from autobatch.measurement.pipeline import Watch, run
 from autobatch.planning import catalogue
 from autobatch.planning.assembly import plan_for
 from autobatch.planning.sample import as_dataset
@@ -215,7 +216,7 @@ def probe(
     observer: Observer | None = None,
     on_output: Callable[[str], None] | None = None,
     fresh: bool = False,
-    make_engine: EngineMaker = WorkerEngine,
+    make_engine: EngineMaker = LocalEngine,
     meeting: Meeting | None = None,
 ) -> Recommendation:
     """The recommendation for a recipe; `on_output` gets each line that the worker prints.
@@ -233,7 +234,7 @@ def probe(
     of_a_rank = scaling.limits_of_a_rank(limits, 1 if meeting is None else meeting.ranks)
     engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
 
-    def search(engine: SearchEngine) -> Recommendation:
+    def search(engine: Engine) -> Recommendation:
         watch = Watch(observer, limits, Journal())
         return run(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
 

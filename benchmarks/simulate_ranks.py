@@ -23,9 +23,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from autobatch.decision.constants import PROBE_SHARE
 from autobatch.decision.recommender import recommend
 from autobatch.engines.ranks.transport import poll_seconds
-from autobatch.measurement.check import PROBE_SHARE, Assessment
+from autobatch.measurement.budget import Budget
+from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
@@ -106,8 +108,9 @@ def _row(fleet: Fleet, ranks: int, store_seconds: float) -> dict[str, Any]:
     begin = time.process_time()
     row: dict[str, Any] = {"fleet": fleet.name, "ranks": ranks, "outcome": "answer"}
     try:
-        curve = Climb(engine, LIMITS, share=PROBE_SHARE).run()
-        check = Assessment(engine, curve, LIMITS).run()
+        budget = Budget.of(LIMITS, engine)
+        curve = Climb(engine, LIMITS, budget=budget.stage(PROBE_SHARE)).run()
+        check = GeneralizationCheck(engine, curve, LIMITS, budget).run()
         recommendation = recommend(curve, check, LIMITS)
         row |= {"batch_size": recommendation.batch_size, "ceiling": recommendation.ceiling.batch_size}
         row["critical_batch_size"] = check.critical_batch_size

@@ -77,14 +77,14 @@ def _spent(target: str) -> dict[str, float]:
     """Seconds by part of a probe in this process."""
     from autobatch import api
     from autobatch.engines import messages
-    from autobatch.engines.local import WorkerEngine
+    from autobatch.engines.local import LocalEngine
     from autobatch.records.limits import Limits
 
     started_at = psutil.Process().create_time()
     spent: dict[str, float] = defaultdict(float)
     spent[BEFORE] = time.time() - started_at
     begin = time.monotonic()
-    engine = _timed(WorkerEngine, spent)
+    engine = _timed(LocalEngine, spent)
     recipe = messages.Recipe(target=target)
     api.probe(recipe, Limits(), fresh=True, on_output=lambda line: None, make_engine=engine)
     spent[REST] = time.monotonic() - begin - sum(spent[part] for part in PARTS.values())

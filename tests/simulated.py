@@ -1,7 +1,7 @@
 """A simulated device with real behaviour: a memory limit, a latency curve, noise, crashes.
 
-It stands behind the same protocols as the real ones (Backend for the device, Engine for where trials
-run), and has a clock of its own, so that a climb of minutes takes milliseconds and repeats exactly.
+It meets the same protocols as the real ones (Backend for the device, Engine for the place of trials). Its
+clock is simulated, so that a climb of minutes takes milliseconds and repeats exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autobatch.engines import messages, worker_failures
 from autobatch.engines.base import Opened
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.device import Device
-from autobatch.records.errors import DeviceError
+from autobatch.records.errors import AutobatchError, DeviceError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome
 from autobatch.records.workload import SampleSizes, Workload
@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 
 class OutOfMemoryError(RuntimeError):
-    """What the simulated allocator raises; recognised like torch's by its name."""
+    """The error of the simulated allocator; recognised like torch's by its name."""
 
 
 class CrashError(BaseException):
@@ -37,21 +37,21 @@ class CrashError(BaseException):
 
 @dataclass
 class Machine:
-    """What is simulated. Sizes in bytes and seconds; `step_seconds` maps a batch size to a step's time.
+    """The facts of a simulated device, in bytes and seconds. `step_seconds`: of a batch size.
 
     Loading a sample takes `load_seconds` in one process; the workers of a DataLoader share it, as many as
     there are `processors`, and with a number in `loader_errors` it fails. The largest samples take
-    `largest_ratio` times the memory and the time of a typical one. `noise`: standard deviation of the
+    `largest_ratio` times the memory and the time of typical ones. `noise`: standard deviation of the
     logarithm of a step's time. `crashes`: how often the process dies at a size. `failures`: the message of
     the error that a size raises. `dataset_size` may be more than a stream really has (`stream_size`).
-    `noise_scale`: of the gradient, in samples, infinite where it has no mean. `noise_error`: what a
-    measurement of it ends with, without any result. A training takes S_min (1 + critical_batch_size / B)
-    steps to a loss, with `loss_noise` (of its logarithm) in what is evaluated; it diverges above
+    `noise_scale`: of the gradient, in samples, infinite where it has no mean. `noise_error`: the
+    error of its measurement, which then has no result. A training takes S_min (1 + critical_batch_size / B)
+    steps to a loss, with `loss_noise` (of its logarithm) in each evaluation; it diverges above
     `highest_learning_rate_factor`, its loss is higher the further the learning rate is from
     `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at those of
-    `training_deaths`. `heap_loss`: a process loses a share of memory between blocks, up to this one,
-    another in each fresh process; the device then calls itself a CPU. `traced_share`: what a trace of a step
-    sees of its memory; None where the step can't be traced. `smallest_trained`: all sizes below fail.
+    `training_deaths`. `heap_loss`: a process loses up to this share of its memory between blocks,
+    another share in each fresh process; the device then calls itself a CPU. `traced_share`: the share of its
+    memory that a trace sees; None where the step can't be traced. `smallest_trained`: all sizes below fail.
     `trainings_at_once`: that many take the time of the longest of them.
     """
 
@@ -119,7 +119,7 @@ class SimulatedBackend(Backend):
             self.kind = "cpu"
 
     def start_process(self) -> None:
-        """A fresh process loses memory between blocks in a way of its own."""
+        """A fresh process loses another share of its memory between blocks."""
         self._lost_share = self.machine.heap_loss * self._random.random()
 
     @property
@@ -259,8 +259,8 @@ class SimulatedTrainer:
 class SimulatedEngine:
     """Runs the worker's own measuring code on a simulated device, in this process.
 
-    `tries`, `rounds`, `noise_commands`, `train_commands` and `loader_commands` list what was asked for, in
-    that order.
+    `tries`, `rounds`, `noise_commands`, `train_commands` and `loader_commands` list the requests,
+    in their order.
     """
 
     def __init__(self, machine: Machine, limits: Limits | None = None) -> None:
@@ -282,12 +282,15 @@ class SimulatedEngine:
         self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = machine.sizes
         self.trainings_at_once = machine.trainings_at_once
+        self.ranks = 1
+        self.local_ranks = 1
         self.closed = False
 
     def open(self) -> Opened:
-        self.sessions += 1
-        self._backend.start_process()
-        self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
+        if self._measurer is None:
+            self.sessions += 1
+            self._backend.start_process()
+            self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
         workload = Workload(
             target="simulated",
             model="Simulated",
@@ -301,19 +304,34 @@ class SimulatedEngine:
         )
         return Opened(device=self._backend.describe(), workload=workload, torch="none")
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried:
+    def take_fingerprint(self) -> messages.Fingerprint:
+        return messages.Fingerprint(parts={}, detail="a simulation")
+
+    def try_out(
+        self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
+    ) -> messages.Tried:
+        batch_size = sizes[0] if sizes else batch_size
         self.tries.append(batch_size)
         assert len(self.tries) < 500, "the search does not end"
         reply = self._measure(lambda m: m.try_out(batch_size, seconds, steps), batch_size)
         assert isinstance(reply, messages.Tried)
         return reply
 
-    def time_round(self, batch_size: int, seconds: float) -> messages.Timed | messages.Tried:
+    def time_round(
+        self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
+    ) -> messages.Timed | messages.Tried:
+        batch_size = sizes[0] if sizes else batch_size
         self.rounds.append(batch_size)
-        return self._measure(lambda m: m.time_round(batch_size, seconds), batch_size)
+        return self._measure(lambda m: m.time_round(batch_size, seconds, alone=alone), batch_size)
+
+    def time_each(self, batch_size: int, seconds: float) -> list[float]:
+        reply = self.time_round(batch_size, seconds, alone=True)
+        if isinstance(reply, messages.Tried):
+            raise AutobatchError(reply.detail, code="step_fails")
+        return [reply.step_seconds]
 
     def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
-        """The machine's own line, or as much of it as a trace sees."""
+        """The machine's line, or as much of it as a trace sees."""
         self.traces += 1
         self.renew()
         share = self.machine.traced_share
@@ -402,9 +420,6 @@ class SimulatedEngine:
     @property
     def fresh(self) -> bool:
         return self._measurer is None
-
-    def prepare(self) -> None:
-        """A simulated worker takes no time to start."""
 
     def renew(self, *, worker: bool = False) -> None:
         self._measurer = None

@@ -1,13 +1,15 @@
 """Ranks without processes: the real leader, members and merging, on simulated devices and a simulated store.
 
-Only the transport is replaced. It has a clock: a message takes its time on the way and in the store, a rank
-takes the time of its own device, and who waits, waits until the last one has answered.
+Only the transport is replaced. It has a clock: a message takes time on the way and in the store, a rank takes
+the time of its device, and the leader waits for the last answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+import msgspec
 
 from autobatch.devices.oom import Cause
 from autobatch.engines import messages
@@ -19,13 +21,13 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from tests.simulated import Machine, SimulatedEngine
 
-# Who has failed is told of within this time: the others ask twice a second.
+# A failure reaches the other ranks within this time: they ask twice a second.
 _STOPPED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Network:
-    """What messages cost: seconds on the way, and of the store for each; how often a waiting rank asks."""
+    """The cost of messages: seconds on the way, of the store for each, and between questions of a rank."""
 
     latency_seconds: float = 0.0
     store_seconds: float = 0.0
@@ -43,21 +45,13 @@ class RankEngine(SimulatedEngine):
 
     @property
     def now_seconds(self) -> float:
-        """What this rank has lived through."""
+        """Seconds that this rank has worked."""
         return self._backend.now()
 
     def join(self, group: messages.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
         self.renew()
         self.groups.append(group)
         self._backend.pass_time(self._join_seconds)
-
-    def time_round(
-        self, batch_size: int, seconds: float, *, alone: bool = False
-    ) -> messages.Timed | messages.Tried:
-        return super().time_round(batch_size, seconds)
-
-    def take_fingerprint(self) -> messages.Fingerprint:
-        return messages.Fingerprint(parts={}, detail="a simulation")
 
 
 class SimulatedStore:
@@ -78,14 +72,14 @@ class SimulatedStore:
         self.members: list[Member] = []
         self.orders = 0
         self.messages = 0
-        # What the leader's orders took beyond the work of the slowest rank.
+        # Seconds of the leader's orders beyond the work of the slowest rank.
         self.agreeing_seconds = 0.0
         self._put = (0.0, 0.0)
         self._work_seconds = 0.0
 
     @property
     def now_seconds(self) -> float:
-        """The leader's clock: what its device took, and what it waited for."""
+        """The leader's clock: the seconds of its device, and those of waiting."""
         return self._engines[0].now_seconds + self._waited_seconds
 
     def put(self, key: str, message: bytes) -> None:
@@ -106,8 +100,8 @@ class SimulatedStore:
         self._wait(min(last, deadline) - self.now_seconds + self._network.poll_seconds / 2)
         self._wait(2 * self._network.latency_seconds + len(keys) * self._network.store_seconds)
         self.messages += len(keys)
-        begin, own = self._put
-        work_seconds = max(self._work_seconds, self._engines[0].now_seconds - own)
+        begin, leader_begin = self._put
+        work_seconds = max(self._work_seconds, self._engines[0].now_seconds - leader_begin)
         self.agreeing_seconds += self.now_seconds - begin - work_seconds
         self._put = (self.now_seconds, self._engines[0].now_seconds)
         self._work_seconds = 0.0
@@ -155,7 +149,7 @@ class SimulatedStore:
 
 
 class RankView:
-    """The store as another rank sees it: only what it puts counts, since orders are handed to it."""
+    """The store as another rank sees it: only its own messages count, since orders are handed to it."""
 
     def __init__(self, store: SimulatedStore, engine: RankEngine) -> None:
         self._store = store
@@ -179,7 +173,7 @@ def ranked(
     network: Network | None = None,
     join_seconds: float = 0.0,
 ) -> tuple[RankedEngine, SimulatedStore, list[RankEngine]]:
-    """The leader's engine over one rank for each machine, the store, and the ranks' own engines."""
+    """The leader's engine over one rank for each machine, the store, and the engines of the ranks."""
     engines = [RankEngine(machine, join_seconds) for machine in machines]
     store = SimulatedStore(engines, network)
     place = Place(local_rank=0, local_ranks=1)
@@ -191,23 +185,17 @@ def ranked(
 
 
 def tried(outcome: Outcome = Outcome.OK, cause: Cause | None = None, detail: str = "") -> messages.Tried:
-    """What one rank says of a try at 8 samples."""
-    found = messages.Tried(
+    """The reply of a rank to a try at 8 samples."""
+    reply = messages.Tried(
         batch_size=8, outcome=outcome, cause=cause, detail=detail, phase="forward", steps=3
     )
     if outcome is not Outcome.OK:
-        return found
-    return _passed(found)
-
-
-def _passed(found: messages.Tried) -> messages.Tried:
-    import msgspec
-
+        return reply
     return msgspec.structs.replace(
-        found, step_seconds=0.1, load_seconds=0.01, peak_bytes=100, reserved_bytes=120, optimizer_steps=3
+        reply, step_seconds=0.1, load_seconds=0.01, peak_bytes=100, reserved_bytes=120, optimizer_steps=3
     )
 
 
 def alike(machine: Machine, ranks: int) -> list[Machine]:
-    """The same machine for each rank, with noise of its own."""
+    """The same machine for each rank, with another seed of its noise."""
     return [replace(machine, seed=machine.seed + rank) for rank in range(ranks)]

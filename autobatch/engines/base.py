@@ -1,4 +1,4 @@
-"""The protocol that every engine speaks, and the facts of an opened session."""
+"""The protocol of every engine, and the facts of an opened session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autobatch.records.workload import SampleSizes, Workload
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a session found: the device, the workload, the torch that it runs on, and how many ranks step."""
+    """The facts of a session: the device, the workload, the version of torch, and the number of ranks."""
 
     device: Device
     workload: Workload
@@ -22,11 +22,15 @@ class Opened:
 
 
 class Engine(Protocol):
-    """Where trials run: a worker process, or a simulated device in the tests.
+    """Where trials run: a worker process here, ranks that train together, nodes of a cluster.
 
-    `busy_seconds` is the time spent in measurements, the start of sessions and `compile_seconds` excepted.
-    `sizes` is what is known of the samples by now. `trainings_at_once`: how many short trainings `train_all`
-    runs at the same time.
+    A failure of the workload, or the death of its process, is an outcome in the reply. An error that the user
+    has to repair is raised as AutobatchError.
+
+    `busy_seconds`: seconds spent in measurements, the start of sessions and `compile_seconds` excepted.
+    `sizes`: the sizes of the samples, as far as they were read. `trainings_at_once`: the number of short
+    trainings that `train_all` runs at the same time. `ranks`: the processes that step together, 1 for a
+    single process; `local_ranks`: those of this machine, which share its processors.
     """
 
     busy_seconds: float
@@ -34,16 +38,48 @@ class Engine(Protocol):
     trainings_at_once: int
 
     @property
+    def ranks(self) -> int: ...
+    @property
+    def local_ranks(self) -> int: ...
+    @property
     def sizes(self) -> SampleSizes | None: ...
-    def open(self) -> Opened: ...
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried: ...
-    def time_round(self, batch_size: int, seconds: float) -> messages.Timed | messages.Tried: ...
+    @property
+    def fresh(self) -> bool:
+        """True while no trial has run in the current session."""
+        ...
+
+    def open(self) -> Opened:
+        """Starts a session unless there is one."""
+        ...
+
+    def take_fingerprint(self) -> messages.Fingerprint:
+        """The digests of what the current session trains."""
+        ...
+
+    def try_out(
+        self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
+    ) -> messages.Tried:
+        """Full training steps at one size, or at `sizes`, one for each rank."""
+        ...
+
+    def time_round(
+        self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
+    ) -> messages.Timed | messages.Tried:
+        """One timing round of a size that passed; `alone` without the communication of ranks."""
+        ...
+
+    def time_each(self, batch_size: int, seconds: float) -> list[float]:
+        """The step seconds of each rank without communication. Raises AutobatchError where a rank fails."""
+        ...
+
     def trace_memory(self, *, without_data: bool = False) -> messages.Traced: ...
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise: ...
     def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]: ...
     def time_loader(self, command: messages.TimeLoader) -> messages.Loaded: ...
-    @property
-    def fresh(self) -> bool: ...
-    def prepare(self) -> None: ...
-    def renew(self, *, worker: bool = False) -> None: ...
-    def close(self) -> None: ...
+    def renew(self, *, worker: bool = False) -> None:
+        """Lets the next trial run in a fresh session, or in a `worker` started anew."""
+        ...
+
+    def close(self) -> None:
+        """Ends all processes of the engine."""
+        ...

@@ -1,4 +1,4 @@
-"""The parent's side of the measurements: sessions come and go, trials are what stays."""
+"""The engine of a single worker: sessions come and go, and the death of a session is data."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload import compilation
 
-# What takes longer to tell than this is as well measured.
+# A fingerprint that takes longer is given up: to measure again costs no more.
 _FINGERPRINT_SECONDS = 30.0
 
 
-class WorkerEngine:
+class LocalEngine:
     """Runs trials in a worker process; a session that failed is replaced by a fresh one."""
 
     def __init__(
@@ -59,7 +59,6 @@ class WorkerEngine:
         self._environment = environment
         self._on_output = on_output
         self._worker: WorkerProcess | None = None
-        self._spare: WorkerProcess | None = None
         self._used = False
         self._opened: Opened | None = None
         self._first: Workload | None = None
@@ -68,11 +67,13 @@ class WorkerEngine:
         self.compile_seconds = 0.0
         self.sizes: SampleSizes | None = None
         self.trainings_at_once = 1
+        self.ranks = 1
+        self.local_ranks = 1
 
     def open(self) -> Opened:
-        """Starts a session if there is none, and tells what it found.
+        """Starts a session unless there is one.
 
-        Raises the user's errors, and TargetError where the process died on the way, or found another model
+        Raises the user's errors, and TargetError where the process died on the way, or the model is another
         than the first time.
         """
         if self._opened is not None and self._worker is not None and self._worker.has_session:
@@ -94,7 +95,7 @@ class WorkerEngine:
         return self._opened
 
     def take_fingerprint(self) -> messages.Fingerprint:
-        """What the present session trains; without parts where the worker can't tell, or dies of it."""
+        """The digests of what the current session trains; without parts where the worker fails or dies."""
         assert self._worker is not None
         try:
             reply = self._worker.ask(
@@ -115,7 +116,7 @@ class WorkerEngine:
         return reply.devices
 
     def _begin(self, command: messages.Start | messages.ListDevices) -> messages.Reply:
-        """The first reply of a new session. Raises what went wrong with it."""
+        """The first reply of a new session. Raises AutobatchError where it does not come up."""
         assert self._worker is not None
         try:
             reply = self._worker.ask(command, self._start_seconds, self._stopped)
@@ -126,23 +127,34 @@ class WorkerEngine:
             raise reply.rebuilt()
         return reply
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> messages.Tried:
-        """A try of one size; whatever happens to the worker is its outcome."""
-        reply = self._measure(messages.TryOut(batch_size=batch_size, seconds=seconds, steps=steps))
+    def try_out(
+        self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
+    ) -> messages.Tried:
+        """A try of one size; the death of the worker is its outcome. `sizes` has that of the only rank."""
+        size = sizes[0] if sizes else batch_size
+        reply = self._measure(messages.TryOut(batch_size=size, seconds=seconds, steps=steps))
         assert isinstance(reply, messages.Tried)
         self.sizes = _larger(self.sizes, reply.sizes)
         return reply
 
     def time_round(
-        self, batch_size: int, seconds: float, *, alone: bool = False
+        self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
     ) -> messages.Timed | messages.Tried:
         """One timing round of a size that passed; `alone` without the communication of ranks."""
-        return self._measure(messages.TimeRound(batch_size=batch_size, seconds=seconds, alone=alone))
+        size = sizes[0] if sizes else batch_size
+        return self._measure(messages.TimeRound(batch_size=size, seconds=seconds, alone=alone))
+
+    def time_each(self, batch_size: int, seconds: float) -> list[float]:
+        """The step seconds of the only rank. Raises AutobatchError where its round fails."""
+        reply = self.time_round(batch_size, seconds, alone=True)
+        if isinstance(reply, messages.Tried):
+            raise AutobatchError(reply.detail, code="step_fails")
+        return [reply.step_seconds]
 
     def join(self, group: messages.Group | None, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Lets the next sessions train with a group, in place of the present one; None is a session alone.
+        """Lets the next sessions train with a group, in place of the current one; None is a session alone.
 
-        As soon as `stopped` says so, what a session is doing ends: another rank has failed.
+        As soon as `stopped` is true, the work of a session ends: another rank has failed.
         """
         self.renew()
         self._start = msgspec.structs.replace(self._start, group=group)
@@ -153,29 +165,21 @@ class WorkerEngine:
         """True while no trial has run in the present session."""
         return self._worker is None or not self._worker.has_session or not self._used
 
-    def prepare(self) -> None:
-        """Starts a further worker in the background, since one started anew will be asked for."""
-        if self._spare is None:
-            with interrupts_held():
-                self._spare = self._new_worker()
-
     def renew(self, *, worker: bool = False) -> None:
         """Lets the next trial run in a fresh process: a new session, or a `worker` started anew."""
-        if not worker:
-            if self._worker is not None:
-                self._worker.end_session()
+        if self._worker is None:
             return
-        with interrupts_held():
-            if self._worker is not None:
-                self._worker.close()
-            self._worker, self._spare = self._spare, None
+        if worker:
+            self._worker.close()
+            self._worker = None
+        else:
+            self._worker.end_session()
 
     def close(self) -> None:
-        """Ends the workers. Nothing of them is left behind."""
-        for one in (self._worker, self._spare):
-            if one is not None:
-                one.close()
-        self._worker = self._spare = None
+        """Ends the worker. Nothing of it is left behind."""
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
         compilation.remove_cache_folder(self._environment)
 
     def _replace_worker(self) -> None:
@@ -209,7 +213,7 @@ class WorkerEngine:
         return reply
 
     def trace_storages(self, command: messages.TraceStorages) -> messages.Storages:
-        """The storages of a step at any size, in the present session, or why there are none."""
+        """The storages of a step at any size, in the current session, or the reason why there are none."""
         try:
             reply = self._ask_in_time(command, self._timeout_seconds)
         except AutobatchError as error:
@@ -225,7 +229,7 @@ class WorkerEngine:
         return reply
 
     def train(self, command: messages.Train) -> messages.Trained:
-        """A short training in the present session, or a fresh one; its failure is its outcome."""
+        """A short training in the current session, or a fresh one; its failure is its outcome."""
         try:
             reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         except AutobatchError as error:
@@ -240,14 +244,14 @@ class WorkerEngine:
         return tuple(map(self.train, commands))
 
     def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
-        """Seconds from batch to batch of a DataLoader; what keeps it from giving any is the detail."""
+        """Seconds from batch to batch of a DataLoader; without any, the detail is the reason."""
         try:
             reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
         except AutobatchError as error:
             return messages.Loaded(batch_seconds=None, detail=error.message)
         assert isinstance(reply, messages.Loaded)
         if reply.batch_seconds is None and self._worker is not None:
-            # What is left of its workers ends with the session.
+            # The rest of its workers ends with the session.
             self._worker.end_session()
         return reply
 
@@ -290,7 +294,7 @@ class WorkerEngine:
         return reply
 
     def _ask(self, command: messages.Command, seconds: float) -> messages.Reply:
-        """The reply of the present session; counts the time of it. Raises WorkerEndedError."""
+        """The reply of the current session; counts its time. Raises WorkerEndedError."""
         worker = self._worker
         assert worker is not None
         begin, compiled_before = time.monotonic(), worker.compile_seconds
@@ -302,16 +306,16 @@ class WorkerEngine:
             self.busy_seconds += time.monotonic() - begin - compiled
 
 
-def _larger(known: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:
-    """What more samples say: a stream is read from its beginning in each session."""
-    if known is None or new is None:
-        return known or new
-    return new if new.scanned >= known.scanned else known
+def _larger(sizes: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:
+    """The sizes of more samples: each session reads a stream from its beginning."""
+    if sizes is None or new is None:
+        return sizes or new
+    return new if new.scanned >= sizes.scanned else sizes
 
 
-# The arguments of WorkerEngine, to one that may run a part of the trials elsewhere.
+# The arguments of LocalEngine, to an engine that may run some trials elsewhere.
 EngineMaker = Callable[
-    [messages.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], WorkerEngine
+    [messages.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], LocalEngine
 ]
 # Share of all processors that others use, above which spinning threads would ruin the timing.
 _CONTENDED_PERCENT = 40.0
@@ -322,8 +326,8 @@ def new_engine(
     limits: Limits,
     device: str | None,
     on_output: Callable[[str], None] | None,
-    make_engine: EngineMaker = WorkerEngine,
-) -> tuple[WorkerEngine, bool]:
+    make_engine: EngineMaker = LocalEngine,
+) -> tuple[LocalEngine, bool]:
     """An engine for this machine, and whether other processes keep its processors busy."""
     refuse_in_worker()
     check_interpreter()

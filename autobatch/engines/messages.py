@@ -1,6 +1,6 @@
-"""What parent and worker say to each other: one JSON object a line, on descriptors of their own.
+"""The messages between parent and worker: one JSON object a line, on private descriptors.
 
-JSON, not pickle: a worker runs the user's code, and nothing that it sends can run code in the parent.
+JSON, not pickle: a worker runs the user's code, and no message of it can run code in the parent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autobatch.records.trial import MemoryLine, Outcome
 from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload.sample_size import Scan
 
-# Lazily made optimizer state and what the allocator keeps show from the second and third step on.
+# Lazy optimizer state shows in the second step, memory that the allocator keeps in the third.
 FULL_STEPS = 3
 _KINDS = {
     kind.__name__: kind for kind in (AutobatchError, UsageError, TargetError, DeviceError, SavedResultError)
@@ -32,9 +32,9 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker gets at the workload: a target to import, or a file of pickled objects.
+    """The source of the workload: a target to import, or a file of pickled objects.
 
-    `frameworks`: what they are known to import that takes seconds.
+    `frameworks`: imports of it that take seconds.
     `precision` and `optimizer` (a name of optimizers.NAMED) are None where those of the target are meant.
     """
 
@@ -68,9 +68,9 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 class Start(_Message, frozen=True):
     """Begin a session: import, load, build, limit. Answered by Opened or Refused.
 
-    `group` is None for a session that trains alone. `scan`: what an earlier session has found in the
-    samples, so that they are looked at only once.
-    `frameworks`: what it imports that takes seconds, to be imported once for all sessions.
+    `group` is None for a session that trains alone. `scan`: the sizes of samples that an earlier session has
+    read, so that they are read only once.
+    `frameworks`: imports that take seconds, made once for all sessions.
     `accumulates`: gradients of several batches may add up to a step.
     """
 
@@ -86,11 +86,11 @@ class Start(_Message, frozen=True):
 
 
 class TakeFingerprint(_Message, frozen=True):
-    """Tell what the session trains. Answered by Fingerprint."""
+    """Take digests of the session's workload. Answered by Fingerprint."""
 
 
 class Fingerprint(_Message, frozen=True):
-    """A digest for each part of what is trained; without `parts`, `detail` says why there are none."""
+    """A digest for each part of the workload; without `parts`, `detail` says why there are none."""
 
     parts: dict[str, str]
     detail: str = ""
@@ -99,7 +99,7 @@ class Fingerprint(_Message, frozen=True):
 class TryOut(_Message, frozen=True):
     """Run `steps` full training steps and an evaluation pass at one size. Answered by Tried.
 
-    `sizes`: of each rank, where they have sizes of their own.
+    `sizes`: one for each rank, where they are not the same.
     """
 
     batch_size: int
@@ -120,7 +120,7 @@ class TraceMemory(_Message, frozen=True):
 class Traced(_Message, frozen=True):
     """The bytes alive at the peak, as the highest of `lines`; without lines, `detail` says why.
 
-    With lines, `detail` says what they leave out, if anything.
+    With lines, `detail` names the memory that they leave out, if any.
     """
 
     lines: tuple[MemoryLine, ...]
@@ -143,7 +143,7 @@ class Storages(_Message, frozen=True):
     """The storages of a step at any size; without `lifetimes`, `detail` says why there are none.
 
     `alike` is False where the step was traced at both sizes and is another one at the second. `guessed`: how
-    often a number was read that a fake tensor does not have. `traits`: what may take more than is seen.
+    often a number was read that a fake tensor does not have. `traits`: traits that may take more memory.
     """
 
     lifetimes: tuple[Lifetime, ...]
@@ -156,7 +156,7 @@ class Storages(_Message, frozen=True):
 class TimeRound(_Message, frozen=True):
     """Time a short round of steps at a size that passed. Answered by Timed, or by Tried on failure.
 
-    `alone`: without the communication of ranks. `sizes`: of each rank, where they have sizes of their own.
+    `alone`: without the communication of ranks. `sizes`: one for each rank, where they are not the same.
     """
 
     batch_size: int
@@ -181,7 +181,7 @@ class MeasureNoise(_Message, frozen=True):
 
 
 class Noise(_Message, frozen=True):
-    """What was measured, in order; `error` where the user's code failed."""
+    """The measurements, in order; `error` where the user's code failed."""
 
     measured: tuple[Chunks, ...]
     burn_in_steps: int
@@ -242,7 +242,7 @@ class Began(_Message, frozen=True):
 class Opened(_Message, frozen=True):
     """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed.
 
-    `libraries`: what a further session needs not import by itself.
+    `frameworks`: imports that a further session has already.
     """
 
     device: Device
@@ -277,7 +277,7 @@ class Refused(_Message, frozen=True):
 
 
 class Phase(_Message, frozen=True):
-    """What the worker is about to do; the last one before its death names where it died."""
+    """The work that begins; the last phase before the death of a worker says where it died."""
 
     name: str
 
@@ -287,8 +287,8 @@ class Tried(_Message, frozen=True):
 
     `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
     largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
-    samples that were kept. `sizes`: what is known of them by now. `skipped_steps` had gradients beyond the
-    range of fp16, which a training skips as well.
+    samples that were kept. `sizes`: the sizes of the samples read so far. `skipped_steps` had gradients
+    beyond the range of fp16, which a training skips as well.
     """
 
     batch_size: int
@@ -310,7 +310,7 @@ class Tried(_Message, frozen=True):
 
 
 class Timed(_Message, frozen=True):
-    """One round: the mean step of it, and what loading one batch took, where that is known."""
+    """One round: its mean step, and the seconds to load one batch, where they are measured."""
 
     batch_size: int
     step_seconds: float
@@ -361,6 +361,6 @@ decode_reply = msgspec.json.Decoder(Reply).decode
 
 
 def send(stream: BinaryIO, message: Command | Reply) -> None:
-    """Writes one message at once, as one line."""
+    """Writes one message as a line, at once."""
     stream.write(_encoder.encode(message) + b"\n")
     stream.flush()

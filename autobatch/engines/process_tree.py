@@ -14,10 +14,10 @@ _KEEPERS = ("multiprocessing.resource_tracker", "torch_shm_manager")
 def living_descendants(process: psutil.Process) -> list[psutil.Process]:
     """All descendants but those that have ended and are only waited for."""
     living = []
-    for one in process.children(recursive=True):
+    for descendant in process.children(recursive=True):
         try:
-            if one.status() != psutil.STATUS_ZOMBIE:
-                living.append(one)
+            if descendant.status() != psutil.STATUS_ZOMBIE:
+                living.append(descendant)
         except psutil.Error:
             continue
     return living

@@ -1,4 +1,4 @@
-"""Pure: what the end of a worker means, as a trial's outcome or as an error."""
+"""Pure: the end of a worker as a trial's outcome or as an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autobatch.workload import compilation
 # The start of a session (import, data set, model) may take as long as that many trials.
 START_TRIALS = 5
 _OUT_OF_HOST_MEMORY = -9
-# The code of what has failed because another rank did.
+# The code of an error that another rank has caused.
 RANK_FAILED = "rank_failed"
 
 
@@ -46,10 +46,10 @@ def of_trial(
 ) -> messages.Tried:
     """The outcome of a try or a round whose process did not survive it."""
     batch_size = command.batch_size
-    # A round tells no phases: that would take longer than some of its steps.
+    # A round reports no phases: that would take longer than some of its steps.
     phase = "timing" if isinstance(command, messages.TimeRound) else end.phase
     if isinstance(end, WorkerHungError):
-        # Of a round too it is told when it compiles.
+        # A round reports its compiling only.
         compiles = end.phase == compilation.BEGINS
         limit = (
             f"{COMPILE_TRIALS * timeout_seconds:g} s of compiling" if compiles else f"{timeout_seconds:g} s"
@@ -87,18 +87,18 @@ def start_failed(recipe: messages.Recipe, end: WorkerEndedError, start_seconds: 
     name = f"`{recipe.target}`" if recipe.target else "the model"
     hint = f"run `python {recipe.target}` to see what happens" if recipe.target.endswith(".py") else ""
     if isinstance(end, WorkerHungError) and end.phase:
-        what, fact = "took too long", f"no answer after {start_seconds:g} s, {START_TRIALS} trial timeouts"
+        event, fact = "took too long", f"no answer after {start_seconds:g} s, {START_TRIALS} trial timeouts"
         hint = "if it needs that long, raise `--trial-timeout`"
     elif isinstance(end, WorkerHungError):
-        what, fact = "did not come up", "no answer after minutes"
+        event, fact = "did not come up", "no answer after minutes"
     elif isinstance(end, WorkerDiedError):
-        what = "died"
+        event = "died"
         how = signal_name(end.status)
         fact = f"killed by {how}" if end.status < 0 else f"it ended with {how}"
     else:
-        what, fact = "took more memory than it may", str(end)
+        event, fact = "took more memory than it may", str(end)
     return TargetError(
-        f"the worker process {what} while it prepared {name}",
+        f"the worker process {event} while it prepared {name}",
         code="start_timeout" if isinstance(end, WorkerHungError) else "worker_died",
         facts=(fact, f"in the {end.phase or 'start'} phase"),
         hint=hint,
@@ -106,24 +106,25 @@ def start_failed(recipe: messages.Recipe, end: WorkerEndedError, start_seconds: 
 
 
 def rank_failed(detail: str) -> AutobatchError:
-    """The error for what ended because of another rank, whose own error says more."""
+    """The error for work that another rank has ended; the error of that rank says more."""
     return AutobatchError("a rank has failed", code=RANK_FAILED, facts=(detail,))
 
 
 def identity(workload: Workload) -> tuple[object, ...]:
-    """What must be the same in every session, or their trials don't compare."""
+    """The facts that must be the same in every session, or their trials don't compare."""
     return workload.model, workload.parameters, workload.loss, workload.optimizer, workload.dataset
 
 
-def changed(recipe: messages.Recipe, first: Workload, now: Workload) -> AutobatchError:
-    """The error for a session that found something else than the first one."""
+def changed(recipe: messages.Recipe, first: Workload, latest: Workload) -> AutobatchError:
+    """The error for a session whose workload is not that of the first session."""
     name = f"`{recipe.target}`" if recipe.target else "the model"
     return TargetError(
         f"{name} is not what it was when the measurements began",
         code="target_changed",
         facts=tuple(
-            f"{when}: {one.model}, {one.parameters:,} parameters, {one.optimizer}, {one.loss}, {one.dataset}"
-            for when, one in (("first", first), ("now", now))
+            f"{when}: {workload.model}, {workload.parameters:,} parameters, {workload.optimizer}, "
+            f"{workload.loss}, {workload.dataset}"
+            for when, workload in (("first", first), ("now", latest))
         ),
         hint="leave the file alone while it is measured; a model must be made alike every time",
     )

@@ -29,7 +29,7 @@ _BOOT = f"import sys; sys.path.append({_PACKAGE_PARENT!r}); from autobatch.worke
 IN_WORKER = "AUTOBATCH_WORKER"
 _POLL_SECONDS = 0.01
 _KILL_SECONDS = 5.0
-# How often it is asked whether another rank has failed.
+# Seconds between two questions whether another rank has failed.
 _STOPPED_SECONDS = 0.5
 # Compiling for one batch size may take as long as that many trials.
 COMPILE_TRIALS = 5
@@ -38,7 +38,7 @@ BOOT_TIMEOUT_SECONDS = 600.0
 
 
 class WorkerEndedError(Exception):
-    """There is no reply, and no session any more. `phase`: the last that it told, empty before the first."""
+    """There is no reply, and no session any more. `phase`: its last one, empty before the first."""
 
     def __init__(self, message: str, phase: str) -> None:
         super().__init__(message)
@@ -76,10 +76,9 @@ class WorkerStoppedError(WorkerEndedError):
 
 
 class WorkerProcess:
-    """One worker: a process that forks sessions, and the session that it has at present.
+    """A worker: a process that forks sessions, and its current session.
 
-    `compile_seconds`: what its sessions have spent in torch.compile, which no time limit but one of its own
-    counts.
+    `compile_seconds`: seconds that its sessions have spent in torch.compile, which has a separate time limit.
     """
 
     def __init__(self, environment: Mapping[str, str], on_output: Callable[[str], None]) -> None:
@@ -144,16 +143,16 @@ class WorkerProcess:
                 return reply
 
     def _enter(self, phase: str, deadline: float, timeout_seconds: float) -> float:
-        """The deadline once a phase has begun: compiling has one of its own, then the old one moves on."""
-        now = time.monotonic()
+        """The deadline once a phase has begun: compiling has a separate one, then the old one moves on."""
+        begin = time.monotonic()
         if phase == compilation.BEGINS:
-            self._paused = now, deadline - now
-            deadline = now + COMPILE_TRIALS * timeout_seconds
+            self._paused = begin, deadline - begin
+            deadline = begin + COMPILE_TRIALS * timeout_seconds
         elif phase == compilation.ENDS and self._paused is not None:
-            began, left = self._paused
+            compile_begin, left_seconds = self._paused
             self._paused = None
-            self.compile_seconds += now - began
-            deadline = now + left
+            self.compile_seconds += begin - compile_begin
+            deadline = begin + left_seconds
         self._phase = phase
         return deadline
 
@@ -306,18 +305,18 @@ def interrupts_held() -> Iterator[None]:
 
 
 def _kill_tree(pid: int) -> None:
-    """Kills a process, its group, and all its descendants, also those with a session of their own."""
+    """Kills a process, its group, and all its descendants, also those in another session."""
     keepers: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
         deadline = time.monotonic() + _KILL_SECONDS
         # On Linux a worker inherits the orphans of its sessions, so it goes last.
         while time.monotonic() < deadline:
-            found = process_tree.living_descendants(root)
-            keepers = [one for one in found if process_tree.keeps_shared_memory(one)]
-            if len(found) == len(keepers):
+            living = process_tree.living_descendants(root)
+            keepers = [process for process in living if process_tree.keeps_shared_memory(process)]
+            if len(living) == len(keepers):
                 break
-            _kill([one for one in found if one not in keepers])
+            _kill([process for process in living if process not in keepers])
             time.sleep(0.002)
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
@@ -329,6 +328,6 @@ def _kill_tree(pid: int) -> None:
 
 
 def _kill(processes: list[psutil.Process]) -> None:
-    for one in processes:
+    for process in processes:
         with contextlib.suppress(psutil.Error):
-            one.kill()
+            process.kill()

@@ -1,1 +1,1 @@
-"""What is measured when: the pipeline of a search and its stages."""
+"""The pipeline of a search and its stages: the order and the time of all measurements."""

@@ -1,4 +1,4 @@
-"""The parent's side of the check: what to measure in the time that is left, and what came of it."""
+"""The generalization check: the measurements that fit into the time left, and their meaning as a record."""
 
 from __future__ import annotations
 
@@ -6,57 +6,54 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil, inf, isfinite
 
-from autobatch.decision import next_training, noise_scale, search
+from autobatch.decision import next_training, noise_scale
+from autobatch.decision.constants import (
+    BURN_IN_SHARE,
+    EVALUATION_SHARE,
+    FEWEST_SAMPLES,
+    FEWEST_STEPS,
+    HELD_OUT_PARTS,
+    MOST_EPOCHS,
+    MOST_HELD_OUT,
+    NOISE_SAMPLES_SHARE,
+    SMALL_BATCH_SIZE,
+    USUAL_BATCH_SIZE,
+)
 from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate
 from autobatch.decision.scaling import over_ranks, share_of_dataset
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
+from autobatch.measurement.budget import Budget
 from autobatch.records.check import Check, CheckStatus, Training
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, Outcome
 
-# Of the budget, for the probe; the rest is the check's.
-PROBE_SHARE = 0.65
-# Shares of the time that is left: for training, and for the samples of three measurements, which double.
-_BURN_IN_SHARE = 0.25
-_SAMPLES_SHARE = 0.07
-_MOST_BURN_IN_SECONDS = 10.0
-_FEWEST_SAMPLES = 64
-# Models with BatchNorm need chunks of that many samples.
-_LEAST_CHUNK = 8
-# A short training ends after that many epochs at the base size.
-_EPOCHS = 10
-# It needs that many steps to be judged, and the contest that many trainings to begin.
-_FEWEST_STEPS = 12
-_FEWEST_TRAININGS = 2
-# One evaluation takes this share of a training at most: there are about thirty of them.
-_EVALUATION_SHARE = 0.01
-# A sample's forward pass is at most this part of its training step.
-_FORWARD_SHARE = 0.5
-_MOST_HELD_OUT, _FEWEST_HELD_OUT = 1024, 64
-# Parts of the samples held out, whose spread is the comparison's error.
-_PARTS = 8
 
+class GeneralizationCheck:
+    """The check of one curve. `check` holds the result so far.
 
-class Assessment:
-    """One check of one curve. `check` says at any time what it has come to.
-
-    With several ranks, the trainings are those of all of them together. The noise is that of one rank alone:
-    it belongs to the samples and the weights, however a batch is shared out. All in here is in samples of
-    one rank; `check` has the critical batch size over all ranks.
+    With several ranks, the trainings are those of all of them together. The gradient noise is that of a
+    single rank: it depends on the samples and the weights only. Sizes in here are those of one rank; `check`
+    has the critical batch size over all ranks.
     """
 
     def __init__(
-        self, engine: Engine, curve: Curve, limits: Limits, tell: Callable[[str], None] = lambda what: None
+        self,
+        engine: Engine,
+        curve: Curve,
+        limits: Limits,
+        budget: Budget | None = None,
+        announce: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """`tell` hears what is about to be done."""
+        """`budget`: the whole one of the search; None begins one. `announce` hears of each measurement."""
         self._engine = engine
         self._curve = curve
         self._limits = limits
-        self._tell = tell
-        self._trials = TrialSet.of(curve)
+        self._budget = budget or Budget.of(limits, engine)
+        self._announce = announce
+        self._trial_set = TrialSet.of(curve)
         self._ranks = curve.world_size
         self._trainings: list[Training] = []
         self._held_out = ""
@@ -64,15 +61,15 @@ class Assessment:
 
     @property
     def check(self) -> Check:
-        """What it has come to."""
+        """The result so far."""
         return over_ranks(self._check, self._ranks)
 
     def run(self) -> Check:
-        """The check, as far as the rest of the budget goes; its detail says how far that was."""
+        """The check, as far as the time allows; its detail says how far that was."""
         try:
             self._run()
         except AutobatchError as error:
-            self._give_up(error.message)
+            self._explain(error.message)
         return self.check
 
     def _run(self) -> None:
@@ -81,56 +78,59 @@ class Assessment:
         command = self._noise_command()
         if command is None:
             return self._not_run("too little of the budget was left")
-        self._tell("measuring the noise of the gradient")
-        found = self._engine.measure_noise(command)
-        scales = [
-            noise_scale.noise_scale(
-                one.chunk_size, one.squared_norms, one.inner_products, one.sum_squared_norm
-            )
-            for one in found.measured
-        ]
-        if not scales:
-            return self._not_run(found.error or "the data set is too small")
-        scales = [noise_scale.per_rank(one, self._ranks) for one in scales]
+        self._announce("measuring the noise of the gradient")
+        reply = self._engine.measure_noise(command)
+        if not reply.measured:
+            return self._not_run(reply.error or "the data set is too small")
+        scales = [self._noise_scale(sums) for sums in reply.measured]
         prior = noise_scale.critical_batch_size(scales)
-        self._keep_noise(command.batch_size, scales, prior)
+        self._record_noise(command.batch_size, scales, prior)
         if prior.low > 0:
-            self._hold(self._contest(command.batch_size, prior))
+            self._compare_trainings(self._contest(command.batch_size, prior))
         return None
 
+    def _noise_scale(self, sums: noise_scale.Chunks) -> noise_scale.NoiseScale:
+        """The noise scale of one measurement, in samples of a rank."""
+        scale = noise_scale.noise_scale(
+            sums.chunk_size, sums.squared_norms, sums.inner_products, sums.sum_squared_norm
+        )
+        return noise_scale.per_rank(scale, self._ranks)
+
     def _noise_command(self) -> messages.MeasureNoise | None:
-        """What to measure in the time that is left; None where that is too short."""
-        own = TrialSet(self._trials.timed).nearest(self._curve.workload.batch_size or search.USUAL_BATCH_SIZE)
-        if own is None:
+        """The noise measurement that fits into the time left; None where that is too short."""
+        current = self._curve.workload.batch_size or USUAL_BATCH_SIZE
+        trial = TrialSet(self._trial_set.timed).nearest(current)
+        if trial is None:
             return None
-        samples = int(_SAMPLES_SHARE * self._left * (own.samples_per_second or 0.0))
-        if samples < _FEWEST_SAMPLES:
+        left_seconds = self._budget.left_seconds
+        samples = int(NOISE_SAMPLES_SHARE * left_seconds * (trial.samples_per_second or 0.0))
+        if samples < FEWEST_SAMPLES:
             return None
         return messages.MeasureNoise(
-            batch_size=own.batch_size,
-            learning_rate_factor=self._first_factor(own.batch_size),
-            seconds=self._left,
-            burn_in_seconds=min(_MOST_BURN_IN_SECONDS, _BURN_IN_SHARE * self._left),
+            batch_size=trial.batch_size,
+            learning_rate_factor=self._first_factor(trial.batch_size),
+            seconds=left_seconds,
+            burn_in_seconds=BURN_IN_SHARE * left_seconds,
             most_samples=samples,
-            largest_chunk=self._largest_chunk(own.batch_size),
+            largest_chunk=self._largest_chunk(trial.batch_size),
         )
 
     def _largest_chunk(self, batch_size: int) -> int:
-        """The most samples of one chunk: a size that fits, and enough for BatchNorm where one does."""
-        nearest = self._trials.nearest(max(batch_size, _LEAST_CHUNK))
+        """The most samples of a chunk: at most a size that fits, and enough for BatchNorm where possible."""
+        nearest = self._trial_set.nearest(max(batch_size, SMALL_BATCH_SIZE))
         return batch_size if nearest is None else max(batch_size, nearest.batch_size)
 
     def _first_factor(self, size: int) -> float:
-        """For fewer samples than the rate is meant for, the rate by the linear rule: the lowest one.
+        """The factor of the learning rate by the linear rule, which gives the lowest rate for fewer samples.
 
-        They are fewer where the present size doesn't fit, and where one rank alone trains.
+        A step has fewer where the current size does not fit, and where one rank trains alone.
         """
         current, power = self._curve.workload.batch_size, learning_rate_power(self._curve.workload.optimizer)
         if power is None:
             return 1.0
         return scaled_learning_rate(1.0, self._ranks * (current or size), size, inf, power)
 
-    def _keep_noise(
+    def _record_noise(
         self, batch_size: int, scales: Sequence[noise_scale.NoiseScale], prior: noise_scale.CriticalBatchSize
     ) -> None:
         if not (isfinite(prior.batch_size) and isfinite(prior.log_sd)):
@@ -143,7 +143,7 @@ class Assessment:
         self._check = Check(
             status=CheckStatus.NOISE_ONLY,
             batch_size=batch_size,
-            noise_scale=next(one.batch_size for one in reversed(scales) if one.valid),
+            noise_scale=next(scale.batch_size for scale in reversed(scales) if scale.valid),
             critical_batch_size=prior.batch_size,
             interval=(prior.low, None if prior.high == inf else prior.high),
             log_sd=prior.log_sd,
@@ -151,122 +151,114 @@ class Assessment:
 
     def _contest(self, reference_size: int, prior: noise_scale.CriticalBatchSize) -> next_training.Contest:
         workload = self._curve.workload
-        assert self._trials.step_time is not None
+        assert self._trial_set.step_time is not None
         return next_training.Contest(
-            sizes=tuple(sorted({reference_size, *(trial.batch_size for trial in self._trials.timed)})),
-            law=self._trials.step_time,
+            sizes=tuple(sorted({reference_size, *(trial.batch_size for trial in self._trial_set.timed)})),
+            law=self._trial_set.step_time,
             prior=prior,
             reference_size=reference_size,
             current_size=workload.batch_size,
             power=learning_rate_power(workload.optimizer),
         )
 
-    def _hold(self, about: next_training.Contest) -> None:
+    def _compare_trainings(self, contest: next_training.Contest) -> None:
         """Runs trainings of equal time, as long as one is worth it and there is time."""
         if self._limits.asks_for_size:
-            return self._give_up("the size was asked for")
-        seconds = self._training_seconds(about)
-        if next_training.next_entry(about, ()) is None:
-            return self._give_up("no other size can be expected to be quicker")
+            return self._explain("the size was asked for")
+        seconds = self._training_seconds(contest)
+        if next_training.next_entry(contest, ()) is None:
+            return self._explain("no other size can be expected to be quicker")
         if seconds is None:
-            return self._give_up("too little of the budget was left for trainings")
-        at_once = self._engine.trainings_at_once
-        while self._left >= seconds:
-            entries = next_training.next_entries(about, self._trainings, at_once)
-            if not entries or not self._train(about, entries, seconds):
+            return self._explain("too little of the budget was left for trainings")
+        while self._budget.left_seconds >= seconds:
+            entries = next_training.next_entries(contest, self._trainings, self._engine.trainings_at_once)
+            if not entries or not self._train(contest, entries, seconds):
                 return None
         return None
 
     def _train(
-        self, about: next_training.Contest, entries: Sequence[next_training.Entry], seconds: float
+        self, contest: next_training.Contest, entries: Sequence[next_training.Entry], seconds: float
     ) -> bool:
-        """Runs these trainings and keeps what they show; False where one of them can't be held."""
-        sizes = ", ".join(f"{one.batch_size:,}" for one in entries)
-        self._tell(f"training at batch size {sizes}, to compare")
-        replies = self._engine.train_all([self._train_command(about, one, seconds) for one in entries])
+        """Runs these trainings and records them; False where one of them can't be run."""
+        sizes = ", ".join(f"{entry.batch_size:,}" for entry in entries)
+        self._announce(f"training at batch size {sizes}, to compare")
+        replies = self._engine.train_all([self._train_command(contest, entry, seconds) for entry in entries])
         for reply in replies:
             if reply.training is not None:
                 self._trainings.append(reply.training)
                 self._held_out = reply.held_out or self._held_out
-        if any(one.batch_size == about.reference_size for one in self._trainings):
-            self._keep_trainings(about)
-        why_not = [reply.held_out for reply in replies if reply.training is None]
-        if why_not:
-            self._give_up(why_not[0])
-        return not why_not
+        if any(training.batch_size == contest.reference_size for training in self._trainings):
+            self._record_trainings(contest)
+        reasons = [reply.held_out for reply in replies if reply.training is None]
+        if reasons:
+            self._explain(reasons[0])
+        return not reasons
 
-    def _training_seconds(self, about: next_training.Contest) -> float | None:
-        """Seconds of each training; None where the time that is left can't tell any two sizes apart."""
-        slowest = about.law.step_seconds_at(
-            max(next_training.standing(about, ()).choice, about.reference_size)
-        )
-        least = _FEWEST_STEPS * slowest
-        useful = _EPOCHS * self._epoch_seconds(about)
-        for trainings in (next_training.MOST_SIZES, _FEWEST_TRAININGS):
-            # Where all run at the same time, there is to be time for what they leave open.
-            rounds = max(_FEWEST_TRAININGS, ceil(trainings / self._engine.trainings_at_once))
-            if self._left / rounds >= least:
-                return min(self._left / rounds, max(useful, least))
+    def _training_seconds(self, contest: next_training.Contest) -> float | None:
+        """Seconds of each training; None where the time left can't compare two sizes."""
+        choice = next_training.standing(contest, ()).choice
+        least = FEWEST_STEPS * contest.law.step_seconds_at(max(choice, contest.reference_size))
+        useful = MOST_EPOCHS * self._epoch_seconds(contest)
+        # A comparison needs two trainings. Where all run at the same time, it needs a second round too.
+        for trainings in (next_training.MOST_SIZES, 2):
+            rounds = max(2, ceil(trainings / self._engine.trainings_at_once))
+            round_seconds = self._budget.left_seconds / rounds
+            if round_seconds >= least:
+                return min(round_seconds, max(useful, least))
         return None
 
-    def _epoch_seconds(self, about: next_training.Contest) -> float:
-        size = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
-        return (
-            inf
-            if size is None
-            else size / about.reference_size * about.law.step_seconds_at(about.reference_size)
-        )
+    def _epoch_seconds(self, contest: next_training.Contest) -> float:
+        samples = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
+        size = contest.reference_size
+        return inf if samples is None else samples / size * contest.law.step_seconds_at(size)
 
     def _train_command(
-        self, about: next_training.Contest, entry: next_training.Entry, seconds: float
+        self, contest: next_training.Contest, entry: next_training.Entry, seconds: float
     ) -> messages.Train:
-        rate = about.reference_size / about.law.step_seconds_at(about.reference_size)
-        samples = int(_EVALUATION_SHARE * seconds * rate / _FORWARD_SHARE)
-        samples = max(_FEWEST_HELD_OUT, min(samples, _MOST_HELD_OUT))
-        largest = self._largest_chunk(about.reference_size)
+        size = contest.reference_size
+        rate = size / contest.law.step_seconds_at(size)
+        # A sample's forward pass takes at most half of its training step.
+        samples = int(2 * EVALUATION_SHARE * seconds * rate)
+        samples = max(FEWEST_SAMPLES, min(samples, MOST_HELD_OUT))
         return messages.Train(
             batch_size=entry.batch_size,
             learning_rate_factor=entry.learning_rate_factor,
             seconds=seconds,
             samples=samples,
-            part_size=max(1, min(samples // _PARTS, largest)),
+            part_size=max(1, min(samples // HELD_OUT_PARTS, self._largest_chunk(size))),
             seed=self._limits.seed,
         )
 
-    def _keep_trainings(self, about: next_training.Contest) -> None:
-        """The check with what the trainings so far say."""
-        trained = {one.batch_size for one in self._trainings}
-        kept = replace(self._check, trainings=tuple(self._trainings), held_out=self._held_out)
-        own = next(one for one in self._trainings if one.batch_size == about.reference_size)
-        if own.outcome is not Outcome.OK:
-            self._check = replace(kept, detail=f"at batch size {own.batch_size:,}: {own.detail}")
+    def _record_trainings(self, contest: next_training.Contest) -> None:
+        """The check with the evidence of the trainings so far."""
+        check = replace(self._check, trainings=tuple(self._trainings), held_out=self._held_out)
+        reference = next(t for t in self._trainings if t.batch_size == contest.reference_size)
+        if reference.outcome is not Outcome.OK:
+            detail = f"at batch size {reference.batch_size:,}: {reference.detail}"
+            self._check = replace(check, detail=detail)
             return
-        if len(trained) < _FEWEST_TRAININGS:
-            self._check = replace(kept, detail="only one size was trained")
+        if len({training.batch_size for training in self._trainings}) == 1:
+            self._check = replace(check, detail="only one size was trained")
             return
-        now = next_training.standing(about, self._trainings)
-        kept = replace(kept, vetoed=now.vetoed, detail="")
-        if now.matched is not None:
-            kept = replace(
-                kept,
-                matched_loss=now.matched.loss,
-                critical_batch_size=now.belief.batch_size,
-                interval=now.belief.interval,
-                log_sd=now.belief.log_sd,
+        state = next_training.standing(contest, self._trainings)
+        check = replace(check, vetoed=state.vetoed, detail="")
+        if state.matched is not None:
+            check = replace(
+                check,
+                matched_loss=state.matched.loss,
+                critical_batch_size=state.belief.batch_size,
+                interval=state.belief.interval,
+                log_sd=state.belief.log_sd,
             )
-        elif kept.critical_batch_size is None:
-            self._check = replace(kept, detail="neither the gradient's noise nor the trainings tell enough")
+        elif check.critical_batch_size is None:
+            self._check = replace(check, detail="neither the gradient's noise nor the trainings tell enough")
             return
-        self._check = replace(kept, status=CheckStatus.VETOED if now.vetoed else CheckStatus.PASSED)
+        self._check = replace(check, status=CheckStatus.VETOED if state.vetoed else CheckStatus.PASSED)
 
-    def _not_run(self, why: str) -> None:
-        self._check = Check(status=CheckStatus.NOT_RUN, detail=why)
+    def _not_run(self, reason: str) -> None:
+        self._check = Check(status=CheckStatus.NOT_RUN, detail=reason)
 
-    def _give_up(self, why: str) -> None:
-        """What has been found so far stays; why there is no more is its detail."""
+    def _explain(self, reason: str) -> None:
+        """Keeps the results so far; their detail is the reason why there are no more."""
         if not self._check.detail or self._check.status is CheckStatus.NOT_RUN:
-            self._check = replace(self._check, detail=why)
-
-    @property
-    def _left(self) -> float:
-        return self._limits.budget_seconds - self._engine.busy_seconds
+            self._check = replace(self._check, detail=reason)

@@ -1,4 +1,4 @@
-"""Pure: what the trials of a climb mean in words, as errors or as doubts."""
+"""Pure: the meaning of a climb's trials in words, as errors or as warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autobatch.records.trial import MemoryLine, Outcome, Trial
 
 
 def is_too_large(trial: Trial) -> bool:
-    """True for a failure that memory is the reason of."""
+    """True for a failure caused by too little memory."""
     return trial.outcome is Outcome.OUT_OF_MEMORY
 
 
@@ -45,9 +45,9 @@ def nothing_passed(
     facts = [trial.detail]
     if device.limit_bytes is not None:
         facts.append(f"training may take {format_bytes(device.limit_bytes)} ({device.limit_source})")
-    for holder in device.memory_users:
-        held = "memory" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
-        facts.append(f"{held} is held by pid {holder.pid} (`{holder.name}`)")
+    for user in device.memory_users:
+        held = "memory" if user.memory_bytes is None else format_bytes(user.memory_bytes)
+        facts.append(f"{held} is held by pid {user.pid} (`{user.name}`)")
     facts += _parts(predicted, size)
     lower = "lower `--min-batch`, " if size > 1 else ""
     free = "raise `--memory-limit`" if device.limit_source == "`--memory-limit`" else "free memory there"
@@ -60,7 +60,7 @@ def nothing_passed(
 
 
 def _parts(predicted: Sequence[MemoryLine], size: int) -> list[str]:
-    """What a step keeps at any size, and what grows with it: activation checkpointing saves the latter."""
+    """The fixed and the growing part of a step's memory: activation checkpointing saves the growing one."""
     if not predicted:
         return []
     fixed = _fixed_bytes(predicted)
@@ -72,7 +72,7 @@ def _parts(predicted: Sequence[MemoryLine], size: int) -> list[str]:
 
 
 def _remedy(predicted: Sequence[MemoryLine], limit_bytes: int | None) -> str:
-    """What may help a step that is too large for the device."""
+    """The remedy for a step that is too large for the device."""
     if predicted and limit_bytes is not None and _fixed_bytes(predicted) >= limit_bytes:
         return "a smaller model: activation checkpointing can't help, since it saves activations only"
     return "activation checkpointing (`torch.utils.checkpoint`) or a smaller model"
@@ -83,7 +83,7 @@ def _fixed_bytes(predicted: Sequence[MemoryLine]) -> int:
 
 
 def uncounted(compile_seconds: float) -> tuple[str, ...]:
-    """What took time beside the budget."""
+    """Warnings about time that the budget does not count."""
     if compile_seconds < 1:
         return ()
     return (f"compiling took {format_duration(compile_seconds)} beside the budget by the end of the search",)
@@ -119,42 +119,43 @@ def not_finite(size: int) -> TargetError:
     )
 
 
-def floor_and_holes(trials: TrialSet) -> list[str]:
-    """The sizes that fail though memory is not the reason: below all that pass, and between them."""
-    last = trials.latest
-    passed = [trial.batch_size for trial in trials.passed]
-    errors = sorted(size for size, trial in last.items() if trial.outcome is Outcome.FAILED)
+def floor_and_holes(trial_set: TrialSet) -> list[str]:
+    """Warnings about sizes that fail without memory as the reason, below those that pass or between them."""
+    latest = trial_set.latest
+    passed = [trial.batch_size for trial in trial_set.passed]
+    errors = sorted(size for size, trial in latest.items() if trial.outcome is Outcome.FAILED)
     below = [size for size in errors if size < passed[0]]
     between = [size for size in errors if passed[0] < size < passed[-1]]
-    told = []
+    texts = []
     if below:
-        told.append(
-            f"batch sizes below {passed[0]:,} can't be trained ({last[below[-1]].detail}): "
+        texts.append(
+            f"batch sizes below {passed[0]:,} can't be trained ({latest[below[-1]].detail}): "
             "leave out a last batch as small as that"
         )
-    told += [
-        f"batch size {size:,} can't be trained, though smaller and larger ones can: {last[size].detail}"
+    texts += [
+        f"batch size {size:,} can't be trained, though smaller and larger ones can: {latest[size].detail}"
         for size in between
     ]
-    return told
+    return texts
 
 
-def doubts(trials: TrialSet, device: Device) -> tuple[str, ...]:
-    """What a reader should know before trusting the figures."""
-    passed = [trial for trial in trials.trials if trial.ok]
-    found = list(device.notes)
-    found += floor_and_holes(trials)
+def warnings(trial_set: TrialSet, device: Device) -> tuple[str, ...]:
+    """Facts that a reader needs before trusting the figures."""
+    passed = [trial for trial in trial_set.trials if trial.ok]
+    texts = list(device.notes)
+    texts += floor_and_holes(trial_set)
     undecided = sorted({t.batch_size for t in passed if t.gain is not None and not t.gain.decided})
     if undecided:
         sizes = ", ".join(f"{size:,}" for size in undecided)
-        found.append(
+        texts.append(
             f"whether batch size {sizes} is quicker stayed within the noise; on a quiet machine it would show"
         )
     crashed = sorted(
-        {t.batch_size for t in trials.trials if t.outcome is Outcome.CRASHED} & {t.batch_size for t in passed}
+        {t.batch_size for t in trial_set.trials if t.outcome is Outcome.CRASHED}
+        & {t.batch_size for t in passed}
     )
     if crashed:
-        found.append(
+        texts.append(
             f"the worker died once at batch size {', '.join(map(str, crashed))}, and passed when tried again"
         )
-    return tuple(found)
+    return tuple(texts)

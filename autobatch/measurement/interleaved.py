@@ -1,23 +1,23 @@
-"""Steps that are compared: timed in turns, so that a machine that gets slower for a while can't decide."""
+"""Two kinds of steps timed in turns, so that a machine that slows down for a while can't decide."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
 
+from autobatch.decision.constants import SIDE_BY_SIDE_ROUNDS
 from autobatch.engines import messages
 
 Round = Callable[[], messages.Timed | messages.Tried]
 
 
-def in_turns(first: Round, second: Round, pairs: int) -> tuple[float, float] | messages.Tried:
-    """The median seconds of a step of either, over so many rounds; a round that failed in their place."""
-    ones: list[float] = []
-    others: list[float] = []
-    for _ in range(pairs):
-        for found, timed in ((ones, first), (others, second)):
-            reply = timed()
+def time_in_turns(first: Round, second: Round) -> tuple[float, float] | messages.Tried:
+    """The median step seconds of both kinds; the first failed round in their place."""
+    pair: tuple[list[float], list[float]] = ([], [])
+    for _ in range(SIDE_BY_SIDE_ROUNDS):
+        for step_seconds, time_round in zip(pair, (first, second), strict=True):
+            reply = time_round()
             if isinstance(reply, messages.Tried):
                 return reply
-            found.append(reply.step_seconds)
-    return median(ones), median(others)
+            step_seconds.append(reply.step_seconds)
+    return median(pair[0]), median(pair[1])

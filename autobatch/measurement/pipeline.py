@@ -1,4 +1,4 @@
-"""The course of one search: what is measured after what, and what Ctrl-C keeps of it."""
+"""One search from its start to its answer: the stages in their order, and the records that they add."""
 
 from __future__ import annotations
 
@@ -6,189 +6,232 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from autobatch._version import __version__
+from autobatch.decision.constants import PROBE_SHARE
 from autobatch.decision.recommender import recommend
 from autobatch.devices import host
 from autobatch.devices.host import usable_processors
 from autobatch.engines import messages
-from autobatch.engines.base import Opened
-from autobatch.engines.local import WorkerEngine
-from autobatch.engines.ranks.leader import RankedEngine
-from autobatch.measurement import communication, unequal_ranks
-from autobatch.measurement.check import PROBE_SHARE, Assessment
+from autobatch.engines.base import Engine, Opened
+from autobatch.measurement.budget import Budget
+from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb, Observer
+from autobatch.measurement.communication import measure_communication
 from autobatch.measurement.confirmation import confirm
 from autobatch.measurement.loading import Loading
+from autobatch.measurement.unequal_ranks import size_ranks
 from autobatch.records.check import Check
+from autobatch.records.device import Device
 from autobatch.records.interruption import Interrupted
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Environment, Recommendation
 from autobatch.records.trial import Curve, Trial
+from autobatch.records.workload import Workload
 from autobatch.storage import cache
-from autobatch.storage.journal import Journal
 
-SearchEngine = WorkerEngine | RankedEngine
 # Where the objects of a `find` lie, and where modules are looked for, may be new each time.
-TOLD_OF_RECIPE = tuple(
-    one for one in messages.Recipe.__struct_fields__ if one not in ("payload", "sys_path", "frameworks")
+RECIPE_FIELDS_OF_CACHE = tuple(
+    field for field in messages.Recipe.__struct_fields__ if field not in ("payload", "sys_path", "frameworks")
 )
 
 
+class Journal(Protocol):
+    """Saves each row of a search as it comes, so that the death of this process loses none."""
+
+    def opened(
+        self,
+        workload: Workload,
+        device: Device,
+        limits: Limits,
+        environment: Environment,
+        *,
+        world_size: int = 1,
+    ) -> None:
+        """The search begins. An answer from the cache opens no journal."""
+        ...
+
+    def tried(self, trial: Trial) -> None:
+        """A size was tried; its last trial counts."""
+        ...
+
+    def finished(self) -> None:
+        """The answer is kept, so the rows are needed no longer."""
+        ...
+
+
 def run(
-    engine: SearchEngine,
+    engine: Engine,
     recipe: messages.Recipe,
     limits: Limits,
-    of_a_rank: Limits,
+    limits_of_rank: Limits,
     watch: Watch,
     *,
     contended: bool,
     fresh: bool,
 ) -> Recommendation:
-    """The answer, from the cache unless it has to be `fresh`. `of_a_rank`: the limits with one rank's share.
+    """The answer, from the cache unless it has to be `fresh`. `limits_of_rank`: those for a rank's share.
 
-    Raises Interrupted, with what was measured so far.
+    Raises Interrupted, with the records of the search so far.
     """
+    search = Search(engine, limits, limits_of_rank, watch)
     try:
-        slot = _slot(engine, recipe, limits)
-        if not fresh and (known := slot.answer()) is not None:
-            return known
-        curve = Climb(engine, of_a_rank, watch, PROBE_SHARE if limits.check else 1.0).run()
-        curve = _loaded(engine, curve, limits, watch)
-        check = _check(engine, curve, limits, watch) if limits.check else None
-        curve = _communicated(engine, curve, check, limits, watch)
-        curve = _confirmed(engine, curve, check, limits, watch)
-        curve = _shared_out(engine, curve, check, limits, watch)
-    except Interrupted as stopped:
-        # A second Ctrl-C must not cost what the first one kept.
+        slot = _open_slot(engine, recipe, limits)
+        if not fresh and (answer := slot.answer()) is not None:
+            return answer
+        curve, check = search.run()
+    except KeyboardInterrupt:
+        # A second Ctrl-C must not cost the records that the first one kept.
         with contextlib.suppress(KeyboardInterrupt):
             engine.close()
-        if stopped.curve is not None:
-            stopped.recommendation = watch.finish(stopped.curve, limits, contended, stopped.check)
-        raise
-    answer = slot.keep(watch.finish(curve, limits, contended, check))
-    watch.answered()
+        interrupted = Interrupted(*search.records())
+        if interrupted.curve is not None:
+            interrupted.recommendation = watch.answer(
+                interrupted.curve, interrupted.check, contended=contended
+            )
+        raise interrupted from None
+    answer = slot.keep(watch.answer(curve, check, contended=contended))
+    watch.finished()
     return answer
 
 
-def _slot(engine: SearchEngine, recipe: messages.Recipe, limits: Limits) -> cache.Slot:
-    """The place in the cache for what the engine has opened. Raises like `engine.open`."""
-    try:
-        opened = engine.open()
-        told = engine.take_fingerprint()
-    except KeyboardInterrupt:
-        raise Interrupted(None) from None
+class Search:
+    """The stages of a search. Each adds its record, and `records` has those so far at any time."""
+
+    def __init__(self, engine: Engine, limits: Limits, limits_of_rank: Limits, watch: Watch) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._limits_of_rank = limits_of_rank
+        self._watch = watch
+        self._budget = Budget.of(limits, engine)
+        self._climb: Climb | None = None
+        self._loading: Loading | None = None
+        self._generalization: GeneralizationCheck | None = None
+        self._curve: Curve | None = None
+
+    def run(self) -> tuple[Curve, Check | None]:
+        """Everything that is measured, in this order."""
+        curve = self._curve = self._measure_sizes()
+        curve = self._curve = self._time_loader(curve)
+        check = self._check_generalization(curve)
+        curve = self._curve = self._measure_communication(curve, check)
+        curve = self._curve = self._confirm(curve, check)
+        curve = self._curve = self._size_ranks(curve, check)
+        return curve, check
+
+    def records(self) -> tuple[Curve | None, Check | None]:
+        """The curve and the check so far, those of the current stage included."""
+        curve = self._curve
+        if curve is None and self._climb is not None:
+            curve = self._climb.partial_curve()
+        if curve is not None and self._loading is not None:
+            curve = replace(curve, loader=self._loading.loader)
+        return curve, None if self._generalization is None else self._generalization.check
+
+    def _measure_sizes(self) -> Curve:
+        budget = self._budget.stage(PROBE_SHARE if self._limits.check else 1)
+        self._climb = Climb(self._engine, self._limits_of_rank, self._watch, budget)
+        return self._climb.run()
+
+    def _time_loader(self, curve: Curve) -> Curve:
+        # Ranks of the same machine share its processors.
+        processors = max(1, usable_processors() // self._engine.local_ranks)
+        self._loading = Loading(
+            self._engine, curve, self._limits, self._budget, processors, self._watch.checking
+        )
+        return replace(curve, loader=self._loading.run())
+
+    def _check_generalization(self, curve: Curve) -> Check | None:
+        if not self._limits.check:
+            return None
+        self._generalization = GeneralizationCheck(
+            self._engine, curve, self._limits, self._budget, self._watch.checking
+        )
+        return self._generalization.run()
+
+    def _measure_communication(self, curve: Curve, check: Check | None) -> Curve:
+        if self._engine.ranks == 1:
+            return curve
+        self._watch.checking("timing the communication of the ranks")
+        size = recommend(curve, check, self._limits).batch_size
+        return replace(curve, communication=measure_communication(self._engine, size, self._budget))
+
+    def _confirm(self, curve: Curve, check: Check | None) -> Curve:
+        self._watch.checking("confirming the answer in a fresh process")
+        return confirm(self._engine, curve, check, self._limits, self._budget)
+
+    def _size_ranks(self, curve: Curve, check: Check | None) -> Curve:
+        if self._engine.ranks == 1 or not self._limits.sizes_per_rank:
+            return curve
+        self._watch.checking("looking for sizes of each rank")
+        size = recommend(curve, check, self._limits).batch_size
+        sizes = size_ranks(self._engine, size, self._limits.multiple_of, self._budget)
+        return replace(curve, sizes_per_rank=sizes)
+
+
+def _open_slot(engine: Engine, recipe: messages.Recipe, limits: Limits) -> cache.Slot:
+    """The place of the engine's workload in the cache. Raises like `engine.open`."""
+    opened = engine.open()
+    fingerprint = engine.take_fingerprint()
     name = ""
-    if told.parts:
-        asked = {one: getattr(recipe, one) for one in TOLD_OF_RECIPE}
-        asked |= {"world_size": opened.world_size} if opened.world_size > 1 else {}
-        name = cache.name_of(told.parts, limits, opened.device, asked, os.environ)
-    return cache.Slot(name, limits, opened.device, opened.workload, why_not=told.detail)
-
-
-def _loaded(engine: SearchEngine, curve: Curve, limits: Limits, watch: Watch) -> Curve:
-    """The curve with how its training is loaded. Ctrl-C in it keeps what was measured."""
-    # Ranks of one machine share its processors.
-    ranks = engine.local_ranks if isinstance(engine, RankedEngine) else 1
-    loading = Loading(engine, curve, limits, max(1, usable_processors() // ranks), watch.checking)
-    try:
-        return replace(curve, loader=loading.run())
-    except KeyboardInterrupt:
-        raise Interrupted(replace(curve, loader=loading.loader)) from None
-
-
-def _check(engine: SearchEngine, curve: Curve, limits: Limits, watch: Watch) -> Check:
-    """The generalization check. Ctrl-C in it keeps the curve, and what it has come to."""
-    assessment = Assessment(engine, curve, limits, watch.checking)
-    try:
-        return assessment.run()
-    except KeyboardInterrupt:
-        raise Interrupted(curve, assessment.check) from None
-
-
-def _communicated(
-    engine: SearchEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
-) -> Curve:
-    """The curve with what ranks pay for training together. Ctrl-C in it keeps all that was measured."""
-    if not isinstance(engine, RankedEngine):
-        return curve
-    watch.checking("timing the communication of the ranks")
-    with _kept(curve, check):
-        size = recommend(curve, check, limits).batch_size
-        found = communication.measure(engine, size, limits.trial_timeout_seconds)
-    return replace(curve, communication=found)
-
-
-def _shared_out(
-    engine: SearchEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
-) -> Curve:
-    """The curve with sizes of each rank, where they were asked for. Ctrl-C in it keeps what was measured."""
-    if not (limits.sizes_per_rank and isinstance(engine, RankedEngine)):
-        return curve
-    watch.checking("looking for sizes of each rank")
-    with _kept(curve, check):
-        common = recommend(curve, check, limits).batch_size
-        found = unequal_ranks.measure(engine, common, limits.multiple_of, limits.trial_timeout_seconds)
-    return replace(curve, sizes_per_rank=found)
-
-
-def _confirmed(
-    engine: SearchEngine, curve: Curve, check: Check | None, limits: Limits, watch: Watch
-) -> Curve:
-    """The curve with its recommended size confirmed. Ctrl-C in it keeps all that was measured."""
-    watch.checking("confirming the answer in a fresh process")
-    with _kept(curve, check):
-        return confirm(engine, curve, check, limits)
-
-
-@contextlib.contextmanager
-def _kept(curve: Curve, check: Check | None) -> Iterator[None]:
-    """Lets Ctrl-C in the block keep what was measured before it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(curve, check) from None
+    if fingerprint.parts:
+        asked = {field: getattr(recipe, field) for field in RECIPE_FIELDS_OF_CACHE}
+        asked |= {"world_size": engine.ranks} if engine.ranks > 1 else {}
+        name = cache.name_of(fingerprint.parts, limits, opened.device, asked, os.environ)
+    return cache.Slot(name, limits, opened.device, opened.workload, why_not=fingerprint.detail)
 
 
 class Watch(Observer):
-    """Passes everything on, journals each trial, and remembers what the environment record needs."""
+    """Passes everything on to the observer and the journal, and keeps the facts of the environment record."""
 
-    def __init__(self, inner: Observer | None, limits: Limits, journal: Journal) -> None:
-        self._inner = inner or Observer()
+    def __init__(self, observer: Observer | None, limits: Limits, journal: Journal | None = None) -> None:
+        """Without a `journal` no row is saved before the answer."""
+        self._observer = observer or Observer()
         self._limits = limits
         self._journal = journal
         self._torch = ""
         self._started_at = datetime.now(UTC)
         self._begin = time.monotonic()
-        self.trying = self._inner.trying  # type: ignore[method-assign]
-        self.checking = self._inner.checking  # type: ignore[method-assign]
 
     def opened(self, opened: Opened) -> None:
         self._torch = opened.torch
-        self._journal.opened(
-            opened.workload, opened.device, self._limits, self._environment(), world_size=opened.world_size
-        )
-        self._inner.opened(opened)
+        if self._journal is not None:
+            self._journal.opened(
+                opened.workload,
+                opened.device,
+                self._limits,
+                self._environment(),
+                world_size=opened.world_size,
+            )
+        self._observer.opened(opened)
+
+    def trying(self, batch_size: int) -> None:
+        self._observer.trying(batch_size)
 
     def tried(self, trial: Trial) -> None:
-        self._journal.tried(trial)
-        self._inner.tried(trial)
+        if self._journal is not None:
+            self._journal.tried(trial)
+        self._observer.tried(trial)
 
-    def answered(self) -> None:
-        """The search has its answer, so its journal is not needed any more."""
-        self._journal.finished()
+    def checking(self, what: str) -> None:
+        self._observer.checking(what)
 
-    def finish(
-        self, curve: Curve, limits: Limits, contended: bool, check: Check | None = None
-    ) -> Recommendation:
-        """The recommendation of a curve, with where and when it was measured."""
+    def finished(self) -> None:
+        """The search has its answer."""
+        if self._journal is not None:
+            self._journal.finished()
+
+    def answer(self, curve: Curve, check: Check | None, *, contended: bool) -> Recommendation:
+        """The recommendation of a curve, with the place and time of its measurement."""
         if contended and curve.device.kind == "cpu":
-            note = "other processes were busy, so waiting threads slept instead of spinning (OMP_WAIT_POLICY)"
-            curve = replace(curve, warnings=(*curve.warnings, note))
-        return replace(recommend(curve, check, limits), environment=self._environment())
+            warning = (
+                "other processes were busy, so waiting threads slept instead of spinning (OMP_WAIT_POLICY)"
+            )
+            curve = replace(curve, warnings=(*curve.warnings, warning))
+        return replace(recommend(curve, check, self._limits), environment=self._environment())
 
     def _environment(self) -> Environment:
         return Environment(

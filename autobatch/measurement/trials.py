@@ -1,4 +1,4 @@
-"""Pure: what a worker said, as a trial."""
+"""Pure: a worker's replies as a trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autobatch.records.trial import Outcome, Trial
 def from_try(tried: messages.Tried, outcome: Outcome, dataset_size: int | None) -> Trial:
     """The trial of one try; its throughput is rough, from the quickest step after the first.
 
-    A try on the largest of samples that vary in size has none: only rounds tell what is typical.
+    A try on the largest of samples that vary in size has none: only rounds run on typical batches.
     """
     trial = Trial(
         batch_size=tried.batch_size,
@@ -43,27 +43,17 @@ def from_rounds(
     if not rounds:
         return trial
     window = rounds[-last:]
-    loads = [one.load_seconds for one in window if one.load_seconds is not None]
-    usages = [one.utilisation for one in window if one.utilisation is not None]
-    timed = replace(
+    loads = [timed.load_seconds for timed in window if timed.load_seconds is not None]
+    usages = [timed.utilisation for timed in window if timed.utilisation is not None]
+    retimed = replace(
         trial,
-        step_seconds=tuple(one.step_seconds for one in window),
+        step_seconds=tuple(timed.step_seconds for timed in window),
         load_seconds=median(loads) if loads else trial.load_seconds,
         utilisation=median(usages) if usages else trial.utilisation,
-        samples=trial.samples + sum(one.steps for one in rounds) * trial.batch_size,
-        optimizer_steps=trial.optimizer_steps + sum(one.optimizer_steps for one in rounds),
+        samples=trial.samples + sum(timed.steps for timed in rounds) * trial.batch_size,
+        optimizer_steps=trial.optimizer_steps + sum(timed.optimizer_steps for timed in rounds),
     )
-    return _with_rates(timed, dataset_size)
-
-
-def one_a_size(tried: Sequence[Trial]) -> list[Trial]:
-    """One trial of each size, in their order: the one that failed, else the one of the highest peak."""
-    found: dict[int, Trial] = {}
-    for trial in tried:
-        known = found.get(trial.batch_size)
-        if known is None or not trial.ok or (known.ok and (trial.peak_bytes or 0) > (known.peak_bytes or 0)):
-            found[trial.batch_size] = trial
-    return list(found.values())
+    return _with_rates(retimed, dataset_size)
 
 
 def _with_rates(trial: Trial, dataset_size: int | None) -> Trial:

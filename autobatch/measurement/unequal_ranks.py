@@ -1,7 +1,7 @@
-"""Ranks of unequal speed: sizes of their own that add up to the same global batch, tried before told.
+"""Ranks of unequal speed: a size for each that adds up to the same global batch, measured on all of them.
 
-The learning stays what it is, since the global batch does. Only measured sizes are told: they pass a whole
-try on all ranks, and their step is timed in turns with that of the common size.
+The global batch stays the same, so the learning does too. The sizes pass a whole try on all ranks, and their
+step is timed in turns with that of the common size.
 """
 
 from __future__ import annotations
@@ -9,39 +9,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from autobatch.decision.constants import SIDE_BY_SIDE_ROUNDS
 from autobatch.engines import messages
-from autobatch.engines.ranks.leader import RankedEngine
-from autobatch.measurement.interleaved import in_turns
+from autobatch.engines.base import Engine
+from autobatch.measurement.budget import Budget
+from autobatch.measurement.interleaved import time_in_turns
 from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome, SizesPerRank
 
-_ROUNDS = 5
 
-
-def measure(engine: RankedEngine, common: int, multiple_of: int, seconds: float) -> SizesPerRank:
-    """Sizes for each rank in the place of a common one that has passed; its `detail` says why there are none.
-
-    A try and a round take `seconds` at most.
-    """
+def size_ranks(engine: Engine, common_size: int, multiple_of: int, budget: Budget) -> SizesPerRank:
+    """A size for each rank in place of a common size that has passed; `detail` says why there are none."""
+    seconds = budget.overrun_seconds
     try:
-        rates = _rates(engine, common, seconds)
-        sizes = proportional(common, rates, multiple_of)
+        rates = _rates(engine, common_size, seconds)
+        sizes = proportional_sizes(common_size, rates, multiple_of)
         if len(set(sizes)) == 1:
-            return SizesPerRank(common_batch_size=common, detail="the ranks are equally quick")
-        tried = engine.try_out(common, seconds, messages.FULL_STEPS, sizes=sizes)
+            return SizesPerRank(common_batch_size=common_size, detail="the ranks are equally quick")
+        tried = engine.try_out(common_size, seconds, messages.FULL_STEPS, sizes=sizes)
         if tried.outcome is not Outcome.OK:
-            return SizesPerRank(common_batch_size=common, batch_sizes=sizes, detail=tried.detail)
-        return _timed(engine, common, sizes, seconds)
+            return SizesPerRank(common_batch_size=common_size, batch_sizes=sizes, detail=tried.detail)
+        return _time_sizes(engine, common_size, sizes, seconds)
     except AutobatchError as error:
-        return SizesPerRank(common_batch_size=common, detail=error.message)
+        return SizesPerRank(common_batch_size=common_size, detail=error.message)
     finally:
-        # Ranks that stepped alone have weights of their own by now.
+        # Ranks that stepped alone have different weights.
         engine.renew()
 
 
-def proportional(common: int, rates: Sequence[float], multiple_of: int = 1) -> tuple[int, ...]:
-    """Sizes in proportion to the rates of ranks, `common` on average, multiples of `multiple_of`."""
-    units = common * len(rates) // multiple_of
+def proportional_sizes(common_size: int, rates: Sequence[float], multiple_of: int = 1) -> tuple[int, ...]:
+    """Sizes in proportion to the ranks' rates, `common_size` on average, multiples of `multiple_of`."""
+    units = common_size * len(rates) // multiple_of
     shares = [units * rate / sum(rates) for rate in rates]
     sizes = [max(1, int(share)) for share in shares]
     while sum(sizes) != units:
@@ -52,21 +50,23 @@ def proportional(common: int, rates: Sequence[float], multiple_of: int = 1) -> t
     return tuple(size * multiple_of for size in sizes)
 
 
-def _rates(engine: RankedEngine, common: int, seconds: float) -> list[float]:
-    """Samples a second of each rank without waiting for the others, all of them at once."""
-    rounds = [engine.time_each(common, seconds) for _ in range(_ROUNDS)]
-    return [common / median(times) for times in zip(*rounds, strict=True)]
+def _rates(engine: Engine, common_size: int, seconds: float) -> list[float]:
+    """Samples per second of each rank, which does not wait for the others; all run at the same time."""
+    rounds = [engine.time_each(common_size, seconds) for _ in range(SIDE_BY_SIDE_ROUNDS)]
+    return [common_size / median(step_seconds) for step_seconds in zip(*rounds, strict=True)]
 
 
-def _timed(engine: RankedEngine, common: int, sizes: tuple[int, ...], seconds: float) -> SizesPerRank:
-    found = in_turns(
-        lambda: engine.time_round(common, seconds, sizes=sizes),
-        lambda: engine.time_round(common, seconds),
-        _ROUNDS,
+def _time_sizes(engine: Engine, common_size: int, sizes: tuple[int, ...], seconds: float) -> SizesPerRank:
+    timed = time_in_turns(
+        lambda: engine.time_round(common_size, seconds, sizes=sizes),
+        lambda: engine.time_round(common_size, seconds),
     )
-    if isinstance(found, messages.Tried):
-        return SizesPerRank(common_batch_size=common, batch_sizes=sizes, detail=found.detail)
-    own, alike = found
+    if isinstance(timed, messages.Tried):
+        return SizesPerRank(common_batch_size=common_size, batch_sizes=sizes, detail=timed.detail)
+    step_seconds, common_step_seconds = timed
     return SizesPerRank(
-        common_batch_size=common, batch_sizes=sizes, step_seconds=own, common_step_seconds=alike
+        common_batch_size=common_size,
+        batch_sizes=sizes,
+        step_seconds=step_seconds,
+        common_step_seconds=common_step_seconds,
     )

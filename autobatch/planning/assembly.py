@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from autobatch._version import __version__
 from autobatch.engines import messages
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.planning import caveats
 from autobatch.planning.planner import Planner
 from autobatch.records.errors import TargetError
@@ -14,7 +14,7 @@ from autobatch.records.plan import Asked, Fit, Plan, PlannedDevice
 
 
 def plan_for(
-    engine: WorkerEngine, devices: Sequence[PlannedDevice], *, batch_size: int | None, channels_last: bool
+    engine: LocalEngine, devices: Sequence[PlannedDevice], *, batch_size: int | None, channels_last: bool
 ) -> Plan:
     """The plan of the engine's workload, in the order of `devices`.
 
@@ -52,7 +52,7 @@ def plan_for(
     )
 
 
-def _open_planner(engine: WorkerEngine, model: str, *, on_host: bool, channels_last: bool) -> Planner:
+def _open_planner(engine: LocalEngine, model: str, *, on_host: bool, channels_last: bool) -> Planner:
     """A planner that has traced the step at small sizes: without data, else on real batches."""
     details: list[str] = []
     for real in (False, True):
@@ -70,7 +70,7 @@ def _open_planner(engine: WorkerEngine, model: str, *, on_host: bool, channels_l
 
 
 def _tracer(
-    engine: WorkerEngine, *, real: bool, cuda: bool, channels_last: bool
+    engine: LocalEngine, *, real: bool, cuda: bool, channels_last: bool
 ) -> Callable[[int, int], messages.Storages]:
     def trace(first: int, second: int) -> messages.Storages:
         command = messages.TraceStorages(

@@ -20,6 +20,7 @@ from autobatch.decision.noise_scale import FEWEST_CHUNKS, SKETCH_WIDTH, Chunks
 from autobatch.devices import host
 from autobatch.engines import messages as engine_messages
 from autobatch.engines.base import Opened
+from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.records.workload import Decay, SampleSizes, Workload
@@ -312,7 +313,9 @@ class ScriptEngine:
             self._ask("save", self._size or self.current_size, _START_SECONDS, snapshot=self._snapshot)
             self._has_snapshot = True
 
-    def try_out(self, batch_size: int, seconds: float, steps: int) -> engine_messages.Tried:
+    def try_out(
+        self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
+    ) -> engine_messages.Tried:
         """A few steps at a size and the script's own evaluation, or how they failed."""
         try:
             if self._process is None:
@@ -429,7 +432,10 @@ class ScriptEngine:
 
     # What only models of autobatch's own process can answer
 
-    def time_round(self, batch_size: int, seconds: float) -> engine_messages.Timed | engine_messages.Tried:
+    def time_round(
+        self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
+    ) -> engine_messages.Timed | engine_messages.Tried:
+        """One round; a script has no step without its communication, and one size for all ranks."""
         try:
             measured = self.measure(batch_size, seconds, rounds=1)
         except ScriptEndedError as ended:
@@ -442,6 +448,12 @@ class ScriptEngine:
             steps=measured.steps,
             optimizer_steps=measured.steps,
         )
+
+    def take_fingerprint(self) -> engine_messages.Fingerprint:
+        return engine_messages.Fingerprint(parts={}, detail=_NO_REPLY)
+
+    def time_each(self, batch_size: int, seconds: float) -> list[float]:
+        raise AutobatchError("a script is not timed rank by rank", code="not_timed_by_rank")
 
     def trace_memory(self, *, without_data: bool = False) -> engine_messages.Traced:
         return engine_messages.Traced(lines=(), detail=_NO_REPLY)

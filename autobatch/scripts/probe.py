@@ -15,7 +15,8 @@ from autobatch._version import __version__
 from autobatch.decision.recommender import recommend
 from autobatch.devices import host
 from autobatch.engines.base import Opened
-from autobatch.measurement.check import Assessment
+from autobatch.measurement.budget import Budget
+from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.confirmation import confirm
 from autobatch.records.check import Check
 from autobatch.records.limits import Limits
@@ -88,7 +89,7 @@ def probe_command(
         curve = Sweep(engine, opened, limits, observer.checking, observer.tried).run()
         check = _check(engine, curve, limits, observer.checking)
         observer.checking("confirming the answer in a fresh process")
-        curve = confirm(engine, curve, check, limits)
+        curve = confirm(engine, curve, check, limits, Budget.of(limits, engine))
         curve = replace(curve, warnings=(*curve.warnings, *_warnings(engine)))
     changed = scratch.changes(before, scratch.listing(Path.cwd()))
     if changed:
@@ -114,7 +115,8 @@ def _check(engine: ScriptEngine, curve: Curve, limits: Limits, tell: Callable[[s
         return None
     left = limits.budget_seconds - engine.start_seconds - _CONFIRMATION_SECONDS
     seconds = max(left, engine.busy_seconds + _LEAST_CHECK_SECONDS)
-    return Assessment(engine, curve, replace(limits, budget_seconds=seconds), tell).run()
+    stage = Budget(seconds, lambda: engine.busy_seconds)
+    return GeneralizationCheck(engine, curve, limits, stage, tell).run()
 
 
 def _warnings(engine: ScriptEngine) -> tuple[str, ...]:

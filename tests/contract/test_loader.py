@@ -17,7 +17,7 @@ import autobatch
 from autobatch import Limits, Recommendation
 from autobatch.devices.host import usable_processors
 from autobatch.engines import messages
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from tests.faults.probing import wait_until
 
 SAMPLE_SECONDS, SLOWER_SECONDS = 0.01, 0.02
@@ -64,7 +64,7 @@ def loaded(
     target = folder / "slow.py"
     target.write_text(MODEL.format(seconds=SAMPLE_SECONDS, settings=settings, trouble=trouble))
     limits = Limits(trial_timeout_seconds=timeout)
-    engine = WorkerEngine(messages.Recipe(target=str(target)), limits, "cpu", {}, print)
+    engine = LocalEngine(messages.Recipe(target=str(target)), limits, "cpu", {}, print)
     before = descendants()
     try:
         opened = engine.open()

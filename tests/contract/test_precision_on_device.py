@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autobatch.decision.memory_forecast import live_bytes
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.engines.messages import Recipe
 from autobatch.measurement.climb import Climb
 from autobatch.records.errors import DeviceError
@@ -56,8 +56,8 @@ def target(folder: Path, limit_bytes: int, *, saves: bool = False) -> Path:
     return file
 
 
-def engine(file: Path, precision: Precision | None = None) -> WorkerEngine:
-    return WorkerEngine(Recipe(target=str(file), precision=precision), Limits(), "testdev", {}, print)
+def engine(file: Path, precision: Precision | None = None) -> LocalEngine:
+    return LocalEngine(Recipe(target=str(file), precision=precision), Limits(), "testdev", {}, print)
 
 
 @pytest.mark.slow

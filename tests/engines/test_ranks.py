@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autobatch.decision.constants import PROBE_SHARE
 from autobatch.decision.critical_batch import scaled_learning_rate
 from autobatch.decision.recommender import recommend
 from autobatch.devices.oom import Cause
@@ -18,7 +19,8 @@ from autobatch.engines.ranks import merging, rank_messages
 from autobatch.engines.ranks.leader import GRACE_SECONDS, follow, lead, slack_seconds
 from autobatch.engines.ranks.membership import Meeting, of_environment
 from autobatch.engines.ranks.rendezvous import met, places
-from autobatch.measurement.check import PROBE_SHARE, Assessment
+from autobatch.measurement.budget import Budget
+from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb
 from autobatch.records.check import Check, CheckStatus
 from autobatch.records.errors import AutobatchError, TargetError, UsageError
@@ -143,8 +145,9 @@ def answer(ranks: int, critical: float = 400.0) -> Recommendation:
     )
     limits = Limits(budget_seconds=200.0)
     engine, _, _ = ranked(alike(machine, ranks), limits)
-    curve = Climb(engine, limits, share=PROBE_SHARE).run()
-    return recommend(curve, Assessment(engine, curve, limits).run(), limits)
+    budget = Budget.of(limits, engine)
+    curve = Climb(engine, limits, budget=budget.stage(PROBE_SHARE)).run()
+    return recommend(curve, GeneralizationCheck(engine, curve, limits, budget).run(), limits)
 
 
 def test_with_more_ranks_the_same_critical_batch_size_asks_for_smaller_parts() -> None:

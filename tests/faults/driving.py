@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 
 from autobatch.engines import messages
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.engines.worker_failures import START_TRIALS
 from autobatch.engines.worker_process import WorkerProcess
-from autobatch.measurement.check import Assessment
+from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb
 from autobatch.records.check import CheckStatus
 from autobatch.records.errors import AutobatchError
@@ -203,7 +203,7 @@ class Bench:
         ]
 
 
-class _HandedOn(WorkerEngine):
+class _HandedOn(LocalEngine):
     """An engine with the bench's worker. Its sessions are real; only a new worker is none."""
 
     def __init__(self, bench: Bench, recipe: messages.Recipe, limits: Limits) -> None:
@@ -212,9 +212,6 @@ class _HandedOn(WorkerEngine):
 
     def _new_worker(self) -> WorkerProcess:
         return self._bench.take_worker()
-
-    def prepare(self) -> None:
-        """Starts nothing: no worker is started anew."""
 
     def renew(self, *, worker: bool = False) -> None:
         # Another layout of the heap, which a new worker is for, decides nothing here.
@@ -247,7 +244,7 @@ def _source(case: Case) -> str:
     return _MODEL.format(phase=case.phase, once=case.fault.once, code=code)
 
 
-def _climb(engine: WorkerEngine, limits: Limits, folder: Path | None) -> tuple[str, tuple[Trial, ...]]:
+def _climb(engine: LocalEngine, limits: Limits, folder: Path | None) -> tuple[str, tuple[Trial, ...]]:
     """(the end, the trials): the first outcome of a trial that is not OK, or the code of an error.
 
     With the model file's `folder` it goes on to the check, and tells the file so.
@@ -258,7 +255,7 @@ def _climb(engine: WorkerEngine, limits: Limits, folder: Path | None) -> tuple[s
         trials = curve.trials
         if folder is not None:
             (folder / "checking").touch()
-            check = Assessment(engine, curve, limits).run()
+            check = GeneralizationCheck(engine, curve, limits).run()
             return NOT_RUN if check.status is CheckStatus.NOT_RUN else OK, trials
     except AutobatchError as error:
         return error.code, error.trials

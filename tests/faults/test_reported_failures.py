@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import autobatch
 from autobatch.decision.recommender import recommend
 from autobatch.engines import messages
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.measurement.climb import Climb
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits, Objective
@@ -56,8 +56,8 @@ def answered(machine: Machine, **limits: Any) -> Recommendation:
 
 
 @contextmanager
-def worker(model_file: Path, device: str, limits: Limits) -> Iterator[WorkerEngine]:
-    engine = WorkerEngine(messages.Recipe(target=str(model_file)), limits, device, {}, print)
+def worker(model_file: Path, device: str, limits: Limits) -> Iterator[LocalEngine]:
+    engine = LocalEngine(messages.Recipe(target=str(model_file)), limits, device, {}, print)
     try:
         yield engine
     finally:

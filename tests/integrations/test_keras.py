@@ -28,7 +28,7 @@ from keras.regularizers import l2
 import autobatch
 from autobatch import AutobatchError, Limits
 from autobatch.decision.critical_batch import learning_rate_power
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.engines.messages import Recipe
 from autobatch.engines.worker_process import worker_environment
 from autobatch.planning.capacity import StepMemory
@@ -589,7 +589,7 @@ def test_keras_is_imported_once_ahead_of_all_further_sessions(tmp_path: Path):
     )
     said: list[str] = []
     environment = worker_environment("cpu", contended=False)
-    engine = WorkerEngine(Recipe(target=str(file)), Limits(), "cpu", environment, said.append)
+    engine = LocalEngine(Recipe(target=str(file)), Limits(), "cpu", environment, said.append)
     try:
         for _ in range(2):
             engine.open()

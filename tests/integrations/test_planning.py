@@ -11,7 +11,7 @@ from torch import nn
 import autobatch
 from autobatch import AutobatchError, Limits
 from autobatch.api import plan_recipe
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.engines.messages import Recipe, Storages, TraceStorages
 from autobatch.examples import digits_cnn
 from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
@@ -158,7 +158,7 @@ def step(model, optimizer, batch):
 
 
 def traced(target: Path) -> tuple[Lifetime, ...]:
-    with_target = WorkerEngine(Recipe(target=str(target)), Limits(), "cpu", {}, print)
+    with_target = LocalEngine(Recipe(target=str(target)), Limits(), "cpu", {}, print)
     try:
         found: Storages = with_target.trace_storages(TraceStorages(sizes=(4, 8), cuda=True, fake=True))
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from autobatch.decision.recommender import recommend
 from autobatch.engines import messages
-from autobatch.measurement.check import Assessment
+from autobatch.measurement.check import GeneralizationCheck
 from autobatch.records.check import Check, CheckStatus
 from autobatch.records.device import Device
 from autobatch.records.errors import TargetError
@@ -25,7 +25,7 @@ LIMITS = Limits(budget_seconds=100.0)
 
 
 def assess(engine: SimulatedEngine, found: Curve, limits: Limits) -> Check:
-    return Assessment(engine, found, limits).run()
+    return GeneralizationCheck(engine, found, limits).run()
 
 
 def not_run(why: str) -> Check:
@@ -100,7 +100,7 @@ def test_the_time_is_the_engines() -> None:
     assert command.burn_in_seconds == pytest.approx(2.5)
     assert command.most_samples == 7_000
     assert engine.busy_seconds == pytest.approx(92.5)
-    assert asked(curve()).burn_in_seconds == 10.0
+    assert asked(curve()).burn_in_seconds == 25.0
 
 
 def test_random_inputs_are_not_checked() -> None:
@@ -335,12 +335,12 @@ def test_what_the_trainings_had_come_to_survives_an_interrupt() -> None:
                 raise KeyboardInterrupt
             return super().train(command)
 
-    assessment = Assessment(Interrupting(machine()), timed_curve(), BUDGET)
+    interrupted = GeneralizationCheck(Interrupting(machine()), timed_curve(), BUDGET)
     with pytest.raises(KeyboardInterrupt):
-        assessment.run()
-    assert len(assessment.check.trainings) == 1
-    assert assessment.check.status is CheckStatus.NOISE_ONLY
-    assert assessment.check.detail == "only one size was trained"
+        interrupted.run()
+    assert len(interrupted.check.trainings) == 1
+    assert interrupted.check.status is CheckStatus.NOISE_ONLY
+    assert interrupted.check.detail == "only one size was trained"
 
 
 def test_a_rate_meant_for_a_size_that_does_not_fit_is_scaled_down_to_one_that_does() -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autobatch.decision.constants import VERIFY_STEPS
 from autobatch.decision.recommender import recommend
+from autobatch.measurement.budget import Budget
 from autobatch.measurement.climb import Climb, Observer
 from autobatch.measurement.confirmation import confirm
-from autobatch.measurement.verification import VERIFY_STEPS
 from autobatch.records.errors import AutobatchError
-from autobatch.records.interruption import Interrupted
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial
@@ -290,10 +292,12 @@ def test_an_interrupt_keeps_what_was_measured() -> None:
             if batch_size == 16:
                 raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted) as caught:
-        Climb(SimulatedEngine(Machine()), Limits(), Stopper()).run()
-    assert caught.value.curve is not None
-    assert [trial.batch_size for trial in caught.value.curve.trials] == [1, 2, 4, 8]
+    climb = Climb(SimulatedEngine(Machine()), Limits(), Stopper())
+    with pytest.raises(KeyboardInterrupt):
+        climb.run()
+    curve = climb.partial_curve()
+    assert curve is not None
+    assert [trial.batch_size for trial in curve.trials] == [1, 2, 4, 8]
 
 
 machines = st.builds(
@@ -404,13 +408,33 @@ def test_a_misleading_trace_costs_trials_and_not_the_truth(share: float | None) 
         assert len(engine.tries) <= 30
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_on_a_heap_the_ceiling_leaves_as_much_room_as_processes_differ(seed: int) -> None:
-    machine = forecast_machine(heap_loss=0.05, seed=seed)
-    curve, engine = climb(machine, Limits(budget_seconds=1e6, objective=Objective.MEMORY))
-    assert curve.ceiling.verified
-    assert 0.85 * machine.true_ceiling < curve.ceiling.batch_size <= machine.true_ceiling
-    assert len(engine.tries) <= 12
+def heap_machine(seed: int) -> Machine:
+    """A CPU whose processes each lose another share of their memory, up to 15% of it."""
+    draw = random.Random(seed)
+    total_bytes = draw.choice([300, 1000, 4000, 16_000]) * MIB
+    return Machine(
+        total_bytes=total_bytes,
+        fixed_bytes=int(total_bytes * draw.uniform(0.01, 0.3)),
+        sample_bytes=int(total_bytes / 10 ** draw.uniform(1.2, 3.5)),
+        heap_loss=draw.uniform(0.01, 0.15),
+        traced_share=draw.choice([None, 0.6, 0.9, 1.0]),
+        seed=seed,
+    )
+
+
+def test_a_ceiling_on_a_heap_survives_in_fresh_processes_and_wastes_little() -> None:
+    survivors, shares = 0, []
+    for seed in range(200):
+        machine, draw = heap_machine(seed), random.Random(f"fresh processes {seed}")
+        curve, engine = climb(machine, Limits(budget_seconds=1e6, objective=Objective.MEMORY))
+        assert curve.ceiling.verified
+        assert len(engine.tries) <= 20
+        size = curve.ceiling.batch_size
+        losses = [machine.heap_loss * draw.random() for _ in range(5)]
+        survivors += all(machine.bytes_at(size) / (1 - loss) <= machine.total_bytes for loss in losses)
+        shares.append(size / machine.true_ceiling)
+    assert survivors >= 0.95 * 200
+    assert fmean(shares) >= 0.75
 
 
 @pytest.mark.parametrize("budget_seconds", [2.0, 3.0, 4.0, 5.0, 6.0, 8.0])
@@ -421,7 +445,7 @@ def test_on_a_heap_a_ceiling_that_was_not_verified_in_time_leaves_room_too(budge
     reached = next(t for t in reversed(curve.trials) if t.ok and t.batch_size == curve.ceiling.batch_size)
     assert reached.peak_bytes is not None
     assert machine.total_bytes is not None
-    assert reached.peak_bytes <= 0.975 * machine.total_bytes
+    assert reached.peak_bytes <= 0.95 * machine.total_bytes
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -429,7 +453,7 @@ def test_the_recommended_size_is_confirmed_in_a_fresh_process(seed: int) -> None
     """Lightning 8028, 9625: what fits in the search has to fit in the training."""
     limits = Limits(budget_seconds=1e6)
     curve, engine = climb(forecast_machine(heap_loss=0.3, seed=seed), limits)
-    curve = confirm(engine, curve, None, limits)
+    curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
     assert recommend(curve, None, limits).chosen.confirmed
 
 
@@ -439,7 +463,7 @@ def test_a_size_that_fails_in_a_fresh_process_makes_room_for_the_next() -> None:
     curve, engine = climb(machine, limits)
     first = recommend(curve, None, limits).batch_size
     machine.failures[first] = "no longer"
-    found = recommend(confirm(engine, curve, None, limits), None, limits)
+    found = recommend(confirm(engine, curve, None, limits, Budget.of(limits, engine)), None, limits)
     assert found.batch_size < first
     assert found.chosen.confirmed
 
@@ -449,7 +473,7 @@ def test_an_answer_that_can_not_be_confirmed_says_so() -> None:
     limits = Limits(budget_seconds=1e6)
     curve, engine = climb(machine, limits)
     machine.failures.update(dict.fromkeys(range(9), "no longer"))
-    curve = confirm(engine, curve, None, limits)
+    curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
     assert any("was not confirmed in a fresh process" in warning for warning in curve.warnings)
 
 

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch.decision.recommender import recommend
+from autobatch.decision.round_statistics import FLAT_RATIO
 from autobatch.devices.host import usable_processors
+from autobatch.measurement.budget import Budget
 from autobatch.measurement.climb import Climb
-from autobatch.measurement.loading import TOLERANCE, Loading, next_workers, notable
+from autobatch.measurement.loading import Loading, next_workers, notable
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Curve, Loader, LoaderTiming
@@ -41,9 +43,13 @@ def curve_of(made: Machine) -> Curve:
     return replace(found, trials=tuple(trials), workload=replace(found.workload, workers=made.workers))
 
 
+def loading(engine: SimulatedEngine, curve: Curve, limits: Limits, processors: int) -> Loading:
+    return Loading(engine, curve, limits, Budget.of(limits, engine), processors)
+
+
 def measured(made: Machine, limits: Limits = LIMITS) -> tuple[Curve, SimulatedEngine]:
     engine, curve = SimulatedEngine(made), curve_of(made)
-    return replace(curve, loader=Loading(engine, curve, limits, made.processors).run()), engine
+    return replace(curve, loader=loading(engine, curve, limits, made.processors).run()), engine
 
 
 def answer(made: Machine, limits: Limits = LIMITS) -> Recommendation:
@@ -87,7 +93,7 @@ def test_the_number_that_lifts_the_bound_is_the_first_that_is_quicker_than_the_s
     made = machine(3.6e-4)
     engine = SimulatedEngine(made)
     curve = Climb(engine, LIMITS).run()
-    curve = replace(curve, loader=Loading(engine, curve, LIMITS, made.processors).run())
+    curve = replace(curve, loader=loading(engine, curve, LIMITS, made.processors).run())
     assert asked(engine) == [0, 1, 2, 4]
     assert curve.loader is not None
     assert (curve.loader.workers, curve.loader.sufficient_workers) == (0, 4)
@@ -149,7 +155,7 @@ def test_without_time_nothing_is_timed_and_only_a_grave_case_is_warned_of() -> N
         made = machine(load_seconds)
         engine, curve = SimulatedEngine(made), curve_of(made)
         engine.busy_seconds = limits.budget_seconds
-        loader = Loading(engine, curve, limits, 8).run()
+        loader = loading(engine, curve, limits, 8).run()
         assert loader is not None
         assert loader.timings == ()
         found = recommend(replace(curve, loader=loader))
@@ -180,7 +186,7 @@ def test_any_loading_comes_to_an_end_within_its_share(
     made = machine(load_seconds, workers, processors=processors)
     engine, curve = SimulatedEngine(made), curve_of(made)
     before = engine.busy_seconds = 0.65 * budget
-    loader = Loading(engine, curve, limits, processors).run()
+    loader = loading(engine, curve, limits, processors).run()
     # The last timing may take as long as two batches, for which there was time when it began.
     assert engine.busy_seconds <= max(before, min(budget, before + 0.1 * budget) + 1.0)
     timed = asked(engine)
@@ -190,7 +196,7 @@ def test_any_loading_comes_to_an_end_within_its_share(
     assert timed[0] == (workers or 0)
     assert all(count <= processors for count in timed[1:])
     paces = [loader.pace_seconds(one) for one in loader.timings]
-    keeps_up = [pace is not None and pace <= (1 + TOLERANCE) * loader.step_seconds for pace in paces]
+    keeps_up = [pace is not None and pace <= FLAT_RATIO * loader.step_seconds for pace in paces]
     assert not any(keeps_up[:-1])
     assert loader.sufficient_workers == (timed[-1] if keeps_up[-1] else None)
     assert terminal.render(recommend(replace(curve, loader=loader)))

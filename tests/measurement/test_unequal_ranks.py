@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from autobatch import api
 from autobatch.engines import messages
 from autobatch.measurement import unequal_ranks
+from autobatch.measurement.budget import Budget
 from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits
 from tests.simulated import MIB, Machine
@@ -27,7 +28,7 @@ LIMITS = Limits(budget_seconds=1e6)
 def test_sizes_add_up_to_the_global_batch_in_the_order_of_the_rates(
     units: int, rates: list[float], multiple_of: int
 ) -> None:
-    sizes = unequal_ranks.proportional(units * multiple_of, rates, multiple_of)
+    sizes = unequal_ranks.proportional_sizes(units * multiple_of, rates, multiple_of)
     assert sum(sizes) == units * multiple_of * len(rates)
     assert all(size >= multiple_of and size % multiple_of == 0 for size in sizes)
     for rate, size in zip(rates, sizes, strict=True):
@@ -42,7 +43,7 @@ def slower(machine: Machine, times: float) -> Machine:
 def test_a_slow_rank_gets_less_and_the_step_gets_shorter() -> None:
     quick = Machine(step_seconds=lambda size: 0.001 * size)
     engine, _, _ = ranked([quick, slower(quick, 3.0)], LIMITS)
-    found = unequal_ranks.measure(engine, 64, 1, 10.0)
+    found = unequal_ranks.size_ranks(engine, 64, 1, Budget.of(LIMITS, engine))
     assert found.batch_sizes == (96, 32)
     assert found.step_seconds == pytest.approx(0.096)
     assert found.common_step_seconds == pytest.approx(0.192)
@@ -51,7 +52,7 @@ def test_a_slow_rank_gets_less_and_the_step_gets_shorter() -> None:
 
 def test_ranks_that_are_equally_quick_get_no_sizes_of_their_own() -> None:
     engine, _, _ = ranked(alike(Machine(), 3), LIMITS)
-    found = unequal_ranks.measure(engine, 64, 8, 10.0)
+    found = unequal_ranks.size_ranks(engine, 64, 8, Budget.of(LIMITS, engine))
     assert found.batch_sizes == ()
     assert found.step_seconds is None
     assert found.detail == "the ranks are equally quick"
@@ -63,7 +64,7 @@ def test_sizes_that_do_not_fit_are_told_with_their_rank() -> None:
     common = small.true_ceiling
     engine, _, _ = ranked([small, slower(quick, 3.0)], LIMITS)
     assert engine.try_out(common, 10.0, messages.FULL_STEPS).outcome == "ok"
-    found = unequal_ranks.measure(engine, common, 1, 10.0)
+    found = unequal_ranks.size_ranks(engine, common, 1, Budget.of(LIMITS, engine))
     assert found.batch_sizes[0] > common
     assert found.step_seconds is None
     assert "on rank 0" in found.detail

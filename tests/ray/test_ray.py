@@ -22,7 +22,7 @@ import pytest
 
 from autobatch.devices.host import usable_processors
 from autobatch.engines import messages
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.engines.ray.cluster import Node, connected, find_nodes
 from autobatch.engines.ray.engine import RayEngine, ray_engines
 from autobatch.engines.ray.tasks import Place, run_each
@@ -127,7 +127,7 @@ def losses(training: Training | None) -> dict[int, tuple[float, ...]]:
 
 
 def trained_here(recipe: messages.Recipe, command: messages.Train) -> Training | None:
-    engine = WorkerEngine(recipe, LIMITS, "cpu", worker_environment("cpu", contended=True), print)
+    engine = LocalEngine(recipe, LIMITS, "cpu", worker_environment("cpu", contended=True), print)
     try:
         return engine.train(command).training
     finally:

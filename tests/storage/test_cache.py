@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from autobatch.engines import messages
-from autobatch.measurement.pipeline import TOLD_OF_RECIPE
+from autobatch.measurement.pipeline import RECIPE_FIELDS_OF_CACHE
 from autobatch.records.cached import CacheListing
 from autobatch.records.device import Device, MemoryUser
 from autobatch.records.errors import AutobatchError
@@ -33,7 +33,7 @@ LIMITS = Limits()
 DEVICE = Device(
     kind="cuda", index=0, name="H100", uuid="GPU-1", driver="550", total_bytes=80 * GIB, threads=None
 )
-RECIPE = {name: getattr(messages.Recipe(target="m.py"), name) for name in TOLD_OF_RECIPE}
+RECIPE = {name: getattr(messages.Recipe(target="m.py"), name) for name in RECIPE_FIELDS_OF_CACHE}
 NAME = "0" * 32 + ".json"
 
 
@@ -100,7 +100,7 @@ def test_each_feature_of_the_device_misses_on_its_own(field: str) -> None:
     assert name(device=changed) != name()
 
 
-@pytest.mark.parametrize("field", [one for one in messages.Recipe.__struct_fields__ if one in TOLD_OF_RECIPE])
+@pytest.mark.parametrize("field", RECIPE_FIELDS_OF_CACHE)
 def test_each_option_of_the_target_misses_on_its_own(field: str) -> None:
     assert name(recipe={**RECIPE, field: OTHER_RECIPES[field]}) != name()
 
@@ -126,7 +126,7 @@ def test_what_changes_from_moment_to_moment_is_no_part_of_it() -> None:
     assert name(device=later) == name()
     assert name(environment={"HOME": "/other", "PWD": "/tmp"}) == name()
     assert {"frameworks", "payload", "sys_path"} == set(messages.Recipe.__struct_fields__) - set(
-        TOLD_OF_RECIPE
+        RECIPE_FIELDS_OF_CACHE
     )
 
 

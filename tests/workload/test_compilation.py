@@ -17,7 +17,7 @@ from autobatch import api
 from autobatch.decision.memory_forecast import live_bytes
 from autobatch.devices import torch_internals
 from autobatch.devices.cpu import CpuBackend
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.engines.messages import Recipe
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
@@ -197,7 +197,7 @@ def test_compiling_may_take_longer_than_a_trial_and_costs_no_budget(tmp_path: Pa
     target = tmp_path / "slow_net.py"
     target.write_text(SLOW_TO_COMPILE)
     limits = Limits(trial_timeout_seconds=4.0)
-    engine = WorkerEngine(Recipe(target=str(target)), limits, "cpu", {}, print)
+    engine = LocalEngine(Recipe(target=str(target)), limits, "cpu", {}, print)
     try:
         engine.open()
         begin, busy = time.monotonic(), engine.busy_seconds

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from autobatch.engines import messages
-from autobatch.engines.local import WorkerEngine
+from autobatch.engines.local import LocalEngine
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.workload import fingerprint, source_files
@@ -228,9 +228,9 @@ def loss_fn(output, target):
 """
 
 
-def engine(folder: Path) -> WorkerEngine:
+def engine(folder: Path) -> LocalEngine:
     recipe = messages.Recipe(target=str(folder / "cached_model.py"))
-    return WorkerEngine(recipe, Limits(trial_timeout_seconds=30), "cpu", {}, lambda line: None)
+    return LocalEngine(recipe, Limits(trial_timeout_seconds=30), "cpu", {}, lambda line: None)
 
 
 @contextmanager
@@ -244,7 +244,7 @@ def appended(path: Path, more: str) -> Iterator[None]:
         path.write_text(text)
 
 
-def told(session: WorkerEngine) -> messages.Fingerprint:
+def told(session: LocalEngine) -> messages.Fingerprint:
     session.open()
     found = session.take_fingerprint()
     session.renew()
@@ -261,14 +261,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def worker(folder: Path) -> Iterator[WorkerEngine]:
+def worker(folder: Path) -> Iterator[LocalEngine]:
     started = engine(folder)
     yield started
     started.close()
 
 
 @pytest.mark.slow
-def test_two_workers_tell_the_same(folder: Path, worker: WorkerEngine) -> None:
+def test_two_workers_tell_the_same(folder: Path, worker: LocalEngine) -> None:
     """Each has another seed of hashes, by which the order of sets differs."""
     other = engine(folder)
     try:
@@ -277,7 +277,7 @@ def test_two_workers_tell_the_same(folder: Path, worker: WorkerEngine) -> None:
         other.close()
 
 
-def test_every_own_file_that_was_imported_shows(folder: Path, worker: WorkerEngine) -> None:
+def test_every_own_file_that_was_imported_shows(folder: Path, worker: LocalEngine) -> None:
     before = told(worker).parts
     assert told(worker).parts == before
     for name, shows in (("cached_model.py", {"source"}), ("parts.py", {"source"}), ("unused.py", set())):
@@ -286,7 +286,7 @@ def test_every_own_file_that_was_imported_shows(folder: Path, worker: WorkerEngi
     assert told(worker).parts == before
 
 
-def test_a_file_that_is_gone_by_then_is_told(folder: Path, worker: WorkerEngine) -> None:
+def test_a_file_that_is_gone_by_then_is_told(folder: Path, worker: LocalEngine) -> None:
     with appended(folder / "cached_model.py", "\nimport os\nos.remove(__file__)\n"):
         found = told(worker)
     assert not found.parts
@@ -294,7 +294,7 @@ def test_a_file_that_is_gone_by_then_is_told(folder: Path, worker: WorkerEngine)
 
 
 @pytest.mark.parametrize("end", ["os._exit(3)", "raise KeyboardInterrupt"])
-def test_a_worker_that_dies_of_it_costs_the_cache_alone(folder: Path, worker: WorkerEngine, end: str) -> None:
+def test_a_worker_that_dies_of_it_costs_the_cache_alone(folder: Path, worker: LocalEngine, end: str) -> None:
     with appended(folder / "parts.py", f"\ndef end(): {end}\n"):
         found = told(worker)
         assert not found.parts

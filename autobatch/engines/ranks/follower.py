@@ -1,4 +1,4 @@
-"""One rank's part: it does on its own engine what the leader orders, and says what came of it."""
+"""The part of a rank: it follows the leader's orders on its engine, and answers with the reply."""
 
 from __future__ import annotations
 
@@ -20,19 +20,15 @@ class JoiningEngine(Engine, Protocol):
     """An engine whose sessions can train with those of other ranks."""
 
     def join(self, group: messages.Group | None, stopped: Callable[[], bool] = ...) -> None: ...
-    def time_round(
-        self, batch_size: int, seconds: float, *, alone: bool = ...
-    ) -> messages.Timed | messages.Tried: ...
-    def take_fingerprint(self) -> messages.Fingerprint: ...
 
 
 class Member:
-    """A rank with its engine. `session`: the number of the one that it has joined; 0 where it has none."""
+    """A rank with its engine. `_session`: the number of the session that it has joined; 0 without one."""
 
     def __init__(
         self, engine: JoiningEngine, transport: Transport, roster: Roster, rank: int, timeout_seconds: float
     ) -> None:
-        """`timeout_seconds`: what ranks wait for each other in a collective at most."""
+        """`timeout_seconds`: ranks wait so long for each other in a collective at most."""
         self.engine = engine
         self.transport = transport
         self.roster = roster
@@ -43,12 +39,12 @@ class Member:
         self._worker = 0
 
     def leave(self) -> None:
-        """Lets the engine's next session be one of this rank alone."""
+        """Lets the engine's next session be that of this rank alone."""
         self.engine.join(None)
         self._session = 0
 
     def answer(self, number: int, order: Order) -> Answer:
-        """What this rank has to say to an order. Raises KeyboardInterrupt, which the leader is told of."""
+        """This rank's answer to an order. Raises KeyboardInterrupt once the leader has been informed."""
         self._number = number
         if order.session != self._session:
             self._join(order)
@@ -58,13 +54,13 @@ class Member:
             reply = messages.Refused.of(error)
         except KeyboardInterrupt:
             interrupted = AutobatchError("interrupted", code=INTERRUPTED, facts=(f"rank {self.rank}",))
-            self._tell(number, self._answer(messages.Refused.of(interrupted)))
+            self._send(number, self._answer(messages.Refused.of(interrupted)))
             raise
         if has_failed(reply):
             self.transport.put(rank_messages.failed_key(number), b"1")
         return self._answer(reply)
 
-    def _tell(self, number: int, answer: Answer) -> None:
+    def _send(self, number: int, answer: Answer) -> None:
         self.transport.put(rank_messages.failed_key(number), b"1")
         self.transport.put(rank_messages.answer_key(number, self.rank), rank_messages.encode(answer))
 
@@ -97,8 +93,8 @@ class Member:
     def _reply(self, asked: rank_messages.Asked) -> messages.Reply:
         engine = self.engine
         if isinstance(asked, Begin):
-            found = engine.open()
-            return messages.Opened(device=found.device, workload=found.workload, torch=found.torch)
+            opened = engine.open()
+            return messages.Opened(device=opened.device, workload=opened.workload, torch=opened.torch)
         if isinstance(asked, messages.TryOut):
             return engine.try_out(self._size(asked), asked.seconds, asked.steps)
         if isinstance(asked, messages.TimeRound):
@@ -108,7 +104,7 @@ class Member:
         return engine.time_loader(asked)
 
     def _size(self, asked: messages.TryOut | messages.TimeRound) -> int:
-        """This rank's own size, where ranks have different ones."""
+        """The size of this rank, which differs from the common one where the order has `sizes`."""
         return asked.sizes[self.rank] if asked.sizes else asked.batch_size
 
 

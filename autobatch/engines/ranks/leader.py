@@ -1,4 +1,4 @@
-"""The first rank leads: it alone decides what to measure; the others follow its orders until it ends."""
+"""The first rank leads: it alone decides on measurements; the others follow its orders until it ends."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from autobatch.records.recommendation import Recommendation
 from autobatch.records.workload import SampleSizes
 from autobatch.storage import codec
 
-# Once a rank's part has failed, every other one ends its own and says so within this time.
+# Once a rank has failed, every other rank ends its part and answers within this time.
 GRACE_SECONDS = 30.0
 _Reply = TypeVar("_Reply")
-# For the last word, after which the leader's store is gone.
+# For the last order, after which the leader's store is gone.
 _BYE_SECONDS = 5.0
 
 
 class RankedEngine:
-    """Runs every trial on all ranks at once, and gives the worst of what they say as one reply.
+    """Runs every trial on all ranks at once. The worst of their replies is the reply.
 
-    Implements autobatch.engines.local.Engine. Where a step is traced and where the gradient's noise is
-    measured, the first rank does it alone: neither depends on how many ranks there are.
+    Implements autobatch.engines.base.Engine. The first rank alone traces a step and measures the gradient's
+    noise: neither depends on the number of ranks.
     """
 
     def __init__(self, member: Member, limits: Limits) -> None:
         self._member = member
-        self._ranks = len(member.roster.places)
+        self.ranks = len(member.roster.places)
         self._limits = limits
         self._number = 0
         self._begun = 0
         self._session = 1
         self._worker = 0
         self._opened: Opened | None = None
-        self._spent = [(0.0, 0.0)] * self._ranks
+        self._spent = [(0.0, 0.0)] * self.ranks
         self.fresh = True
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
@@ -53,27 +53,27 @@ class RankedEngine:
 
     @property
     def local_ranks(self) -> int:
-        """Ranks of the first one's machine."""
+        """The ranks on the machine of the first rank."""
         return self._member.roster.places[0].local_ranks
 
     def open(self) -> Opened:
-        """What the sessions of all ranks have found. Raises an error of theirs, and where they differ."""
+        """The facts of the sessions of all ranks. Raises an error of theirs, and where they differ."""
         if self._opened is None:
-            replies = [one for one in self._ask(Begin()) if isinstance(one, messages.Opened)]
-            found = merging.opened(replies)
+            replies = [reply for reply in self._ask(Begin()) if isinstance(reply, messages.Opened)]
+            merged = merging.opened(replies)
             self._opened = Opened(
-                device=found.device, workload=found.workload, torch=found.torch, world_size=self._ranks
+                device=merged.device, workload=merged.workload, torch=merged.torch, world_size=self.ranks
             )
         return self._opened
 
     def take_fingerprint(self) -> messages.Fingerprint:
-        """What the first rank trains."""
+        """The digests of the workload of the first rank."""
         return self._member.engine.take_fingerprint()
 
     def try_out(
         self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
     ) -> messages.Tried:
-        """A try of one size, or of `sizes` of each rank; whatever happens to any of them is its outcome."""
+        """A try of one size, or of `sizes`, one for each rank; the worst end of a rank is the outcome."""
         asked = messages.TryOut(batch_size=batch_size, seconds=seconds, steps=steps, sizes=sizes)
         return merging.tried(self._try(asked))
 
@@ -89,12 +89,12 @@ class RankedEngine:
         replies = self._try(messages.TimeRound(batch_size=batch_size, seconds=seconds, alone=True))
         if isinstance(failed := merging.timed(replies), messages.Tried):
             raise AutobatchError(failed.detail, code="step_fails")
-        return [one.step_seconds for one in replies if isinstance(one, messages.Timed)]
+        return [reply.step_seconds for reply in replies if isinstance(reply, messages.Timed)]
 
     def train(self, command: messages.Train) -> messages.Trained:
         """A short training of all ranks together."""
-        found = self._ask(command, command.seconds)
-        return merging.trained([one for one in found if isinstance(one, messages.Trained)])
+        replies = self._ask(command, command.seconds)
+        return merging.trained([reply for reply in replies if isinstance(reply, messages.Trained)])
 
     def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
         """One training after the other: each takes all ranks."""
@@ -102,19 +102,16 @@ class RankedEngine:
 
     def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
         """Seconds from batch to batch where all ranks load at once."""
-        found = self._ask(command, command.seconds)
-        return merging.loaded([one for one in found if isinstance(one, messages.Loaded)])
+        replies = self._ask(command, command.seconds)
+        return merging.loaded([reply for reply in replies if isinstance(reply, messages.Loaded)])
 
     def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
-        """The memory of a step of one rank without the others' gradients, which a ratio makes up for."""
+        """The memory of a step of the first rank. A ratio makes up for the gradients of the others."""
         return self._alone(lambda: self._member.engine.trace_memory(without_data=without_data))
 
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """The gradient's noise, by the first rank."""
         return self._alone(lambda: self._member.engine.measure_noise(command))
-
-    def prepare(self) -> None:
-        """Nothing: further workers would take the processors from ranks that are measured."""
 
     def renew(self, *, worker: bool = False) -> None:
         """Lets the next trial run in fresh sessions on all ranks, or in fresh workers."""
@@ -123,14 +120,14 @@ class RankedEngine:
         self.fresh = True
 
     def close(self) -> None:
-        """Nothing: each rank closes the engine that it has made."""
+        """Nothing to end here: each rank closes its engine."""
 
     def end(self, end: End) -> None:
-        """Tells all ranks the last word, and waits until they have heard it, for seconds at most."""
+        """Gives all ranks the last order, and waits for seconds until they have received it."""
         self._number += 1
         self._member.transport.put(rank_messages.order_key(self._number), rank_messages.encode(end))
         self._member.transport.get(
-            [rank_messages.bye_key(rank) for rank in range(1, self._ranks)], _BYE_SECONDS
+            [rank_messages.bye_key(rank) for rank in range(1, self.ranks)], _BYE_SECONDS
         )
 
     def _alone(self, work: Callable[[], _Reply]) -> _Reply:
@@ -145,20 +142,20 @@ class RankedEngine:
 
     def _try(self, asked: messages.TryOut | messages.TimeRound) -> list[messages.Tried | messages.Timed]:
         self.fresh = False
-        found = self._ask(asked, asked.seconds)
-        return [one for one in found if isinstance(one, (messages.Tried, messages.Timed))]
+        replies = self._ask(asked, asked.seconds)
+        return [reply for reply in replies if isinstance(reply, (messages.Tried, messages.Timed))]
 
     def _ask(self, asked: Asked, seconds: float = 0.0) -> list[messages.Reply]:
-        """What every rank replies, in their order. Raises the error of one that refused, or is lost."""
+        """The replies of all ranks, in their order. Raises the error of a rank that refused, or is lost."""
         self._number += 1
         order = Order(session=self._session, worker=self._worker, asked=asked)
         self._member.transport.put(rank_messages.order_key(self._number), rank_messages.encode(order))
-        own = self._member.answer(self._number, order)
+        leader_answer = self._member.answer(self._number, order)
         slack = slack_seconds(self._limits, starts=self._begun != self._session)
-        answers = [own, *self._gather(seconds + slack)]
+        answers = [leader_answer, *self._gather(seconds + slack)]
         self._begun = self._session
-        self._count([(one.busy_seconds, one.compile_seconds) for one in answers])
-        replies = [one.reply for one in answers]
+        self._count([(answer.busy_seconds, answer.compile_seconds) for answer in answers])
+        replies = [answer.reply for answer in answers]
         if any(map(has_failed, replies)):
             self.renew()
         if (error := merging.refusal(replies)) is not None:
@@ -168,39 +165,39 @@ class RankedEngine:
     def _gather(self, timeout_seconds: float) -> list[Answer]:
         """The answers of the other ranks."""
         transport, number = self._member.transport, self._number
-        keys = [rank_messages.answer_key(number, rank) for rank in range(1, self._ranks)]
-        found = transport.get(keys, timeout_seconds, unless=rank_messages.failed_key(number))
-        if len(found) < len(keys) and transport.has(rank_messages.failed_key(number)):
-            found = transport.get(keys, GRACE_SECONDS)
-        lost = [rank for rank, key in enumerate(keys, start=1) if key not in found]
+        keys = [rank_messages.answer_key(number, rank) for rank in range(1, self.ranks)]
+        answers = transport.get(keys, timeout_seconds, unless=rank_messages.failed_key(number))
+        if len(answers) < len(keys) and transport.has(rank_messages.failed_key(number)):
+            answers = transport.get(keys, GRACE_SECONDS)
+        lost = [rank for rank, key in enumerate(keys, start=1) if key not in answers]
         if lost:
-            raise lost_ranks(lost, self._ranks)
-        return [rank_messages.decode_answer(found[key]) for key in keys]
+            raise lost_ranks(lost, self.ranks)
+        return [rank_messages.decode_answer(answers[key]) for key in keys]
 
     def _count(self, spent: list[tuple[float, float]]) -> None:
-        """Adds what the slowest rank has spent since the last time."""
+        """Adds the seconds that the slowest rank has spent since the last time."""
         pairs = list(zip(spent, self._spent, strict=True))
-        self.busy_seconds += max(now[0] - before[0] for now, before in pairs)
-        self.compile_seconds += max(now[1] - before[1] for now, before in pairs)
+        self.busy_seconds += max(after[0] - before[0] for after, before in pairs)
+        self.compile_seconds += max(after[1] - before[1] for after, before in pairs)
         self._spent = spent
 
 
 def lead(engine: RankedEngine, work: Callable[[RankedEngine], Recommendation]) -> Recommendation:
-    """The recommendation that `work` comes to, as every rank gets it. Its error is that of all ranks."""
+    """The recommendation of `work`, as every rank gets it. Its error is that of all ranks."""
     try:
-        found = codec.render(work(engine))
+        answer = codec.render(work(engine))
     except AutobatchError as error:
         engine.end(End(error=messages.Refused.of(error)))
         raise
     except KeyboardInterrupt:
         engine.end(End(error=messages.Refused.of(AutobatchError("interrupted", code=INTERRUPTED))))
         raise
-    engine.end(End(answer=found))
-    return codec.parse(found)
+    engine.end(End(answer=answer))
+    return codec.parse(answer)
 
 
 def follow(member: Member, limits: Limits) -> Recommendation:
-    """Does what the leader orders, and returns the recommendation that it comes to, or raises its error."""
+    """Follows the leader's orders. Returns its recommendation, or raises its error."""
     number = 0
     while True:
         number += 1
@@ -213,13 +210,13 @@ def follow(member: Member, limits: Limits) -> Recommendation:
 
 
 def slack_seconds(limits: Limits, *, starts: bool) -> float:
-    """What an order may take beside the seconds that it says: a try that hangs, compiling, and a start."""
+    """Seconds that an order may take beyond its own: a try that hangs, compiling, and a start."""
     trials = 1 + COMPILE_TRIALS + (worker_failures.START_TRIALS if starts else 0)
     return (BOOT_TIMEOUT_SECONDS if starts else 0.0) + trials * limits.trial_timeout_seconds
 
 
 def lost_ranks(lost: list[int], ranks: int) -> AutobatchError:
-    """The error for ranks that have not said anything in time."""
+    """The error for ranks that have not answered in time."""
     return AutobatchError(
         f"{len(lost):,} of {ranks:,} ranks do not answer",
         code="rank_lost",
@@ -232,10 +229,10 @@ def _next_order(member: Member, number: int, limits: Limits) -> bytes:
     # Between two orders the leader may measure something alone.
     patience_seconds = limits.budget_seconds + 2 * slack_seconds(limits, starts=True)
     key = rank_messages.order_key(number)
-    found = member.transport.get([key], patience_seconds)
-    if key not in found:
+    orders = member.transport.get([key], patience_seconds)
+    if key not in orders:
         raise lost_ranks([0], len(member.roster.places))
-    return found[key]
+    return orders[key]
 
 
 def _ended(end: End) -> Recommendation:

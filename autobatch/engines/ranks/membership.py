@@ -1,6 +1,6 @@
-"""Which ranks there are: those that torchrun's variables tell of, or those of a process group.
+"""The ranks of this search: those of torchrun's variables, or those of a process group.
 
-Asked for at every start, so what they need to meet is imported by lobby alone.
+Every start asks for them, so only the rendezvous imports torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Meeting:
 
 
 def of_environment(environment: Mapping[str, str] = os.environ) -> Meeting | None:
-    """The ranks that torchrun, or who speaks like it, has started; None where there is one process only.
+    """The ranks that torchrun, or a launcher like it, has started; None for a single process.
 
     Raises UsageError for variables that can't be meant.
     """
@@ -47,7 +47,7 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> Meeting | Non
 
 def of_group() -> Meeting | None:
     """The ranks of the default process group of this process; None without one, or alone in it."""
-    # Who has not imported torch has no group.
+    # A process that has not imported torch has no group.
     if "torch" not in sys.modules:
         return None
     import torch.distributed as dist

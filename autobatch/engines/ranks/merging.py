@@ -1,7 +1,7 @@
-"""Pure: what all ranks have said, as the reply of one. The worst of them counts.
+"""Pure: the replies of all ranks as a single reply. The worst of them counts.
 
-A failure on one rank ends the step on all. The others fail with it, because they wait in vain: such a failure
-(`Cause.PEER`) says nothing where another rank has one of its own.
+A failure on one rank ends the step on all. The others fail with it, because they wait in vain. Such a failure
+(`Cause.PEER`) says nothing where another rank has failed by itself.
 """
 
 from __future__ import annotations
@@ -20,110 +20,112 @@ from autobatch.records.errors import AutobatchError, ranks_differ
 from autobatch.records.trial import Outcome
 
 _Number = TypeVar("_Number", int, float)
-# What tells most comes first: a rank that waits for another times out, and so does the one that hangs.
-_TELLING = (Outcome.OUT_OF_MEMORY, Outcome.CRASHED, Outcome.FAILED, Outcome.TIMEOUT)
+# The most telling first: a rank that waits for another times out, and so does the rank that hangs.
+_MOST_TELLING_FIRST = (Outcome.OUT_OF_MEMORY, Outcome.CRASHED, Outcome.FAILED, Outcome.TIMEOUT)
 _PEER_ALONE = "the ranks have lost each other"
 
 
 def refusal(replies: Sequence[messages.Reply]) -> AutobatchError | None:
-    """The error of the ranks that refused, of their own if there is one; None where none has."""
-    refused = [(rank, one) for rank, one in enumerate(replies) if isinstance(one, messages.Refused)]
+    """The error of a rank that refused, preferably by itself; None where none has refused."""
+    refused = [(rank, reply) for rank, reply in enumerate(replies) if isinstance(reply, messages.Refused)]
     if not refused:
         return None
-    own = [(rank, one) for rank, one in refused if one.code != worker_failures.RANK_FAILED] or refused
-    alike = [rank for rank, one in own if one.message == own[0][1].message]
-    error = own[0][1].rebuilt()
-    where = _told(alike, len(replies))
+    culprits = [
+        (rank, reply) for rank, reply in refused if reply.code != worker_failures.RANK_FAILED
+    ] or refused
+    alike = [rank for rank, reply in culprits if reply.message == culprits[0][1].message]
+    error = culprits[0][1].rebuilt()
+    where = _where(alike, len(replies))
     error.facts = (*error.facts, *((where,) if where else ()))
     return error
 
 
 def opened(replies: Sequence[messages.Opened]) -> messages.Opened:
-    """The first rank's, with the least memory that one has. Raises TargetError where they differ."""
+    """The first rank's facts, with the least memory of all ranks. Raises TargetError where they differ."""
     first = replies[0]
-    for rank, one in enumerate(replies):
-        if worker_failures.identity(one.workload) != worker_failures.identity(first.workload):
-            raise _differ(rank, first, one)
-    sizes = {one.workload.dataset_size for one in replies} - {None}
+    for rank, reply in enumerate(replies):
+        if worker_failures.identity(reply.workload) != worker_failures.identity(first.workload):
+            raise _differ(rank, first, reply)
+    sizes = {reply.workload.dataset_size for reply in replies} - {None}
     size = min((size for size in sizes if size is not None), default=None)
     return msgspec.structs.replace(
         first,
-        device=_tightest([one.device for one in replies]),
+        device=_tightest([reply.device for reply in replies]),
         workload=replace(first.workload, dataset_size=size),
     )
 
 
 def tried(replies: Sequence[messages.Tried | messages.Timed]) -> messages.Tried:
-    """What all ranks have tried, where one has failed or none has: every figure is the worst of them."""
+    """The try of all ranks. A failure of any rank is that of all; every figure is the worst of theirs."""
     failed = [
-        (rank, one)
-        for rank, one in enumerate(replies)
-        if isinstance(one, messages.Tried) and one.outcome is not Outcome.OK
+        (rank, reply)
+        for rank, reply in enumerate(replies)
+        if isinstance(reply, messages.Tried) and reply.outcome is not Outcome.OK
     ]
     if failed:
         return _failed(failed, len(replies))
-    passed = [one for one in replies if isinstance(one, messages.Tried)]
+    passed = [reply for reply in replies if isinstance(reply, messages.Tried)]
     return msgspec.structs.replace(
         passed[0],
-        step_seconds=_highest([one.step_seconds for one in passed]),
-        load_seconds=_highest([one.load_seconds for one in passed]),
-        utilisation=_mean([one.utilisation for one in passed]),
-        peak_bytes=_highest([one.peak_bytes for one in passed]),
-        reserved_bytes=_highest([one.reserved_bytes for one in passed]),
-        optimizer_steps=min(one.optimizer_steps for one in passed),
-        skipped_steps=max(one.skipped_steps for one in passed),
-        finite=all(one.finite for one in passed),
+        step_seconds=_highest([reply.step_seconds for reply in passed]),
+        load_seconds=_highest([reply.load_seconds for reply in passed]),
+        utilisation=_mean([reply.utilisation for reply in passed]),
+        peak_bytes=_highest([reply.peak_bytes for reply in passed]),
+        reserved_bytes=_highest([reply.reserved_bytes for reply in passed]),
+        optimizer_steps=min(reply.optimizer_steps for reply in passed),
+        skipped_steps=max(reply.skipped_steps for reply in passed),
+        finite=all(reply.finite for reply in passed),
     )
 
 
 def timed(replies: Sequence[messages.Tried | messages.Timed]) -> messages.Timed | messages.Tried:
     """A round of all ranks takes as long as that of the slowest."""
-    passed = [one for one in replies if isinstance(one, messages.Timed)]
+    passed = [reply for reply in replies if isinstance(reply, messages.Timed)]
     if len(passed) < len(replies):
         return tried(replies)
     return msgspec.structs.replace(
         passed[0],
-        step_seconds=max(one.step_seconds for one in passed),
-        load_seconds=_highest([one.load_seconds for one in passed]),
-        utilisation=_mean([one.utilisation for one in passed]),
+        step_seconds=max(reply.step_seconds for reply in passed),
+        load_seconds=_highest([reply.load_seconds for reply in passed]),
+        utilisation=_mean([reply.utilisation for reply in passed]),
     )
 
 
 def trained(replies: Sequence[messages.Trained]) -> messages.Trained:
     """The first rank's training, whose weights all have; a failure of any rank is that of all."""
     failed = [
-        (rank, one)
-        for rank, one in enumerate(replies)
-        if one.training is None or one.training.outcome is not Outcome.OK
+        (rank, reply)
+        for rank, reply in enumerate(replies)
+        if reply.training is None or reply.training.outcome is not Outcome.OK
     ]
     if not failed:
         return replies[0]
-    own = [(rank, one) for rank, one in failed if not one.by_peer] or failed
-    _, worst = own[0]
+    culprits = [(rank, reply) for rank, reply in failed if not reply.by_peer] or failed
+    _, worst = culprits[0]
     if worst.training is None:
         return worst
-    where = _told([rank for rank, _ in own], len(replies))
+    where = _where([rank for rank, _ in culprits], len(replies))
     detail = f"{worst.training.detail} ({where})" if where else worst.training.detail
     return msgspec.structs.replace(worst, training=replace(worst.training, detail=detail))
 
 
 def loaded(replies: Sequence[messages.Loaded]) -> messages.Loaded:
     """The slowest loader: all ranks wait for its batch. One that gives none is the answer."""
-    for one in replies:
-        if one.batch_seconds is None:
-            return one
-    return max(replies, key=lambda one: one.batch_seconds or 0.0)
+    for reply in replies:
+        if reply.batch_seconds is None:
+            return reply
+    return max(replies, key=lambda reply: reply.batch_seconds or 0.0)
 
 
 def _failed(failed: Sequence[tuple[int, messages.Tried]], ranks: int) -> messages.Tried:
-    own = [(rank, one) for rank, one in failed if one.cause is not Cause.PEER]
-    if not own:
+    culprits = [(rank, reply) for rank, reply in failed if reply.cause is not Cause.PEER]
+    if not culprits:
         _, first = failed[0]
         return msgspec.structs.replace(
             first, outcome=Outcome.CRASHED, detail=f"{_PEER_ALONE}: {first.detail}"
         )
-    _, worst = min(own, key=lambda pair: _TELLING.index(pair[1].outcome))
-    where = _told([rank for rank, one in own if one.outcome is worst.outcome], ranks)
+    _, worst = min(culprits, key=lambda pair: _MOST_TELLING_FIRST.index(pair[1].outcome))
+    where = _where([rank for rank, reply in culprits if reply.outcome is worst.outcome], ranks)
     if not where:
         return worst
     error = worst.error
@@ -135,30 +137,32 @@ def _failed(failed: Sequence[tuple[int, messages.Tried]], ranks: int) -> message
     return msgspec.structs.replace(worst, detail=detail, error=error)
 
 
-def _told(found: Sequence[int], ranks: int) -> str:
+def _where(culprits: Sequence[int], ranks: int) -> str:
     """`on rank 1`, or `on ranks 1 and 3`, or how many; nothing where it is all of them."""
-    if len(found) == ranks:
+    if len(culprits) == ranks:
         return ""
-    if len(found) == 1:
-        return f"on rank {found[0]}"
-    if len(found) <= 4:
-        return f"on ranks {', '.join(map(str, found[:-1]))} and {found[-1]}"
-    return f"on {len(found):,} of {ranks:,} ranks, the first of them {found[0]}"
+    if len(culprits) == 1:
+        return f"on rank {culprits[0]}"
+    if len(culprits) <= 4:
+        return f"on ranks {', '.join(map(str, culprits[:-1]))} and {culprits[-1]}"
+    return f"on {len(culprits):,} of {ranks:,} ranks, the first of them {culprits[0]}"
 
 
 def _differ(rank: int, first: messages.Opened, other: messages.Opened) -> AutobatchError:
     return ranks_differ(
         tuple(
-            f"rank {number}: {one.model}, {one.parameters:,} parameters, {one.optimizer}, {one.loss}, "
-            f"{one.dataset}"
-            for number, one in ((0, first.workload), (rank, other.workload))
+            f"rank {number}: {workload.model}, {workload.parameters:,} parameters, {workload.optimizer}, "
+            f"{workload.loss}, {workload.dataset}"
+            for number, workload in ((0, first.workload), (rank, other.workload))
         )
     )
 
 
 def _tightest(devices: Sequence[Device]) -> Device:
-    """The first rank's device, with the limit of the one that has the least memory."""
-    limits = [(one.limit_bytes, rank) for rank, one in enumerate(devices) if one.limit_bytes is not None]
+    """The first rank's device, with the limit of the rank that has the least memory."""
+    limits = [
+        (device.limit_bytes, rank) for rank, device in enumerate(devices) if device.limit_bytes is not None
+    ]
     if not limits:
         return devices[0]
     least, rank = min(limits)
@@ -169,10 +173,10 @@ def _tightest(devices: Sequence[Device]) -> Device:
 
 
 def _highest(values: Sequence[_Number | None]) -> _Number | None:
-    known = [value for value in values if value is not None]
-    return max(known) if len(known) == len(values) else None
+    measured = [value for value in values if value is not None]
+    return max(measured) if len(measured) == len(values) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    measured = [value for value in values if value is not None]
+    return fmean(measured) if measured else None

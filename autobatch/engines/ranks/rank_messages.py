@@ -1,4 +1,4 @@
-"""What ranks say to each other: the leader's orders, every rank's answers, and how it ends."""
+"""The messages of ranks: the leader's orders, every rank's answers, and the end."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def bye_key(rank: int) -> str:
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """A rank has come. `machine`: the name of the one that it runs on."""
+    """A rank has come. `machine`: the name of its machine."""
 
     machine: str
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Which of its machine's ranks a rank is."""
+    """The place of a rank among the ranks of its machine."""
 
     local_rank: int
     local_ranks: int
 
 
 class Roster(msgspec.Struct, frozen=True):
-    """All ranks have come: each one's place, and where the leader's store is."""
+    """All ranks have come: the place of each, and the address of the leader's store."""
 
     places: tuple[Place, ...]
     host: str
@@ -52,7 +52,7 @@ class Roster(msgspec.Struct, frozen=True):
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
-    """Start the session. Answered by wire.Opened or wire.Refused."""
+    """Start the session. Answered by messages.Opened or messages.Refused."""
 
 
 Asked = Begin | messages.TryOut | messages.TimeRound | messages.Train | messages.TimeLoader

@@ -1,7 +1,7 @@
-"""How ranks find each other: by torchrun's store, or through the process group that they have already.
+"""The rendezvous of ranks: by torchrun's store, or through their process group.
 
-Either has a store, which is used for one thing only: to say who is there, and where the leader's own store
-is. All else goes through that one, so that the user's group is as it was.
+That store is used for one thing only: to list the ranks and the address of the leader's store. All else goes
+through the leader's store, so that the user's group stays as it was.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _COUNT_KEY = "autobatch/meetings/{restart}/{rank}"
 
 @contextlib.contextmanager
 def met(meeting: Meeting, timeout_seconds: float) -> Iterator[tuple[StoreTransport, Roster]]:
-    """Where ranks talk, and their roster, once all of them are there.
+    """The transport between ranks, and their roster, once all of them are there.
 
     Raises AutobatchError where some of them don't come in time.
     """
     try:
-        store, prefix = _own_prefix(meeting, timeout_seconds)
+        store, prefix = _store_and_prefix(meeting, timeout_seconds)
     except (RuntimeError, ValueError) as error:
         raise _unreachable(os.environ.get("MASTER_ADDR", ""), error) from error
-    lobby = StoreTransport(_prefixed(prefix, store), meeting.ranks)
-    lobby.put(
+    meeting_store = StoreTransport(_prefixed(prefix, store), meeting.ranks)
+    meeting_store.put(
         rank_messages.hello_key(meeting.rank), rank_messages.encode(Hello(machine=socket.gethostname()))
     )
     if meeting.rank == 0:
-        transport, roster = _convene(meeting, lobby, timeout_seconds)
+        transport, roster = _convene(meeting, meeting_store, timeout_seconds)
     else:
-        found = lobby.get([rank_messages.ROSTER], 2 * timeout_seconds)
-        if rank_messages.ROSTER not in found:
+        rosters = meeting_store.get([rank_messages.ROSTER], 2 * timeout_seconds)
+        if rank_messages.ROSTER not in rosters:
             raise _missing(meeting, [0], timeout_seconds)
-        roster = rank_messages.decode_roster(found[rank_messages.ROSTER])
+        roster = rank_messages.decode_roster(rosters[rank_messages.ROSTER])
         transport = StoreTransport(_store_at(roster.host, roster.port, timeout_seconds), meeting.ranks)
     try:
         yield transport, roster
@@ -54,7 +54,7 @@ def met(meeting: Meeting, timeout_seconds: float) -> Iterator[tuple[StoreTranspo
         transport.close()
 
 
-def _own_prefix(meeting: Meeting, timeout_seconds: float) -> tuple[Store, str]:
+def _store_and_prefix(meeting: Meeting, timeout_seconds: float) -> tuple[Store, str]:
     import torch.distributed as dist
 
     if meeting.in_group:
@@ -68,20 +68,20 @@ def _own_prefix(meeting: Meeting, timeout_seconds: float) -> tuple[Store, str]:
 
 
 def _convene(
-    meeting: Meeting, lobby: StoreTransport, timeout_seconds: float
+    meeting: Meeting, meeting_store: StoreTransport, timeout_seconds: float
 ) -> tuple[StoreTransport, Roster]:
-    """The leader's store, and the roster that tells all others of it."""
+    """The leader's store, and the roster that names its address."""
     keys = [rank_messages.hello_key(rank) for rank in range(meeting.ranks)]
-    found = lobby.get(keys, timeout_seconds)
-    missing = [rank for rank, key in enumerate(keys) if key not in found]
+    hellos = meeting_store.get(keys, timeout_seconds)
+    missing = [rank for rank, key in enumerate(keys) if key not in hellos]
     if missing:
         raise _missing(meeting, missing, timeout_seconds)
-    machines = [rank_messages.decode_hello(found[key]).machine for key in keys]
+    machines = [rank_messages.decode_hello(hellos[key]).machine for key in keys]
     together = len(set(machines)) == 1
     host = "127.0.0.1" if together else os.environ.get("MASTER_ADDR") or machines[0]
     store = _store_at(host, 0, timeout_seconds)
     roster = Roster(places=places(machines), host=host, port=store.port)
-    lobby.put(rank_messages.ROSTER, rank_messages.encode(roster))
+    meeting_store.put(rank_messages.ROSTER, rank_messages.encode(roster))
     return StoreTransport(store, meeting.ranks), roster
 
 

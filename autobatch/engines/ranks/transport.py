@@ -1,4 +1,4 @@
-"""How ranks hand each other messages: keys with bytes, in a store that all of them reach."""
+"""The transport between ranks: keys with bytes, in a store that all of them reach."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from autobatch.records.errors import AutobatchError
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-# How often a rank asks for a message, and what part of a second that may take of the store for each rank:
-# with thousands of ranks they ask less often.
+# Seconds between two questions of a rank for a message, and seconds of the store that each question may
+# take: with thousands of ranks they ask less often.
 _POLL_SECONDS = 0.005
 _ASKING_SECONDS = 50e-6
 
@@ -43,7 +43,7 @@ class StoreTransport:
 
     def put(self, key: str, message: bytes) -> None:
         with _connected():
-            self._known.set(key, message)  # type: ignore[arg-type]
+            self._open_store.set(key, message)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Lets go of the store; where it is served by this process, it ends."""
@@ -54,20 +54,20 @@ class StoreTransport:
         deadline = time.monotonic() + timeout_seconds
         wanted = list(keys)
         with _connected():
-            while not self._known.check(wanted):
-                if time.monotonic() > deadline or (unless and self._known.check([unless])):
-                    wanted = [key for key in keys if self._known.check([key])]
+            while not self._open_store.check(wanted):
+                if time.monotonic() > deadline or (unless and self._open_store.check([unless])):
+                    wanted = [key for key in keys if self._open_store.check([key])]
                     break
                 time.sleep(self._poll_seconds)
-            found = self._known.multi_get(wanted) if wanted else []
-        return dict(zip(wanted, found, strict=True))
+            values = self._open_store.multi_get(wanted) if wanted else []
+        return dict(zip(wanted, values, strict=True))
 
     def has(self, key: str) -> bool:
         with _connected():
-            return bool(self._known.check([key]))
+            return bool(self._open_store.check([key]))
 
     @property
-    def _known(self) -> Store:
+    def _open_store(self) -> Store:
         assert self._store is not None
         return self._store
 

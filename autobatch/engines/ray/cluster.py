@@ -40,11 +40,11 @@ class Node:
 
 @contextlib.contextmanager
 def connected(address: str | None, folder: Path | None) -> Iterator[None]:
-    """Connected to the cluster at `address` (else that of RAY_ADDRESS), or to one of this machine alone.
+    """Connected to the cluster at `address` (else that of RAY_ADDRESS), or to a new one on this machine.
 
     `folder` goes to every node, where it is the current one. A cluster that was started here ends with
-    the block, and leaves neither a process nor a file; one that was there before stays as it was. Nothing of
-    what Ray prints reaches standard output. Raises AutobatchError where there is no connection.
+    the block, and leaves neither a process nor a file; any other stays as it was. No output of Ray reaches
+    standard output. Raises AutobatchError where there is no connection.
     """
     ray = import_ray()
     address = address or os.environ.get(ADDRESS_VARIABLE)
@@ -72,18 +72,18 @@ def find_nodes(*, accelerated: bool = True) -> tuple[tuple[Node, ...], tuple[str
 
     Those others can't be asked, or have other versions than this machine.
     """
-    alive = [one for one in import_ray().nodes() if one["Alive"]]
-    asking = [Place(node=one["NodeID"], name=one["NodeManagerHostname"], cpus=0, gpus=0) for one in alive]
-    reports = run_each(read_node, [()] * len(alive), [[one] for one in asking], _REPORT_SECONDS)
-    own = read_node()
-    found: list[Node] = []
+    alive = [node for node in import_ray().nodes() if node["Alive"]]
+    asking = [Place(node=node["NodeID"], name=node["NodeManagerHostname"], cpus=0, gpus=0) for node in alive]
+    reports = run_each(read_node, [()] * len(alive), [[place] for place in asking], _REPORT_SECONDS)
+    here = read_node()
+    nodes: list[Node] = []
     left_out: list[str] = []
-    for told, place, report in zip(alive, asking, reports, strict=True):
-        if why := _why_unusable(report, own):
+    for ray_node, place, report in zip(alive, asking, reports, strict=True):
+        if why := _why_unusable(report, here):
             left_out.append(f"the node `{printable(place.name)}` is left out: {why}")
         else:
-            found.append(_node(told, place, report, accelerated))
-    return tuple(found), tuple(left_out)
+            nodes.append(_node(ray_node, place, report, accelerated))
+    return tuple(nodes), tuple(left_out)
 
 
 def import_ray() -> Any:
@@ -103,9 +103,9 @@ def _disconnect() -> None:
         import_ray().shutdown()
 
 
-def _node(told: dict[str, Any], asked: Place, report: NodeReport, accelerated: bool) -> Node:
-    cpus = int(told["Resources"].get("CPU", 0))
-    gpus = int(told["Resources"].get("GPU", 0)) if accelerated else 0
+def _node(ray_node: dict[str, Any], asked: Place, report: NodeReport, accelerated: bool) -> Node:
+    cpus = int(ray_node["Resources"].get("CPU", 0))
+    gpus = int(ray_node["Resources"].get("GPU", 0)) if accelerated else 0
     # Of a node without accelerators all processors: they are its device.
     share = cpus // gpus if gpus else cpus
     place = Place(node=asked.node, name=asked.name, cpus=share, gpus=1 if gpus else 0)
@@ -113,15 +113,15 @@ def _node(told: dict[str, Any], asked: Place, report: NodeReport, accelerated: b
     return Node(kind=kind_of(report, cpus=cpus, gpus=gpus), places=places)
 
 
-def _why_unusable(report: NodeReport | AutobatchError, own: NodeReport) -> str:
+def _why_unusable(report: NodeReport | AutobatchError, here: NodeReport) -> str:
     """Empty for a node that would measure the same training as this machine."""
     if isinstance(report, AutobatchError):
         return ": ".join((report.message, *report.facts))
-    if (report.autobatch, report.torch) == (own.autobatch, own.torch):
+    if (report.autobatch, report.torch) == (here.autobatch, here.torch):
         return ""
     return (
         f"it has autobatch {report.autobatch} and torch {report.torch}, "
-        f"not {own.autobatch} and {own.torch} as here"
+        f"not {here.autobatch} and {here.torch} as here"
     )
 
 
@@ -141,7 +141,7 @@ def _scratch_folder() -> Iterator[str]:
 
 
 def _of_local_cluster(scratch: Path) -> dict[str, str]:
-    """Keeps Ray from a token in the user's home, and from reports of its own about its use."""
+    """Keeps Ray from a token in the user's home, and from reports about its use."""
     token = scratch / "token"
     token.write_text(secrets.token_hex(32), encoding="ascii")
     chosen = {} if "RAY_AUTH_TOKEN" in os.environ else {"RAY_AUTH_TOKEN_PATH": str(token)}
@@ -150,7 +150,7 @@ def _of_local_cluster(scratch: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _variables(chosen: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables for the block, and puts back what was there."""
+    """Sets environment variables for the block, and restores them afterwards."""
     before = {name: os.environ.get(name) for name in chosen}
     os.environ.update(chosen)
     try:
@@ -182,7 +182,7 @@ def _check_reachable(address: str) -> None:
 
 def _not_connected(address: str | None, folder: Path | None, error: BaseException) -> AutobatchError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # Ray's own words for what it was doing, then those for what went wrong.
+    # The first line says what Ray was doing, the last one why it failed.
     facts = tuple(dict.fromkeys((lines[0], lines[-1])))
     if folder is not None and _TOO_LARGE in str(error):
         return UsageError(

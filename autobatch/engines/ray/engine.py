@@ -12,7 +12,7 @@ import msgspec
 from autobatch import devices
 from autobatch.decision.fleet import kind_of
 from autobatch.engines import messages, worker_failures
-from autobatch.engines.local import EngineMaker, WorkerEngine
+from autobatch.engines.local import EngineMaker, LocalEngine
 from autobatch.engines.ray import cluster
 from autobatch.engines.ray.cluster import Node
 from autobatch.engines.ray.nodes import read_node, train_here
@@ -21,7 +21,7 @@ from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 
 
-class RayEngine(WorkerEngine):
+class RayEngine(LocalEngine):
     """Runs the check's trainings as tasks of a Ray cluster, all else in a worker process here."""
 
     def __init__(
@@ -40,16 +40,16 @@ class RayEngine(WorkerEngine):
         self.trainings_at_once = len(self._places)
 
     def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
-        """The trainings, each on a device of its own; one that was lost twice is a failed training.
+        """The trainings, each on another device; a training that was lost twice has failed.
 
-        Of what they take, the longest counts. Raises AutobatchError where the workload can't be made on a
+        The longest counts as busy time. Raises AutobatchError where the workload can't be made on a
         node, or no device is free in time.
         """
-        # What the present session holds, a training on the same device could not have.
+        # A training on the same device could not have the memory that the current session holds.
         self.renew()
         order = [[*self._places[number:], *self._places[:number]] for number in range(len(commands))]
-        limit = max(one.seconds for one in commands) + self._limit_seconds
-        replies = run_each(train_here, [(*self._there, one) for one in commands], order, limit)
+        limit = max(command.seconds for command in commands) + self._limit_seconds
+        replies = run_each(train_here, [(*self._there, command) for command in commands], order, limit)
         kept = [_reply(command, reply) for command, reply in zip(commands, replies, strict=True)]
         self.busy_seconds += max(seconds for _, seconds in kept)
         return [trained for trained, _ in kept]
@@ -57,9 +57,9 @@ class RayEngine(WorkerEngine):
 
 @contextlib.contextmanager
 def ray_engines(
-    address: str | None, recipe: messages.Recipe, device: str | None, tell: Callable[[str], None]
+    address: str | None, recipe: messages.Recipe, device: str | None, warn: Callable[[str], None]
 ) -> Iterator[EngineMaker]:
-    """Makes RayEngines for as long as the block lasts; `tell` hears of nodes that can't be used.
+    """Makes RayEngines for as long as the block lasts; `warn` hears of nodes that can't be used.
 
     Raises AutobatchError where there is no cluster, or none of its nodes is like this machine.
     """
@@ -67,7 +67,7 @@ def ray_engines(
     with cluster.connected(address, folder_of(recipe)):
         nodes, left_out = cluster.find_nodes(accelerated=accelerated)
         for why in left_out:
-            tell(why)
+            warn(why)
         yield partial(RayEngine, _alike(nodes, accelerated))
 
 
@@ -88,14 +88,14 @@ def as_sent(recipe: messages.Recipe) -> messages.Recipe:
 def _alike(nodes: Sequence[Node], accelerated: bool) -> list[Node]:
     """The nodes with the device that is here. Raises AutobatchError where there is none."""
     here = read_node()
-    own = kind_of(here, cpus=here.cpus, gpus=len(here.gpus) if accelerated else 0)
-    alike = [one for one in nodes if one.kind.device == own.device and one.places]
+    kind = kind_of(here, cpus=here.cpus, gpus=len(here.gpus) if accelerated else 0)
+    alike = [node for node in nodes if node.kind.device == kind.device and node.places]
     if alike:
         return alike
     raise AutobatchError(
         "no node of the Ray cluster has the device that is measured here",
         code="no_node_alike",
-        facts=(f"here: {own.name}", *sorted({f"there: {one.kind.name}" for one in nodes})),
+        facts=(f"here: {kind.name}", *sorted({f"there: {node.kind.name}" for node in nodes})),
         hint="run it on a node of the kind that you train on; `autobatch fleet` measures every kind",
     )
 
@@ -105,12 +105,12 @@ def _reply(
 ) -> tuple[messages.Trained, float]:
     if not isinstance(reply, AutobatchError):
         return reply
-    # What is lost twice is a training's own failure, and neither the workload's nor the cluster's.
+    # A loss that repeats comes from the training, and not from the workload or the cluster.
     if not isinstance(reply, LostError):
         raise reply
     return worker_failures.of_training(command, reply.message), 0.0
 
 
 def _any_of(device: str | None) -> str | None:
-    """The kind of a device: on another node, Ray says which one of it."""
+    """The kind of a device: on another node, Ray chooses the device of that kind."""
     return devices.parse_name(device)[0] if device else None

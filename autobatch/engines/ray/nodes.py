@@ -1,4 +1,4 @@
-"""What runs on a node of a Ray cluster, in a process of its own."""
+"""The functions that run on a node of a Ray cluster, in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _THREADS = "OMP_NUM_THREADS"
 
 
 def read_node() -> NodeReport:
-    """What this machine is, and the versions that it has. Imports no torch."""
+    """The hardware of this machine, and its versions. Imports no torch."""
     try:
         torch = version("torch")
     except PackageNotFoundError:
@@ -30,7 +30,7 @@ def read_node() -> NodeReport:
         cpu=host.cpu_name(),
         cpus=usable_processors(),
         memory_bytes=host.read_memory().total_bytes,
-        gpus=tuple(one.name or "GPU" for one in nvml.read_all()),
+        gpus=tuple(gpu.name or "GPU" for gpu in nvml.read_all()),
         autobatch=__version__,
         torch=torch,
     )
@@ -56,20 +56,20 @@ def train_here(
 
 
 def train_as_without_ray() -> None:
-    """Takes back what Ray has set that changes a training or its imports.
+    """Undoes settings of Ray that change a training or its imports.
 
-    Ray names a number of threads for each task: where that is all processors, torch's own choice is better,
-    and what a training without Ray would have. The folder that came along is the current one, which a worker
-    knows of; on PYTHONPATH, a `random.py` in it would take the place of Python's own.
+    Ray sets a number of threads for each task: where that is all processors, torch's default is better, and
+    the same as without Ray. The folder of the model file is the current one, which a worker can import from.
+    On PYTHONPATH, a `random.py` in it would replace that of Python.
     """
     if os.environ.get(_THREADS, "") == str(usable_processors()):
         del os.environ[_THREADS]
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(
-        one for one in paths if one and os.path.realpath(one) != os.path.realpath(os.getcwd())
+        path for path in paths if path and os.path.realpath(path) != os.path.realpath(os.getcwd())
     )
 
 
 def print_here(line: str) -> None:
-    """To Ray's own log of this node."""
+    """Prints to Ray's log of this node."""
     print(printable_output(line, colour=False), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Runs functions as Ray tasks: one on a device, each in a fresh process, a lost one once more elsewhere."""
+"""Functions as Ray tasks: one on a device, each in a fresh process, a lost task once more elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from autobatch.records.errors import AutobatchError
 from autobatch.records.escaping import printable
 
-# Ctrl-C is heard that often.
+# Seconds between two looks for Ctrl-C.
 _POLL_SECONDS = 0.5
 # A task may wait that long for a device that something else on the cluster holds.
 QUEUE_SECONDS = 600.0
@@ -42,7 +42,7 @@ def run_each(
     places: Sequence[Sequence[Place]],
     seconds: float,
 ) -> list[Any]:
-    """What `function` gives for each of the `arguments`, or the AutobatchError that came of it.
+    """The result of `function` for each of the `arguments`, or its AutobatchError.
 
     Each runs on the first of its `places`, in a process that has run nothing before. Where that process or
     its node is lost, it runs once more: on the first place of another node that is still there, else on the
@@ -50,10 +50,10 @@ def run_each(
     """
     from ray import cancel
 
-    found: list[Any] = [None] * len(arguments)
+    results: list[Any] = [None] * len(arguments)
     running = {
-        _submit(function, one, where[0]): _Attempt(number, where[0], again=False)
-        for number, (one, where) in enumerate(zip(arguments, places, strict=True))
+        _submit(function, values, where[0]): _Attempt(number, where[0], again=False)
+        for number, (values, where) in enumerate(zip(arguments, places, strict=True))
     }
     deadline = time.monotonic() + QUEUE_SECONDS + seconds
     try:
@@ -61,21 +61,21 @@ def run_each(
             for task in _ended(list(running)):
                 attempt = running.pop(task)
                 number = attempt.number
-                found[number] = _outcome(task, attempt)
-                if not isinstance(found[number], LostError) or attempt.again:
+                results[number] = _outcome(task, attempt)
+                if not isinstance(results[number], LostError) or attempt.again:
                     continue
                 if (place := _elsewhere(attempt.place, places[number])) is not None:
                     running[_submit(function, arguments[number], place)] = _Attempt(number, place, again=True)
                     deadline = time.monotonic() + QUEUE_SECONDS + seconds
             if time.monotonic() > deadline:
                 for attempt in running.values():
-                    found[attempt.number] = _too_late(attempt.place)
+                    results[attempt.number] = _too_late(attempt.place)
                 break
     finally:
         for task in running:
             with contextlib.suppress(Exception):
                 cancel(task, force=True)
-    return found
+    return results
 
 
 def _ended(tasks: list[Any]) -> list[Any]:
@@ -85,7 +85,7 @@ def _ended(tasks: list[Any]) -> list[Any]:
     try:
         ended: list[Any] = wait(tasks, timeout=_POLL_SECONDS)[0]
     except SystemError as error:
-        # What Python makes of an interrupt that comes in the middle of Ray's compiled code.
+        # Python raises this for an interrupt in the middle of Ray's compiled code.
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
@@ -138,9 +138,9 @@ def _elsewhere(lost: Place, places: Sequence[Place]) -> Place | None:
     """Where to run again: another node if one is left, else the same; None where all are gone."""
     from ray import nodes
 
-    alive = {one["NodeID"] for one in nodes() if one["Alive"]}
-    left = [one for one in places if one.node in alive]
-    return next((one for one in left if one.node != lost.node), next(iter(left), None))
+    alive = {node["NodeID"] for node in nodes() if node["Alive"]}
+    left = [place for place in places if place.node in alive]
+    return next((place for place in left if place.node != lost.node), next(iter(left), None))
 
 
 def _failed(name: str, error: BaseException) -> AutobatchError:
