@@ -143,14 +143,14 @@ def test_a_broken_torch_is_told(folder: Path) -> None:
 
 BUG = """
 import click
-from autobatch import cli
+from autobatch.cli import commands, probe
 
-@cli.cli.command()
+@commands.cli.command()
 @click.option("--json", is_flag=True)
 def broken(json):
-    cli._limits({})
+    probe._limits({})
 
-cli.main()
+commands.main()
 """
 
 
