@@ -75,10 +75,10 @@ def expected_time(recommendation: Recommendation) -> Chart | None:
     if check is None or len(plain) < 2:
         return None
     vetoed = {veto.batch_size: clean(veto.reason) for veto in check.vetoed}
-    allowed = [one for one in plain if one.batch_size not in vetoed] or plain
-    times = [one.relative_time for one in allowed]
+    allowed = [candidate for candidate in plain if candidate.batch_size not in vetoed] or plain
+    times = [candidate.relative_time for candidate in allowed]
     frame = svg.Frame(
-        svg.doubling_axis([float(one.batch_size) for one in plain], SIZE_LABEL),
+        svg.doubling_axis([float(candidate.batch_size) for candidate in plain], SIZE_LABEL),
         svg.range_axis(
             # Room for the name of the lowest point, which is mostly the recommended size.
             [0.8 * min(times), *times],
@@ -93,9 +93,9 @@ def expected_time(recommendation: Recommendation) -> Chart | None:
     hollow = {candidate.batch_size for candidate in allowed if candidate.steps is None}
     parts = [svg.curve(frame, [(point.batch_size, point.value) for point in shown], "line expected")]
     parts += [
-        svg.cross(frame, one.batch_size, f"batch size {one.batch_size} is vetoed: {vetoed[one.batch_size]}")
-        for one in plain
-        if one.batch_size in vetoed
+        svg.cross(frame, size, f"batch size {size} is vetoed: {vetoed[size]}")
+        for size in (candidate.batch_size for candidate in plain)
+        if size in vetoed
     ]
     caption = "Predicted from step times and the gradient's noise; 1× is the recommended size."
     if len(hollow) < len(allowed):
