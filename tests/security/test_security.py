@@ -112,7 +112,7 @@ def test_nothing_that_outlives_the_process_is_unpickled() -> None:
                 words = {"pickle"}
             if words & runs_code:
                 found.add(path.relative_to(PACKAGE).as_posix())
-    assert found == {"shipping.py", "snapshot.py"}
+    assert found == {"workload/serialization.py", "workload/snapshot.py"}
 
 
 def changed(**values: Any) -> str:
@@ -142,14 +142,14 @@ def test_what_no_search_writes_is_refused(content: str, fact: str) -> None:
 
 BOUNDED = """
 import resource, sys
-from autobatch import saved
+from autobatch.storage import result_files
 from autobatch.records.errors import SavedResultError
-from autobatch.reports import text
+from autobatch.reports.text import terminal
 
 resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
 for path in sys.argv[1:]:
     try:
-        print(len(text.render(saved.load(path), colour=True)) < 10**8)
+        print(len(terminal.render(result_files.load(path), colour=True)) < 10**8)
     except SavedResultError as error:
         print(error.code)
 """
@@ -218,14 +218,14 @@ def test_show_waits_for_nothing_and_follows_links_to_files_only(tmp_path: Path) 
 
 UNREADABLE = """
 import os, sys
-from autobatch import saved
+from autobatch.storage import result_files
 from autobatch.records.errors import SavedResultError
 
 # Root may read anything.
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
-    saved.load(sys.argv[1])
+    result_files.load(sys.argv[1])
 except SavedResultError as error:
     print(error.code, *error.facts)
 """
