@@ -7,8 +7,8 @@ from dataclasses import replace
 import click
 
 from autobatch.cli import console, options
-from autobatch.decision import search
 from autobatch.decision.recommender import recommend
+from autobatch.decision.trial_set import TrialSet
 from autobatch.records.errors import SavedResultError
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Ceiling, Curve, LimitedBy
@@ -50,7 +50,7 @@ def decide_unfinished(unfinished: UnfinishedSearch) -> Recommendation:
 
     Raises SavedResultError, with the trials, if no size has passed.
     """
-    largest = search.largest_passed(unfinished.trials)
+    largest = TrialSet(unfinished.trials).largest_passed
     if largest is None:
         raise _nothing_passed(unfinished)
     curve = Curve(

@@ -266,8 +266,10 @@ def test_help_lists_options_under_headings(folder: Path) -> None:
 
 def test_the_command_itself_never_imports_torch(folder: Path) -> None:
     # Seconds of every run: the worker needs torch, the process that waits for it does not.
-    modules = "autobatch.api, autobatch.cli.commands, autobatch.cli.progress"
-    imports = f"import sys, {modules}; print('torch' in sys.modules)"
+    imports = (
+        "import sys, autobatch.api, autobatch.cli.commands, autobatch.cli.progress; "
+        "print('torch' in sys.modules)"
+    )
     (ended,) = run(folder, (sys.executable, "-c", imports))
     assert ended.stdout == "False\n"
 
