@@ -15,7 +15,9 @@ from autobatch.records.trial import Ceiling, Curve, LimitedBy
 from autobatch.storage import journal, result_files
 from autobatch.storage.journal import UnfinishedSearch
 
-INTERRUPTION_WARNING = "the search was interrupted, or still runs: only the sizes shown were measured"
+INTERRUPTION_WARNING = (
+    "the search was interrupted or failed, or still runs: only the sizes shown were measured"
+)
 _MAX_FACTS = 5
 
 
@@ -33,8 +35,8 @@ _MAX_FACTS = 5
 def show(file: str | None, last: bool, as_json: bool, quiet: bool, html_to: str | None) -> None:
     """Show a saved result again.
 
-    FILE is a file that `autobatch probe --save` wrote. With --last: the trials of a search that was
-    interrupted, or that still runs, and the batch size that follows from them so far.
+    FILE is a file that `autobatch probe --save` wrote. With --last: the trials of the last search that was
+    interrupted or failed, or that still runs, and the batch size that follows from them so far.
     """
     if last == (file is not None):
         message = "`--last` and FILE exclude each other" if last else "Missing argument 'FILE'"
@@ -71,7 +73,7 @@ def _nothing_passed(unfinished: UnfinishedSearch) -> SavedResultError:
         f"batch size {trial.batch_size}: {trial.outcome.replace('_', ' ')}" for trial in unfinished.trials
     )
     error = SavedResultError(
-        "the last search was interrupted before any batch size passed",
+        "no batch size has passed in the last search",
         code="nothing_passed",
         facts=tuple(facts)[:_MAX_FACTS],
         hint="probe again",
