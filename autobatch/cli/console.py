@@ -1,77 +1,159 @@
-"""What the command says, and how it ends: answers, errors, saved files and the standard streams."""
+"""The command's standard streams, its files, and its end: answers, errors and the exit status."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
 
 from autobatch.engines.ranks import membership
 from autobatch.records.errors import AutobatchError, SavedResultError, UsageError
+from autobatch.records.escaping import printable
 from autobatch.records.recommendation import Recommendation
 from autobatch.reports.html import document
 from autobatch.reports.text import terminal
 from autobatch.storage import codec, result_files
 
-# torchrun ends all ranks as soon as one has failed: the one that says why needs time to do so.
+# The exit status of a command that Ctrl-C has ended.
+INTERRUPTED = 130
+# torchrun ends all ranks as soon as one has failed: the rank that reports the error needs time to do so.
 _SILENT_SECONDS = 5.0
+_WIDTH, _MAX_WIDTH = 80, 100
 
 
-def deliver(found: Recommendation, options: dict[str, Any]) -> None:
-    """Saves the answer and prints it in the form that was asked for; what can't be saved is printed first."""
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The forms in which an answer is printed, and the files that it is written to."""
+
+    as_json: bool = False
+    quiet: bool = False
+    save_to: str | None = None
+    html_to: str | None = None
+
+    def check_writable(self, source: str | None) -> None:
+        """Raise an error for a file that can't be written, or that would replace `source` or another."""
+        taken = {} if source is None else {os.path.realpath(source): f"`{printable(source)}`"}
+        for option, path, kind in (
+            ("--save", self.save_to, result_files.RESULT),
+            ("--html", self.html_to, result_files.REPORT),
+        ):
+            if not path:
+                continue
+            place = os.path.realpath(path)
+            if place in taken:
+                raise UsageError(
+                    f"`{option}` would write over {taken[place]}",
+                    code="usage",
+                    hint=f"choose another file: `{kind.option}`",
+                )
+            taken[place] = f"the file of `{option}`"
+            result_files.check_writable(path, kind)
+
+
+def deliver(answer: Recommendation, output: Output) -> None:
+    """Save the answer and print it; an answer that can't be saved is printed before the error."""
     try:
-        _save(found, options)
+        _save(answer, output)
     except SavedResultError:
-        # The one object on standard output is then the error's, which holds the rows.
-        if not options["as_json"]:
-            _show(found, options)
+        # With --json the only object on standard output is the error's, which holds the trials.
+        if not output.as_json:
+            _print(answer, output)
         raise
-    _show(found, options)
+    _print(answer, output)
 
 
-def _save(found: Recommendation, options: dict[str, Any]) -> None:
-    try:
-        if options["save_to"]:
-            result_files.save(found, options["save_to"])
-        if options["html_to"]:
-            result_files.write(document.render(found), options["html_to"], result_files.REPORT)
-    except SavedResultError as error:
-        error.trials = found.trials
-        raise
-
-
-def _show(found: Recommendation, options: dict[str, Any]) -> None:
-    if options["as_json"]:
-        print_out(codec.render(found))
-    elif options["quiet"]:
-        print_out(str(found.batch_size))
-    else:
-        print_laid_out(terminal.render, found)
-
-
-def show_interrupted(found: Recommendation | None, options: dict[str, Any]) -> None:
-    """What was measured before Ctrl-C: as rows, or in the error object; never as a plain answer."""
+def show_interrupted(answer: Recommendation | None, output: Output) -> None:
+    """Print what was measured before Ctrl-C: as a report, or in the error object; and save it."""
     error = AutobatchError("interrupted", code="interrupted")
-    if found is not None:
-        error.trials = found.trials
-        if not options["as_json"] and not options["quiet"]:
-            _show(found, options)
-        _save(found, options)
-    _report(error, as_json=options["as_json"])
+    if answer is not None:
+        error.trials = answer.trials
+        if not output.as_json and not output.quiet:
+            _print(answer, output)
+        _save(answer, output)
+    _report(error, as_json=output.as_json)
     flush()
 
 
+def ignore_interrupts() -> None:
+    """Let no second Ctrl-C cut the final report short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def fail(error: AutobatchError, *, as_json: bool, status: int | None = None) -> NoReturn:
-    """Tells the error and exits with its status, or another one."""
+    """Report the error and exit with its status, or with another one."""
     _report(error, as_json=as_json)
     flush()
     if not _speaks():
         time.sleep(_SILENT_SECONDS)
     raise SystemExit(error.exit_status if status is None else status)
+
+
+def print_out(rendered: str) -> None:
+    """Print on standard output, in the rank that speaks for all."""
+    if not _speaks():
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    with _reported_writing():
+        sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
+
+
+def print_laid_out(render: Callable[..., str], record: Any) -> None:
+    """Print a record by its renderer, for the width and the colours of standard output."""
+    print_out(render(record, width=_width(sys.stdout), colour=colour(sys.stdout)))
+
+
+def flush() -> None:
+    """Write out the buffer of standard output, while a failure can still be reported."""
+    with _reported_writing():
+        sys.stdout.flush()
+
+
+def leave(status: int) -> NoReturn:
+    """Exit so that Python's last flush of standard output can't fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(status)
+
+
+def open_standard_streams() -> None:
+    """Open the streams that the caller has closed (`>&-`), or the next file would take their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def colour(stream: TextIO) -> bool:
+    """True for a terminal, unless its user asks for no colours."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _save(answer: Recommendation, output: Output) -> None:
+    try:
+        if output.save_to:
+            result_files.save(answer, output.save_to)
+        if output.html_to:
+            result_files.write(document.render(answer), output.html_to, result_files.REPORT)
+    except SavedResultError as error:
+        error.trials = answer.trials
+        raise
+
+
+def _print(answer: Recommendation, output: Output) -> None:
+    if output.as_json:
+        print_out(codec.render(answer))
+    elif output.quiet:
+        print_out(str(answer.batch_size))
+    else:
+        print_laid_out(terminal.render, answer)
 
 
 def _report(error: AutobatchError, *, as_json: bool) -> None:
@@ -86,40 +168,17 @@ def _report(error: AutobatchError, *, as_json: bool) -> None:
 
 
 def _speaks() -> bool:
-    """True in the first of the ranks that torchrun has started, and where it has started none.
-
-    It speaks for all of them: the others print nothing, and exit alike.
-    """
+    """True in rank 0 under torchrun, and in any process without it: other ranks print nothing."""
     try:
         meeting = membership.of_environment()
     except UsageError:
-        return True  # what is wrong with the rank has to be said by somebody
+        return True  # a wrong rank has to be reported by somebody
     return meeting is None or meeting.rank == 0
 
 
-def print_out(rendered: str) -> None:
-    """Prints on standard output, in the one rank that speaks."""
-    if not _speaks():
-        return
-    encoding = sys.stdout.encoding or "utf-8"
-    with _told_writing():
-        sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
-
-
-def print_laid_out(render: Callable[..., str], found: Any) -> None:
-    """Prints what `render` makes of `found` for the width and the colours of standard output."""
-    print_out(render(found, width=_width(sys.stdout), colour=colour(sys.stdout)))
-
-
-def flush() -> None:
-    """Writes out what standard output still holds, while its failure can be told."""
-    with _told_writing():
-        sys.stdout.flush()
-
-
 @contextmanager
-def _told_writing() -> Iterator[None]:
-    """Leaves quietly when the reader of standard output is gone (`| head`); any other failure is told."""
+def _reported_writing() -> Iterator[None]:
+    """Leave in silence if the reader of standard output is gone (`| head`); report any other failure."""
     try:
         yield
     except BrokenPipeError:
@@ -132,27 +191,7 @@ def _told_writing() -> Iterator[None]:
         leave(problem.exit_status)
 
 
-def leave(status: int) -> NoReturn:
-    """Exits so that Python's own flush of standard output has nothing to complain of."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(status)
-
-
-def open_standard_streams() -> None:
-    """Fills what the caller has closed (`>&-`), or the next file that is opened would take its number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-
-
-def colour(stream: TextIO) -> bool:
-    """True where colours are wanted."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def _width(stream: TextIO) -> int:
-    return min(shutil.get_terminal_size((80, 24)).columns, 100) if stream.isatty() else 80
+    if not stream.isatty():
+        return _WIDTH
+    return min(shutil.get_terminal_size((_WIDTH, 24)).columns, _MAX_WIDTH)

@@ -1,4 +1,4 @@
-"""Rows on standard error as they are measured, and on a terminal one live line below them."""
+"""Rows on standard error as they are measured, with one live line below them on a terminal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from autobatch.reports.text import terminal
 
 
 class Progress(Observer):
-    """Prints what the climb tells. `quiet` leaves only what the worker itself prints.
+    """A printer of the search's progress. With `quiet`, it prints only the lines of the worker itself.
 
     A stream that can't be written to (its reader is gone, the disk is full) costs rows, never the answer.
 
-    `erase`: take the rows back at the end, since the report that follows has them again. `colour`: keep the
-    colours of what the worker prints.
+    `erase`: remove the rows at the end, since the report repeats them. `colour`: keep the colours of the
+    worker's lines.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool, erase: bool = False, colour: bool = False) -> None:
@@ -34,7 +34,7 @@ class Progress(Observer):
         self._live = stream.isatty() and not quiet
         self._workload: Workload | None = None
         self._below = ""
-        # The worker's output arrives on a thread of its own.
+        # The worker's output arrives on another thread.
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -69,8 +69,8 @@ class Progress(Observer):
         self._show(what)
 
     def print_line(self, line: str) -> None:
-        """A line that the user's code printed, made harmless for a terminal."""
-        # What the user's own code said stays on the screen, and so do the rows above it.
+        """Print a line of the user's code, made harmless for a terminal."""
+        # The line stays on the screen, and so do the rows above it.
         self._erase = False
         self._write(printable_output(line, colour=self._colour))
 

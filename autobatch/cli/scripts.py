@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from autobatch.cli import console
-from autobatch.records import formatting
+from autobatch.cli import console, options
 from autobatch.records.errors import AutobatchError
 from autobatch.records.escaping import printable
 from autobatch.records.limits import Limits
@@ -31,89 +30,83 @@ def rewritten(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    return lambda context, parameter, value: None if value is None else parse(value)
-
-
 def _measuring_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a measurement that mean something for a command."""
-    for option in reversed(
-        (
-            click.argument("words", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED),
-            click.option(
-                "--budget",
-                default="60s",
-                show_default=True,
-                callback=_parsed(formatting.parse_seconds),
-                help="Wall time for the measurement.",
-            ),
-            click.option(
-                "--memory-limit",
-                callback=_parsed(formatting.parse_bytes),
-                help="What training may take, such as 600MiB or 8GiB.",
-            ),
-            click.option("--max-batch", type=click.IntRange(min=1), help="The largest size to try."),
-            click.option("--no-check", is_flag=True, help="Skip the generalization check."),
-        )
-    ):
-        command = option(command)
+    """Add the command's words, and the options of a measurement that apply to a command."""
+    decorators = (
+        click.argument("words", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED),
+        options.budget,
+        options.option(
+            options.DEVICE,
+            "--memory-limit",
+            type=options.MEMORY,
+            help="Memory that training may use, such as 600MiB or 8GiB.",
+        ),
+        options.option(options.SIZES, "--max-batch", type=options.COUNT, help="Largest size to try."),
+        options.option(
+            options.MEASUREMENT, "--no-check", is_flag=True, help="Skip the generalization check."
+        ),
+    )
+    for decorator in reversed(decorators):
+        command = decorator(command)
     return command
 
 
-def _limits(options: dict[str, Any]) -> Limits:
+def _limits(values: dict[str, Any]) -> Limits:
     return Limits(
-        budget_seconds=options["budget"],
-        memory_bytes=options["memory_limit"],
-        max_batch=options["max_batch"],
-        check=not options["no_check"],
+        budget_seconds=values["budget"],
+        memory_bytes=values["memory_limit"],
+        max_batch=values["max_batch"],
+        check=not values["no_check"],
     )
 
 
-@click.command(PROBE_COMMAND, hidden=True)
+@click.command(PROBE_COMMAND, cls=options.Command, hidden=True)
 @_measuring_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
-@click.option("--save", "save_to", type=click.Path(), help="Write the result to a file.")
-@click.option("--html", "html_to", type=click.Path(), help="Write a report for the browser to a file.")
-def probe_script(words: tuple[str, ...], **options: Any) -> None:
+@options.json_output
+@options.quiet
+@options.option(options.OUTPUT, "--save", "save_to", type=click.Path(), help="Write the result to a file.")
+@options.html_report
+def probe_script(words: tuple[str, ...], **values: Any) -> None:
     """Measure an unmodified training COMMAND, and recommend a batch size for it."""
     from autobatch.cli.progress import Progress
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
 
     command = parse(words)
-    quiet = options["quiet"] or options["as_json"]
+    quiet = values["quiet"] or values["as_json"]
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=console.colour(sys.stderr))
     with progress:
-        answer = probe_command(command, _limits(options), progress)
+        answer = probe_command(command, _limits(values), progress)
     recommendation = answer.recommendation
-    if options["save_to"]:
-        result_files.save(recommendation, options["save_to"])
-    if options["html_to"]:
-        result_files.write(document.render(recommendation), options["html_to"], result_files.REPORT)
-    if options["as_json"]:
+    if values["save_to"]:
+        result_files.save(recommendation, values["save_to"])
+    if values["html_to"]:
+        result_files.write(document.render(recommendation), values["html_to"], result_files.REPORT)
+    if values["as_json"]:
         facts = json.loads(codec.render(recommendation)) | {"script": answer.facts}
         console.print_out(json.dumps(facts))
-    elif options["quiet"]:
+    elif values["quiet"]:
         console.print_out(str(recommendation.batch_size))
     else:
         render = partial(terminal.render, next_steps=answer.application.lines)
         console.print_laid_out(render, recommendation)
 
 
-@click.command("run")
+@click.command("run", cls=options.Command)
 @_measuring_options
-@click.option("--apply-lr", is_flag=True, help="Apply the learning rate of the answer as well.")
-@click.option("--fresh", is_flag=True, help="Measure anew, even where the cache has the answer.")
-def run_script(words: tuple[str, ...], **options: Any) -> None:
+@options.option(
+    options.OUTPUT, "--apply-lr", is_flag=True, help="Apply the recommended learning rate as well."
+)
+@options.fresh
+def run_script(words: tuple[str, ...], **values: Any) -> None:
     """Measure an unmodified training COMMAND, then run it with the batch size that was found."""
     from autobatch.cli.progress import Progress
     from autobatch.scripts import run
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
 
-    command, limits, applies_rate = parse(words), _limits(options), options["apply_lr"]
-    tuned = None if options["fresh"] else run.cached(command, limits, applies_rate=applies_rate)
+    command, limits, applies_rate = parse(words), _limits(values), values["apply_lr"]
+    tuned = None if values["fresh"] else run.cached(command, limits, applies_rate=applies_rate)
     if tuned is None:
         try:
             with Progress(sys.stderr, quiet=False, colour=console.colour(sys.stderr)) as progress:

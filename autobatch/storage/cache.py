@@ -1,7 +1,7 @@
-"""Answers of earlier searches: a JSON file each, in the user's cache folder. Data only, nothing is executed.
+"""The cache of answers: a JSON file for each, in the user's cache folder. Reading a file executes nothing.
 
-The name of the file is a digest of all that the answer depends on. An entry that can't be read, or can't be
-written, costs a measurement or a warning, never the answer.
+The name of the file is a digest of everything that the answer depends on. An entry that can't be read or
+written costs a measurement or a warning, never the answer.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from autobatch.records.workload import Workload
 from autobatch.storage import cache_folder, codec, journal, result_files
 
 MOST_ENTRIES = 200
-# Free memory is never the same twice: a limit this near to the one of the measurement is the same limit.
+# Free memory is never the same twice: limits that differ by no more than this share are the same limit.
 NEAR = 0.1
-# Where there is less memory than then, what was measured has to fit with so much to spare.
+# With less memory than at the measurement, the measured sizes have to fit with this share to spare.
 _SPARE = 0.05
 _ENTRY = re.compile(r"[0-9a-f]{32}\.json")
 _UNFINISHED = ".autobatch-*.part"
-# What torch and the libraries under it read from the environment, and train otherwise for.
-_READ_BY_TORCH = ("PYTORCH_", "TORCH_", "OMP_", "MKL_", "KMP_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_")
-_MEMORY_DECIDES = (Outcome.OUT_OF_MEMORY, Outcome.CRASHED)
+# Prefixes of variables that change how torch and its libraries train.
+_TORCH_PREFIXES = ("PYTORCH_", "TORCH_", "OMP_", "MKL_", "KMP_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_")
+_MEMORY_OUTCOMES = (Outcome.OUT_OF_MEMORY, Outcome.CRASHED)
 
 
 class Slot:
-    """The place of one search's answer in the cache. What goes wrong with it is a warning on the answer.
+    """The place of one search's answer in the cache. A failure to use it is a warning on the answer.
 
-    Without a `name`, nothing is looked up and nothing kept; `why_not` says why.
+    Without a `name`, nothing is looked up and nothing kept; `why_not` is the reason.
     """
 
     def __init__(
@@ -52,49 +52,48 @@ class Slot:
         self._warnings: list[str] = []
 
     def answer(self) -> Recommendation | None:
-        """The answer of an earlier search, where there is one that still holds."""
+        """Return the answer of an earlier search; None if there is none, or if it no longer holds."""
         if not self._name:
             return None
         try:
-            found = result_files.load(cache_folder.find_folder() / self._name)
+            answer = result_files.load(cache_folder.find_folder() / self._name)
         except SavedResultError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 self._warn(f"{error.message}: {'; '.join(error.facts)}")
             return None
         except AutobatchError:
-            return None  # told when the answer is kept
-        if not self._is_of_this_search(found):
+            return None  # `keep` warns of it
+        if not self._is_of_this_search(answer):
             self._warn(f"`{self._name}` holds the answer of another search")
             return None
-        return replace(found, cached=True) if still_fits(found, self._device) else None
+        return replace(answer, cached=True) if still_fits(answer, self._device) else None
 
-    def keep(self, found: Recommendation) -> Recommendation:
-        """The same answer, with a warning where it could not be kept, or where an entry was ignored."""
+    def keep(self, answer: Recommendation) -> Recommendation:
+        """Write the answer, and return it with a warning for each failure and each ignored entry."""
         if not self._name:
             self._warnings.append(f"the answer was not kept in the cache: {self._why_not}")
-        # One that its last try could not confirm is worth another search.
-        elif found.chosen.confirmed:
+        # An answer that its last try could not confirm is worth another search.
+        elif answer.chosen.confirmed:
             try:
                 folder = cache_folder.make_folder()
-                result_files.replace_file(
-                    folder / self._name, (codec.render(found) + "\n").encode(), mode=0o600
-                )
+                content = (codec.render(answer) + "\n").encode()
+                result_files.replace_file(folder / self._name, content, mode=0o600)
                 _drop_oldest(folder)
             except (AutobatchError, OSError) as error:
                 self._warnings.append(f"the answer was not kept in the cache: {printable(str(error))}")
-        return replace(found, warnings=(*found.warnings, *self._warnings))
+        return replace(answer, warnings=(*answer.warnings, *self._warnings))
 
-    def _warn(self, what: str) -> None:
-        self._warnings.append(f"an entry of the cache was ignored: {what}")
+    def _warn(self, reason: str) -> None:
+        self._warnings.append(f"an entry of the cache was ignored: {reason}")
 
-    def _is_of_this_search(self, found: Recommendation) -> bool:
-        """False for a file that somebody has put in the place of the one that belongs there."""
+    def _is_of_this_search(self, answer: Recommendation) -> bool:
+        """False for a file that was put in the place of another."""
         return (
-            found.limits == self._limits
-            and _identity(found.device) == _identity(self._device)
-            and found.workload.target == self._workload.target
-            and found.workload.model == self._workload.model
-            and found.workload.parameters == self._workload.parameters
+            answer.limits == self._limits
+            and _identity(answer.device) == _identity(self._device)
+            and answer.workload.target == self._workload.target
+            and answer.workload.model == self._workload.model
+            and answer.workload.parameters == self._workload.parameters
         )
 
 
@@ -105,10 +104,9 @@ def name_of(
     recipe: Mapping[str, object],
     environment: Mapping[str, str],
 ) -> str:
-    """The name of the file for a search: another one as soon as any part of what it depends on is another.
+    """Return the name of the file for a search: a digest that changes with each of its parts.
 
-    `recipe`: how the worker was told to get at the workload. The memory that is free is not among them:
-    see `still_fits`.
+    `recipe`: how the worker gets at the workload. Free memory is no part of it: see `still_fits`.
     """
     parts = {
         "fingerprint": dict(fingerprint),
@@ -116,62 +114,62 @@ def name_of(
         "device": _identity(device),
         "recipe": dict(recipe),
         "environment": {
-            name: value for name, value in environment.items() if name.startswith(_READ_BY_TORCH)
+            name: value for name, value in environment.items() if name.startswith(_TORCH_PREFIXES)
         },
         "schema": codec.SCHEMA,
     }
     return hashlib.sha256(dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32] + ".json"
 
 
-def still_fits(found: Recommendation, now: Device) -> bool:
-    """True where an answer of the same search holds with the memory that there is now.
+def still_fits(answer: Recommendation, device: Device) -> bool:
+    """True if an answer of the same search holds with the memory of the device today.
 
-    What was recommended has to fit into what is free. Under a limit of the user's that is all. Without one,
-    what was available then was the limit: where it stopped the search, it has to be within a tenth of the
-    same now; where it did not, all that passed has to fit still.
+    The recommended size has to fit into the free memory. With a limit of the user's, that is all. Without,
+    the memory that was available at the measurement was the limit. If it stopped the search, today's limit
+    has to be within NEAR of it. If not, all sizes that passed have to fit.
     """
-    chosen = _taken_bytes(found.chosen)
-    if chosen is not None and now.free_bytes is not None and chosen > now.free_bytes:
+    chosen_bytes = _taken_bytes(answer.chosen)
+    if chosen_bytes is not None and device.free_bytes is not None and chosen_bytes > device.free_bytes:
         return False
-    if found.limits.memory_bytes is not None:
+    if answer.limits.memory_bytes is not None:
         return True
-    then_bytes, now_bytes = found.device.limit_bytes, now.limit_bytes
-    if then_bytes is None or now_bytes is None:
-        return then_bytes is now_bytes
-    near = abs(now_bytes - then_bytes) <= NEAR * then_bytes
-    stopped = found.ceiling.limited_by is LimitedBy.MEMORY
-    if stopped or any(trial.outcome in _MEMORY_DECIDES for trial in found.trials):
-        needed = chosen
+    measured_bytes, current_bytes = answer.device.limit_bytes, device.limit_bytes
+    if measured_bytes is None or current_bytes is None:
+        return measured_bytes is current_bytes
+    near = abs(current_bytes - measured_bytes) <= NEAR * measured_bytes
+    stopped = answer.ceiling.limited_by is LimitedBy.MEMORY
+    if stopped or any(trial.outcome in _MEMORY_OUTCOMES for trial in answer.trials):
+        needed_bytes = chosen_bytes
         if not near:
             return False
     else:
-        needed = max((_taken_bytes(trial) or 0 for trial in found.trials if trial.ok), default=0) or None
-    if now_bytes >= then_bytes:
+        passed = [_taken_bytes(trial) or 0 for trial in answer.trials if trial.ok]
+        needed_bytes = max(passed, default=0) or None
+    if current_bytes >= measured_bytes:
         return True
-    return near if needed is None else (1 + _SPARE) * needed <= now_bytes
+    return near if needed_bytes is None else (1 + _SPARE) * needed_bytes <= current_bytes
 
 
 def list_entries() -> CacheListing:
-    """What lies in the cache. Raises AutobatchError where its folder can't be read."""
+    """List the answers in the cache. Raises AutobatchError for a folder that can't be read."""
     folder = cache_folder.find_folder()
-    found, damaged = [], []
+    entries, damaged = [], []
     for path in _paths(folder):
         try:
             size_bytes = path.stat().st_size
-            found.append(
-                CacheEntry(path=printable(str(path)), size_bytes=size_bytes, answer=result_files.load(path))
-            )
+            answer = result_files.load(path)
+            entries.append(CacheEntry(path=printable(str(path)), size_bytes=size_bytes, answer=answer))
         except SavedResultError as error:
             damaged.append(f"{error.message}: {'; '.join(error.facts)}")
         except FileNotFoundError:
             continue  # another process has just removed it
-    return CacheListing(folder=printable(str(folder)), entries=tuple(found), damaged=tuple(damaged))
+    return CacheListing(folder=printable(str(folder)), entries=tuple(entries), damaged=tuple(damaged))
 
 
 def clear() -> int:
-    """How many entries were removed: all that there were, damaged ones too, and nothing else.
+    """Remove all answers, damaged ones too, and all journals. Returns the number of answers.
 
-    Raises AutobatchError where one can't be removed.
+    Raises AutobatchError if a file can't be removed.
     """
     folder = cache_folder.find_folder()
     paths = _paths(folder)
@@ -185,7 +183,7 @@ def clear() -> int:
 
 
 def _identity(device: Device) -> dict[str, object]:
-    """What makes a device the same; its memory limit and what is free of it are another matter."""
+    """Return the fields that identify a device; free memory and limits change from search to search."""
     names = ("kind", "index", "name", "uuid", "driver", "threads", "total_bytes")
     return {name: getattr(device, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""The report for programs: one versioned JSON object, for answers and for errors alike.
+"""The JSON of answers, plans, fleets and errors: one versioned object each, and its way back.
 
 `schema.json` beside this file describes both forms; `pytest --update-golden` rewrites it.
 """
@@ -28,25 +28,25 @@ FLEET_SCHEMA = "autobatch-fleet/1"
 
 
 def render(recommendation: Recommendation) -> str:
-    """One JSON object: `schema`, `ok`: true, and the fields of the recommendation."""
+    """Render an answer as one JSON object: `schema`, `ok` (true), and its fields."""
     return encode({"schema": SCHEMA, "ok": True, **values_of(recommendation)})
 
 
 def render_plan(plan: Plan) -> str:
-    """One JSON object: `schema`, `ok`: true, and the fields of the plan, `predicted`: true among them."""
+    """Render a plan as one JSON object: `schema`, `ok` (true), and its fields with `predicted` (true)."""
     return encode({"schema": PLAN_SCHEMA, "ok": True, **values_of(plan)})
 
 
 def render_fleet(fleet: Fleet) -> str:
-    """One JSON object: `schema`, `ok`: true, and the fields of the fleet, each kind's answer among them."""
+    """Render a fleet as one JSON object: `schema`, `ok` (true), and its fields with each kind's answer."""
     return encode({"schema": FLEET_SCHEMA, "ok": True, **values_of(fleet)})
 
 
 def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:
-    """One JSON object: `schema`, `ok`: false, the error, and the trials measured before it."""
-    told = {"code": error.code, "message": error.message, "facts": list(error.facts), "hint": error.hint}
+    """Render an error as one JSON object: `schema`, `ok` (false), and the trials measured before it."""
+    fields = {"code": error.code, "message": error.message, "facts": list(error.facts), "hint": error.hint}
     measured = [values_of(trial) for trial in trials]
-    return encode({"schema": SCHEMA, "ok": False, "error": clean(told), "trials": measured})
+    return encode({"schema": SCHEMA, "ok": False, "error": clean(fields), "trials": measured})
 
 
 def parse(text: str, *, name: str = "the document") -> Recommendation:
@@ -70,15 +70,15 @@ def parse(text: str, *, name: str = "the document") -> Recommendation:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of both forms, as this version writes them: every field is there."""
+    """Return the JSON Schema (2020-12) of answers and errors as this version writes them, with all fields."""
     _, parts = msgspec.json.schema_components((Recommendation, Trial), ref_template="#/$defs/{name}")
     for part in parts.values():
-        # Docstrings keep their indent or lose it, as the version of Python has it.
+        # Whether docstrings keep their indent depends on the version of Python.
         part["description"] = cleandoc(part.get("description", ""))
         if "properties" in part:
             part["required"] = list(part["properties"])
             for described in part["properties"].values():
-                # Defaults are the constructor's business: a document leaves nothing out.
+                # A document leaves no field out, so a default would say nothing.
                 described.pop("default", None)
     text = {"type": "string"}
     texts = {"type": "array", "items": text}
@@ -116,7 +116,7 @@ def _described(title: str, description: str, properties: dict[str, Any]) -> dict
 
 
 def _versioned(part: dict[str, Any], *, ok: bool) -> dict[str, Any]:
-    """`part` with the two fields that every document begins with."""
+    """Return `part` with the two fields that begin every document."""
     return {
         **part,
         "properties": {"schema": {"const": SCHEMA}, "ok": {"const": ok}, **part["properties"]},
@@ -153,18 +153,18 @@ def _not_an_answer(document: dict[str, Any], name: str) -> SavedResultError:
         f"{name} holds an error, not a result",
         code="saved_error",
         facts=(printable(message[:500]),),
-        hint="repair what it says and probe again",
+        hint="resolve that error and probe again",
     )
 
 
-def _contradiction(found: Recommendation) -> str:
-    """What the records can't say by their types alone: the answer has to stand on a measurement."""
-    sizes = (found.batch_size, found.accumulation_steps, found.world_size)
+def _contradiction(answer: Recommendation) -> str:
+    """Describe an answer that no measurement supports, which types alone can't exclude; empty if none."""
+    sizes = (answer.batch_size, answer.accumulation_steps, answer.world_size)
     if min(sizes) < 1:
         return "`batch_size`, `accumulation_steps` and `world_size` must be at least 1"
-    if not any(trial.ok and trial.batch_size == found.batch_size for trial in found.trials):
-        return f"`batch_size` {found.batch_size} is not among the trials that passed"
-    if sizes[0] * sizes[1] * sizes[2] != found.global_batch_size:
+    if not any(trial.ok and trial.batch_size == answer.batch_size for trial in answer.trials):
+        return f"`batch_size` {answer.batch_size} is not among the trials that passed"
+    if sizes[0] * sizes[1] * sizes[2] != answer.global_batch_size:
         product = " x ".join(map(str, sizes))
-        return f"`global_batch_size` {found.global_batch_size} is not {product}"
+        return f"`global_batch_size` {answer.global_batch_size} is not {product}"
     return ""

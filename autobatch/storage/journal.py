@@ -46,7 +46,7 @@ class UnfinishedSearch:
 
 
 class Journal:
-    """Writes the trials of one search to a file in the cache folder.
+    """The writer of one search's trials to a file in the cache folder.
 
     The file appears with the first trial. A journal that can't be written is given up in silence: a search
     that comes to its answer doesn't need it.

@@ -1,4 +1,4 @@
-"""Results and reports in files, written whole or not at all. Data only, nothing is executed."""
+"""Results and reports in files, written whole or not at all. Reading a file executes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autobatch.records.formatting import format_bytes
 from autobatch.records.recommendation import Recommendation
 from autobatch.storage import codec
 
-# A result takes some kilobytes; whatever is larger than this was never written by autobatch.
+# A result takes some kilobytes: autobatch has never written a larger file than this.
 MAX_BYTES = 8 * 2**20
 _CHOOSE_FOLDER = "choose a folder that exists and can be written to"
 _GIVE_RESULT = "give the path of a file that `autobatch probe --save` wrote"
@@ -23,7 +23,7 @@ _GIVE_RESULT = "give the path of a file that `autobatch probe --save` wrote"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is written, as errors call it, and the option that asks for it."""
+    """A kind of file: its name in errors, and the option that writes it."""
 
     name: str
     option: str
@@ -34,17 +34,17 @@ REPORT = Kind("report", "--html report.html")
 
 
 def save(recommendation: Recommendation, path: str | os.PathLike[str]) -> None:
-    """Writes the result to `path`, in place of what was there; a failure leaves the old file as it was.
+    """Write the result to `path` in one step; a failure leaves an older file as it was.
 
-    Raises SavedResultError where it can't be written.
+    Raises SavedResultError if it can't be written.
     """
     write(codec.render(recommendation) + "\n", path)
 
 
 def write(text: str, path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
-    """Writes a text to `path`, in place of what was there; a failure leaves the old file as it was.
+    """Write a text to `path` in one step; a failure leaves an older file as it was.
 
-    Raises SavedResultError where it can't be written.
+    Raises SavedResultError if it can't be written.
     """
     try:
         replace_file(_target(path, kind), text.encode())
@@ -53,7 +53,7 @@ def write(text: str, path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
 
 
 def check_writable(path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
-    """Raises SavedResultError where `write` could not write to `path`; to ask before minutes are spent."""
+    """Raise SavedResultError if `write` can't write to `path`: a check before minutes of measuring."""
     try:
         folder = _target(path, kind).parent
         if not folder.is_dir():
@@ -65,7 +65,10 @@ def check_writable(path: str | os.PathLike[str], kind: Kind = RESULT) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Recommendation:
-    """Read the result that `save` wrote to `path`. Raises SavedResultError for any other file."""
+    """Read the result that `save` wrote to `path`. Raises SavedResultError for any other file.
+
+    A result of schema 1 can be read too; its `decidable` is False.
+    """
     return codec.parse(read_text(path), name=_quoted(path))
 
 
@@ -96,7 +99,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """A descriptor, without the wait for a writer that a pipe would make."""
+    """Open a descriptor at once, where a pipe would wait for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -106,23 +109,23 @@ def _require_regular(mode: int, name: str) -> None:
         raise _unreadable(name, f"it is {kind}", _GIVE_RESULT)
 
 
-def _target(path: str | os.PathLike[str], wanted: Kind) -> Path:
-    """Where `path` leads. Raises SavedResultError where that is something else than a file."""
+def _target(path: str | os.PathLike[str], kind: Kind) -> Path:
+    """Follow the links of `path`. Raises SavedResultError if they lead to something other than a file."""
     # Through a link, so that the link stays and the temporary file is on the target's file system.
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        kind = "a directory" if target.is_dir() else "not a regular file"
-        raise _unwritable(path, wanted, f"it is {kind}", f"name a file: `{wanted.option}`")
+        actual = "a directory" if target.is_dir() else "not a regular file"
+        raise _unwritable(path, kind, f"it is {actual}", f"name a file: `{kind.option}`")
     return target
 
 
 def replace_file(target: Path, content: bytes, mode: int = 0o666) -> None:
-    """Puts `content` at `target` in one step, flushed to the disk before its name is given to it.
+    """Put `content` at `target` in one step; it is flushed to the disk before it gets its name.
 
-    The umask is taken from `mode`. Raises OSError.
+    The umask limits `mode`. Raises OSError.
     """
     part = target.with_name(f".autobatch-{secrets.token_hex(8)}.part")
-    # Exclusive, so that no one else's file or link is written through.
+    # Exclusive, so that no other's file or link is written through.
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with open(descriptor, "wb") as file:
@@ -138,7 +141,7 @@ def replace_file(target: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name survive a power cut, where the system can (Windows opens no folders)."""
+    """Make the new name survive a power cut, if the system can (Windows opens no folders)."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -162,6 +165,6 @@ def _quoted(path: str | os.PathLike[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The system's own words, without the number and the name that the message already has."""
+    """Return the system's message without its number, and without the name that our message has."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return reason[:1].lower() + reason[1:]

@@ -158,6 +158,7 @@ def test_further_bad_input(case: Case, tmp_path: Path, golden: Golden) -> None:
         ("no_target", ("probe",), 2),
         ("bad_command", ("prob", "model.py"), 2),
         ("bad_bytes", ("probe", "model.py", "--memory-limit", "5G"), 2),
+        ("no_unit", ("probe", "model.py", "--memory-limit", "3"), 2),
         ("bad_budget", ("probe", "model.py", "--budget", "-3"), 2),
         ("bad_count", ("probe", "model.py", "--min-batch", "x"), 2),
         ("zero_count", ("probe", "model.py", "--max-batch", "0"), 2),
@@ -184,9 +185,11 @@ def test_bad_calls_are_refused_before_anything_starts(
     check_json(plain, as_json, status, None)
 
 
-def test_no_command_at_all(tmp_path: Path, golden: Golden) -> None:
-    (plain,) = run(tmp_path, (autobatch(),))
-    check_plain("no_command", plain, 2, golden)
+def test_no_command_at_all_prints_the_help(tmp_path: Path) -> None:
+    bare, asked = run(tmp_path, (autobatch(),), (autobatch(), "--help"))
+    assert (bare.status, bare.stderr) == (0, "")
+    assert bare.stdout == asked.stdout
+    assert "probe" in bare.stdout
 
 
 def check_plain(name: str, ended: Ended, status: int, golden: Golden) -> None:

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from autobatch import load
+from autobatch.cli.commands import cli
 from tests.cli.console import MODEL, QUICK, Ended, autobatch, run, validator
 
 PROBE = (autobatch(), "probe", "model.py", *QUICK)
@@ -245,6 +247,22 @@ def test_devices_help_and_version(folder: Path) -> None:
     assert "--memory-limit" in help_text.stdout
     assert "devices" in module_help.stdout
     assert re.fullmatch(r"autobatch, version \S+\n", version.stdout)
+
+
+def test_help_lists_options_under_headings(folder: Path) -> None:
+    (ended,) = run(folder, (autobatch(), "probe", "--help"))
+    headings = re.findall(r"^(\S.*):$", ended.stdout, re.MULTILINE)
+    assert headings == [
+        *("Target", "Device and memory", "Batch sizes", "Measurement", "Cluster", "Output", "Other"),
+    ]
+    section = ended.stdout.partition("Batch sizes:")[2].partition("Measurement:")[0]
+    assert {"--max-batch", "--global-batch", "--objective"} <= set(section.split())
+    listed = re.findall(r"^  (?:-\w, )?(--[\w-]+)", ended.stdout, re.MULTILINE)
+    options = [one.opts[-1] for one in cli.commands["probe"].params if isinstance(one, click.Option)]
+    assert sorted(listed) == sorted([*options, "--help"])
+    # No summary of a command is cut.
+    (summary,) = run(folder, (autobatch(), "--help"))
+    assert "..." not in summary.stdout.partition("Commands:")[2]
 
 
 def test_the_command_itself_never_imports_torch(folder: Path) -> None:

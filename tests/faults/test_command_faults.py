@@ -143,12 +143,12 @@ def test_a_broken_torch_is_told(folder: Path) -> None:
 
 BUG = """
 import click
-from autobatch.cli import commands
+from autobatch.cli import commands, probe
 
 @commands.cli.command()
 @click.option("--json", is_flag=True)
 def broken(json):
-    commands._limits({})
+    probe._limits({})
 
 commands.main()
 """

@@ -149,7 +149,7 @@ def test_a_notebook_gets_a_fragment_of_known_parts(found: Recommendation) -> Non
 
 
 def test_the_styles_of_a_fragment_reach_nothing_else_in_the_notebook() -> None:
-    selectors = re.findall(r"([^{}]+)\{[^{}]*\}", style.NOTEBOOK)
+    selectors = re.findall(r"([^{}]+)\{[^{}]*\}", style.notebook())
     assert len(selectors) >= 5
     for one in ",".join(selectors).split(","):
         assert one.strip().startswith(".autobatch-answer")
@@ -170,7 +170,7 @@ def test_an_answer_shows_itself_in_a_notebook_wherever_it_comes_from() -> None:
 
 
 def test_a_style_sheet_fetches_nothing() -> None:
-    for sheet in (style.page(), style.NOTEBOOK):
+    for sheet in (style.page(), style.notebook()):
         assert not re.search(r"url\(|@import|@font-face|image-set|expression|http", sheet)
         assert "<" not in sheet
 

@@ -1,137 +1,34 @@
-"""The charts of an answer: throughput, memory and expected time over batch size, loss over time."""
+"""All charts of an answer; here those of the check: loss over time, expected time over the batch size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite
-
 from autobatch.records.check import Training
-from autobatch.records.formatting import format_bytes, format_rate, format_short_duration
+from autobatch.records.formatting import format_short_duration
 from autobatch.records.recommendation import Candidate, Recommendation
-from autobatch.records.trial import LimitedBy, Outcome, Trial
-from autobatch.reports.html import svg
-from autobatch.reports.html.markup import Markup
+from autobatch.records.trial import Outcome
+from autobatch.reports.html import size_charts, svg
+from autobatch.reports.html.chart import LARGEST, SIZE_LABEL, Chart, Point, dots, fits_chart, summary
 from autobatch.reports.text.lines import clean
-from autobatch.reports.text.table import failure_text, latest
 
-_SIZE = "batch size (logarithmic)"
-# Nothing real reaches it, and beyond it figures have no place in a chart.
-_LARGEST = 1e15
-# A limit further above the highest peak than this would press the curve flat; then it is told in words.
-_LIMIT_IN_SIGHT = 4.0
-# Above the highest peak, for the words on a limit that is out of sight.
-_HEADROOM = 1.25
-# Lines that can be told apart, the first of them that of the recommended size.
+# Kinds of lines that a reader can tell apart; the first is the recommended size's.
 STROKES = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A picture, its title, what to know to read it, and (stroke, words) for each line that needs them."""
-
-    title: str
-    picture: Markup
-    caption: str
-    legend: tuple[tuple[str, str], ...] = ()
-
-
 def drawn(recommendation: Recommendation) -> list[Chart]:
-    """Every chart that there are figures for."""
-    found = (
-        throughput(recommendation),
-        memory(recommendation),
+    """Draw every chart that the answer has figures for."""
+    charts = (
+        size_charts.throughput(recommendation),
+        size_charts.memory(recommendation),
         losses(recommendation),
         expected_time(recommendation),
     )
-    return [chart for chart in found if chart is not None]
-
-
-def throughput(recommendation: Recommendation) -> Chart | None:
-    """Samples a second over batch size, with their intervals."""
-    trials = latest(recommendation)
-    points = [(t, t.batch_size, t.samples_per_second or 0.0) for t in trials if t.ok and t.batch_size]
-    points = [one for one in points if _plain(one[1]) and _plain(one[2])]
-    if not points:
-        return None
-    failures = [t for t in trials if not t.ok and _plain(t.batch_size)]
-    ends = [end for t, _, _ in points for end in t.samples_per_second_interval or () if _plain(end)]
-    # A doubt larger than the figure itself must not press all others flat.
-    top = max(rate for _, _, rate in points)
-    top = max([top, *(end for end in ends if end < 1.4 * top)])
-    frame = svg.Frame(
-        _sizes([size for _, size, _ in points], failures),
-        svg.amount_axis(top, "samples/s", lambda value: format_rate(value)),
-    )
-    parts = [
-        svg.interval(frame, size, *trial.samples_per_second_interval)
-        for trial, size, _ in points
-        if trial.samples_per_second_interval and all(map(isfinite, trial.samples_per_second_interval))
-    ]
-    parts.append(svg.curve(frame, [(size, rate) for _, size, rate in points], "line"))
-    told = [
-        (size, rate, f"batch size {size}: {format_rate(rate, trial.samples_per_second_interval)} samples/s")
-        for trial, size, rate in points
-    ]
-    caption = "Upright lines: 90% interval over separate rounds." if ends else ""
-    return Chart(
-        "Throughput",
-        svg.picture(
-            "Throughput over batch size. " + _summary(told, recommendation),
-            frame,
-            *parts,
-            *_crosses(frame, failures),
-            *_dots(frame, told, recommendation),
-        ),
-        _with_failures(caption, failures),
-    )
-
-
-def memory(recommendation: Recommendation) -> Chart | None:
-    """The peak of memory over batch size, with what it must stay under."""
-    trials = latest(recommendation)
-    told = [
-        (t.batch_size, float(t.peak_bytes), f"batch size {t.batch_size}: {format_bytes(t.peak_bytes)}")
-        for t in trials
-        if t.ok and t.peak_bytes and _plain(t.batch_size) and _plain(t.peak_bytes)
-    ]
-    if not told:
-        return None
-    device = recommendation.device
-    limit, what = (device.free_bytes, "free") if device.limit_bytes is None else (device.limit_bytes, "limit")
-    failures = [t for t in trials if t.outcome is Outcome.OUT_OF_MEMORY and _plain(t.batch_size)]
-    top = max(peak for _, peak, _ in told)
-    in_sight = limit is not None and _plain(limit) and limit < _LIMIT_IN_SIGHT * top
-    frame = svg.Frame(
-        _sizes([size for size, _, _ in told], failures),
-        svg.amount_axis(
-            max(top, limit or 0.0) if in_sight else _HEADROOM * top, "peak memory", _bytes_text, base=1024
-        ),
-    )
-    parts = [svg.curve(frame, [(size, peak) for size, peak, _ in told], "line")]
-    if limit is not None:
-        words = f"{what} {format_bytes(limit)}"
-        parts.append(svg.level(frame, limit, words) if in_sight else svg.remark(f"↑ {words}, far above"))
-    ceiling = recommendation.ceiling
-    if _plain(ceiling.batch_size) and ceiling.limited_by in (LimitedBy.MEMORY, LimitedBy.SIZE_LIMIT):
-        parts.append(svg.upright(frame, ceiling.batch_size, f"ceiling {ceiling.batch_size}"))
-    return Chart(
-        "Memory",
-        svg.picture(
-            "Peak memory over batch size. " + _summary(told, recommendation),
-            frame,
-            *parts,
-            *_crosses(frame, failures),
-            *_dots(frame, told, recommendation),
-        ),
-        _with_failures("The most that training took at once, above the process at rest.", failures),
-    )
+    return [chart for chart in charts if chart is not None]
 
 
 def losses(recommendation: Recommendation) -> Chart | None:
-    """The loss on samples held out over the seconds of each short training."""
+    """Draw the loss on held-out samples over the seconds of each short training."""
     check = recommendation.check
-    lines = [] if check is None else [(one, _falling(one)) for one in check.trainings]
+    lines = [] if check is None else [(training, _losses(training)) for training in check.trainings]
     lines = [(training, points) for training, points in lines if len(points) > 1]
     if check is None or not lines:
         return None
@@ -148,9 +45,9 @@ def losses(recommendation: Recommendation) -> Chart | None:
     others = 0
     for training, points in lines:
         words = _training_text(training)
-        own = training.batch_size == recommendation.batch_size and training.outcome is Outcome.OK
-        stroke = "line s0 own" if own else f"line s{1 + others % (STROKES - 1)}"
-        others += not own
+        recommended = training.batch_size == recommendation.batch_size and training.outcome is Outcome.OK
+        stroke = "line s0 own" if recommended else f"line s{1 + others % (STROKES - 1)}"
+        others += not recommended
         parts.append(svg.curve(frame, points, stroke, f"{words}: loss {points[-1][1]:.3g} at the end"))
         if training.outcome is not Outcome.OK:
             parts.append(svg.cross(frame, *points[-1][:1], title=words, y=points[-1][1]))
@@ -170,32 +67,35 @@ def losses(recommendation: Recommendation) -> Chart | None:
 
 
 def expected_time(recommendation: Recommendation) -> Chart | None:
-    """The expected time to the same loss over batch size, in units of that at the recommended size."""
+    """Draw the expected time to the same loss over the batch size, relative to the recommended size."""
     check = recommendation.check
-    given = [one for one in recommendation.candidates if _plain(one.batch_size)]
+    given = [one for one in recommendation.candidates if fits_chart(one.batch_size)]
     plain = [one for one in given if one.accumulation_steps == 1 and 1e-6 < one.relative_time < 1e6]
     plain = sorted({one.batch_size: one for one in plain}.values(), key=lambda one: one.batch_size)
     if check is None or len(plain) < 2:
         return None
     vetoed = {veto.batch_size: clean(veto.reason) for veto in check.vetoed}
-    allowed = [one for one in plain if one.batch_size not in vetoed] or plain
-    times = [one.relative_time for one in allowed]
+    allowed = [candidate for candidate in plain if candidate.batch_size not in vetoed] or plain
+    times = [candidate.relative_time for candidate in allowed]
     frame = svg.Frame(
-        svg.doubling_axis([float(one.batch_size) for one in plain], _SIZE),
+        svg.doubling_axis([float(candidate.batch_size) for candidate in plain], SIZE_LABEL),
         svg.range_axis(
-            # Room below the lowest point, which is the chosen one as a rule, for its name.
+            # Room for the name of the lowest point, which is mostly the recommended size.
             [0.8 * min(times), *times],
             "time to the same loss",
             lambda value: f"{value:.3g}×",
         ),
     )
-    told = [(one.batch_size, one.relative_time, _candidate_text(one)) for one in allowed]
-    hollow = {one.batch_size for one in allowed if one.steps is None}
-    parts = [svg.curve(frame, [(size, time) for size, time, _ in told], "line expected")]
+    shown = [
+        Point(candidate.batch_size, candidate.relative_time, _candidate_text(candidate))
+        for candidate in allowed
+    ]
+    hollow = {candidate.batch_size for candidate in allowed if candidate.steps is None}
+    parts = [svg.curve(frame, [(point.batch_size, point.value) for point in shown], "line expected")]
     parts += [
-        svg.cross(frame, one.batch_size, f"batch size {one.batch_size} is vetoed: {vetoed[one.batch_size]}")
-        for one in plain
-        if one.batch_size in vetoed
+        svg.cross(frame, size, f"batch size {size} is vetoed: {vetoed[size]}")
+        for size in (candidate.batch_size for candidate in plain)
+        if size in vetoed
     ]
     caption = "Predicted from step times and the gradient's noise; 1× is the recommended size."
     if len(hollow) < len(allowed):
@@ -205,75 +105,23 @@ def expected_time(recommendation: Recommendation) -> Chart | None:
     return Chart(
         "Expected time",
         svg.picture(
-            "Expected time to the same loss over batch size. " + _summary(told, recommendation),
+            "Expected time to the same loss over batch size. " + summary(shown, recommendation),
             frame,
             *parts,
-            *_dots(frame, told, recommendation, hollow, below=True),
+            *dots(frame, shown, recommendation, hollow, below=True),
         ),
         caption,
     )
 
 
-def _plain(value: float) -> bool:
-    """True for a figure that a chart can hold; a damaged or hostile file may hold any."""
-    return 1 / _LARGEST < value < _LARGEST
-
-
-def _bytes_text(value: float) -> str:
-    return format_bytes(round(value)).replace(".0 ", " ")
-
-
-def _sizes(sizes: Sequence[int], failures: Sequence[Trial]) -> svg.Axis:
-    return svg.doubling_axis([float(size) for size in (*sizes, *(t.batch_size for t in failures))], _SIZE)
-
-
-def _crosses(frame: svg.Frame, failures: Sequence[Trial]) -> list[Markup]:
-    return [
-        svg.cross(frame, trial.batch_size, f"batch size {trial.batch_size}: {failure_text(trial)}")
-        for trial in failures
+def _losses(training: Training) -> list[tuple[float, float]]:
+    """Return (seconds, mean loss) of each evaluation that a chart can hold."""
+    points = [
+        (evaluation.seconds, sum(evaluation.losses) / len(evaluation.losses))
+        for evaluation in training.evaluations
+        if evaluation.losses
     ]
-
-
-def _dots(
-    frame: svg.Frame,
-    told: Sequence[tuple[int, float, str]],
-    recommendation: Recommendation,
-    hollow: set[int] | frozenset[int] = frozenset(),
-    *,
-    below: bool = False,
-) -> list[Markup]:
-    """A dot for each size, the present and the chosen one last, with their names."""
-    chosen, current = recommendation.batch_size, recommendation.workload.batch_size
-    parts: list[Markup] = []
-    named: list[Markup] = []
-    for size, value, text in told:
-        kind = "chosen" if size == chosen else "current" if size == current else "dot"
-        kind += " hollow" if size in hollow else ""
-        (parts if kind.startswith("dot") else named).append(
-            svg.dot(frame, size, value, text, kind, 3.2 if kind.startswith("dot") else 5.5)
-        )
-        if size == chosen:
-            named.append(svg.note(frame, size, value, f"use {size}", "use", below=below))
-        elif size == current:
-            named.append(svg.note(frame, size, value, f"now {size}", "now", below=not below))
-    return parts + named
-
-
-def _summary(told: Sequence[tuple[int, float, str]], recommendation: Recommendation) -> str:
-    """The first, the last and the chosen point in words."""
-    texts = [told[0][2], told[-1][2]] if len(told) > 1 else [told[0][2]]
-    texts += [f"recommended: {text}" for size, _, text in told if size == recommendation.batch_size]
-    return "; ".join(texts) + "."
-
-
-def _with_failures(caption: str, failures: Sequence[Trial]) -> str:
-    return " ".join(filter(None, (caption, "Crosses: sizes that failed." if failures else "")))
-
-
-def _falling(training: Training) -> list[tuple[float, float]]:
-    """(seconds, mean loss) of each evaluation that a chart can hold."""
-    points = [(one.seconds, sum(one.losses) / len(one.losses)) for one in training.evaluations if one.losses]
-    return [(at, loss) for at, loss in points if 0 <= at < _LARGEST and abs(loss) < _LARGEST]
+    return [(at, loss) for at, loss in points if 0 <= at < LARGEST and abs(loss) < LARGEST]
 
 
 def _training_text(training: Training) -> str:

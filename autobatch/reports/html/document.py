@@ -1,28 +1,22 @@
 """The report for a browser: one page that fetches nothing, light or dark, for any width and for paper.
 
-Without scripts: what is folded is folded by the browser itself. Every text becomes markup in `element`, which
-escapes it.
+It has no scripts: the browser itself folds what is folded. `element` escapes every text.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
-
 from autobatch._version import __version__
-from autobatch.records.device import Device
-from autobatch.records.formatting import format_bytes, format_count, format_duration
+from autobatch.records.formatting import format_count
 from autobatch.records.recommendation import Environment, Recommendation
-from autobatch.records.workload import Workload
 from autobatch.reports import snippets
-from autobatch.reports.html import charts, style, svg, tables
+from autobatch.reports.html import charts, facts, style, svg, tables
+from autobatch.reports.html.chart import Chart
 from autobatch.reports.html.markup import Markup, element, join
 from autobatch.reports.text.answer import Statement, statements
 from autobatch.reports.text.lines import clean, counted, shorten
-from autobatch.reports.text.terminal import memory_text
 from autobatch.storage import codec
 
-# No script runs on the page, and it loads nothing, whatever gets into it.
+# Whatever gets into the page, no script runs there, and it loads nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _LABELS = {
     "fits": "Fits",
@@ -34,14 +28,14 @@ _LABELS = {
     "ranks": "Ranks",
     "steps": "Schedule",
 }
-_NAME_CELLS = 100
-# Digits of a large figure that the answer's letters leave room for.
-_LARGE = 5
+_HEADING_CELLS, _TITLE_CELLS = 48, 40
+# Digits of a large figure that the letters of the answer leave room for.
+_LARGE_DIGITS = 5
 
 
 def render(recommendation: Recommendation) -> str:
-    """The whole page: one HTML document."""
-    said = statements(recommendation)
+    """Render the whole page: one HTML document."""
+    shown = statements(recommendation)
     page = element(
         "html",
         _head(recommendation),
@@ -51,9 +45,9 @@ def render(recommendation: Recommendation) -> str:
             _title(recommendation),
             element(
                 "main",
-                _answer(recommendation, said),
+                _answer(recommendation, shown),
                 _measurements(recommendation),
-                _trials(recommendation, said),
+                _trials(recommendation, shown),
                 _use(recommendation),
                 _environment(recommendation),
                 _raw(recommendation),
@@ -66,7 +60,7 @@ def render(recommendation: Recommendation) -> str:
 
 
 def _head(recommendation: Recommendation) -> Markup:
-    model = shorten(clean(recommendation.workload.model), 40)
+    model = shorten(clean(recommendation.workload.model), _TITLE_CELLS)
     parts = (f"batch size {recommendation.batch_size}", model, "autobatch")
     return element(
         "head",
@@ -82,61 +76,24 @@ def _head(recommendation: Recommendation) -> Markup:
 def _top(recommendation: Recommendation) -> Markup:
     environment = recommendation.environment
     version = clean(environment.autobatch) if environment else __version__
-    when = None if environment is None else _date(environment.started_at)
+    when = None if environment is None else facts.date(environment.started_at)
     return element("header", element("span", element("b", "autobatch"), f" {version}"), when, class_="top")
 
 
-def _date(started_at: str) -> Markup:
-    """`1 March 2026, 12:00 UTC` of an ISO 8601 date; anything else as it is."""
-    try:
-        moment = datetime.fromisoformat(started_at)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment
-    except (ValueError, OverflowError):
-        return element("bdi", shorten(clean(started_at), 40))
-    zone = " UTC" if moment.tzinfo else ""
-    text = f"{moment.day} {moment:%B} {moment.year}, {moment:%H:%M}{zone}"
-    return element("time", text, datetime=moment.isoformat())
-
-
 def _title(recommendation: Recommendation) -> Markup:
-    device, workload = recommendation.device, recommendation.workload
-    model = shorten(clean(workload.model), 48)
-    facts = [
-        *_device_facts(device),
-        ("Model", join(_name(workload.model), f", {counted(workload.parameters, 'parameter')}")),
-        *_workload_facts(workload),
-    ]
+    model = shorten(clean(recommendation.workload.model), _HEADING_CELLS)
     heading = join("Batch size for ", element("bdi", model)) if model else "Batch size"
-    return element("div", element("h1", heading), _pairs(facts, "facts"), class_="head")
+    pairs = [*facts.of_device(recommendation.device), *facts.of_workload(recommendation.workload)]
+    return element("div", element("h1", heading), facts.listed(pairs), class_="head")
 
 
-def _device_facts(device: Device) -> list[tuple[str, Markup]]:
-    label = f" ({clean(device.label)})"
-    threads = "" if device.threads is None else f", {counted(device.threads, 'thread')}"
-    facts = [("Device", join(_name(device.name), element("bdi", label), threads))]
-    if text := memory_text(device):
-        facts.append(("Memory", join(text)))
-    if device.limit_bytes is not None:
-        source = f" ({clean(device.limit_source)})" if device.limit_source else ""
-        facts.append(("Limit", join(format_bytes(device.limit_bytes), element("bdi", source))))
-    return facts
-
-
-def _workload_facts(workload: Workload) -> list[tuple[str, Markup]]:
-    samples = None if workload.dataset_size is None else counted(workload.dataset_size, "sample")
-    data = element("span", "random inputs") if workload.synthetic else _name(workload.dataset)
-    data = join(data, ", " if data and samples else None, samples)
-    facts = [("Data", data), ("Loss", _name(workload.loss)), ("Optimizer", _name(workload.optimizer))]
-    facts.append(("Target", element("code", _path(workload.target)) if workload.target else Markup()))
-    facts += [("Inferred", _name(guess)) for guess in workload.inferred]
-    return [(label, value) for label, value in facts if value]
-
-
-def _answer(recommendation: Recommendation, said: list[Statement]) -> Markup:
-    """What to use in large, why, what it gains, and what speaks against it."""
-    doubts = [element("li", one.text) for one in said if one.tone == "doubt"]
-    texts = {one.label: one.text for one in said}
-    box = element("div", element("h3", "Doubts"), element("ul", *doubts), class_="doubts") if doubts else None
+def _answer(recommendation: Recommendation, shown: list[Statement]) -> Markup:
+    """Build the answer in large figures, with its reason, its gain and its warnings."""
+    texts = {statement.label: statement.text for statement in shown}
+    warnings = [element("li", statement.text) for statement in shown if statement.tone == "doubt"]
+    box = None
+    if warnings:
+        box = element("div", element("h3", "Doubts"), element("ul", *warnings), class_="doubts")
     return element(
         "section",
         element("h2", "Recommendation", id="answer"),
@@ -157,8 +114,12 @@ def _answer(recommendation: Recommendation, said: list[Statement]) -> Markup:
 
 def _figure(label: str, figure: str, remark: str, class_: str = "") -> Markup:
     quiet = "" if any(char.isdigit() for char in figure) else " quiet"
-    # Larger ones get smaller letters, so that they stay on one line as long as that is possible.
-    size = f"font-size: {_LARGE / len(figure) * 5:.2f}rem" if class_ and len(figure) > _LARGE else None
+    # A larger figure gets smaller letters, so that it stays on one line.
+    size = (
+        f"font-size: {_LARGE_DIGITS / len(figure) * 5:.2f}rem"
+        if class_ and len(figure) > _LARGE_DIGITS
+        else None
+    )
     return element(
         "div",
         element("dt", label),
@@ -169,7 +130,7 @@ def _figure(label: str, figure: str, remark: str, class_: str = "") -> Markup:
 
 
 def _ranks_text(recommendation: Recommendation) -> str:
-    """What the batch size is of, where that isn't plain."""
+    """Relate the batch size to the ranks, or to the current size."""
     world, total = recommendation.world_size, format_count(recommendation.global_batch_size)
     current = recommendation.workload.batch_size
     if world > 1:
@@ -202,7 +163,7 @@ def _measurements(recommendation: Recommendation) -> Markup | None:
     return _section("charts", "What was measured", element("div", *drawn, class_="charts"))
 
 
-def _chart(chart: charts.Chart) -> Markup:
+def _chart(chart: Chart) -> Markup:
     legend = [element("li", svg.sample(stroke), words) for stroke, words in chart.legend]
     return element(
         "figure",
@@ -214,44 +175,39 @@ def _chart(chart: charts.Chart) -> Markup:
     )
 
 
-def _trials(recommendation: Recommendation, said: list[Statement]) -> Markup:
-    told = [(_LABELS[one.label], join(one.text)) for one in said if one.label in _LABELS and not one.tone]
+def _trials(recommendation: Recommendation, shown: list[Statement]) -> Markup:
+    pairs = [
+        (_LABELS[statement.label], join(statement.text))
+        for statement in shown
+        if statement.label in _LABELS and not statement.tone
+    ]
     return _section(
         "trials",
         "Each size",
         tables.trials(recommendation),
         tables.contest(recommendation),
         tables.devices(recommendation),
-        _pairs(told, "said"),
+        facts.listed_in_rows(pairs),
     )
 
 
 def _use(recommendation: Recommendation) -> Markup:
-    pieces = [
-        element("div", element("h3", one.title), element("pre", element("code", one.code), tabindex=0))
-        for one in snippets.made_for(recommendation)
-    ]
+    pieces = []
+    for snippet in snippets.made_for(recommendation):
+        code = element("pre", element("code", snippet.code), tabindex=0)
+        pieces.append(element("div", element("h3", snippet.title), code))
     return _section("use", "Use it", element("div", *pieces, class_="snippets"))
 
 
 def _environment(recommendation: Recommendation) -> Markup | None:
-    environment, device = recommendation.environment, recommendation.device
-    if environment is None:
+    if recommendation.environment is None:
         return None
-    facts = [
-        ("PyTorch", _name(environment.torch)),
-        ("Python", _name(environment.python)),
-        ("Platform", _name(environment.platform)),
-        ("Processor", _name(environment.cpu)),
-        ("Driver", _name(device.driver or "")),
-        ("Took", join(format_duration(environment.elapsed_seconds))),
-        *(("Note", _name(one)) for one in device.notes),
-    ]
-    return _section("where", "Environment", _pairs([one for one in facts if one[1]], "facts"))
+    pairs = facts.of_environment(recommendation.environment, recommendation.device)
+    return _section("where", "Environment", facts.listed(pairs))
 
 
 def _raw(recommendation: Recommendation) -> Markup:
-    """The result as `--json` prints it: what is in the element reads back as it was."""
+    """Build the folded result as `--json` prints it; the text of the element can be loaded again."""
     words = element("span", "what --save writes and `autobatch show` reads")
     shown = element("pre", element("code", codec.render(recommendation), id="result"), tabindex=0)
     return element(
@@ -264,25 +220,6 @@ def _raw(recommendation: Recommendation) -> Markup:
 
 def _section(name: str, title: str, *parts: Markup | None) -> Markup:
     return element("section", element("h2", title, id=name), *parts, class_="card", aria_labelledby=name)
-
-
-def _pairs(facts: list[tuple[str, Markup]], class_: str) -> Markup:
-    pairs = [(element("dt", label), element("dd", value)) for label, value in facts]
-    if class_ == "said":
-        return element("dl", *(part for pair in pairs for part in pair), class_=class_)
-    return element("dl", *(element("div", *pair) for pair in pairs), class_=class_)
-
-
-def _name(text: str) -> Markup:
-    """A text of the user's or the device's: on one line, in a direction of its own."""
-    text = shorten(clean(text), _NAME_CELLS)
-    return element("bdi", text) if text else Markup()
-
-
-def _path(text: str) -> Markup:
-    """The same of a path, which may be broken after its dots and slashes."""
-    parts = re.split(r"(?<=[./\\\\:])", shorten(clean(text), _NAME_CELLS))
-    return element("bdi", parts[0], *(join(element("wbr"), part) for part in parts[1:]))
 
 
 def _footer(environment: Environment | None) -> str:

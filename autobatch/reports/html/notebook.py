@@ -1,4 +1,4 @@
-"""What a notebook shows of an answer: a fragment in its colours that changes none of its styles."""
+"""The fragment that a notebook shows for an answer: in its colours, without a change to its styles."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from autobatch.reports.text.answer import statements
 
 
 def render(recommendation: Recommendation) -> str:
-    """The answer with its reason and its doubts, and the table of trials, folded; readable without styles."""
-    said = statements(recommendation)
-    texts = {one.label: one.text for one in said}
-    doubts = [element("li", one.text) for one in said if one.tone == "doubt"]
+    """Render the answer, its reason, its warnings, and the folded table of trials; readable unstyled."""
+    shown = statements(recommendation)
+    texts = {statement.label: statement.text for statement in shown}
+    warnings = [element("li", statement.text) for statement in shown if statement.tone == "doubt"]
     further = [element("p", texts[label]) for label in ("gain", "fits", "check") if label in texts]
     return element(
         "div",
-        element("style", Markup(style.NOTEBOOK)),
+        element("style", Markup(style.notebook())),
         element("p", texts["use"], class_="autobatch-use"),
         element("p", texts["why"]),
-        element("ul", *doubts) if doubts else None,
+        element("ul", *warnings) if warnings else None,
         element(
             "details",
             element("summary", "What was measured"),

@@ -1,7 +1,7 @@
-"""The parts of a chart: axes, and what is drawn between them, as SVG. Knows nothing of batch sizes.
+"""The parts of a chart as SVG: axes, and the lines and points between them, of any quantity.
 
 A chart is 400 by 264 units, so that its letters stay readable on a telephone's 343 pixels. Colours come from
-the page's style sheet; without one, lines and letters take the text's own colour.
+the page's style sheet. Without it, lines and letters have the colour of the text.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from autobatch.reports.html.markup import Markup, element
 
 WIDTH, HEIGHT = 400, 264
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 384, 30, 220
-# The widest letter of a figure, with the larger ones that a telephone gets.
+# The widest letter of a figure, in the larger size for telephones.
 _LETTER = 8.2
-_MOST_TICKS = 6
-# The ratio of two values above which an axis by powers says nothing.
-_MOST_POWERS = 1e30
+_MAX_TICKS = 6
+# The ratio of two values above which an axis by powers is useless.
+_MAX_RATIO = 1e30
 
 Tick = tuple[float, str]
 Write = Callable[[float], str]
@@ -26,7 +26,7 @@ Write = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From `low` to `high`, with ticks and what they count; with `powers` equal ratios are equally long."""
+    """An axis from `low` to `high` with ticks and a label; with `powers`, equal ratios are equally long."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Axis:
     powers: bool = False
 
     def share(self, value: float) -> float:
-        """Where `value` lies, from 0 at `low` to 1 at `high`; values outside lie at the end."""
+        """Return the place of `value`, from 0 at `low` to 1 at `high`; values outside are at the ends."""
         value = min(max(value, self.low), self.high)
         if self.powers:
             return log2(value / self.low) / log2(self.high / self.low)
@@ -44,7 +44,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Two axes: where a pair of values lies in the picture."""
+    """Two axes, which place a pair of values in the picture."""
 
     x: Axis
     y: Axis
@@ -57,7 +57,7 @@ class Frame:
 
 
 def doubling_axis(values: Sequence[float], label: str) -> Axis:
-    """An axis on which each doubling is equally long, with as many powers of two on it as there is room."""
+    """Return an axis by powers of two, with as many ticks as there is room for."""
     low, high = min(values) / 2**0.4, max(values) * 2**0.4
     powers = range(ceil(log2(low)), floor(log2(high)) + 1)
     widest = max((len(_short(2.0**power)) for power in powers), default=1)
@@ -70,7 +70,7 @@ def doubling_axis(values: Sequence[float], label: str) -> Axis:
 
 
 def amount_axis(top: float, label: str, write: Write, *, base: int = 10) -> Axis:
-    """An axis from nothing to a little above `top`; `base` 1024 puts the ticks at round numbers of bytes."""
+    """Return an axis from 0 to a little above `top`; `base` 1024 puts ticks at round numbers of bytes."""
     high = top * 1.08 if top > 1e-15 else 1.0
     step = _round_step(high / 4, base)
     ticks = tuple((step * number, write(step * number)) for number in range(int(high / step) + 1))
@@ -78,9 +78,9 @@ def amount_axis(top: float, label: str, write: Write, *, base: int = 10) -> Axis
 
 
 def range_axis(values: Sequence[float], label: str, write: Write) -> Axis:
-    """An axis that just holds the values: by powers where all are above zero, else in proportion."""
+    """Return an axis that just holds the values: by powers if all are above 0, else linear."""
     low, high = min(values), max(values)
-    powers = low > 0 and high / low < _MOST_POWERS
+    powers = low > 0 and high / low < _MAX_RATIO
     if powers:
         low, high = low / 1.08, high * 1.08
         ticks = _power_ticks(low, high)
@@ -91,23 +91,23 @@ def range_axis(values: Sequence[float], label: str, write: Write) -> Axis:
         low, high = low - margin, high + margin
     step = _round_step((high - low) / 4, 10)
     first = ceil(low / step)
-    ticks = [number * step for number in range(first, first + _MOST_TICKS + 2) if number * step <= high]
+    ticks = [number * step for number in range(first, first + _MAX_TICKS + 2) if number * step <= high]
     return Axis(low, high, tuple((value, write(value)) for value in ticks), label, powers)
 
 
 def _power_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20 ... between the two; where these are too many, powers of ten only, or of a thousand."""
+    """Return 1, 2, 5, 10, 20 ... between the two; if these are too many, powers of ten or of a thousand."""
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     for steps, stride in (((1, 2, 5), 1), ((1,), 1), ((1,), 3), ((1,), 9)):
-        found = [step * 10.0**decade for decade in decades[::stride] for step in steps]
-        found = [value for value in found if low <= value <= high]
-        if len(found) <= _MOST_TICKS:
+        ticks = [step * 10.0**decade for decade in decades[::stride] for step in steps]
+        ticks = [value for value in ticks if low <= value <= high]
+        if len(ticks) <= _MAX_TICKS:
             break
-    return found
+    return ticks
 
 
 def _round_step(rough: float, base: int) -> float:
-    """The next of 1, 2, 5, 10, 20 ... from `rough` on, in units of a power of `base`."""
+    """Return the first of 1, 2, 5, 10, 20 ... from `rough` on, in units of a power of `base`."""
     unit = float(base) ** floor(log2(rough) / log2(base))
     steps = (1, 2, 5, 10) if base == 10 else (1, 2, 5, 10, 25, 50, 100, 250, 500, 1024)
     return next((step * unit for step in steps if step * unit >= rough * 0.999), steps[-1] * unit)
@@ -118,7 +118,7 @@ def _short(value: float) -> str:
 
 
 def picture(alternative: str, frame: Frame, *parts: Markup) -> Markup:
-    """The chart: its axes and their labels, then `parts`; `alternative` says in words what it shows."""
+    """Draw the axes with their labels, then `parts`; `alternative` describes the chart in words."""
     return element(
         "svg",
         _axes(frame),
@@ -149,19 +149,19 @@ def _axes(frame: Frame) -> Markup:
 
 
 def curve(frame: Frame, points: Iterable[tuple[float, float]], class_: str, title: str = "") -> Markup:
-    """A line through the points."""
+    """Draw a line through the points."""
     drawn = " ".join(f"{frame.across(x):.1f},{frame.down(y):.1f}" for x, y in points)
     tip = element("title", title) if title else None
     return element("polyline", tip, points=drawn, class_=class_, fill="none", stroke="currentColor")
 
 
 def interval(frame: Frame, x: float, low: float, high: float) -> Markup:
-    """An upright line over what a value may be."""
+    """Draw the interval of a value as an upright line."""
     return _line(frame.across(x), frame.down(low), frame.across(x), frame.down(high), "interval")
 
 
 def dot(frame: Frame, x: float, y: float, title: str, class_: str, radius: float = 3.2) -> Markup:
-    """A point that tells its figures when it is pointed at."""
+    """Draw a point with its figures as a tooltip."""
     return element(
         "circle",
         element("title", title),
@@ -173,7 +173,7 @@ def dot(frame: Frame, x: float, y: float, title: str, class_: str, radius: float
 
 
 def cross(frame: Frame, x: float, title: str, y: float | None = None) -> Markup:
-    """A cross for what went wrong; at the upper end where there is no value."""
+    """Draw a cross for a failure; at the upper end if it has no value."""
     across, down = frame.across(x), _TOP + 5 if y is None else frame.down(y)
     arms = f"M{across - 4:.1f} {down - 4:.1f}l8 8m0 -8l-8 8"
     return element(
@@ -182,7 +182,7 @@ def cross(frame: Frame, x: float, title: str, y: float | None = None) -> Markup:
 
 
 def note(frame: Frame, x: float, y: float, text: str, class_: str, *, below: bool = False) -> Markup:
-    """A word at a point, above or below it, kept inside the picture."""
+    """Write a word above or below a point, inside the picture."""
     across = frame.across(x)
     down = frame.down(y) + 19 if below else frame.down(y) - 11
     half = len(text) * _LETTER / 2
@@ -191,7 +191,7 @@ def note(frame: Frame, x: float, y: float, text: str, class_: str, *, below: boo
 
 
 def level(frame: Frame, y: float, text: str) -> Markup:
-    """A horizontal rule with its meaning written on it."""
+    """Draw a horizontal rule with a text on it."""
     down = frame.down(y)
     return element(
         "g",
@@ -201,7 +201,7 @@ def level(frame: Frame, y: float, text: str) -> Markup:
 
 
 def upright(frame: Frame, x: float, text: str) -> Markup:
-    """An upright rule with its meaning above it."""
+    """Draw an upright rule with a text above it."""
     across = frame.across(x)
     half = len(text) * _LETTER / 2
     return element(
@@ -212,12 +212,12 @@ def upright(frame: Frame, x: float, text: str) -> Markup:
 
 
 def remark(text: str) -> Markup:
-    """A remark in the upper left corner of the chart."""
+    """Write a remark in the upper left corner of the chart."""
     return _text(_LEFT + 6, _TOP + 8, text, "remark", "start")
 
 
 def sample(class_: str) -> Markup:
-    """A piece of a line for a legend."""
+    """Draw a piece of a line for a legend."""
     return element(
         "svg",
         element("path", d="M1 6h22", class_=class_, fill="none", stroke="currentColor"),

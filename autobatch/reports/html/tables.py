@@ -10,7 +10,7 @@ from autobatch.reports.html.markup import Markup, element, join
 from autobatch.reports.text import scaling_table, table, training_table
 from autobatch.reports.text.lines import clean
 
-# Columns that a telephone has no room for.
+# The columns that a telephone has no room for.
 _RARE = ("steps/epoch", "epoch", "util", "lr", "steps", "time")
 _CONTEST = {
     "lr": "lr",
@@ -23,7 +23,7 @@ _CONTEST = {
 
 
 def trials(recommendation: Recommendation) -> Markup:
-    """Every size with its figures, or how it failed; those that the text report folds are folded here too."""
+    """Build the table of trials; rows that the text report folds are folded here too."""
     shown, folded, failures = table.sorted_out(recommendation)
     counted = recommendation.workload.dataset_size is not None
     columns = [name for name in table.COLUMNS if counted or "epoch" not in name]
@@ -41,7 +41,7 @@ def trials(recommendation: Recommendation) -> Markup:
 
 
 def contest(recommendation: Recommendation) -> Markup | None:
-    """What each size that was trained for a while has shown; None where none was."""
+    """Build the table of short trainings; None without any."""
     check = recommendation.check
     rows = [] if check is None else training_table.contestants(recommendation)
     if check is None or not rows:
@@ -51,8 +51,8 @@ def contest(recommendation: Recommendation) -> Markup | None:
     shown = []
     for row in rows:
         if row.batch_size in vetoed:
-            told = _told(f"vetoed: {vetoed[row.batch_size]}", len(names))
-            shown.append(_row(str(row.batch_size), [told, _blank("mark")], "vetoed"))
+            reason = _spanning(f"vetoed: {vetoed[row.batch_size]}", len(names))
+            shown.append(_row(str(row.batch_size), [reason, _blank("mark")], "vetoed"))
         elif row.accumulation_steps > 1:
             shown.append(_accumulated(row, list(names)))
         else:
@@ -62,17 +62,16 @@ def contest(recommendation: Recommendation) -> Markup | None:
 
 
 def devices(recommendation: Recommendation) -> Markup | None:
-    """What more devices or fewer would do, as predicted; None where nothing is."""
-    found = scaling_table.rows(recommendation)
-    if not found:
+    """Build the table of predictions for other numbers of devices; None without any."""
+    rows = scaling_table.rows(recommendation)
+    if not rows:
         return None
     shown = []
-    for row in found:
+    for row in rows:
         size, *others = scaling_table.figures(row)
-        own = row.devices == recommendation.world_size
-        mark = element("td", "use" if own else None, class_="mark")
+        mark = "use" if row.devices == recommendation.world_size else None
         cells = [_cell(text, rare=False) for text in others]
-        shown.append(_row(size, [*cells, mark], "use" if own else None))
+        shown.append(_row(size, [*cells, element("td", mark, class_="mark")], mark))
     titles = [_title(name) for name in scaling_table.TITLES]
     return _table("Devices", [*titles, _blank("mark")], shown, "Predicted for other numbers of devices")
 
@@ -81,15 +80,15 @@ def _trial(trial: Trial, columns: list[str], recommendation: Recommendation, bes
     size = table.size_text(trial.batch_size)
     if not trial.ok:
         kind = "memory" if trial.outcome is Outcome.OUT_OF_MEMORY else "failed"
-        return _row(size, [_told(table.failure_text(trial), len(columns) + 2)], kind)
+        return _row(size, [_spanning(table.failure_text(trial), len(columns) + 2)], kind)
     figures = table.figures(trial)
     cells = [_cell(figures[name], rare=name in _RARE) for name in columns]
     share = table.rate_of(trial) / best if best > 0 else 0.0
     share = min(max(share, 0.0), 1.0) if isfinite(share) else 0.0
     cells.append(element("td", element("i", style=f"--share: {share:.1%}"), class_="bar"))
     chosen = trial is recommendation.chosen
-    now = trial.batch_size == recommendation.workload.batch_size
-    cells.append(element("td", "use" if chosen else "now" if now else None, class_="mark"))
+    current = trial.batch_size == recommendation.workload.batch_size
+    cells.append(element("td", "use" if chosen else "now" if current else None, class_="mark"))
     return _row(size, cells, "use" if chosen else None)
 
 
@@ -102,20 +101,20 @@ def _contestant(row: Candidate, names: list[str], chosen: bool) -> Markup:
 
 def _accumulated(row: Candidate, names: list[str]) -> Markup:
     size = f"{row.batch_size} × {row.accumulation_steps}"
-    told = _told("by accumulation", len(names) - 1)
+    remark = _spanning("by accumulation", len(names) - 1)
     expected = _cell(training_table.figures(row)["expected"], rare=False)
-    return _row(size, [told, expected, _blank("mark")], "folded")
+    return _row(size, [remark, expected, _blank("mark")], "folded")
 
 
 def _table(name: str, titles: list[Markup], rows: list[Markup], caption: str) -> Markup:
-    """A table that scrolls by itself where it is wider than the page."""
-    made = element(
+    """Build a table that scrolls if it is wider than the page."""
+    content = element(
         "table",
         element("caption", caption),
         element("thead", element("tr", *titles)),
         element("tbody", *rows),
     )
-    return element("div", made, class_="scroll", role="region", aria_label=name, tabindex=0)
+    return element("div", content, class_="scroll", role="region", aria_label=name, tabindex=0)
 
 
 def _row(size: str, cells: list[Markup], class_: str | None) -> Markup:
@@ -123,7 +122,7 @@ def _row(size: str, cells: list[Markup], class_: str | None) -> Markup:
 
 
 def _remark(text: str, columns: int) -> Markup:
-    return _row("…", [_told(text, columns + 2)], "folded")
+    return _row("…", [_spanning(text, columns + 2)], "folded")
 
 
 def _title(name: str, *, rare: bool | None = None) -> Markup:
@@ -135,7 +134,7 @@ def _cell(text: str, *, rare: bool) -> Markup:
     return element("td", text, class_="rare" if rare else None)
 
 
-def _told(text: str, columns: int) -> Markup:
+def _spanning(text: str, columns: int) -> Markup:
     return element("td", join(text), class_="told", colspan=columns)
 
 

@@ -1,23 +1,23 @@
-"""What lies in the cache, as a table of one line an answer, or as a JSON object."""
+"""The content of the cache, as a table with a line per answer, or as a JSON object."""
 
 from __future__ import annotations
 
-import msgspec
-
 from autobatch.records.cached import CacheEntry, CacheListing
-from autobatch.records.escaping import escaped_json
 from autobatch.records.formatting import format_bytes, format_moment
 from autobatch.reports.text.lines import Line, cells, clean, counted, hang, paint, shorten
+from autobatch.storage import json_records
 
 _TITLES = ("batch", "measured (UTC)", "size", "device", "model", "target")
 _TO_THE_RIGHT = ("batch", "size")
-_LONGEST = 16
+_MAX_COLUMN_CELLS = 16
 
 
 def render(listing: CacheListing, *, width: int = 80, colour: bool = False) -> str:
-    """The table, the newest answer first, with the folder and what is damaged below it."""
+    """Render the table, the newest answer first; below it the folder and the damaged entries."""
     rows = [_TITLES, *map(_row, listing.entries)]
-    widths = [min(_LONGEST, max(cells(row[number]) for row in rows)) for number in range(len(_TITLES))]
+    widths = [
+        min(_MAX_COLUMN_CELLS, max(cells(row[number]) for row in rows)) for number in range(len(_TITLES))
+    ]
     widths[-1] = max(len("target"), width - sum(widths[:-1]) - 2 * len(widths))
     lines: list[Line] = []
     if listing.entries:
@@ -32,18 +32,20 @@ def render(listing: CacheListing, *, width: int = 80, colour: bool = False) -> s
 
 
 def render_json(listing: CacheListing) -> str:
-    """`folder`, `entries` (each with `path`, `size_bytes` and what the table shows), and `damaged`."""
-    entries = [{"path": one.path, "size_bytes": one.size_bytes, **_told(one)} for one in listing.entries]
-    told = {"ok": True, "folder": listing.folder, "entries": entries, "damaged": listing.damaged}
-    return escaped_json(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+    """Render `folder`, `entries` (each with `path`, `size_bytes` and the table's columns), and `damaged`."""
+    entries = [
+        {"path": entry.path, "size_bytes": entry.size_bytes, **_columns(entry)} for entry in listing.entries
+    ]
+    document = {"ok": True, "folder": listing.folder, "entries": entries, "damaged": listing.damaged}
+    return json_records.encode(document)
 
 
 def render_cleared(count: int) -> str:
-    """How many were removed."""
+    """Say how many answers were removed."""
     return f"{counted(count, 'answer')} removed"
 
 
-def _told(entry: CacheEntry) -> dict[str, object]:
+def _columns(entry: CacheEntry) -> dict[str, object]:
     answer = entry.answer
     return {
         "batch_size": answer.batch_size,
@@ -56,10 +58,10 @@ def _told(entry: CacheEntry) -> dict[str, object]:
 
 
 def _row(entry: CacheEntry) -> tuple[str, ...]:
-    told = _told(entry)
-    measured = format_moment(str(told["measured_at"] or "-")).removesuffix(" UTC")
-    named = (str(told[name]) for name in ("device", "model", "target"))
-    return tuple(map(clean, (str(told["batch_size"]), measured, format_bytes(entry.size_bytes), *named)))
+    columns = _columns(entry)
+    measured = format_moment(str(columns["measured_at"] or "-")).removesuffix(" UTC")
+    named = (str(columns[name]) for name in ("device", "model", "target"))
+    return tuple(map(clean, (str(columns["batch_size"]), measured, format_bytes(entry.size_bytes), *named)))
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:

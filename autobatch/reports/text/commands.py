@@ -1,4 +1,4 @@
-"""The commands that a report suggests: what would tell most beyond its answer."""
+"""The commands that a report suggests as the most useful next step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from autobatch.records.limits import Limits, Precision
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import LimitedBy
 
-# What a shell can be given as a target, such as `model.py` or `pkg.model:net`; objects given to `find`
-# have no such name.
+# A target that a shell can name, such as `model.py` or `pkg.model:net`; objects given to `find` have none.
 _COMMAND_TARGET = re.compile(r"[\w./\\][\w./\\:~+-]*(\.py|[.:]\w+)", re.ASCII)
 _DEFAULTS = Limits()
 
 
 def next_commands(recommendation: Recommendation) -> tuple[str, ...]:
-    """The command that would tell most beyond this answer; none where it can't be written in full."""
+    """Return the most useful next command; none if it can't be written in full."""
     limits, command = recommendation.limits, probe_command(recommendation)
     if not command:
         return ()
@@ -29,9 +28,9 @@ def next_commands(recommendation: Recommendation) -> tuple[str, ...]:
 
 
 def probe_command(recommendation: Recommendation) -> str:
-    """The command that looks for this answer again; empty where it can't be written in full."""
+    """Return the command that repeats this search; empty if it can't be written in full."""
     target = recommendation.workload.target
-    # Random inputs were described by options that the records don't keep.
+    # The records don't keep the options that described random inputs.
     if recommendation.workload.synthetic or not _COMMAND_TARGET.fullmatch(target):
         return ""
     ranks = recommendation.world_size
@@ -42,13 +41,13 @@ def probe_command(recommendation: Recommendation) -> str:
 
 
 def _precision(recommendation: Recommendation) -> str:
-    # Also where the target says so by itself: what was measured is what the next search measures.
+    # Also if the target sets it: the next search has to measure the same.
     precision = recommendation.workload.precision
     return "" if precision in (None, Precision.FP32) else f" --precision {precision}"
 
 
 def _options(limits: Limits) -> str:
-    """The options of this search that the next one needs as well."""
+    """Return the options of this search that the next search needs as well."""
     text = "" if limits.memory_bytes is None else f" --memory-limit {limits.memory_bytes}"
     if limits.memory_bytes is not None and limits.memory_bytes % 2**20 == 0:
         text = f" --memory-limit {limits.memory_bytes // 2**20}MiB"

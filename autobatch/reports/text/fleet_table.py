@@ -15,20 +15,20 @@ _AT_LEAST = "≥"
 
 
 def render(fleet: Fleet, *, width: int = 80, colour: bool = False) -> str:
-    """The whole report: header, kinds, and what the figures mean."""
+    """Render the whole report: header, kinds, and the meaning of the figures."""
     width = max(width, 40)
-    nodes = sum(one.nodes for one in fleet.members)
+    nodes = sum(member.nodes for member in fleet.members)
     counts = [counted(nodes, "node"), counted(len(fleet.members), "kind")]
     lines = join([f"autobatch {__version__}", *counts], width, first_style="bold")
-    answered = [one.answer for one in fleet.members if one.answer is not None]
+    answered = [member.answer for member in fleet.members if member.answer is not None]
     if answered:
         lines += join(workload_facts(answered[0].workload), width, style="dim", first_style="dim")
     columns = len(_TITLES) if fleet.currency is not None else len(_TITLES) - 1
     if width >= sum(_WIDTHS):
         lines += [(), ((_row(_TITLES[:columns]), "dim"),)]
     for member in fleet.members:
-        quickest = member.relative_time == 1.0
-        lines += [(), *hang("  ", clean(member.kind), width, style="bold" if quickest else "")]
+        fastest = member.relative_time == 1.0
+        lines += [(), *hang("  ", clean(member.kind), width, style="bold" if fastest else "")]
         lines += _figures(member, columns, width)
     lines.append(())
     for label, text in _legend(fleet):
@@ -51,13 +51,15 @@ def _figures(member: Member, columns: int, width: int) -> list[Line]:
         MISSING if member.cost is None else f"{member.cost:,.2f}",
     )
     if width < sum(_WIDTHS):
-        first, *rest = (f"{title} {one}" for title, one in zip(_TITLES[:columns], figures, strict=False))
+        first, *rest = (
+            f"{title} {figure}" for title, figure in zip(_TITLES[:columns], figures, strict=False)
+        )
         return join([f"  {first}", *rest], width)
     return [((_row(figures[:columns]), ""),)]
 
 
 def _is_open(member: Member) -> bool:
-    """Whether larger sizes than the ceiling may fit: it was not memory that ended the climb."""
+    """True if sizes above the ceiling may fit, since memory did not end the search."""
     by_memory = (LimitedBy.MEMORY, LimitedBy.SIZE_LIMIT)
     return member.answer is not None and member.answer.ceiling.limited_by not in by_memory
 
@@ -67,17 +69,17 @@ def _row(figures: tuple[str, ...]) -> str:
 
 
 def _legend(fleet: Fleet) -> list[tuple[str, str]]:
-    told = []
+    legend = []
     if any(map(_is_open, fleet.members)):
-        told.append(
+        legend.append(
             (
                 f"{_AT_LEAST}      ",
                 "larger sizes were not tried there: throughput no longer rises, or there is no time",
             )
         )
     if fleet.critical_batch_size is None:
-        return [*told, ("time   ", "unknown: no check has found a critical batch size")]
-    told.append(
+        return [*legend, ("time   ", "unknown: no check has found a critical batch size")]
+    legend.append(
         (
             "time   ",
             "expected, to the same loss on one device at its batch size, over that of the quickest kind; "
@@ -85,11 +87,11 @@ def _legend(fleet: Fleet) -> list[tuple[str, str]]:
         )
     )
     if fleet.currency is not None:
-        told.append(
+        legend.append(
             (
                 "cost   ",
                 f"in {clean(fleet.currency)}, of what the quickest kind trains in an hour; a device costs "
                 "its share of its node",
             )
         )
-    return told
+    return legend

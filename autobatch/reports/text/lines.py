@@ -1,4 +1,4 @@
-"""Styled lines for a terminal: measured in cells, wrapped, shortened, painted. Says nothing itself."""
+"""Styled lines for a terminal: measured in cells, wrapped, shortened and painted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autobatch.records.formatting import format_count
 Span = tuple[str, str]
 Line = tuple[Span, ...]
 
-# A figure stays with its unit and its doubt: "7.0 GiB" and "1,008 ± 2" are not broken over two lines.
+# A figure stays with its unit and its interval: "7.0 GiB" and "1,008 ± 2" are not broken.
 _BREAK = re.compile(r" (?!(?:[KMGTPE]?i?B|µs|ms|s|min|h|d|±)(?!\w))(?<!± )")
 # Characters of one text that a report shows: a damaged or hostile file may hold millions.
 _LONGEST_TEXT = 4000
@@ -21,7 +21,7 @@ _NARROWEST = 8
 
 
 def cells(text: str) -> int:
-    """The columns that `text` takes on a terminal: wide characters take two, combining ones none."""
+    """Count the columns of `text` on a terminal: wide characters take two, combining characters none."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -30,21 +30,21 @@ def cells(text: str) -> int:
 
 
 def clean(text: str) -> str:
-    """`text` on one line, with what steers a terminal made visible and what nobody would read cut off.
+    """Return `text` on one line, cut at a length that nobody reads, with all visible that steers a terminal.
 
-    Done before lines are laid out, since an escape takes more cells than what it stands for.
+    Lines are laid out after this, since an escape takes more cells than its character.
     """
     text = text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
     return printable(" ".join(text.split()))
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 sample`, `1,437 samples`."""
+    """Return `1 sample` or `1,437 samples`."""
     return f"{format_count(count)} {noun}" + ("" if count == 1 else "s")
 
 
 def shorten(text: str, width: int) -> str:
-    """`text` in at most `width` cells, with "…" at its end where something is missing."""
+    """Return `text` in at most `width` cells, with "…" at its end if it was cut."""
     # Combining characters take no cells, so the cells alone would not bound the length.
     text = text if len(text) <= 4 * width else text[: 4 * width] + "…"
     if cells(text) <= width:
@@ -53,12 +53,12 @@ def shorten(text: str, width: int) -> str:
 
 
 def wrap(text: str, width: int, *, chop: bool = True) -> list[str]:
-    """`text` in lines of at most `width` cells, broken at spaces; one empty line for no text.
+    """Break `text` at spaces into lines of at most `width` cells; no text gives one empty line.
 
-    A longer word is cut where `chop`, else it makes its line too long: a path that somebody has to
-    copy is better whole.
+    With `chop`, a longer word is cut. Without, it makes its line too long: a path for copying is better
+    whole.
     """
-    # Beside a long label on a narrow terminal no room may be left at all.
+    # A long label on a narrow terminal may leave no room at all.
     width = max(width, _NARROWEST)
     lines: list[str] = [""]
     for word in _BREAK.split(text):
@@ -76,7 +76,7 @@ def wrap(text: str, width: int, *, chop: bool = True) -> list[str]:
 
 
 def _chopped(word: str, width: int, *, begun: str) -> list[str]:
-    """The lines of a word that is too long for one, the first after what that line has `begun` with."""
+    """Cut a word into lines; the first line begins with `begun`."""
     room = width - cells(begun) - 1
     lines = [begun] if begun else []
     if begun and room >= width // 4:
@@ -92,14 +92,14 @@ def _chopped(word: str, width: int, *, begun: str) -> list[str]:
 def hang(
     label: str, text: str, width: int, *, style: str = "", label_style: str = "", chop: bool = True
 ) -> list[Line]:
-    """`text` wrapped beside `label`; the lines below the first are indented by the label's width."""
+    """Wrap `text` beside `label`; further lines are indented by the width of the label."""
     first, *rest = wrap(text, width - cells(label), chop=chop)
     indent = " " * cells(label)
     return [((label, label_style), (first, style)), *(((indent, ""), (line, style)) for line in rest)]
 
 
 def join(parts: Sequence[str], width: int, *, style: str = "", first_style: str = "") -> list[Line]:
-    """`parts` with " · " between them, as many on a line as fit; further lines are indented by two."""
+    """Join `parts` by " · ", as many on a line as fit; further lines are indented by two."""
     lines: list[list[Span]] = []
     room = 0
     for number, part in enumerate(parts):
@@ -116,9 +116,9 @@ def join(parts: Sequence[str], width: int, *, style: str = "", first_style: str 
 
 
 def paint(lines: Iterable[Line], *, colour: bool) -> str:
-    """The lines as one string without a newline at its end; with ANSI colours where `colour`.
+    """Join the lines to a string without a newline at its end; `colour` adds ANSI colours.
 
-    Every report ends here: whatever its parts came from, no span of it steers a terminal.
+    Every report ends here, so that no span of it steers a terminal.
     """
     lines = [tuple((printable(text), style) for text, style in line) for line in lines]
     if not colour:
@@ -126,7 +126,7 @@ def paint(lines: Iterable[Line], *, colour: bool) -> str:
     from rich.console import Console
     from rich.text import Text
 
-    # Every choice is given: the renderer must not look at this process's terminal or environment.
+    # Every setting is given, so that rich reads neither this process's terminal nor its environment.
     console = Console(
         file=StringIO(),
         force_terminal=True,
@@ -146,7 +146,7 @@ def paint(lines: Iterable[Line], *, colour: bool) -> str:
 
 
 def _head(text: str, width: int) -> str:
-    """The longest beginning of `text` that fits in `width` cells, at least one character."""
+    """Return the longest beginning of `text` in `width` cells, at least one character."""
     end = min(len(text), max(width, 1))
     while end > 1 and cells(text[:end]) > width:
         end -= 1

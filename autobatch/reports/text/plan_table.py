@@ -1,4 +1,4 @@
-"""A plan for a terminal: what fits on each device, and what its memory is made of."""
+"""A plan for a terminal: the largest sizes on each device, and the parts of their memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from autobatch.reports.text.terminal import workload_facts
 _PREDICTED = "predicted: nothing was run on these devices"
 _SIZES = ("device", "memory", "batch", "range", "allocated", "reserved")
 _PARTS = ("at that size", "parameters", "gradients", "optimizer", "activations", "workspace")
-_LONGEST_NAME = 16
+_MAX_NAME_CELLS = 16
 
 
 def render(plan: Plan, *, width: int = 80, colour: bool = False) -> str:
-    """The whole report: header, sizes, parts, and what they stand on."""
+    """Render the whole report: header, sizes, parts, assumptions and warnings."""
     width = max(width, 40)
     lines = join([f"autobatch {__version__}", _PREDICTED], width, first_style="bold")
     facts = workload_facts(plan.workload) + (["channels last"] if plan.channels_last else [])
@@ -28,8 +28,8 @@ def render(plan: Plan, *, width: int = 80, colour: bool = False) -> str:
         if fit.batch_size == 0:
             needs = format_bytes(fit.usage.reserved_bytes)
             has = format_bytes(fit.device.room_bytes)
-            told = f"on {clean(fit.device.name)}, batch size 1 takes {needs}, and there are {has}"
-            lines += hang("none   ", told, width)
+            reason = f"on {clean(fit.device.name)}, batch size 1 takes {needs}, and there are {has}"
+            lines += hang("none   ", reason, width)
     if plan.asked is not None:
         lines += hang("asked  ", _asked(plan.asked), width, label_style="bold", style="bold")
     for given in plan.assumptions:
@@ -48,7 +48,7 @@ def _sizes(fit: Fit) -> tuple[str, ...]:
         format_count(fit.batch_size) if fit.batch_size else "none",
         f"{format_count(fit.low)}–{format_count(fit.high)}",
         format_bytes(fit.usage.allocated_bytes),
-        # A heap reserves by rules of its own.
+        # The rules of a heap are not predicted.
         format_bytes(None if on_host else fit.usage.reserved_bytes),
     )
 
@@ -73,19 +73,19 @@ def _asked(asked: Asked) -> str:
 
 
 def _table(titles: Sequence[str], rows: Sequence[tuple[str, ...]], width: int) -> list[Line]:
-    """A table with its first column to the left; where it is too wide, columns go to a table below it."""
-    names = [shorten(row[0], _LONGEST_NAME) for row in rows]
+    """Lay out a table, its first column to the left; columns that don't fit go to a table below it."""
+    names = [shorten(row[0], _MAX_NAME_CELLS) for row in rows]
     first = max(map(cells, (titles[0], *names)))
     lines: list[Line] = []
     columns = list(range(1, len(titles)))
     while columns:
-        widths = [max(len(titles[one]), *(cells(row[one]) for row in rows)) for one in columns]
+        widths = [max(len(titles[column]), *(cells(row[column]) for row in rows)) for column in columns]
         count = 1
         while count < len(columns) and 2 + first + sum(widths[: count + 1]) + 2 * (count + 1) <= width:
             count += 1
         shown, columns = columns[:count], columns[count:]
         for name, row in zip((titles[0], *names), (titles, *rows), strict=True):
-            text = "".join(f"  {row[one]:>{room}}" for one, room in zip(shown, widths, strict=False))
+            text = "".join(f"  {row[column]:>{room}}" for column, room in zip(shown, widths, strict=False))
             lines.append(((f"  {name}{' ' * (first - cells(name))}{text}", "dim" if row is titles else ""),))
         lines += [()] if columns else []
     return lines

@@ -1,4 +1,4 @@
-"""What several ranks pay for training together, and what more devices or fewer would do: predicted."""
+"""The cost of communication between ranks, and the predicted time on other numbers of devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLES = ("devices", "batch", "global", "expected")
 _WIDTHS = (9, 9, 11, 10)
 # A narrow terminal loses this column.
 _EXPENDABLE = "batch"
-# Further rows say less than the line below the table.
+# The statement below the table covers further rows.
 _MOST_ROWS = 10
 _SIZES_CELLS = 60
 
@@ -36,12 +36,12 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
 
 
 def rows(recommendation: Recommendation) -> tuple[DeviceCount, ...]:
-    """The numbers of devices to show."""
+    """Return the numbers of devices to show."""
     return () if recommendation.scaling is None else recommendation.scaling.counts[:_MOST_ROWS]
 
 
 def figures(row: DeviceCount) -> tuple[str, ...]:
-    """The figures of a row, in the order of TITLES."""
+    """Return the figures of a row, in the order of TITLES."""
     return (
         format_count(row.devices),
         format_count(row.batch_size),
@@ -50,40 +50,40 @@ def figures(row: DeviceCount) -> tuple[str, ...]:
     )
 
 
-def communication_text(found: Communication, ranks: int) -> str:
-    """What a step costs more because ranks train together."""
-    together, alone = format_short_duration(found.step_seconds), format_short_duration(found.alone_seconds)
-    share = format_percent(found.seconds / found.step_seconds if found.step_seconds else 0.0)
+def communication_text(measured: Communication, ranks: int) -> str:
+    """Say what the communication between ranks adds to a step."""
+    together = format_short_duration(measured.step_seconds)
+    alone = format_short_duration(measured.alone_seconds)
+    share = format_percent(measured.seconds / measured.step_seconds if measured.step_seconds else 0.0)
     return (
-        f"a step at {found.batch_size} takes {together} with {ranks:,} ranks and {alone} without their "
+        f"a step at {measured.batch_size} takes {together} with {ranks:,} ranks and {alone} without their "
         f"communication, which is {share} of it"
     )
 
 
-def scaling_text(found: Scaling) -> str:
-    """How many devices are useful, as predicted."""
-    if found.useful_devices is None:
-        most = found.counts[-1].devices
+def scaling_text(scaling: Scaling) -> str:
+    """Say how many devices are predicted to be useful."""
+    if scaling.useful_devices is None:
+        most = scaling.counts[-1].devices
         return f"predicted: each further device shortens the training, up to {most:,} at least"
     return (
-        f"predicted: up to {found.useful_devices:,} devices shorten the training, if each adds as much "
+        f"predicted: up to {scaling.useful_devices:,} devices shorten the training, if each adds as much "
         "communication as those measured"
     )
 
 
-def sizes_text(found: SizesPerRank) -> str:
-    """Sizes of each rank beside the common one, and how their losses have to be weighted."""
-    sizes = shorten(", ".join(map(str, found.batch_sizes)), _SIZES_CELLS)
-    if found.step_seconds is None or found.common_step_seconds is None:
+def sizes_text(measured: SizesPerRank) -> str:
+    """Compare sizes per rank with the common size, and say how to weight the losses."""
+    sizes = shorten(", ".join(map(str, measured.batch_sizes)), _SIZES_CELLS)
+    if measured.step_seconds is None or measured.common_step_seconds is None:
         tried = f"the sizes {sizes} by rank failed" if sizes else "no sizes by rank"
-        return f"{tried}: {clean(found.detail)}"
-    own = format_short_duration(found.step_seconds)
-    alike = format_short_duration(found.common_step_seconds)
-    total = sum(found.batch_sizes)
-    text = (
-        f"with the sizes {sizes} by rank a step takes {own}, with {found.common_batch_size} on each {alike}"
-    )
-    if found.step_seconds >= found.common_step_seconds:
+        return f"{tried}: {clean(measured.detail)}"
+    step = format_short_duration(measured.step_seconds)
+    common = format_short_duration(measured.common_step_seconds)
+    total = sum(measured.batch_sizes)
+    size = measured.common_batch_size
+    text = f"with the sizes {sizes} by rank a step takes {step}, with {size} on each {common}"
+    if measured.step_seconds >= measured.common_step_seconds:
         return f"{text}: nothing is gained"
-    ranks = len(found.batch_sizes)
+    ranks = len(measured.batch_sizes)
     return f"{text}; multiply each rank's mean loss by its size x {ranks} / {total}"

@@ -1,6 +1,6 @@
-"""The table of trials: which rows are shown, and each row in columns whose width never changes.
+"""The table of trials: the choice of rows, and each row in columns of constant width.
 
-The same row is drawn while a size is measured and in the final report, so progress and answer agree.
+The progress and the final report draw the same rows.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from autobatch.reports.text.lines import Line, cells, clean, hang, shorten, wrap
 
 USE, NOW = "<- use", "<- now"
 
-# Column titles and widths; the batch size comes first, with its indent, and the bar last. Where two
-# spaces between all don't fit, columns whose figures leave room by themselves have one.
+# Column titles and widths. The batch size comes first, with its indent, and the bar last. If two spaces
+# between all columns don't fit, columns of short figures have one.
 _BATCH = 7
 _WIDTHS = {"steps/epoch": 11, "epoch": 7, "samples/s": 12, "step": 7, "memory": 8, "util": 4}
 COLUMNS = tuple(_WIDTHS)
 _WIDE = dict.fromkeys(_WIDTHS, 2)
 _TIGHT = {**_WIDE, "epoch": 1, "samples/s": 1, "util": 1}
-# What a terminal too narrow for the whole table loses, in this order.
+# The columns that a narrow terminal loses, in this order.
 _EXPENDABLE = ("util", "steps/epoch", "epoch", "memory", "step")
 _MARK = len(USE) + 1
 _SHORTEST_BAR, _LONGEST_BAR = 4, 12
@@ -45,13 +45,13 @@ _FAILURE = {
     Outcome.FAILED: ("failed", "red"),
 }
 _FAILURE_LINES = 3
-# More refinement rows than this become one line that says how many there were.
+# More refinement rows than this become one line with their number.
 _REFINEMENTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns that fit, each with the cells from the last one's end to its own; the longest bar."""
+    """The columns that fit, each with its cells and the gap before it, and the longest bar."""
 
     columns: dict[str, int]
     bar: int
@@ -59,7 +59,7 @@ class Layout:
 
 
 def layout(workload: Workload, width: int) -> Layout:
-    """The widest table that `width` columns hold; without epochs where there is no data set to count."""
+    """Return the widest table that `width` columns hold; no epochs without the size of the data set."""
     width = max(width, 40)
     columns = [name for name in _WIDTHS if workload.dataset_size is not None or "epoch" not in name]
     for expendable in (None, *_EXPENDABLE):
@@ -73,15 +73,15 @@ def layout(workload: Workload, width: int) -> Layout:
 
 
 def titles(plan: Layout) -> Line:
-    """The line of column titles."""
+    """Lay out the line of column titles."""
     names = "".join(name.rjust(span) for name, span in plan.columns.items())
     return (("batch".rjust(_BATCH) + names, "dim"),)
 
 
 def trial_row(trial: Trial, plan: Layout, *, best: float | None = None, mark: str = "") -> list[Line]:
-    """One trial: a line of figures with its bar, or up to three lines that say how it failed.
+    """Lay out one trial: a line of figures with its bar, or up to three lines on its failure.
 
-    `best`: the samples per second that a full bar stands for; None draws no bar (not known yet).
+    `best`: the samples per second of a full bar; None draws no bar.
     """
     size = fit(size_text(trial.batch_size), _BATCH)
     if not trial.ok:
@@ -95,13 +95,13 @@ def trial_row(trial: Trial, plan: Layout, *, best: float | None = None, mark: st
 
 
 def size_text(batch_size: int) -> str:
-    """A batch size without separators, as it is there to be copied; one that no column holds in short."""
+    """Write a batch size without separators, for copying; in short if no column holds it."""
     text = str(batch_size)
     return text if len(text) <= _BATCH else f"{Decimal(text):.1e}"
 
 
 def figures(trial: Trial) -> dict[str, str]:
-    """The figures of a trial that passed, by the title of their column."""
+    """Return the figures of a trial that passed, by the title of their column."""
     return {
         "steps/epoch": format_count(trial.steps_per_epoch),
         "epoch": format_short_duration(trial.epoch_seconds),
@@ -113,12 +113,12 @@ def figures(trial: Trial) -> dict[str, str]:
 
 
 def failure_text(trial: Trial) -> str:
-    """How a trial failed, with what is known of it, on one line."""
-    what, _ = _FAILURE.get(trial.outcome, _FAILURE[Outcome.FAILED])
+    """Describe the failure of a trial on one line."""
+    failure, _ = _FAILURE.get(trial.outcome, _FAILURE[Outcome.FAILED])
     if trial.phase:
-        what += f" during {clean(trial.phase)}"
+        failure += f" during {clean(trial.phase)}"
     detail = clean(trial.detail)
-    return f"{what}: {detail}" if detail else what
+    return f"{failure}: {detail}" if detail else failure
 
 
 def _failed_row(size: str, trial: Trial, plan: Layout) -> list[Line]:
@@ -135,7 +135,7 @@ def _failed_row(size: str, trial: Trial, plan: Layout) -> list[Line]:
 
 
 def bar(value: float | None, best: float | None, width: int) -> str:
-    """A bar of `width` cells for `best` and in proportion, to an eighth of a cell, for `value`."""
+    """Draw `value` as a bar, exact to an eighth of a cell; `best` would take `width` cells."""
     if value is None or best is None or not (isfinite(value) and value > 0 and best > 0):
         return ""
     eighths = max(1, round(min(value / best, 1.0) * width * 8)) if width else 0
@@ -143,7 +143,7 @@ def bar(value: float | None, best: float | None, width: int) -> str:
 
 
 def rows(recommendation: Recommendation, plan: Layout) -> list[Line]:
-    """Every row of the final table, by batch size, with bars, marks and long refinements folded."""
+    """Lay out the final table by batch size, with bars and marks; many refinements are folded."""
     chosen = recommendation.chosen
     current = recommendation.workload.batch_size
     shown, folded, failures = sorted_out(recommendation)
@@ -161,45 +161,47 @@ def rows(recommendation: Recommendation, plan: Layout) -> list[Line]:
 
 
 def sorted_out(recommendation: Recommendation) -> tuple[list[Trial], list[Trial], list[Trial]]:
-    """(shown, folded, out of memory further up): the last word on each size, by batch size.
+    """Return (shown, folded, out of memory above the first): the latest trial of each size, by batch size.
 
     A refinement is a size that passed after the first failure: it narrows the ceiling and says little
-    about speed. The ceiling, the best, the present and the chosen size are always shown.
+    about speed. The ceiling, the fastest, the current and the recommended size are always shown.
     """
     trials, chosen = recommendation.trials, recommendation.chosen
     by_size = latest(recommendation)
     first_failure = next((number for number, trial in enumerate(trials) if not trial.ok), len(trials))
     refined = {trial.batch_size for trial in trials[first_failure:]}
     passed = [trial for trial in by_size if trial.ok]
-    quickest = max(passed, key=rate_of)
+    fastest = max(passed, key=rate_of)
     kept = {
         chosen.batch_size,
-        quickest.batch_size,
+        fastest.batch_size,
         recommendation.ceiling.batch_size,
         recommendation.workload.batch_size,
     }
     folded = [trial for trial in passed if trial.batch_size in refined - kept]
     folded = folded if len(folded) > _REFINEMENTS else []
     largest = passed[-1].batch_size
-    above = [t for t in by_size if t.outcome is Outcome.OUT_OF_MEMORY and t.batch_size > largest]
+    above = [
+        trial for trial in by_size if trial.outcome is Outcome.OUT_OF_MEMORY and trial.batch_size > largest
+    ]
     hidden = {trial.batch_size for trial in (*folded, *above[1:])}
     return [trial for trial in by_size if trial.batch_size not in hidden], folded, above[1:]
 
 
 def latest(recommendation: Recommendation) -> list[Trial]:
-    """The last word on each size, by batch size; of the recommended one, the trial that it stands on."""
+    """Return the latest trial of each size, by batch size; for the recommended size, the trial chosen."""
     chosen = recommendation.chosen
-    found = {trial.batch_size: trial for trial in recommendation.trials} | {chosen.batch_size: chosen}
-    return [found[size] for size in sorted(found)]
+    by_size = {trial.batch_size: trial for trial in recommendation.trials} | {chosen.batch_size: chosen}
+    return [by_size[size] for size in sorted(by_size)]
 
 
 def folded_text(folded: Sequence[Trial]) -> str:
-    """What stands for the refinements that are not shown."""
+    """Summarize the refinements that are not shown."""
     return f"{len(folded)} more sizes from {folded[0].batch_size} to {folded[-1].batch_size} fit"
 
 
 def further_text(failures: Sequence[Trial]) -> str:
-    """What stands for the sizes out of memory above the smallest of them."""
+    """Summarize the sizes out of memory above the smallest of them."""
     largest = failures[-1].batch_size
     where = str(largest) if len(failures) == 1 else f"{len(failures)} larger sizes up to {largest}"
     return f"out of memory at {where} as well"
@@ -218,11 +220,11 @@ def _remark(text: str, width: int) -> list[Line]:
 
 
 def rate_of(trial: Trial) -> float:
-    """Samples per second to compare by: 0 where they are not known."""
+    """Return samples per second for comparisons: 0 if they were not measured."""
     rate = trial.samples_per_second
     return rate if rate is not None and isfinite(rate) else 0.0
 
 
 def fit(text: str, width: int) -> str:
-    """`text` to the right of its column; a figure that doesn't fit is left out whole, never cut."""
+    """Align `text` to the right of its column; a figure that doesn't fit is left out, never cut."""
     return (text if cells(text) <= width else "…").rjust(width)

@@ -1,6 +1,6 @@
 """The report for a terminal: header, table, answer, errors and devices as text of a given width.
 
-Every function returns text without a newline at its end. Without colour it says the same.
+Every function returns text without a newline at its end. Colours add no information.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def render(
     colour: bool = False,
     next_steps: Sequence[str] | None = None,
 ) -> str:
-    """The whole report: header, table, answer.
+    """Render the whole report: header, table, answer.
 
     `next_steps`: commands to suggest; None takes those of `next_commands`.
     """
@@ -68,12 +68,12 @@ def header(
     width: int = 80,
     colour: bool = False,
 ) -> str:
-    """What measures and what is measured: version, device, memory; model, data set, loss, optimizer."""
+    """Render version, device and memory, and below them model, data set, loss and optimizer."""
     return paint(_header(device, workload, ranks, version, max(width, 40)), colour=colour)
 
 
 def column_titles(workload: Workload, *, width: int = 80, colour: bool = False) -> str:
-    """The titles above the rows of this workload."""
+    """Render the titles above the rows of this workload."""
     return paint([table.titles(table.layout(workload, width))], colour=colour)
 
 
@@ -86,7 +86,7 @@ def row(
     width: int = 80,
     colour: bool = False,
 ) -> str:
-    """One trial as the final table shows it; a failed one may take up to three lines.
+    """Render a trial as in the final table; a failure may take up to three lines.
 
     `best`: the samples per second of a full bar; None draws no bar, for rows printed as they come.
     """
@@ -95,11 +95,11 @@ def row(
 
 
 def render_error(error: AutobatchError, *, width: int = 80, colour: bool = False) -> str:
-    """The message, its facts below it, and after a blank line the hint."""
+    """Render the message, its facts below it, and after a blank line the hint."""
     lines = hang("error: ", clean(error.message), width, style="bold", label_style="bold red", chop=False)
     for fact in error.facts:
         for part in fact.splitlines() or [""]:
-            # Indents within a fact are kept: a traceback or a piece of code is read by them.
+            # Indents within a fact are kept, for tracebacks and code.
             indent = " " * (7 + min(len(part) - len(part.lstrip(" ")), width // 4))
             lines += hang(indent, printable(part.strip()), width, chop=False)
     if error.hint:
@@ -108,7 +108,7 @@ def render_error(error: AutobatchError, *, width: int = 80, colour: bool = False
 
 
 def render_devices(devices: Sequence[Device], *, width: int = 80, colour: bool = False) -> str:
-    """Each device with its memory, what limits it and who holds some of it."""
+    """Render each device with its memory, its limit, and the processes that hold memory."""
     if not devices:
         return "no device was found"
     indent = max(cells(shorten(_label(device), _NAME_CELLS)) for device in devices) + 2
@@ -141,7 +141,7 @@ def _header(device: Device, workload: Workload, ranks: int, version: str, width:
 
 
 def workload_facts(workload: Workload) -> list[str]:
-    """Short words for model, data set, loss, optimizer and precision."""
+    """Describe model, data set, loss, optimizer and precision in a few words each."""
     parameters = counted(workload.parameters, "parameter")
     facts = [f"{shorten(clean(workload.model), _NAME_CELLS)}, {parameters}"]
     samples = "" if workload.dataset_size is None else counted(workload.dataset_size, "sample")
@@ -161,7 +161,7 @@ def workload_facts(workload: Workload) -> list[str]:
 def _next(commands: Sequence[str], width: int) -> list[Line]:
     lines: list[Line] = []
     for command in commands:
-        # Backslashes where it is broken, so that what is copied is still one command.
+        # A backslash at each break keeps it one command when it is copied.
         *parts, last = wrap(printable(command), width - 9)
         whole = [*(f"{part} \\" for part in parts), last]
         labels = ["next   ", *[" " * 7] * len(parts)]
@@ -180,14 +180,14 @@ def _device_facts(device: Device) -> list[str]:
     if device.driver:
         facts.append(f"driver {clean(device.driver)}")
     lines = [" · ".join(facts), limit + source]
-    for holder in device.memory_users:
-        held = "an unknown amount" if holder.memory_bytes is None else format_bytes(holder.memory_bytes)
-        lines.append(f"{held} is held by pid {holder.pid} (`{shorten(clean(holder.name), _NAME_CELLS)}`)")
+    for user in device.memory_users:
+        amount = "an unknown amount" if user.memory_bytes is None else format_bytes(user.memory_bytes)
+        lines.append(f"{amount} is held by pid {user.pid} (`{shorten(clean(user.name), _NAME_CELLS)}`)")
     return lines + [clean(note) for note in device.notes]
 
 
 def memory_text(device: Device) -> str:
-    """`78.4 GiB free of 79.1 GiB`; empty where the device doesn't tell."""
+    """Return `78.4 GiB free of 79.1 GiB`; empty if the device reports no memory."""
     total, free = device.total_bytes, device.free_bytes
     if free is None:
         return "" if total is None else f"{format_bytes(total)} in all"

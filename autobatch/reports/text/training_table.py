@@ -1,4 +1,4 @@
-"""The table of the check: what each size that was trained for a while has shown."""
+"""The table of the check: the figures of each short training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autobatch.reports.text.lines import Line, clean, hang
 from autobatch.reports.text.table import USE, fit
 
 _BATCH, _FACTOR, _STEPS, _LOSS, _TO_LOSS, _SECONDS, _EXPECTED = 7, 8, 8, 9, 12, 9, 10
-# A narrow terminal loses these, in this order.
+# The columns that a narrow terminal loses, in this order.
 _EXPENDABLE = ("time", "steps", "lr", "loss")
 
 
@@ -39,12 +39,12 @@ def is_chosen(row: Candidate, recommendation: Recommendation) -> bool:
 
 
 def to_loss_title(check: Check) -> str:
-    """The title of the column with the steps to the loss that the trainings have in common."""
+    """Return the title of the column with the steps to the loss that all trainings reached."""
     return "to " + (MISSING if check.matched_loss is None else f"{check.matched_loss:.3g}")
 
 
 def figures(row: Candidate) -> dict[str, str]:
-    """The figures of a size that was trained, by the name of their column."""
+    """Return the figures of a trained size, by the name of their column."""
     return {
         "lr": MISSING if row.learning_rate_factor is None else f"×{row.learning_rate_factor:.3g}",
         "steps": format_count(row.steps),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autobatch.cli.unfinished import WARNING, decide_unfinished
+from autobatch.cli.show import INTERRUPTION_WARNING, decide_unfinished
 from autobatch.records.errors import SavedResultError
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import LimitedBy, Outcome
@@ -37,7 +37,7 @@ def test_it_is_decided_on_the_trials_that_there_are() -> None:
     assert answer.batch_size in {trial.batch_size for trial in UNFINISHED.trials}
     assert answer.trials == UNFINISHED.trials
     assert (answer.ceiling.batch_size, answer.ceiling.limited_by) == (128, LimitedBy.BUDGET)
-    assert WARNING in answer.warnings
+    assert INTERRUPTION_WARNING in answer.warnings
     assert answer.environment == ENVIRONMENT
     assert answer.check is None
 
@@ -93,7 +93,7 @@ def test_a_probe_that_is_killed_leaves_its_rows(tmp_path: Path) -> None:
     assert [trial["batch_size"] for trial in document["trials"]] == [1, 2, 4]
     assert all(trial["outcome"] == "ok" for trial in document["trials"])
     assert document["batch_size"] in (1, 2, 4)
-    assert WARNING in document["warnings"]
+    assert INTERRUPTION_WARNING in document["warnings"]
     assert document["workload"]["target"].endswith("model_file.py")
     assert document["environment"]["torch"]
 

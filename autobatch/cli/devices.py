@@ -1,0 +1,16 @@
+"""`autobatch devices`: lists the devices of this machine."""
+
+from __future__ import annotations
+
+import click
+
+from autobatch.cli import console, options
+from autobatch.reports.text import terminal
+
+
+@click.command(cls=options.Command)
+def devices() -> None:
+    """List the devices here and their memory limits."""
+    from autobatch import api
+
+    console.print_laid_out(terminal.render_devices, api.find_devices())

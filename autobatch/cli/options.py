@@ -1,0 +1,149 @@
+"""Options that several commands share: their types, their headings in `--help`, and their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from autobatch.records import formatting
+from autobatch.records.errors import UsageError
+from autobatch.records.escaping import printable
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+# Headings of `--help`.
+SOURCE = "Source"
+TARGET = "Target"
+DEVICE = "Device and memory"
+SIZES = "Batch sizes"
+MEASUREMENT = "Measurement"
+CLUSTER = "Cluster"
+OUTPUT = "Output"
+OTHER = "Other"
+
+# A limit below this can't hold a step of any model: a bare number was meant in a larger unit.
+_MIN_BARE_BYTES = 2**20
+
+
+class Option(click.Option):
+    """An option with the heading that `--help` lists it under."""
+
+    def __init__(self, *names: Any, heading: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.heading = heading
+
+
+class Command(click.Command):
+    """A command whose `--help` lists its options under headings."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        parameters = [each for each in self.get_params(context) if isinstance(each, click.Option)]
+        # The options that click adds, such as --help, come last.
+        for parameter in sorted(parameters, key=lambda each: not isinstance(each, Option)):
+            record = parameter.get_help_record(context)
+            if record is not None:
+                heading = parameter.heading if isinstance(parameter, Option) else OTHER
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """A group of commands of that kind."""
+
+    command_class = Command
+
+
+class ParsedType(click.ParamType):  # type: ignore[type-arg]
+    """A value that a function parses; an error of it keeps its facts and its hint."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._parse(value) if isinstance(value, str) else value
+
+
+class CountType(click.IntRange):
+    """A whole number from 1 on."""
+
+    name = "integer"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+
+def option(heading: str, *names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    """Return the decorator for an option under a heading of `--help`."""
+    return click.option(*names, cls=Option, heading=heading, **settings)
+
+
+def _parse_memory(text: str) -> int:
+    """Parse a memory limit in bytes. Raises UsageError for a bare number that needs a unit."""
+    amount_bytes = formatting.parse_bytes(text)
+    if text.strip().isdigit() and amount_bytes < _MIN_BARE_BYTES:
+        number = text.strip()
+        raise UsageError(
+            f"`--memory-limit {number}` needs a unit",
+            code="bad_bytes",
+            facts=(f"without one it means {formatting.format_bytes(amount_bytes)}",),
+            hint=f"write `{number}GiB` or `{number}MiB`",
+        )
+    return amount_bytes
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    words = text.replace("x", ",").split(",")
+    if not all(word.strip().isdigit() and int(word) > 0 for word in words):
+        raise UsageError(
+            f"`{printable(text)}` is not a shape",
+            code="bad_shape",
+            hint="write the shape of one sample, such as `3,32,32`",
+        )
+    return tuple(int(word) for word in words)
+
+
+COUNT = CountType()
+MEMORY = ParsedType("size", _parse_memory)
+SECONDS = ParsedType("duration", formatting.parse_seconds)
+SHAPE = ParsedType("shape", _parse_shape)
+
+json_output = option(
+    OUTPUT, "--json", "as_json", is_flag=True, help="Print one JSON object, for an error too."
+)
+quiet = option(OUTPUT, "-q", "--quiet", is_flag=True, help="Print the batch size only.")
+html_report = option(
+    OUTPUT, "--html", "html_to", type=click.Path(), help="Write a report for the browser to a file."
+)
+budget = option(
+    MEASUREMENT,
+    "--budget",
+    type=SECONDS,
+    default="60s",
+    show_default=True,
+    help="Time for the measurements.",
+)
+fresh = option(MEASUREMENT, "--fresh", is_flag=True, help="Measure again, even if the cache has an answer.")
+input_shape = option(
+    TARGET, "--input-shape", type=SHAPE, help="Random inputs of this shape instead of a data set: 3,32,32."
+)
+classes = option(
+    TARGET, "--classes", type=COUNT, help="With --input-shape: random targets of this many classes."
+)
+precision = option(
+    TARGET,
+    "--precision",
+    type=ParsedType("precision", formatting.parse_precision),
+    help="fp32, or autocast to bf16 or fp16. Default: that of TARGET, or fp32.",
+)
+ray_address = option(
+    CLUSTER,
+    "--ray-address",
+    metavar="ADDRESS",
+    help="host:port of a Ray cluster, or auto. Default: RAY_ADDRESS, or a cluster on this machine.",
+)

@@ -1,0 +1,219 @@
+"""`autobatch probe`: measures a target and recommends a batch size."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from autobatch.cli import console, options
+from autobatch.cli.recipe import recipe_of
+from autobatch.engines import messages
+from autobatch.engines.ranks import membership
+from autobatch.records.errors import UsageError
+from autobatch.records.limits import Limits, Objective
+
+
+@click.command(cls=options.Command)
+@click.argument("target")
+@options.input_shape
+@options.classes
+@options.option(
+    options.TARGET,
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Epochs you will train for.",
+)
+@options.precision
+@options.option(
+    options.DEVICE, "--device", help="cpu, mps, cuda or cuda:1. Default: the accelerator, if there is one."
+)
+@options.option(
+    options.DEVICE, "--memory-limit", type=options.MEMORY, help="Memory for the training: 600MiB, 8GiB."
+)
+@options.option(
+    options.DEVICE,
+    "--memory-fraction",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Fraction of the memory limit to use.",
+)
+@options.option(
+    options.SIZES,
+    "--objective",
+    type=click.Choice([str(objective) for objective in Objective]),
+    default="time",
+    show_default=True,
+    help="time: shortest training. throughput: most samples per second. memory: largest that fits.",
+)
+@options.option(
+    options.SIZES,
+    "--min-batch",
+    type=options.COUNT,
+    default=1,
+    show_default=True,
+    help="Smallest size to try.",
+)
+@options.option(options.SIZES, "--max-batch", type=options.COUNT, help="Largest size to try.")
+@options.option(
+    options.SIZES,
+    "--multiple-of",
+    type=options.COUNT,
+    default=1,
+    show_default=True,
+    help="Try only multiples of this.",
+)
+@options.option(
+    options.SIZES,
+    "--global-batch",
+    type=options.COUNT,
+    help="Samples per optimizer step; accumulates gradients if needed.",
+)
+@options.option(
+    options.SIZES,
+    "--ceiling",
+    is_flag=True,
+    help="Find the largest size that fits, even if throughput stops improving before it.",
+)
+@options.option(
+    options.SIZES,
+    "--sizes-per-rank",
+    is_flag=True,
+    help="Under torchrun: allow a different batch size per rank.",
+)
+@options.budget
+@options.option(
+    options.MEASUREMENT,
+    "--trial-timeout",
+    type=options.SECONDS,
+    default="120s",
+    show_default=True,
+    help="Time for one trial, and five times that to import TARGET and open its data set.",
+)
+@options.option(options.MEASUREMENT, "--no-check", is_flag=True, help="Skip the generalization check.")
+@options.fresh
+@options.option(
+    options.MEASUREMENT,
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of samples and first weights.",
+)
+@options.option(
+    options.CLUSTER,
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: run the check's trainings on all nodes of a Ray cluster that have this device.",
+)
+@options.ray_address
+@options.json_output
+@options.quiet
+@options.option(
+    options.OUTPUT,
+    "--save",
+    "save_to",
+    type=click.Path(),
+    help="Write the result to a file, for `autobatch show`.",
+)
+@options.html_report
+def probe(target: str, **given: Any) -> None:
+    """Measure TARGET and recommend a batch size.
+
+    TARGET is `file.py[:model]` or `pkg.module[:model]`.
+    """
+    from autobatch import api
+    from autobatch.cli.progress import Progress
+    from autobatch.records.interruption import Interrupted
+
+    limits, device = _limits(given), given["device"]
+    recipe = recipe_of(
+        target,
+        input_shape=given["input_shape"],
+        classes=given["classes"],
+        epochs=given["epochs"],
+        precision=given["precision"],
+    )
+    output = console.Output(given["as_json"], given["quiet"], given["save_to"], given["html_to"])
+    meeting = membership.of_environment()
+    if meeting is not None:
+        _refuse_cluster(given["engine"])
+        if meeting.rank:
+            api.probe(recipe, limits, device=device, on_output=lambda line: None, meeting=meeting)
+            return
+    output.check_writable(target.partition(":")[0])
+    progress = Progress(
+        sys.stderr,
+        quiet=output.quiet or output.as_json,
+        erase=sys.stdout.isatty(),
+        colour=console.colour(sys.stderr),
+    )
+    try:
+        with progress, _engine(recipe, given, progress.print_line) as engine:
+            answer = api.probe(
+                recipe,
+                limits,
+                device=device,
+                observer=progress,
+                on_output=progress.print_line,
+                fresh=given["fresh"],
+                meeting=meeting,
+                **engine,
+            )
+    except Interrupted as interruption:
+        console.ignore_interrupts()
+        console.show_interrupted(interruption.recommendation, output)
+        raise SystemExit(console.INTERRUPTED) from None
+    console.deliver(answer, output)
+
+
+def _limits(given: dict[str, Any]) -> Limits:
+    return Limits(
+        memory_bytes=given["memory_limit"],
+        memory_fraction=given["memory_fraction"],
+        min_batch=given["min_batch"],
+        max_batch=given["max_batch"],
+        multiple_of=given["multiple_of"],
+        global_batch=given["global_batch"],
+        budget_seconds=given["budget"],
+        trial_timeout_seconds=given["trial_timeout"],
+        objective=Objective(given["objective"]),
+        ceiling=given["ceiling"],
+        check=not given["no_check"],
+        sizes_per_rank=given["sizes_per_rank"],
+        seed=given["seed"],
+    )
+
+
+def _refuse_cluster(engine: str) -> None:
+    if engine != "local":
+        raise UsageError(
+            "`--engine ray` can't be used under torchrun",
+            code="usage",
+            facts=("the ranks of torchrun train in step, and so do the trainings of the check",),
+            hint="leave `--engine` out",
+        )
+
+
+@contextmanager
+def _engine(
+    recipe: messages.Recipe, given: dict[str, Any], print_line: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """Give the argument of `api.probe` for the chosen engine; none for the engine of this machine."""
+    if given["engine"] == "local":
+        if given["ray_address"] is not None:
+            raise UsageError(
+                "`--ray-address` goes with `--engine ray`", code="usage", hint="give both, or neither"
+            )
+        yield {}
+        return
+    from autobatch.engines.ray.engine import ray_engines
+
+    with ray_engines(given["ray_address"], recipe, given["device"], print_line) as make_engine:
+        yield {"make_engine": make_engine}

@@ -1,0 +1,122 @@
+"""The charts of the trials: throughput and memory over the batch size."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from autobatch.records.formatting import format_bytes, format_rate
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.trial import LimitedBy, Outcome, Trial
+from autobatch.reports.html import svg
+from autobatch.reports.html.chart import (
+    Chart,
+    Point,
+    crosses,
+    dots,
+    fits_chart,
+    size_axis,
+    summary,
+    with_failures,
+)
+from autobatch.reports.text.table import latest
+
+# An interval that ends further above the highest rate than this must not press all others flat.
+_MAX_INTERVAL = 1.4
+# A limit further above the highest peak than this would press the curve flat; then words replace it.
+_LIMIT_IN_SIGHT = 4.0
+# Room above the highest peak for the words on a limit that is out of sight.
+_HEADROOM = 1.25
+
+
+def throughput(recommendation: Recommendation) -> Chart | None:
+    """Draw samples per second over the batch size, with their intervals."""
+    trials = latest(recommendation)
+    passed = [
+        trial
+        for trial in trials
+        if trial.ok and fits_chart(trial.batch_size) and fits_chart(trial.samples_per_second or 0.0)
+    ]
+    if not passed:
+        return None
+    points = [_rate_point(trial) for trial in passed]
+    failures = [trial for trial in trials if not trial.ok and fits_chart(trial.batch_size)]
+    intervals = [(trial.batch_size, trial.samples_per_second_interval or ()) for trial in passed]
+    ends = [end for _, interval in intervals for end in interval if fits_chart(end)]
+    highest = max(point.value for point in points)
+    top = max([highest, *(end for end in ends if end < _MAX_INTERVAL * highest)])
+    frame = svg.Frame(
+        size_axis([point.batch_size for point in points], failures),
+        svg.amount_axis(top, "samples/s", lambda value: format_rate(value)),
+    )
+    bars = [
+        svg.interval(frame, size, *interval)
+        for size, interval in intervals
+        if interval and all(map(isfinite, interval))
+    ]
+    return Chart(
+        "Throughput",
+        svg.picture(
+            "Throughput over batch size. " + summary(points, recommendation),
+            frame,
+            *bars,
+            svg.curve(frame, [(point.batch_size, point.value) for point in points], "line"),
+            *crosses(frame, failures),
+            *dots(frame, points, recommendation),
+        ),
+        with_failures("Upright lines: 90% interval over separate rounds." if ends else "", failures),
+    )
+
+
+def memory(recommendation: Recommendation) -> Chart | None:
+    """Draw the peak of memory over the batch size, with the limit above it."""
+    trials = latest(recommendation)
+    points = [
+        Point(
+            trial.batch_size,
+            float(trial.peak_bytes),
+            f"batch size {trial.batch_size}: {format_bytes(trial.peak_bytes)}",
+        )
+        for trial in trials
+        if trial.ok and trial.peak_bytes and fits_chart(trial.batch_size) and fits_chart(trial.peak_bytes)
+    ]
+    if not points:
+        return None
+    device, ceiling = recommendation.device, recommendation.ceiling
+    limit, name = (device.free_bytes, "free") if device.limit_bytes is None else (device.limit_bytes, "limit")
+    failures = [
+        trial for trial in trials if trial.outcome is Outcome.OUT_OF_MEMORY and fits_chart(trial.batch_size)
+    ]
+    highest = max(point.value for point in points)
+    in_sight = limit is not None and fits_chart(limit) and limit < _LIMIT_IN_SIGHT * highest
+    top = max(highest, limit or 0.0) if in_sight else _HEADROOM * highest
+    frame = svg.Frame(
+        size_axis([point.batch_size for point in points], failures),
+        svg.amount_axis(top, "peak memory", _bytes_text, base=1024),
+    )
+    parts = [svg.curve(frame, [(point.batch_size, point.value) for point in points], "line")]
+    if limit is not None:
+        words = f"{name} {format_bytes(limit)}"
+        parts.append(svg.level(frame, limit, words) if in_sight else svg.remark(f"↑ {words}, far above"))
+    if fits_chart(ceiling.batch_size) and ceiling.limited_by in (LimitedBy.MEMORY, LimitedBy.SIZE_LIMIT):
+        parts.append(svg.upright(frame, ceiling.batch_size, f"ceiling {ceiling.batch_size}"))
+    return Chart(
+        "Memory",
+        svg.picture(
+            "Peak memory over batch size. " + summary(points, recommendation),
+            frame,
+            *parts,
+            *crosses(frame, failures),
+            *dots(frame, points, recommendation),
+        ),
+        with_failures("The most that training took at once, above the process at rest.", failures),
+    )
+
+
+def _rate_point(trial: Trial) -> Point:
+    rate = trial.samples_per_second or 0.0
+    figure = format_rate(rate, trial.samples_per_second_interval)
+    return Point(trial.batch_size, rate, f"batch size {trial.batch_size}: {figure} samples/s")
+
+
+def _bytes_text(value: float) -> str:
+    return format_bytes(round(value)).replace(".0 ", " ")
