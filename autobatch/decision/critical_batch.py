@@ -21,30 +21,24 @@ from dataclasses import dataclass
 from math import exp, inf, isfinite, log, sqrt
 from statistics import fmean
 
+from autobatch.decision.constants import (
+    CANDIDATE_QUANTILES,
+    FEW_STEPS,
+    GRID_POINTS,
+    GRID_REACH,
+    OPEN_SPAN,
+    TOLERANCE,
+    TOLERANCE_BY_NOISE,
+    TRAINING_LOG_SD,
+)
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.step_time import StepTimeLaw
 
-# Sizes whose expected times differ by less are tied: with trials of theirs, and without.
-TIE_WITH_TRIALS = 0.05
-TIE_WITHOUT_TRIALS = 0.10
-# However noisy the machine, sizes that differ by much more than this are told apart.
-MOST_NOISE = 0.10
-# Standard deviation of the log of the steps that one trial takes to a loss (seeds, the law's own error).
-TRIAL_LOG_SD = 0.25
-# Candidates are the best sizes at the median of the belief and at the ends of its 80% interval.
-CANDIDATES_AT = (0.1, 0.5, 0.9)
-# Without a valid noise scale, the critical batch size may be up to this many times its lower bound.
-OPEN_SPAN = 100.0
-# The grid of the belief: this many points over so many standard deviations each way.
-GRID_POINTS = 201
-GRID_REACH = 4.0
 # How the learning rate follows a batch size's gain, by optimizer; for others there is no rule.
 _LEARNING_RATE_POWERS = {
     "SGD": 1.0,
     **dict.fromkeys(("Adam", "AdamW", "NAdam", "Nadam", "RAdam", "Adamax", "SparseAdam"), 0.5),
 }
-# Fewer steps than this many times S_min leave the loss far from where more of them would take it.
-FEW_STEPS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +118,7 @@ def candidates(
     sizes: Sequence[int], belief: Belief, law: StepTimeLaw, current_size: int | None = None
 ) -> tuple[int, ...]:
     """At most four sizes to try, ascending: the user's own, and the best ones at B_crit and at both ends."""
-    found = {best_size(sizes, belief.quantile(share), law) for share in CANDIDATES_AT}
+    found = {best_size(sizes, belief.quantile(share), law) for share in CANDIDATE_QUANTILES}
     if current_size is not None and current_size in sizes:
         found.add(current_size)
     return tuple(sorted(found))
@@ -187,7 +181,7 @@ def pick(
     allowed = sorted(sizes if within is None else within)
     if not allowed:
         raise ValueError("no size to pick from")
-    tie = TIE_WITH_TRIALS if has_trainings else TIE_WITHOUT_TRIALS
+    tie = TOLERANCE if has_trainings else TOLERANCE_BY_NOISE
     cost = {size: expected_log_time(size, belief, law) for size in sizes}
     best = min(allowed, key=lambda size: cost[size])
     tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + tie))
@@ -203,7 +197,7 @@ def _central(cost: Mapping[int, float], tied: Sequence[int], noise: float) -> in
     Times of a noisy machine make the cheapest of a flat valley a matter of luck, and its middle is not. What
     costs more than the cheapest by twice the noise is truly dearer, and not taken.
     """
-    noise = min(noise, MOST_NOISE)
+    noise = min(noise, TOLERANCE_BY_NOISE)
     least = min(cost.values())
     weights = {size: exp((least - one) / noise) for size, one in cost.items()}
     centre = sum(weight * log(size) for size, weight in weights.items()) / sum(weights.values())
@@ -287,4 +281,4 @@ def _likelihood(critical: float, observed: Sequence[tuple[int, float]]) -> float
         return 0.0
     offsets = [log(steps) - log(1 + critical / size) for size, steps in observed]
     centre = fmean(offsets)
-    return -sum((one - centre) ** 2 for one in offsets) / (2 * TRIAL_LOG_SD**2)
+    return -sum((one - centre) ** 2 for one in offsets) / (2 * TRAINING_LOG_SD**2)

@@ -15,25 +15,17 @@ from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from statistics import fmean, median, stdev
 
+from autobatch.decision.constants import (
+    ENOUGH_TRAININGS,
+    FEWEST_JUDGED_STEPS,
+    POOLED,
+    RESOLUTION,
+    TOLERANCE,
+    WORST_GAP,
+    WORST_GAP_ERRORS,
+)
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.trial import Outcome
-
-# A larger batch may be this much worse in ln(loss) at equal steps, or two standard errors.
-WORST_GAP = 0.10
-_ERRORS = 2.0
-# Losses at the end of two trainings that differ by less are equally good.
-_AS_GOOD = 0.05
-# A loss that falls by less than this in ln(loss) has not fallen.
-_NO_FALL = 0.02
-# Evaluations that are pooled into one comparison at equal steps, and the least steps that can be judged.
-_POOLED = 5
-_FEWEST_STEPS = 8
-# Evaluations from which on a loss is smoothed over two neighbours on either side instead of one.
-_MANY = 12
-# Steps are matched at several losses, from where half of the steps have been made to the lowest common one.
-_LEVELS = 5
-# A loss that many trainings reach is low enough to compare at; one that can't keep up is left out.
-_ENOUGH = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +50,7 @@ def best_of_each(trainings: Sequence[Training]) -> dict[int, Training]:
     found: dict[int, Training] = {}
     for training in trainings:
         other = found.get(training.batch_size)
-        if other is None or _end(training) <= (1 + _AS_GOOD) * _end(other):
+        if other is None or _end(training) <= (1 + TOLERANCE) * _end(other):
             found[training.batch_size] = training
     return found
 
@@ -78,7 +70,7 @@ def match(trainings: Sequence[Training]) -> Matched | None:
     lowest = sorted(min((loss for _, _, loss in curve), default=0.0) for curve in curves.values() if curve)
     if len(lowest) < 2:
         return None
-    loss = lowest[min(len(lowest), _ENOUGH) - 1]
+    loss = lowest[min(len(lowest), ENOUGH_TRAININGS) - 1]
     reached = {size: curve for size, curve in curves.items() if _falls_to(curve, loss)}
     if len(reached) < 2:
         return None
@@ -108,7 +100,7 @@ def why_worse(own: Training, other: Training) -> str:
     if other.batch_size <= own.batch_size:
         return ""
     own_fall, fall = _fall(own), _fall(other)
-    if own_fall is not None and fall is not None and own_fall > WORST_GAP and fall < _NO_FALL:
+    if own_fall is not None and fall is not None and own_fall > WORST_GAP and fall < RESOLUTION:
         return f"its loss did not fall in {other.steps:,} steps: {fmean(other.evaluations[-1].losses):.3g}"
     pairs = _at_equal_steps(own, other)
     if not pairs or min(loss for pair in pairs for one in pair for loss in one.losses) <= 0:
@@ -117,7 +109,7 @@ def why_worse(own: Training, other: Training) -> str:
     mine, theirs = sorted(pairs, key=lambda pair: fmean(_gaps(*pair)))[len(pairs) // 2]
     gaps = _gaps(mine, theirs)
     error = stdev(gaps) / sqrt(len(gaps)) if len(gaps) > 1 else 0.0
-    if fmean(gaps) <= max(WORST_GAP, _ERRORS * error):
+    if fmean(gaps) <= max(WORST_GAP, WORST_GAP_ERRORS * error):
         return ""
     return (
         f"loss {fmean(theirs.losses):.3g} against {fmean(mine.losses):.3g} at {own.batch_size:,} "
@@ -134,12 +126,12 @@ def _end(training: Training) -> float:
     """The median loss of the last evaluations; infinite for a training that failed."""
     if training.outcome is not Outcome.OK or not training.evaluations:
         return inf
-    return median(fmean(one.losses) for one in training.evaluations[-_POOLED:])
+    return median(fmean(one.losses) for one in training.evaluations[-POOLED:])
 
 
 def _fall(training: Training) -> float | None:
     """By how much ln(loss) fell from the first evaluation to the last; None where that can't be told."""
-    if len(training.evaluations) < 2 or training.steps < _FEWEST_STEPS:
+    if len(training.evaluations) < 2 or training.steps < FEWEST_JUDGED_STEPS:
         return None
     first, last = (fmean(training.evaluations[place].losses) for place in (0, -1))
     return log(first / last) if min(first, last) > 0 else None
@@ -150,7 +142,7 @@ def _at_equal_steps(own: Training, other: Training) -> list[tuple[Evaluation, Ev
     mine = {one.steps: one for one in own.evaluations}
     common = [(mine[one.steps], one) for one in other.evaluations if one.steps in mine]
     common = [pair for pair in common if len(pair[0].losses) == len(pair[1].losses)]
-    return common[-_POOLED:] if common and common[-1][0].steps >= _FEWEST_STEPS else []
+    return common[-POOLED:] if common and common[-1][0].steps >= FEWEST_JUDGED_STEPS else []
 
 
 def _smoothed(training: Training) -> list[tuple[int, float, float]]:
@@ -159,7 +151,7 @@ def _smoothed(training: Training) -> list[tuple[int, float, float]]:
     Spikes and dips of a training at the edge of what its learning rate allows are no progress.
     """
     losses = [fmean(one.losses) for one in training.evaluations]
-    reach = 2 if len(losses) >= _MANY else 1
+    reach = 2 if len(losses) >= 12 else 1
     return [
         (one.steps, one.seconds, median(losses[i - reach : i + reach + 1]))
         for i, one in enumerate(training.evaluations)
@@ -177,7 +169,7 @@ def _falls_to(curve: Sequence[tuple[int, float, float]], loss: float) -> bool:
 def _levels(curves: Sequence[Sequence[tuple[int, float, float]]], loss: float) -> list[float]:
     """Losses between the lowest common one and what each curve is below after half of the steps to that."""
     halfway = min(_loss_after(curve, _crossing(curve, loss)[0] / 2) for curve in curves)
-    return [loss + max(halfway - loss, 0.0) * (1 - i / (_LEVELS - 1)) for i in range(_LEVELS)]
+    return [loss + max(halfway - loss, 0.0) * (1 - i / (POOLED - 1)) for i in range(POOLED)]
 
 
 def _loss_after(curve: Sequence[tuple[int, float, float]], steps: float) -> float:

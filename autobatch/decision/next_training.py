@@ -15,20 +15,13 @@ from itertools import islice
 from math import inf
 
 from autobatch.decision import critical_batch, loss_curves
+from autobatch.decision.constants import MOST_TRAINED_SIZES, RAISED_RATE, RESOLUTION
 from autobatch.decision.critical_batch import Belief
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.step_time import StepTimeLaw
 from autobatch.records.check import Training, Veto
 from autobatch.records.trial import Outcome
 
-MOST_SIZES = 4
-# If trying a size could save less than this share of the training time, on expectation and at best, it
-# isn't tried.
-WORTH_TRYING = 0.02
-# What a rejected training is tried again with, where that can help.
-_RETRY = 0.5
-# A learning rate raised by this much is compared with half of it.
-_RAISED = 1.5
 _REPAIRABLE = (Outcome.OK, Outcome.DIVERGED)
 
 
@@ -162,14 +155,14 @@ def _again(now: Standing, own: Training, trainings: Sequence[Training]) -> Itera
     tries = Counter(one.batch_size for one in trainings)
     once = [one for one in trainings if one is not own and tries[one.batch_size] == 1]
     rejected = [one for one in once if one.outcome in _REPAIRABLE and loss_curves.why_worse(own, one)]
-    raised = [one for one in once if one.learning_rate_factor >= _RAISED and one not in rejected]
+    raised = [one for one in once if one.learning_rate_factor >= RAISED_RATE and one not in rejected]
     for one in (*rejected, *(one for one in raised if one.batch_size == now.choice)):
-        yield Entry(batch_size=one.batch_size, learning_rate_factor=_RETRY * one.learning_rate_factor)
+        yield Entry(batch_size=one.batch_size, learning_rate_factor=one.learning_rate_factor / 2)
 
 
 def _most_worthwhile(contest: Contest, now: Standing, trained: Collection[int]) -> int | None:
     """The size to train: the choice itself, else the candidate that may save the most time beyond it."""
-    if len(trained) >= MOST_SIZES:
+    if len(trained) >= MOST_TRAINED_SIZES:
         return None
     if now.choice not in trained and now.choice != contest.reference_size:
         return now.choice
@@ -179,4 +172,4 @@ def _most_worthwhile(contest: Contest, now: Standing, trained: Collection[int]) 
         if size not in trained and size != contest.reference_size
     }
     best = max(gains, key=gains.__getitem__, default=None)
-    return best if best is not None and gains[best] >= WORTH_TRYING else None
+    return best if best is not None and gains[best] >= RESOLUTION else None

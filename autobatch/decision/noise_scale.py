@@ -35,21 +35,15 @@ from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log, sqrt
 from statistics import fmean, variance
 
-# Numbers kept of each chunk's gradient.
-SKETCH_WIDTH = 16_384
-# Leaving one out of fewer says nothing about their spread.
-FEWEST_CHUNKS = 4
-FIRST_SAMPLES = 1024
-MOST_SAMPLES = 8192
-# An interval this narrow is enough: a critical batch size wrong by 2 costs 3% of the time at most.
-NARROW = 4.0
-
-# The noise scale rises during training: measured early, the critical batch size is about twice as large, with
-# this spread between tasks (a factor; fitted with the judged task left out).
-GROWTH = 2.0
-GROWTH_SPREAD = 2.3
-# The normal distribution's 95% point: a two-sided 90% interval.
-_Z95 = 1.6448536269514722
+from autobatch.decision.constants import (
+    FEWEST_CHUNKS,
+    FIRST_SAMPLES,
+    GROWTH,
+    GROWTH_SPREAD,
+    MOST_SAMPLES,
+    NARROW_INTERVAL,
+)
+from autobatch.decision.quantiles import Z_TWO_SIDED, student_t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +78,7 @@ class NoiseScale:
         """Standard deviation of ln B_n, from the lower side where the upper one is open; inf if unknown."""
         if not self.valid or self.low <= 0:
             return inf
-        return log(self.batch_size / self.low) / _t95(self.chunks - 1)
+        return log(self.batch_size / self.low) / student_t(self.chunks - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +141,7 @@ def samples_wanted(noise: NoiseScale | None, dataset_size: int) -> int:
     most = min(dataset_size, MOST_SAMPLES)
     if noise is None:
         return min(FIRST_SAMPLES, most)
-    narrow = noise.valid and noise.high <= NARROW * noise.low
+    narrow = noise.valid and noise.high <= NARROW_INTERVAL * noise.low
     return noise.samples if narrow else max(noise.samples, min(2 * noise.samples, most))
 
 
@@ -162,7 +156,7 @@ def critical_batch_size(noise: Sequence[NoiseScale]) -> CriticalBatchSize:
     if not valid:
         lowest = max((one.low for one in noise), default=0.0)
         return CriticalBatchSize(
-            batch_size=inf, low=GROWTH * lowest / GROWTH_SPREAD**_Z95, high=inf, log_sd=inf
+            batch_size=inf, low=GROWTH * lowest / GROWTH_SPREAD**Z_TWO_SIDED, high=inf, log_sd=inf
         )
     logs = [log(one.batch_size) for one in valid]
     between = variance(logs) if len(logs) > 1 else 0.0
@@ -170,7 +164,7 @@ def critical_batch_size(noise: Sequence[NoiseScale]) -> CriticalBatchSize:
     spread = sqrt(between + within + log(GROWTH_SPREAD) ** 2)
     centre = GROWTH * exp(fmean(logs))
     is_open = any(one.high == inf for one in noise)
-    factor = _exp(_Z95 * spread)
+    factor = _exp(Z_TWO_SIDED * spread)
     return CriticalBatchSize(
         batch_size=centre, low=centre / factor, high=inf if is_open else centre * factor, log_sd=spread
     )
@@ -189,7 +183,7 @@ def _interval(signal: float, noise: float, left_out: Sequence[tuple[float, float
     the lower one then comes from the upper bound of the signal itself. Chunks with equal gradients say
     nothing about the noise: the interval is everything.
     """
-    reach = _t95(len(left_out) - 1)
+    reach = student_t(len(left_out) - 1)
     if noise <= 0 or any(one <= 0 for _, one in left_out):
         return 0.0, inf
     if signal <= 0 or any(one <= 0 for one, _ in left_out):
@@ -218,13 +212,7 @@ def _result(estimate: float, low: float, high: float, chunks: int, chunk_size: i
 
 def _exp(value: float) -> float:
     """e to the power of `value`, infinite where it overflows."""
-    return exp(value) if value < 700 else inf
-
-
-def _t95(degrees: int) -> float:
-    """Student's t at 95% for at least three degrees of freedom, to 0.3% (Cornish and Fisher 1937)."""
-    z, n = _Z95, degrees
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return float(z + first / n + second / n**2 + third / n**3)
+    try:
+        return exp(value)
+    except OverflowError:
+        return inf

@@ -16,16 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import exp, inf, log, sqrt
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
-# Relative error of a step time for which there is one round only, and the least that rounds are trusted to:
-# sizes are timed at different moments, between which a machine drifts.
-ROUND_ERROR = 0.05
-LEAST_ERROR = 0.02
-# Efficiency of the median against the mean under normal noise: sqrt(pi / 2).
-_MEDIAN_ERROR = 1.2533
-# Residuals beyond this many standard deviations lose weight (Huber 1964: 95% efficient on normal noise).
-_HUBER = 1.345
+from autobatch.decision.constants import HUBER, RESOLUTION, ROUND_ERROR
+from autobatch.decision.quantiles import DEVIATION_OVER_MEDIAN, error_of_median
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +100,8 @@ def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     a, b = min(tries, key=lambda fit: sum(abs(r) for r in _relative_residuals(points, fit)))
     for _ in range(2):
         residuals = _relative_residuals(points, (a, b))
-        scale = max(1.4826 * median(abs(r) for r in residuals), LEAST_ERROR)
-        a, b = _least_squares(points, [min(1.0, _HUBER * scale / max(abs(r), 1e-12)) for r in residuals])
+        scale = max(DEVIATION_OVER_MEDIAN * median(abs(r) for r in residuals), RESOLUTION)
+        a, b = _least_squares(points, [min(1.0, HUBER * scale / max(abs(r), 1e-12)) for r in residuals])
     return a, b
 
 
@@ -135,14 +129,12 @@ def _least_squares(points: Sequence[tuple[int, float]], weights: Sequence[float]
 
 def _round_errors(rounds: Sequence[Sequence[float]]) -> list[float]:
     """Relative error of the median of each size's rounds."""
-    errors = []
-    for one in rounds:
-        if len(one) < 2:
-            errors.append(ROUND_ERROR)
-            continue
-        logs = [log(seconds) for seconds in one]
-        errors.append(max(_MEDIAN_ERROR * stdev(logs) / sqrt(len(logs)), LEAST_ERROR))
-    return errors
+    return [
+        max(error_of_median([log(s) for s in step_seconds]), RESOLUTION)
+        if len(step_seconds) > 1
+        else ROUND_ERROR
+        for step_seconds in rounds
+    ]
 
 
 def _corrections(residuals: Sequence[float], errors: Sequence[float]) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import ceil, inf, isfinite
 
 from autobatch.decision import next_training, noise_scale, search
+from autobatch.decision.constants import MOST_TRAINED_SIZES
 from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate
 from autobatch.decision.round_statistics import timed
 from autobatch.decision.scaling import over_ranks, share_of_dataset
@@ -198,7 +199,7 @@ class Assessment:
         )
         least = _FEWEST_STEPS * slowest
         useful = _EPOCHS * self._epoch_seconds(about)
-        for trainings in (next_training.MOST_SIZES, _FEWEST_TRAININGS):
+        for trainings in (MOST_TRAINED_SIZES, _FEWEST_TRAININGS):
             # Where all run at the same time, there is to be time for what they leave open.
             rounds = max(_FEWEST_TRAININGS, ceil(trainings / self._engine.trainings_at_once))
             if self._left / rounds >= least:

@@ -7,6 +7,7 @@ from math import log
 from statistics import median
 
 from autobatch.decision import round_statistics, search
+from autobatch.decision.constants import MAX_ROUNDS, MIN_ROUNDS
 from autobatch.decision.memory_forecast import Memory
 from autobatch.decision.scaling import share_of_dataset
 from autobatch.devices.oom import Cause
@@ -197,7 +198,7 @@ class Climb:
         """The trial with its throughput from rounds, paired with rounds of the best size so far."""
         log_ratios: list[float] = []
         found = None
-        for _ in range(round_statistics.MAX_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             failure = self._round(trial.batch_size) or (self._round(best.batch_size) if best else None)
             if failure is not None:
                 return self._failed_round(trial, failure)
@@ -205,9 +206,7 @@ class Climb:
                 log_ratios.append(self._log_ratio(trial.batch_size, best.batch_size))
                 found = round_statistics.gain(best.batch_size, log_ratios)
             done = len(self._rounds[trial.batch_size])
-            if self.remaining_seconds <= 0 or (
-                done >= round_statistics.MIN_ROUNDS and (found is None or found.decided)
-            ):
+            if self.remaining_seconds <= 0 or (done >= MIN_ROUNDS and (found is None or found.decided)):
                 break
         return self._unless_collapsed(replace(self._retimed(trial), gain=found))
 
@@ -322,13 +321,13 @@ class Climb:
         # A round is a step to warm up, and one or more.
         seconds_a_round = 2 * sum(median(trial.step_seconds) for trial in several)
         while len(several) > 1 and done < _FINAL_ROUNDS:
-            if seconds_a_round * max(done + 1, round_statistics.MIN_ROUNDS) > seconds:
+            if seconds_a_round * max(done + 1, MIN_ROUNDS) > seconds:
                 break
             if any(self._round(trial.batch_size) is not None for trial in several):
                 return False
             done += 1
             seconds_a_round = (self._engine.busy_seconds - begin) / done
-        if done < round_statistics.MIN_ROUNDS:
+        if done < MIN_ROUNDS:
             return False
         for trial in several:
             position = max(i for i, one in enumerate(self.trials) if one is trial)
@@ -338,9 +337,7 @@ class Climb:
     def _timed(self) -> list[Trial]:
         """The sizes that passed and were timed in rounds."""
         found = search.latest(self.trials).values()
-        return [
-            trial for trial in found if trial.ok and len(trial.step_seconds) >= round_statistics.MIN_ROUNDS
-        ]
+        return [trial for trial in found if trial.ok and len(trial.step_seconds) >= MIN_ROUNDS]
 
     def _best(self) -> Trial | None:
         """The size of the highest throughput among those that were timed in rounds."""

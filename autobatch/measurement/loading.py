@@ -7,14 +7,13 @@ from dataclasses import replace
 from statistics import median
 
 from autobatch.decision import search
+from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.round_statistics import timed
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, Loader, LoaderTiming, Trial
 
-# What loading may add to a step before it matters: first as seen in one process, then as measured.
-TOLERANCE = 0.05
 # Of the budget, for all timings together; seconds of one, at most, and as a part of what is left.
 _BUDGET_SHARE = 0.1
 _MOST_SECONDS, _PART = 1.0, 0.25

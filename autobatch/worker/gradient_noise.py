@@ -6,6 +6,7 @@ import time
 from math import isfinite
 
 from autobatch.decision import noise_scale
+from autobatch.decision.constants import FEWEST_CHUNKS, MOST_SAMPLES
 from autobatch.decision.noise_scale import Chunks
 from autobatch.engines import messages
 from autobatch.records.errors import AutobatchError
@@ -33,7 +34,7 @@ def run(trainer: Trainer, command: messages.MeasureNoise) -> messages.Noise:
     steps, spent = 0, 0.0
     if trainer.why_no_check:
         return messages.Noise(measured=(), burn_in_steps=0, error=trainer.why_no_check)
-    dataset_size = trainer.dataset_size or noise_scale.MOST_SAMPLES
+    dataset_size = trainer.dataset_size or MOST_SAMPLES
     most_samples = min(dataset_size, command.most_samples, _MOST_CHUNKS * command.largest_chunk)
     most_steps = max(1, _BURN_IN_EPOCHS * dataset_size // command.batch_size)
     try:
@@ -76,7 +77,7 @@ def _measure(trainer: Trainer, most_samples: int, largest_chunk: int, deadline: 
     samples = noise_scale.samples_wanted(None, most_samples)
     while True:
         chunk = min(max(least, samples // _CHUNKS), largest_chunk)
-        if samples // chunk < noise_scale.FEWEST_CHUNKS:
+        if samples // chunk < FEWEST_CHUNKS:
             return found
         found = measure_chunks(trainer, chunk, samples // chunk, _SEED, deadline)
         scale = noise_scale.noise_scale(

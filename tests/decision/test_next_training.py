@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch.decision import next_training
+from autobatch.decision.constants import MOST_TRAINED_SIZES
 from autobatch.decision.critical_batch import relative_time
 from autobatch.decision.next_training import (
-    MOST_SIZES,
     Contest,
     Entry,
     next_entry,
@@ -154,7 +154,7 @@ def test_no_training_means_that_the_base_size_is_the_choice(about: Contest) -> N
 @given(about=contests_of_any_kind(), factor=st.floats(0.01, 100.0))
 def test_at_most_four_sizes_are_trained_where_all_train_well(about: Contest, factor: float) -> None:
     trainings = held(about, by_the_law(about, factor * about.prior.batch_size))
-    assert len(set(sizes_of(trainings))) <= MOST_SIZES
+    assert len(set(sizes_of(trainings))) <= MOST_TRAINED_SIZES
     assert set(sizes_of(trainings)) <= set(about.sizes)
     for first, again in pairwise(trainings):
         if again.batch_size in sizes_of(trainings[: trainings.index(again)]):
@@ -198,8 +198,8 @@ def test_at_most_four_sizes_are_trained_where_all_larger_ones_diverge() -> None:
         return trained(about, entry, 2000.0) if entry.batch_size == 32 else ended(entry)
 
     found = held(about, only_the_base_size)
-    assert len(set(sizes_of(found))) <= MOST_SIZES
-    assert len(found) <= 2 * MOST_SIZES
+    assert len(set(sizes_of(found))) <= MOST_TRAINED_SIZES
+    assert len(found) <= 2 * MOST_TRAINED_SIZES
 
 
 @pytest.mark.parametrize("outcome", [one for one in Outcome if one is not Outcome.OK])
@@ -272,7 +272,7 @@ def test_several_at_a_time_end_whatever_comes_out(about: Contest, seed: int, mos
 
     together = held_together(about, arbitrary, most)
     sizes = [entry.batch_size for entries in together for entry in entries]
-    assert len(set(sizes)) <= MOST_SIZES
+    assert len(set(sizes)) <= MOST_TRAINED_SIZES
     assert all(sizes.count(size) <= 2 for size in sizes)
     assert sizes.count(about.reference_size) <= 1
     assert not sizes or sizes[0] == about.reference_size

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.recommender import recommend
 from autobatch.devices.host import usable_processors
 from autobatch.measurement.climb import Climb
-from autobatch.measurement.loading import TOLERANCE, Loading, next_workers, notable
+from autobatch.measurement.loading import Loading, next_workers, notable
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Curve, Loader, LoaderTiming
