@@ -2,10 +2,10 @@
 
     python benchmarks/count_constants.py [--rooms decision measurement] [--without MODULE ...] [--at-most N]
 
-Counted over the syntax tree: numbers in module-level assignments, and numbers other than -1, 0, 0.5, 1 and 2 in
-conditions and in default arguments. A tuple of a name each (`A, B = 1, 2`) counts each; a table of numbers
-under one name counts once. Units (`1 << 30`) and values that a call computes from others don't count. Prints a
-line for each; exits with 1 above `--at-most`.
+Counted over the syntax tree: numbers in module-level assignments, and numbers other than -1, 0, 0.5, 1 and 2
+in conditions and in default arguments. A tuple of a name each (`A, B = 1, 2`) counts each; a table of numbers
+under one name counts once. Units (`1 << 30`) and values that a call computes from others don't count. Prints
+a line for each; exits with 1 above `--at-most`.
 """
 
 from __future__ import annotations

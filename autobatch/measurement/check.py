@@ -146,10 +146,12 @@ class Assessment:
             log_sd=prior.log_sd,
         )
 
-    def _contest(self, reference_size: int, prior: noise_scale.CriticalBatchSize) -> next_training.Contest:
+    def _contest(
+        self, reference_size: int, prior: noise_scale.CriticalBatchSize
+    ) -> next_training.TrainingPlan:
         workload = self._curve.workload
         trials = timed(self._passed)
-        return next_training.Contest(
+        return next_training.TrainingPlan(
             sizes=tuple(sorted({reference_size, *(trial.batch_size for trial in trials)})),
             law=step_time_law(trials),
             prior=prior,
@@ -158,24 +160,24 @@ class Assessment:
             power=learning_rate_power(workload.optimizer),
         )
 
-    def _hold(self, about: next_training.Contest) -> None:
+    def _hold(self, about: next_training.TrainingPlan) -> None:
         """Runs trainings of equal time, as long as one is worth it and there is time."""
         if self._limits.asks_for_size:
             return self._give_up("the size was asked for")
         seconds = self._training_seconds(about)
-        if next_training.next_entry(about, ()) is None:
+        if next_training.next_run(about, ()) is None:
             return self._give_up("no other size can be expected to be quicker")
         if seconds is None:
             return self._give_up("too little of the budget was left for trainings")
         at_once = self._engine.trainings_at_once
         while self._left >= seconds:
-            entries = next_training.next_entries(about, self._trainings, at_once)
+            entries = next_training.next_runs(about, self._trainings, at_once)
             if not entries or not self._train(about, entries, seconds):
                 return None
         return None
 
     def _train(
-        self, about: next_training.Contest, entries: Sequence[next_training.Entry], seconds: float
+        self, about: next_training.TrainingPlan, entries: Sequence[next_training.Run], seconds: float
     ) -> bool:
         """Runs these trainings and keeps what they show; False where one of them can't be held."""
         sizes = ", ".join(f"{one.batch_size:,}" for one in entries)
@@ -192,10 +194,10 @@ class Assessment:
             self._give_up(why_not[0])
         return not why_not
 
-    def _training_seconds(self, about: next_training.Contest) -> float | None:
+    def _training_seconds(self, about: next_training.TrainingPlan) -> float | None:
         """Seconds of each training; None where the time that is left can't tell any two sizes apart."""
         slowest = about.law.step_seconds_at(
-            max(next_training.standing(about, ()).choice, about.reference_size)
+            max(next_training.state_after(about, ()).choice, about.reference_size)
         )
         least = _FEWEST_STEPS * slowest
         useful = _EPOCHS * self._epoch_seconds(about)
@@ -206,7 +208,7 @@ class Assessment:
                 return min(self._left / rounds, max(useful, least))
         return None
 
-    def _epoch_seconds(self, about: next_training.Contest) -> float:
+    def _epoch_seconds(self, about: next_training.TrainingPlan) -> float:
         size = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
         return (
             inf
@@ -215,7 +217,7 @@ class Assessment:
         )
 
     def _train_command(
-        self, about: next_training.Contest, entry: next_training.Entry, seconds: float
+        self, about: next_training.TrainingPlan, entry: next_training.Run, seconds: float
     ) -> messages.Train:
         rate = about.reference_size / about.law.step_seconds_at(about.reference_size)
         samples = int(_EVALUATION_SHARE * seconds * rate / _FORWARD_SHARE)
@@ -230,7 +232,7 @@ class Assessment:
             seed=self._limits.seed,
         )
 
-    def _keep_trainings(self, about: next_training.Contest) -> None:
+    def _keep_trainings(self, about: next_training.TrainingPlan) -> None:
         """The check with what the trainings so far say."""
         trained = {one.batch_size for one in self._trainings}
         kept = replace(self._check, trainings=tuple(self._trainings), held_out=self._held_out)
@@ -241,7 +243,7 @@ class Assessment:
         if len(trained) < _FEWEST_TRAININGS:
             self._check = replace(kept, detail="only one size was trained")
             return
-        now = next_training.standing(about, self._trainings)
+        now = next_training.state_after(about, self._trainings)
         kept = replace(kept, vetoed=now.vetoed, detail="")
         if now.matched is not None:
             kept = replace(
