@@ -10,8 +10,6 @@ from __future__ import annotations
 # Ratio minus 1. Throughputs, losses and expected times that differ by less count as equal: ties go to the
 # current size or the smaller one. Seeds and law errors hide less; a higher value gives up more time.
 TOLERANCE = 0.05
-# The same for expected times while no training has confirmed the noise scale, which alone is less certain.
-TOLERANCE_BY_NOISE = 0.10
 # Ratio minus 1. Smaller differences are below what any measurement here resolves: drift of step times between
 # rounds, the gain that one more training may bring, the fall of a loss. Lower would chase noise.
 RESOLUTION = 0.02
@@ -24,8 +22,6 @@ CONFIDENCE = 0.90
 MIN_ROUNDS, MAX_ROUNDS = 3, 8
 # Relative error of a step time with a single round, from repeated probes on shared machines.
 ROUND_ERROR = 0.05
-# Standard deviations beyond which a residual loses weight: 95% efficient on normal noise (Huber 1964).
-HUBER = 1.345
 
 # --- Gradient noise scale and critical batch size -----------------------------------------------------------
 
@@ -63,8 +59,6 @@ WORST_GAP, WORST_GAP_ERRORS = 0.10, 2.0
 FEWEST_JUDGED_STEPS = 8
 # Last evaluations that are pooled, and losses at which steps are compared: more smooth noise, and lag behind.
 POOLED = 5
-# Trainings that have to reach a loss, if there are as many: one that lags does not hold back the others.
-ENOUGH_TRAININGS = 3
 
 # --- Warnings and predictions -------------------------------------------------------------------------------
 

@@ -68,9 +68,7 @@ def state_after(plan: TrainingPlan, trainings: Sequence[Training]) -> TrainingSt
     belief = critical_batch.posterior(plan.prior, matched.pooled if matched else ())
     vetoed = vetoes(plan.reference_size, trainings)
     allowed = without_vetoed(plan.sizes, plan.reference_size, vetoed)
-    choice = critical_batch.pick(
-        allowed, belief, plan.law, current_size=plan.current_size, has_trainings=len(trainings) > 1
-    )
+    choice = critical_batch.pick(allowed, belief, plan.law, current_size=plan.current_size)
     return TrainingState(
         belief=belief, matched=matched, vetoed=vetoed, allowed=allowed, choice=choice.batch_size
     )

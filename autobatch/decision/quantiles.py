@@ -12,8 +12,6 @@ from autobatch.decision.constants import CONFIDENCE
 # Half-width of the two-sided interval of a normal distribution, and of the one-sided one, in its deviations.
 Z_TWO_SIDED = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 Z_ONE_SIDED = NormalDist().inv_cdf(CONFIDENCE)
-# Standard deviation of a normal distribution over the median of its absolute values.
-DEVIATION_OVER_MEDIAN = 1 / NormalDist().inv_cdf(0.75)
 
 
 def error_of_median(values: Sequence[float]) -> float:

@@ -1,12 +1,12 @@
-"""Pure: what several ranks change in the statistics of a batch size, and how many devices would be useful.
+"""Pure: the statistics of a batch size over several ranks, and the useful number of devices.
 
 An optimizer step of R ranks with B samples each averages over a global batch of R B samples:
 
     T(B, R) = (1 + B_crit / (R B)) t(B) S_min
 
 with t(B) the step of one rank, its communication included. So all laws of
-`autobatch.decision.critical_batch` hold for the size of one rank with B_crit / R in the place of B_crit,
-learning rates included: they know sizes as ratios only.
+`autobatch.decision.critical_batch`, learning rates included, hold for the size of one rank with B_crit / R in
+the place of B_crit: they depend on ratios of sizes only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def over_ranks(check: Check, ranks: int) -> Check:
 
 
 def limits_of_a_rank(limits: Limits, ranks: int) -> Limits:
-    """The limits with one rank's share of the global batch. Raises UsageError where it can't be shared."""
+    """The limits with one rank's share of the global batch. Raises UsageError if the ranks can't share it."""
     if limits.global_batch is None or ranks == 1:
         return limits
     if limits.global_batch % ranks:
@@ -62,7 +62,7 @@ def predict(
     communication: Communication,
     workload: Workload,
 ) -> Scaling | None:
-    """Time to the same loss over the number of devices; None where nothing can be said of it.
+    """Time to the same loss over the number of devices; None where it can't be predicted.
 
     `sizes` (of one rank) were timed with `ranks` ranks, whose communication every further rank adds to in
     equal parts, as the latency of a ring does: where the bandwidth counts instead, more devices are useful.
@@ -119,7 +119,7 @@ class _Model:
         fitting = [size for size in self._alone if self._most is None or devices * size <= self._most]
         if not fitting:
             return None
-        size = min(fitting, key=lambda one: self.seconds(devices, one))
+        size = min(fitting, key=lambda each: self.seconds(devices, each))
         return size, self.seconds(devices, size)
 
 

@@ -74,7 +74,6 @@ def outlook(
             belief,
             law,
             current_size=current_size,
-            has_trainings=_trained_sizes(check) is not None,
             within=sizes,
         ),
         law=law,

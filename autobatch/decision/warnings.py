@@ -9,7 +9,7 @@ from autobatch.decision.constants import (
     FEW_STEPS,
     FEWEST_STEPS_AN_EPOCH,
     MANY_TIMES_THE_SAMPLES,
-    TOLERANCE_BY_NOISE,
+    TOLERANCE,
     UNSTEADY,
 )
 from autobatch.decision.scaling import per_rank
@@ -64,7 +64,7 @@ def _smaller_by_noise(answer: Recommendation) -> list[str]:
         return []
     smaller = [row for row in answer.candidates if row.batch_size < answer.batch_size]
     best = min(smaller, key=lambda row: row.relative_time, default=None)
-    if best is None or best.relative_time > 1 - TOLERANCE_BY_NOISE:
+    if best is None or best.relative_time > 1 - TOLERANCE:
         return []
     return [
         f"by the gradient's noise alone {best.batch_size:,} would be quicker, but early in a training the "

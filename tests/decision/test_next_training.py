@@ -432,20 +432,16 @@ def test_a_training_alone_changes_nothing_that_is_believed() -> None:
     assert state_after(case, [own]).matched is None
 
 
-def test_the_own_size_wins_a_smaller_tie_with_trainings() -> None:
-    """8% slower than the best: near enough without any training, not with some."""
-    case = plan(prior=critical_batch_size(256.0, 0.01), hardware=256.0, reference_size=128, current_size=128)
-    law = case.law
-    ratio = relative_time(128, 256.0, law) / relative_time(256, 256.0, law)
-    assert 1.10 < ratio < 1.15
-    close = replace(case, prior=critical_batch_size(190.0, 0.01))
-    ratio = relative_time(128, 190.0, law) / relative_time(256, 190.0, law)
-    assert 1.05 < ratio < 1.10
-    assert state_after(case, ()).choice == 256
-    assert state_after(close, ()).choice == 128
-    own, other = (Run(batch_size=size, learning_rate_factor=1.0) for size in (128, 256))
-    after = [trained(close, own, 190.0), trained(close, other, 190.0)]
-    assert state_after(close, after).choice == 256
+def test_the_current_size_wins_a_tie_with_and_without_trainings() -> None:
+    for critical, kept in ((150.0, True), (190.0, False)):
+        case = plan(
+            prior=critical_batch_size(critical, 0.01), hardware=256.0, reference_size=128, current_size=128
+        )
+        ratio = relative_time(128, critical, case.law) / relative_time(256, critical, case.law)
+        assert (1 < ratio < 1.05) if kept else (1.05 < ratio < 1.10)
+        runs = [Run(batch_size=size, learning_rate_factor=1.0) for size in (128, 256)]
+        for trainings in ([], [trained(case, run, critical) for run in runs]):
+            assert (state_after(case, trainings).choice == 128) == kept
 
 
 def test_what_a_vetoed_size_took_says_nothing_of_others() -> None:
