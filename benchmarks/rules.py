@@ -249,14 +249,6 @@ def as_modelled(residuals: Sequence[float], errors: Sequence[float]) -> tuple[fl
     return tuple(0.0 for _ in residuals)
 
 
-def by_rule(check: Check, current_size: int, global_batch: int, power: float) -> float:
-    """Without what the trainings show of the learning rate."""
-    assert check.critical_batch_size is not None
-    return critical_batch.scaled_learning_rate(
-        1.0, current_size, global_batch, check.critical_batch_size, power
-    )
-
-
 pick = critical_batch.pick
 
 # Name of the rule, and what to replace: (module, name, substitute).
@@ -267,7 +259,6 @@ RULES: dict[str, list[tuple[Any, str, Any]]] = {
     "step times: model and measurements, not measurements alone": [(step_time, "_corrections", as_measured)],
     "step times: model and measurements, not the model alone": [(step_time, "_corrections", as_modelled)],
     "no smaller size by the noise scale alone": [(time_to_loss, "_comparable", lambda sizes, check: sizes)],
-    "the trainings' learning rates": [(time_to_loss, "learning_rate_factor", by_rule)],
     "any training": [(next_training, "_runs", lambda plan, trainings: iter(()))],
     "a second try with half the rate": [(next_training, "_retries", lambda *args: iter(()))],
     "half the rate of a raised choice": [(next_training, "RAISED_RATE", math.inf)],

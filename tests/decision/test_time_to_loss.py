@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch.decision import critical_batch
-from autobatch.decision.time_to_loss import Outlook, learning_rate_factor, outlook
+from autobatch.decision.time_to_loss import Outlook, outlook
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, CheckStatus, Training, Veto
 from autobatch.records.trial import Outcome
@@ -239,10 +239,3 @@ def test_a_critical_batch_size_without_any_bound_is_no_error() -> None:
     """`noise_scale(8, (1, 1, 1, 1.5), (4, 4, 4, 4.5))` is one: all chunks but one are equal."""
     trials = affine(64)
     outlook(trials, trials, check(2.0, interval=(0.0, None), log_sd=math.inf), 32)
-
-
-def test_the_learning_rate_follows_the_gain_from_the_size_it_is_meant_for() -> None:
-    found = check(64.0)
-    assert learning_rate_factor(found, 32, 32, 1.0) == 1.0
-    assert learning_rate_factor(found, 32, 64, 1.0) == pytest.approx((1 + 64 / 32) / (1 + 64 / 64))
-    assert learning_rate_factor(found, 32, 64, 0.5) == pytest.approx(math.sqrt(1.5))
