@@ -34,7 +34,8 @@ from oracle import Run
 from tasks import TASKS, Task
 
 import autobatch
-from autobatch.decision.step_time import LEAST_ERROR, StepTimeLaw, fit_step_time
+from autobatch.decision.constants import RESOLUTION
+from autobatch.decision.step_time import StepTimeLaw, fit_step_time
 from autobatch.devices import host
 
 RESULTS = Path(__file__).parent / "results" / "regret.json"
@@ -142,7 +143,7 @@ def _stored_ground(task: Task, before: Mapping[str, Any]) -> Ground:
         sizes=tuple(seconds),
         step_seconds=tuple(seconds.values()),
         corrections=tuple(corrections),
-        noise=LEAST_ERROR,
+        noise=RESOLUTION,
     )
     return Ground(task, {size: best.steps for size, best in oracle.values(task).items()}, measured)
 

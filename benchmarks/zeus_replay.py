@@ -3,10 +3,9 @@
     python benchmarks/zeus_replay.py --data FOLDER [--save FILE]
 
 FOLDER holds the public Zeus traces (see benchmarks/README.md): epochs to a target by batch size and run, and
-time per epoch by GPU. For each GPU, task and run, `critical_batch.posterior` fits the critical batch size to
-the *other* runs, from a flat prior, and `critical_batch.pick` chooses a size. Regret is the chosen size's
-time to the target in the scored run over the best size's. A run that never reaches its target counts as 600
-epochs.
+time per epoch by GPU. For each GPU, task and run, the critical batch size is fitted to the *other* runs by
+`critical_batch.posterior`, from a flat prior; `critical_batch.pick` then chooses. Regret is the chosen size's
+time to the target in the scored run over the best size's. A run that never reaches it counts as 600 epochs.
 """
 
 from __future__ import annotations

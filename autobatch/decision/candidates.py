@@ -7,14 +7,12 @@ from math import exp
 from statistics import fmean
 
 from autobatch.decision import critical_batch, loss_curves
+from autobatch.decision.constants import FARTHEST_PREDICTION
 from autobatch.decision.time_to_loss import belief_of, matched_in
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, Training
 from autobatch.records.recommendation import Candidate
 from autobatch.records.trial import Ceiling, LimitedBy, Trial
-
-# Batch sizes beyond the ceiling are looked at up to that many times as large.
-_BEYOND = 64
 
 
 def candidates(
@@ -59,7 +57,7 @@ def _accumulated(trials: TrialSet, check: Check, largest: int) -> list[Candidate
     law, critical = trials.step_time, check.critical_batch_size
     if law is None or critical is None:
         return []
-    multiples = [1 << k for k in range(_BEYOND.bit_length())]
+    multiples = [1 << k for k in range(FARTHEST_PREDICTION.bit_length())]
     count = critical_batch.best_size([largest * steps for steps in multiples], critical, law) // largest
     if count == 1:
         return []

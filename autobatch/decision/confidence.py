@@ -12,9 +12,10 @@ from enum import StrEnum
 from math import erf, exp, hypot, inf, log, sqrt
 from statistics import NormalDist
 
-from autobatch.decision.round_statistics import FLAT_RATIO, median_interval
+from autobatch.decision.constants import RESOLUTION, ROUND_ERROR, TOLERANCE
+from autobatch.decision.round_statistics import median_interval
 from autobatch.decision.same_epochs import HARM_TOLERANCE, HarmEstimate, safe_sizes
-from autobatch.decision.step_time import LEAST_ERROR, ROUND_ERROR, StepTimeLaw
+from autobatch.decision.step_time import StepTimeLaw
 from autobatch.records.trial import Trial
 
 # The probability of being right from which on a change is recommended. Of recorded decisions on whole
@@ -103,7 +104,7 @@ def decide(current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[in
     The 90% interval of its speedup also has to exclude a slower training.
     """
     right = {
-        size: _worth_probability(speedups[size], harms[size], FLAT_RATIO)
+        size: _worth_probability(speedups[size], harms[size], 1 + TOLERANCE)
         for size in safe_sizes(current_size, harms)
         if size in speedups and size != current_size and speedups[size].interval[0] > 1
     }
@@ -174,7 +175,7 @@ def _ratio_sd(current: Trial, other: Trial) -> float:
     interval = median_interval([a / b for a, b in pairs]) if rounds > 1 else None
     if interval is None:
         return hypot(ROUND_ERROR, ROUND_ERROR)
-    return max(log(interval[1] / interval[0]) / (2 * _Z95), LEAST_ERROR)
+    return max(log(interval[1] / interval[0]) / (2 * _Z95), RESOLUTION)
 
 
 def _worth_probability(speedup: Speedup, harm: HarmEstimate | None, most: float) -> float:
@@ -183,7 +184,7 @@ def _worth_probability(speedup: Speedup, harm: HarmEstimate | None, most: float)
     Even odds stand for a harm that was not estimated.
     """
     unharmed = 0.5 if harm is None else 1 - probability_above(harm.log_harm, harm.sd, log(most))
-    return speedup.probability(FLAT_RATIO) * unharmed
+    return speedup.probability(1 + TOLERANCE) * unharmed
 
 
 def _best_alternative(speedups: Mapping[int, Speedup], harms: Mapping[int, HarmEstimate]) -> float:

@@ -1,8 +1,79 @@
-"""Constants of decisions: each once, with its unit, its evidence and what it trades."""
+"""The constants that decisions depend on, each once: unit, evidence, and the trade-off.
+
+`python benchmarks/count_constants.py` counts them; `python benchmarks/rules.py` shows what rules are worth.
+"""
 
 from __future__ import annotations
 
-# -- Measurement: search, memory forecast, budget, check and loader ----------------------------------------
+# --- When two sizes are equally good ------------------------------------------------------------------------
+
+# Ratio minus 1. Throughputs, losses and expected times that differ by less count as equal: ties go to the
+# current size or the smaller one. Seeds and law errors hide less; a higher value gives up more time.
+TOLERANCE = 0.05
+# Ratio minus 1. Smaller differences are below what any measurement here resolves: drift of step times between
+# rounds, the gain that one more training may bring, the fall of a loss. Lower would chase noise.
+RESOLUTION = 0.02
+# Two-sided, of every interval that is reported; one-sided in decisions. Higher asks for more measurements.
+CONFIDENCE = 0.90
+
+# --- Step times ---------------------------------------------------------------------------------------------
+
+# Rounds of a size. Below 3 their noise is unknown; beyond 8 the interval shrinks too slowly for its time.
+MIN_ROUNDS, MAX_ROUNDS = 3, 8
+# Relative error of a step time with a single round, from repeated probes on shared machines.
+ROUND_ERROR = 0.05
+
+# --- Gradient noise scale and critical batch size -----------------------------------------------------------
+
+# Numbers kept of each chunk's gradient, 64 KiB. For 72,000 parameters the interval is 1% wider than with all;
+# rows of 1,024 made it 3% wider.
+SKETCH_WIDTH = 16_384
+# Chunks. Leaving out one of fewer says nothing about their spread.
+FEWEST_CHUNKS = 4
+# Samples of the first measurement, and of the largest. It is doubled until the interval is narrow.
+FIRST_SAMPLES, MOST_SAMPLES = 1024, 8192
+# Upper over lower end. A critical batch size that is wrong by 2 costs 3% of the time at most.
+NARROW_INTERVAL = 4.0
+# The noise scale rises during training: factor from an early measurement to the critical batch size, and its
+# spread between tasks as a factor, fitted on four tasks with the judged task left out.
+GROWTH, GROWTH_SPREAD = 2.0, 2.3
+# Without a valid noise scale the critical batch size may be this many times its lower bound.
+OPEN_SPAN = 100.0
+# Points and half-width (standard deviations) of the grid of the belief: finer or wider changes no choice.
+GRID_POINTS, GRID_REACH = 201, 4.0
+
+# --- Short trainings ----------------------------------------------------------------------------------------
+
+# Standard deviation of ln(steps to a loss) of one training: seeds, and the error of the law.
+TRAINING_LOG_SD = 0.25
+# Sizes that are trained at most: the current size, and the best sizes at three points of the belief.
+MOST_TRAINED_SIZES = 4
+# Quantiles of the belief at which the best size is worth a training: the middle, and the ends of 80%.
+CANDIDATE_QUANTILES = (0.1, 0.5, 0.9)
+# Factor. A learning rate raised by this much or more is compared with half of it: the rule may go too far.
+RAISED_RATE = 1.5
+# Difference of ln(loss) at equal steps, and standard errors of it: a larger batch that is worse by both is
+# vetoed. Of 41 healthy trainings none was, of 22 divergent ones 16 were.
+WORST_GAP, WORST_GAP_ERRORS = 0.10, 2.0
+# Steps of a training that can be judged at least. Earlier, the first weights decide.
+FEWEST_JUDGED_STEPS = 8
+# Last evaluations that are pooled, and losses at which steps are compared: more smooth noise, and lag behind.
+POOLED = 5
+
+# --- Warnings and predictions -------------------------------------------------------------------------------
+
+# Multiples of S_min. Fixed epochs with fewer steps end far above the loss that more of them would reach.
+FEW_STEPS = 3.0
+# Steps. An epoch with fewer gets a warning.
+FEWEST_STEPS_AN_EPOCH = 10
+# Factor of the batch size from which on a momentum or beta averages over notably more or fewer samples.
+MANY_TIMES_THE_SAMPLES = 8.0
+# Upper over lower end of a throughput's interval from which on the machine gets a warning.
+UNSTEADY = 1.5
+# Largest multiple of a measured size that a prediction covers: accumulation steps, and devices per rank.
+FARTHEST_PREDICTION = 64
+
+# --- Measurement: search, memory forecast, budget, check and loader -----------------------------------------
 
 # Doublings in a row without a gain that end the climb. Throughput may dip at a single size: in replayed
 # searches one flat doubling lost over 10% of the throughput in 37 to 69%, two after several rounds in 0 to

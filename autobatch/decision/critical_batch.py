@@ -7,7 +7,7 @@ Being off that size by a factor r costs at most (r + 1/r + 2) / 4: twice too lar
 so a crude critical batch size will do. t(B) comes from `autobatch.decision.step_time`: the measured curve
 where it isn't affine.
 
-Trials of a few candidates update the belief in B_crit by the steps that each took to one and the same loss;
+Short trainings at a few candidates update the belief in B_crit by the steps that each took to the same loss.
 S_min cancels out, as it is the same for all (after Shallue et al. 2018).
 
 Sizes and critical batch sizes are in samples, times in seconds or, where called relative, in units of
@@ -21,35 +21,28 @@ from dataclasses import dataclass
 from math import exp, inf, isfinite, log, sqrt
 from statistics import fmean
 
+from autobatch.decision.constants import (
+    CANDIDATE_QUANTILES,
+    FEW_STEPS,
+    GRID_POINTS,
+    GRID_REACH,
+    OPEN_SPAN,
+    TOLERANCE,
+    TRAINING_LOG_SD,
+)
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.step_time import StepTimeLaw
 
-# Sizes whose expected times differ by less are tied: with trials of theirs, and without.
-TIE_WITH_TRIALS = 0.05
-TIE_WITHOUT_TRIALS = 0.10
-# However noisy the machine, sizes that differ by much more than this are told apart.
-MOST_NOISE = 0.10
-# Standard deviation of the log of the steps that one trial takes to a loss (seeds, the law's own error).
-TRIAL_LOG_SD = 0.25
-# Candidates are the best sizes at the median of the belief and at the ends of its 80% interval.
-CANDIDATES_AT = (0.1, 0.5, 0.9)
-# Without a valid noise scale, the critical batch size may be up to this many times its lower bound.
-OPEN_SPAN = 100.0
-# The grid of the belief: this many points over so many standard deviations each way.
-GRID_POINTS = 201
-GRID_REACH = 4.0
-# How the learning rate follows a batch size's gain, by optimizer; for others there is no rule.
+# The power of the noise rule for the learning rate, by optimizer class; for others there is no rule.
 _LEARNING_RATE_POWERS = {
     "SGD": 1.0,
     **dict.fromkeys(("Adam", "AdamW", "NAdam", "Nadam", "RAdam", "Adamax", "SparseAdam"), 0.5),
 }
-# Fewer steps than this many times S_min leave the loss far from where more of them would take it.
-FEW_STEPS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Belief:
-    """What is believed of the critical batch size: a grid, ascending, with weights that add up to 1."""
+    """The distribution of the critical batch size: an ascending grid with weights that add up to 1."""
 
     critical: tuple[float, ...]
     weights: tuple[float, ...]
@@ -68,8 +61,8 @@ class Belief:
     def log_sd(self) -> float:
         """Standard deviation of ln B_crit."""
         logs = [log(x) for x in self.critical]
-        centre = sum(w * one for w, one in zip(self.weights, logs, strict=True))
-        return sqrt(sum(w * (one - centre) ** 2 for w, one in zip(self.weights, logs, strict=True)))
+        centre = sum(w * value for w, value in zip(self.weights, logs, strict=True))
+        return sqrt(sum(w * (value - centre) ** 2 for w, value in zip(self.weights, logs, strict=True)))
 
     def quantile(self, share: float) -> float:
         """The size below which `share` of the belief lies."""
@@ -86,12 +79,11 @@ class Belief:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The size to take, the one with the shortest expected time, and all that are within the tie of it."""
+    """The size to take, the best by expected time, and all sizes that are tied with the best."""
 
     batch_size: int
     best: int
     tied: tuple[int, ...]
-    tie: float
 
 
 def relative_time(size: float, critical: float, law: StepTimeLaw) -> float:
@@ -100,7 +92,7 @@ def relative_time(size: float, critical: float, law: StepTimeLaw) -> float:
 
 
 def accumulated_time(size: int, steps: int, critical: float, law: StepTimeLaw) -> float:
-    """The same with gradients accumulated over `steps` batches of `size`: never shorter than without."""
+    """Relative time with gradients accumulated over `steps` batches of `size`: never shorter than without."""
     return (1 + critical / (size * steps)) * steps * law.step_seconds_at(size)
 
 
@@ -115,7 +107,7 @@ def regret_bound(size: int, sizes: Sequence[int], interval: tuple[float, float],
     For any other size the ratio is monotone in B_crit, so the worst lies at an end of the interval.
     """
     return max(
-        _comparable_time(size, critical, law) / min(_comparable_time(one, critical, law) for one in sizes)
+        _comparable_time(size, critical, law) / min(_comparable_time(n, critical, law) for n in sizes)
         for critical in interval
     )
 
@@ -123,15 +115,15 @@ def regret_bound(size: int, sizes: Sequence[int], interval: tuple[float, float],
 def candidates(
     sizes: Sequence[int], belief: Belief, law: StepTimeLaw, current_size: int | None = None
 ) -> tuple[int, ...]:
-    """At most four sizes to try, ascending: the user's own, and the best ones at B_crit and at both ends."""
-    found = {best_size(sizes, belief.quantile(share), law) for share in CANDIDATES_AT}
+    """At most four sizes to try, ascending: the current one, and the best at three points of the belief."""
+    best = {best_size(sizes, belief.quantile(share), law) for share in CANDIDATE_QUANTILES}
     if current_size is not None and current_size in sizes:
-        found.add(current_size)
-    return tuple(sorted(found))
+        best.add(current_size)
+    return tuple(sorted(best))
 
 
 def posterior(prior: CriticalBatchSize, observed: Sequence[tuple[int, float]] = ()) -> Belief:
-    """The belief in B_crit after trials: pairs of a batch size and its steps to one and the same loss.
+    """The belief in B_crit after trainings: pairs of a batch size and its steps to the same loss.
 
         log p(x) = -(ln x - ln B_crit)^2 / 2 sd^2 - sum_B residual_B^2 / (2 * 0.25^2)
 
@@ -156,9 +148,9 @@ def expected_log_time(size: int, belief: Belief, law: StepTimeLaw) -> float:
 
 
 def possible_gain(size: int, choice: int, belief: Belief, law: StepTimeLaw) -> float:
-    """What knowing B_crit could save by taking `size` instead of `choice`: E[max(0, ln(T_choice / T_size))].
+    """The gain of `size` over `choice` if B_crit were known: E[max(0, ln(T_choice / T_size))].
 
-    No trial of `size` can be worth more than this share of the time, as it can't tell more than B_crit.
+    A training at `size` can't be worth more than this share of the time, as all it can give is B_crit.
     """
     ratio = law.step_seconds_at(choice) / law.step_seconds_at(size)
     return sum(
@@ -173,43 +165,38 @@ def pick(
     law: StepTimeLaw,
     *,
     current_size: int | None = None,
-    has_trainings: bool = False,
     within: Sequence[int] | None = None,
 ) -> Choice:
-    """The user's own size where it is tied with the best, else the one in the middle of the shortest times.
+    """The current size where it is tied with the best, else the middle of the sizes with the shortest times.
 
-    `sizes` are those that were measured; one of `within` is taken, of all if not given. The tie is 5% with
-    trials and 10% without. Away from the user's size there is nothing to gain at the edge of the tie: on
-    recorded GPU trainings with a rough B_crit, the tied size nearest to the user's own took 9% longer than
-    the best in hindsight on average, the expected best 6%, and the smallest of the tied three times as long
-    at worst. Raises ValueError where there is no size.
+    `sizes` are those that were measured; the choice is one of `within`, of all if not given. There is
+    nothing to gain at the edge of the tie: on recorded GPU trainings with a rough B_crit, the tied size
+    nearest to the current one took 9% longer than the best in hindsight on average, the expected best 6%, and
+    the smallest of the tied three times as long at worst.
+
+    Raises ValueError where there is no size.
     """
     allowed = sorted(sizes if within is None else within)
     if not allowed:
         raise ValueError("no size to pick from")
-    tie = TIE_WITH_TRIALS if has_trainings else TIE_WITHOUT_TRIALS
     cost = {size: expected_log_time(size, belief, law) for size in sizes}
     best = min(allowed, key=lambda size: cost[size])
-    tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + tie))
+    tied = tuple(size for size in allowed if cost[size] <= cost[best] + log(1 + TOLERANCE))
     chosen = (
         current_size if current_size is not None and current_size in tied else _central(cost, tied, law.noise)
     )
-    return Choice(batch_size=chosen, best=best, tied=tied, tie=tie)
+    return Choice(batch_size=chosen, best=best, tied=tied)
 
 
 def _central(cost: Mapping[int, float], tied: Sequence[int], noise: float) -> int:
-    """Of the tied sizes the one nearest to the mean of ln B over all, weighted by exp(-cost / noise).
+    """The tied size nearest to the mean of ln B over all sizes, weighted by exp(-cost / noise).
 
-    Times of a noisy machine make the cheapest of a flat valley a matter of luck, and its middle is not. What
-    costs more than the cheapest by twice the noise is truly dearer, and not taken.
+    Noisy times make the cheapest size of a flat valley a matter of luck; its middle is stable.
     """
-    noise = min(noise, MOST_NOISE)
     least = min(cost.values())
-    weights = {size: exp((least - one) / noise) for size, one in cost.items()}
+    weights = {size: exp((least - each) / noise) for size, each in cost.items()}
     centre = sum(weight * log(size) for size, weight in weights.items()) / sum(weights.values())
-    cheapest = min(cost[size] for size in tied)  # not of all: where it lies outside, nothing would be near
-    near = [size for size in tied if cost[size] <= cheapest + 2 * noise]
-    return min(near, key=lambda size: (abs(log(size) - centre), cost[size]))
+    return min(tied, key=lambda size: (abs(log(size) - centre), cost[size]))
 
 
 def learning_rate_power(optimizer: str) -> float | None:
@@ -236,7 +223,7 @@ def scaled_learning_rate(
 
 
 def minimum_steps(observed: Sequence[tuple[int, float]], critical: float) -> float:
-    """S_min for the loss that the trials were compared at: the geometric mean of s_B / (1 + B_crit / B)."""
+    """S_min of the loss that trainings were compared at: the geometric mean of s_B / (1 + B_crit / B)."""
     return exp(fmean(log(steps) - log(1 + critical / size) for size, steps in observed))
 
 
@@ -251,7 +238,7 @@ def epochs_ratio(current_size: int, size: int, critical: float) -> float:
 
 
 def leaves_few_steps(epochs: float, dataset_size: int, size: int, minimum: float) -> bool:
-    """Whether fixed epochs at `size` come to fewer than 3 S_min steps."""
+    """True where the epochs at `size` hold fewer than 3 S_min steps."""
     return epochs * dataset_size / size < FEW_STEPS * minimum
 
 
@@ -264,7 +251,7 @@ def kept_half_life(decay: float, current_size: int, size: int) -> float:
 
 
 def _comparable_time(size: float, critical: float, law: StepTimeLaw) -> float:
-    """Relative time that stays finite for any B_crit: over 1 + B_crit."""
+    """Relative time over 1 + B_crit, which is finite for any B_crit."""
     share = 1 / size if critical == inf else (1 + critical / size) / (1 + critical)
     return share * law.step_seconds_at(size)
 
@@ -287,4 +274,4 @@ def _likelihood(critical: float, observed: Sequence[tuple[int, float]]) -> float
         return 0.0
     offsets = [log(steps) - log(1 + critical / size) for size, steps in observed]
     centre = fmean(offsets)
-    return -sum((one - centre) ** 2 for one in offsets) / (2 * TRIAL_LOG_SD**2)
+    return -sum((offset - centre) ** 2 for offset in offsets) / (2 * TRAINING_LOG_SD**2)

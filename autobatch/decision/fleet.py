@@ -1,8 +1,7 @@
-"""Pure: what kinds of node a cluster has, and how long and for how much each of them trains to the same loss.
+"""Pure: the kinds of node of a cluster, and the time and cost of each to train to the same loss.
 
-A kind of node is told by its hardware alone, as the nodes report it. Steps to a loss depend on the batch size
-and not on the hardware, S_min (1 + B_crit / B), so all kinds have one critical batch size: what their checks
-have found, taken together.
+The hardware alone, as the nodes report it, makes the kind. Steps to a loss depend on the batch size and not
+on the hardware, S_min (1 + B_crit / B), so all kinds have one critical batch size, pooled over their checks.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _GIB = 1 << 30
 
 
 def kind_of(report: NodeReport, *, cpus: int, gpus: int) -> NodeKind:
-    """The kind of a node of which so many processors and GPUs may be used."""
+    """The kind of a node with `cpus` usable processors and `gpus` usable GPUs."""
     if gpus:
         names = sorted({" ".join(name.split()) for name in report.gpus}) or ["GPU"]
         return NodeKind(device=" + ".join(names), devices=gpus)
@@ -39,12 +38,16 @@ def assemble(
     version: str,
     warnings: Sequence[str] = (),
 ) -> Fleet:
-    """The fleet of (kind, number of nodes, what its probe came to)."""
-    critical = pooled_critical_batch_size([one for _, _, one in probed if isinstance(one, Recommendation)])
-    members = [_member(kind, nodes, found, prices) for kind, nodes, found in probed]
-    times = {one.kind: _time(one.answer, critical) for one in members if one.answer is not None}
-    known = {kind: time for kind, time in times.items() if time is not None}
-    compared = [_compared(one, known, min(known.values(), default=1.0)) for one in members]
+    """The fleet of (kind, number of nodes, answer or error of its probe)."""
+    answers = [outcome for _, _, outcome in probed if isinstance(outcome, Recommendation)]
+    critical = pooled_critical_batch_size(answers)
+    members = [_member(kind, nodes, outcome, prices) for kind, nodes, outcome in probed]
+    times = {
+        member.kind: time
+        for member in members
+        if member.answer is not None and (time := _time(member.answer, critical)) is not None
+    }
+    compared = [_compared(member, times, min(times.values(), default=1.0)) for member in members]
     return Fleet(
         target=target,
         members=tuple(sorted(compared, key=_order)),
@@ -56,23 +59,23 @@ def assemble(
 
 
 def pooled_critical_batch_size(answers: Sequence[Recommendation]) -> float | None:
-    """The mean of what the checks found, of its logarithm, weighted by 1 / log_sd^2; None without any."""
-    found = [
-        (log(one.check.critical_batch_size), one.check.log_sd**-2)
-        for one in answers
-        if one.check is not None
-        and one.check.critical_batch_size
-        and one.check.log_sd
-        and isfinite(one.check.critical_batch_size)
-        and isfinite(one.check.log_sd)
+    """The geometric mean of the checks' critical batch sizes, weighted by 1 / log_sd^2; None without any."""
+    weighted = [
+        (log(check.critical_batch_size), check.log_sd**-2)
+        for check in (answer.check for answer in answers)
+        if check is not None
+        and check.critical_batch_size
+        and check.log_sd
+        and isfinite(check.critical_batch_size)
+        and isfinite(check.log_sd)
     ]
-    if not found:
+    if not weighted:
         return None
-    return exp(sum(value * weight for value, weight in found) / sum(weight for _, weight in found))
+    return exp(sum(value * weight for value, weight in weighted) / sum(weight for _, weight in weighted))
 
 
 def _member(
-    kind: NodeKind, nodes: int, found: Recommendation | AutobatchError, prices: Prices | None
+    kind: NodeKind, nodes: int, outcome: Recommendation | AutobatchError, prices: Prices | None
 ) -> Member:
     member = Member(
         kind=kind.name,
@@ -81,20 +84,20 @@ def _member(
         answer=None,
         price_per_hour=None if prices is None else prices.per_hour.get(kind.name),
     )
-    if isinstance(found, AutobatchError):
-        return replace(member, detail=": ".join((found.message, *found.facts[:1])))
+    if isinstance(outcome, AutobatchError):
+        return replace(member, detail=": ".join((outcome.message, *outcome.facts[:1])))
     return replace(
         member,
-        answer=found,
-        samples_per_second=found.chosen.samples_per_second,
-        step_seconds=_step_seconds(found),
+        answer=outcome,
+        samples_per_second=outcome.chosen.samples_per_second,
+        step_seconds=_step_seconds(outcome),
     )
 
 
-def _compared(member: Member, times: Mapping[str, float], quickest: float) -> Member:
+def _compared(member: Member, times: Mapping[str, float], fastest: float) -> Member:
     if member.kind not in times:
         return member
-    ratio = times[member.kind] / quickest
+    ratio = times[member.kind] / fastest
     price = member.price_per_hour
     cost = None if price is None else price / member.devices * ratio
     return replace(member, relative_time=ratio, cost=cost)
@@ -118,7 +121,7 @@ def _step_time(answer: Recommendation) -> StepTimeLaw | None:
 
 
 def _order(member: Member) -> tuple[bool, float, float]:
-    """Quickest first; where times are unknown, by throughput."""
+    """Fastest first; by throughput where times are unknown."""
     time = member.relative_time
     return member.answer is None, float("inf") if time is None else time, -(member.samples_per_second or 0.0)
 
@@ -126,4 +129,4 @@ def _order(member: Member) -> tuple[bool, float, float]:
 def _unpriced(members: Sequence[Member], prices: Prices | None) -> tuple[str, ...]:
     if prices is None:
         return ()
-    return tuple(f"no price is given for `{one.kind}`" for one in members if one.price_per_hour is None)
+    return tuple(f"no price is given for `{m.kind}`" for m in members if m.price_per_hour is None)

@@ -16,8 +16,8 @@ from itertools import pairwise
 from math import inf, log, sqrt
 from statistics import fmean, median, stdev
 
+from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.loss_extrapolation import SMOOTHED
-from autobatch.decision.round_statistics import FLAT_RATIO
 from autobatch.decision.same_epochs import HARM_TOLERANCE
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.trial import Outcome
@@ -172,7 +172,7 @@ def final_loss_credit(former: Training, training: Training) -> float:
     error = stdev(leads) / sqrt(len(leads)) if len(leads) > 1 else 0.0
     if lead - 2 * error <= HARM_TOLERANCE:
         return 0.0
-    return min(lead / 2, log(FLAT_RATIO))
+    return min(lead / 2, log(1 + TOLERANCE))
 
 
 def _common(former: Training, training: Training) -> list[tuple[Evaluation, Evaluation]]:

@@ -1,9 +1,8 @@
-"""Pure: which sizes the check trains for a while, and what it believes after each of these trainings.
+"""Pure: which batch size the check trains next, and the state of its knowledge after each training.
 
-The user's own size comes first, since the others are judged against it, then whichever size would be
-chosen if it ended here, with the learning rate of the rule and with half of that. From then on only
-trainings that can change the answer are worth their time: those of sizes that, as far as is known, may still
-turn out quicker than the choice.
+The reference size comes first, since the others are compared with it. Then comes the size that would be
+chosen if the check ended here, with the learning rate of the rule and with half of it. From then on a
+training is worth its time only if it can change the answer: at sizes that may still turn out faster.
 """
 
 from __future__ import annotations
@@ -15,30 +14,25 @@ from itertools import islice
 from math import inf
 
 from autobatch.decision import critical_batch, loss_curves
+from autobatch.decision.constants import MOST_TRAINED_SIZES, RAISED_RATE, RESOLUTION
 from autobatch.decision.critical_batch import Belief
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.step_time import StepTimeLaw
 from autobatch.records.check import Training, Veto
 from autobatch.records.trial import Outcome
 
-MOST_SIZES = 4
-# If trying a size could save less than this share of the training time, on expectation and at best, it
-# isn't tried.
-WORTH_TRYING = 0.02
-# What a rejected training is tried again with, where that can help.
-_RETRY = 0.5
-# A learning rate raised by this much is compared with half of it.
-_RAISED = 1.5
+# A lower learning rate may repair these.
 _REPAIRABLE = (Outcome.OK, Outcome.DIVERGED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
-    """What is known before any training: the sizes that were timed, the law of their steps, the noise.
+class TrainingPlan:
+    """Everything that is known before any training, in samples of one rank.
 
-    `reference_size` is what the others are judged against. `current_size`, the user's, wins ties and is what
-    the learning rates are meant for; None where none was named: the reference size then stands for it.
-    They are scaled by `power`; None where no rule is known for the optimizer: then they stay.
+    `sizes` were timed, with the step-time model `law`; `prior` comes from the noise scale. Trainings are
+    compared with the one at `reference_size`. `current_size` wins ties, and the learning rates belong to it;
+    None where the user named none: the reference size takes its place. Learning rates are scaled by `power`;
+    None where no rule is known for the optimizer: then they stay.
     """
 
     sizes: tuple[int, ...]
@@ -50,8 +44,8 @@ class Contest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Where the contest stands: the belief in B_crit, the sizes still allowed, and the one to choose."""
+class TrainingState:
+    """The state after some trainings: the belief in B_crit, the sizes still allowed, and the chosen one."""
 
     belief: Belief
     matched: loss_curves.Matched | None
@@ -61,122 +55,116 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Run:
     """A training to run."""
 
     batch_size: int
     learning_rate_factor: float
 
 
-def standing(contest: Contest, trainings: Sequence[Training]) -> Standing:
-    """What all trainings so far come to."""
-    matched = loss_curves.match(loss_curves.sound(contest.reference_size, trainings))
-    belief = critical_batch.posterior(contest.prior, matched.pooled if matched else ())
-    vetoed = vetoes(contest.reference_size, trainings)
-    allowed = without_vetoed(contest.sizes, contest.reference_size, vetoed)
-    choice = critical_batch.pick(
-        allowed, belief, contest.law, current_size=contest.current_size, has_trainings=len(trainings) > 1
+def state_after(plan: TrainingPlan, trainings: Sequence[Training]) -> TrainingState:
+    """The state after `trainings`."""
+    matched = loss_curves.match(loss_curves.sound(plan.reference_size, trainings))
+    belief = critical_batch.posterior(plan.prior, matched.pooled if matched else ())
+    vetoed = vetoes(plan.reference_size, trainings)
+    allowed = without_vetoed(plan.sizes, plan.reference_size, vetoed)
+    choice = critical_batch.pick(allowed, belief, plan.law, current_size=plan.current_size)
+    return TrainingState(
+        belief=belief, matched=matched, vetoed=vetoed, allowed=allowed, choice=choice.batch_size
     )
-    return Standing(belief=belief, matched=matched, vetoed=vetoed, allowed=allowed, choice=choice.batch_size)
 
 
-def next_entry(contest: Contest, trainings: Sequence[Training]) -> Entry | None:
+def next_run(plan: TrainingPlan, trainings: Sequence[Training]) -> Run | None:
     """The training to run next; None where no further one can change the answer much."""
-    return next(_entries(contest, trainings), None)
+    return next(_runs(plan, trainings), None)
 
 
-def next_entries(contest: Contest, trainings: Sequence[Training], most: int) -> tuple[Entry, ...]:
-    """The trainings to run at the same time next, `most` of them at most, the first that of `next_entry`.
-
-    None waits for what another one shows: all are worth their time by what is known now.
-    """
-    return tuple(islice(_entries(contest, trainings), most))
-
-
-def _entries(contest: Contest, trainings: Sequence[Training]) -> Iterator[Entry]:
-    """What is worth a training as things stand, the most urgent first."""
-    now = standing(contest, trainings)
-    trained = loss_curves.best_of_each(trainings)
-    own = trained.get(contest.reference_size)
-    if own is None:
-        if not _contested(contest, now):
-            return
-        yield _entry(contest, now, contest.reference_size)
-    elif loss_curves.why_worse(own, own):
-        return
-    else:
-        yield from _again(now, own, trainings)
-    taken = {contest.reference_size, *trained}
-    while (size := _most_worthwhile(contest, now, taken)) is not None:
-        yield _entry(contest, now, size)
-        taken.add(size)
-
-
-def _entry(contest: Contest, now: Standing, size: int) -> Entry:
-    return Entry(batch_size=size, learning_rate_factor=learning_rate_factor(contest, now.belief, size))
+def next_runs(plan: TrainingPlan, trainings: Sequence[Training], most: int) -> tuple[Run, ...]:
+    """The trainings to run at the same time next, `most` of them at most; the first is that of `next_run`."""
+    return tuple(islice(_runs(plan, trainings), most))
 
 
 def vetoes(reference_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
-    """The sizes that trained worse than the base size, with half the learning rate too, or not at all."""
+    """The sizes that trained worse than the reference size, also with half the learning rate, or failed."""
     trained = loss_curves.best_of_each(trainings)
-    own = trained.get(reference_size)
-    if own is None:
+    reference = trained.get(reference_size)
+    if reference is None:
         return ()
-    reasons = {
-        size: loss_curves.why_worse(own, one) for size, one in trained.items() if size != reference_size
-    }
+    tries = Counter(training.batch_size for training in trainings)
     return tuple(
         Veto(batch_size=size, reason=reason)
-        for size, reason in sorted(reasons.items())
-        if reason
-        and (sum(one.batch_size == size for one in trainings) > 1 or trained[size].outcome not in _REPAIRABLE)
+        for size, training in sorted(trained.items())
+        if size != reference_size
+        and (tries[size] > 1 or training.outcome not in _REPAIRABLE)
+        and (reason := loss_curves.why_worse(reference, training))
     )
 
 
 def without_vetoed(sizes: Sequence[int], reference_size: int, vetoed: Sequence[Veto]) -> tuple[int, ...]:
-    """The sizes that may be chosen: a veto above the base size holds for everything larger too."""
-    out = {veto.batch_size for veto in vetoed}
-    below = min((size for size in out if size > reference_size), default=inf)
-    return tuple(size for size in sizes if size < below and size not in out)
+    """The sizes that may be chosen: a veto above the reference size holds for all larger sizes too."""
+    excluded = {veto.batch_size for veto in vetoed}
+    lowest = min((size for size in excluded if size > reference_size), default=inf)
+    return tuple(size for size in sizes if size < lowest and size not in excluded)
 
 
-def learning_rate_factor(contest: Contest, belief: Belief, size: int) -> float:
-    """What the learning rates are multiplied by at `size`; 1 where no rule is known."""
-    if contest.power is None:
+def learning_rate_factor(plan: TrainingPlan, belief: Belief, size: int) -> float:
+    """The factor of the learning rates at `size`; 1 where no rule is known."""
+    if plan.power is None:
         return 1.0
-    own = contest.current_size or contest.reference_size
-    return critical_batch.scaled_learning_rate(1.0, own, size, belief.batch_size, contest.power)
+    current_size = plan.current_size or plan.reference_size
+    return critical_batch.scaled_learning_rate(1.0, current_size, size, belief.batch_size, plan.power)
 
 
-def _contested(contest: Contest, now: Standing) -> bool:
-    """Whether another size is chosen than the base size, or could still turn out to be the better one."""
-    return now.choice != contest.reference_size or _most_worthwhile(contest, now, ()) is not None
+def _runs(plan: TrainingPlan, trainings: Sequence[Training]) -> Iterator[Run]:
+    """The trainings that are worth their time, the most urgent first."""
+    state = state_after(plan, trainings)
+    trained = loss_curves.best_of_each(trainings)
+    reference = trained.get(plan.reference_size)
+    if reference is None:
+        if state.choice == plan.reference_size and _most_worthwhile(plan, state, ()) is None:
+            return
+        yield _run(plan, state, plan.reference_size)
+    elif loss_curves.why_worse(reference, reference):
+        return
+    else:
+        yield from _retries(state, reference, trainings)
+    taken = {plan.reference_size, *trained}
+    while (size := _most_worthwhile(plan, state, taken)) is not None:
+        yield _run(plan, state, size)
+        taken.add(size)
 
 
-def _again(now: Standing, own: Training, trainings: Sequence[Training]) -> Iterator[Entry]:
-    """What to train once more with half the learning rate: all that was rejected at its first go, and the
-    choice, where its rate was raised: the rule may have gone too far.
+def _run(plan: TrainingPlan, state: TrainingState, size: int) -> Run:
+    return Run(batch_size=size, learning_rate_factor=learning_rate_factor(plan, state.belief, size))
 
-    The present rate may be close to the largest that this model bears at any batch size.
+
+def _retries(state: TrainingState, reference: Training, trainings: Sequence[Training]) -> Iterator[Run]:
+    """Once more with half the learning rate: each size rejected once, and the choice if its rate was raised.
+
+    The current rate may be close to the highest that this model bears at any batch size.
     """
-    tries = Counter(one.batch_size for one in trainings)
-    once = [one for one in trainings if one is not own and tries[one.batch_size] == 1]
-    rejected = [one for one in once if one.outcome in _REPAIRABLE and loss_curves.why_worse(own, one)]
-    raised = [one for one in once if one.learning_rate_factor >= _RAISED and one not in rejected]
-    for one in (*rejected, *(one for one in raised if one.batch_size == now.choice)):
-        yield Entry(batch_size=one.batch_size, learning_rate_factor=_RETRY * one.learning_rate_factor)
+    tries = Counter(training.batch_size for training in trainings)
+    first = [t for t in trainings if t is not reference and tries[t.batch_size] == 1]
+    rejected = [t for t in first if t.outcome in _REPAIRABLE and loss_curves.why_worse(reference, t)]
+    raised = [
+        t
+        for t in first
+        if t.batch_size == state.choice and t.learning_rate_factor >= RAISED_RATE and t not in rejected
+    ]
+    for training in (*rejected, *raised):
+        yield Run(batch_size=training.batch_size, learning_rate_factor=training.learning_rate_factor / 2)
 
 
-def _most_worthwhile(contest: Contest, now: Standing, trained: Collection[int]) -> int | None:
+def _most_worthwhile(plan: TrainingPlan, state: TrainingState, trained: Collection[int]) -> int | None:
     """The size to train: the choice itself, else the candidate that may save the most time beyond it."""
-    if len(trained) >= MOST_SIZES:
+    if len(trained) >= MOST_TRAINED_SIZES:
         return None
-    if now.choice not in trained and now.choice != contest.reference_size:
-        return now.choice
+    if state.choice not in trained and state.choice != plan.reference_size:
+        return state.choice
     gains = {
-        size: critical_batch.possible_gain(size, now.choice, now.belief, contest.law)
-        for size in critical_batch.candidates(now.allowed, now.belief, contest.law, contest.current_size)
-        if size not in trained and size != contest.reference_size
+        size: critical_batch.possible_gain(size, state.choice, state.belief, plan.law)
+        for size in critical_batch.candidates(state.allowed, state.belief, plan.law, plan.current_size)
+        if size not in trained and size != plan.reference_size
     }
     best = max(gains, key=gains.__getitem__, default=None)
-    return best if best is not None and gains[best] >= WORTH_TRYING else None
+    return best if best is not None and gains[best] >= RESOLUTION else None

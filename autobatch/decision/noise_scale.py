@@ -11,19 +11,16 @@ Leaving chunk k out needs its inner product with the sum alone: V_-k = V - 2 <su
 makes the delete-one jackknife free (Efron and Stein 1981). Its 90% interval holds the true value in 88 to
 98% of cases (the more, the fewer the samples), that of the percentile bootstrap in 77 to 86%.
 
-How to measure the inner products with little memory: `<sum g, g_k>` needs the whole sum, which is known
-only after the last chunk. Two ways, both with one gradient buffer beside the training step's own:
+The inner product `<sum g, g_k>` needs the whole sum, which exists only after the last chunk. One pass with a
+single gradient buffer will do: the running sum gives V exactly, and each chunk keeps a row of `SKETCH_WIDTH`
+numbers. A row holds the entries times random signs, the same for all chunks, folded by their position modulo
+the width (a count sketch, Charikar et al. 2002). With rows r_k:
 
-- In one pass: keep the running sum, which gives V exactly, and of each chunk a row of `SKETCH_WIDTH` numbers:
-  its entries times random signs, the same for all chunks, folded by their position modulo the width
-  (a count sketch, Charikar et al. 2002). With rows r_k: <sum g, g_k> ~ <sum r, r_k> - |r_k|^2 + |g_k|^2.
-  Exact for gradients of at most that many entries. Beyond, the estimate itself stays exact, and the
-  interval widens: the error adds about 3 / sqrt(width) to the standard deviation of ln B_n with as many
-  samples as B_n, less with more. For a CNN of 72,000 parameters, rows of 1,024 numbers made the interval
-  3% wider, rows of 16,384 1%. The signs take a byte an entry, or are drawn anew for each chunk.
-  This is the way to take.
-- In two passes over the same chunks with the same random numbers (dropout): exact, for twice the work.
-  The same work spent on twice the samples lowers the error of B_n by 1.4 to 2.
+    <sum g, g_k> ~ <sum r, r_k> - |r_k|^2 + |g_k|^2
+
+This is exact for gradients of at most that many entries. Beyond, the estimate stays exact and the interval
+widens: the standard deviation of ln B_n grows by about 3 / sqrt(width) with B_n samples, by less with more. A
+second pass would be exact for twice the work, which lowers the error by 1.4 to 2 if spent on more samples.
 
 Units: sizes in samples, gradients in any unit (B_n does not change when the loss is scaled).
 """
@@ -35,21 +32,15 @@ from dataclasses import dataclass, replace
 from math import exp, inf, isfinite, log, sqrt
 from statistics import fmean, variance
 
-# Numbers kept of each chunk's gradient.
-SKETCH_WIDTH = 16_384
-# Leaving one out of fewer says nothing about their spread.
-FEWEST_CHUNKS = 4
-FIRST_SAMPLES = 1024
-MOST_SAMPLES = 8192
-# An interval this narrow is enough: a critical batch size wrong by 2 costs 3% of the time at most.
-NARROW = 4.0
-
-# The noise scale rises during training: measured early, the critical batch size is about twice as large, with
-# this spread between tasks (a factor; fitted with the judged task left out).
-GROWTH = 2.0
-GROWTH_SPREAD = 2.3
-# The normal distribution's 95% point: a two-sided 90% interval.
-_Z95 = 1.6448536269514722
+from autobatch.decision.constants import (
+    FEWEST_CHUNKS,
+    FIRST_SAMPLES,
+    GROWTH,
+    GROWTH_SPREAD,
+    MOST_SAMPLES,
+    NARROW_INTERVAL,
+)
+from autobatch.decision.quantiles import Z_TWO_SIDED, student_t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +75,7 @@ class NoiseScale:
         """Standard deviation of ln B_n, from the lower side where the upper one is open; inf if unknown."""
         if not self.valid or self.low <= 0:
             return inf
-        return log(self.batch_size / self.low) / _t95(self.chunks - 1)
+        return log(self.batch_size / self.low) / student_t(self.chunks - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +117,12 @@ def noise_scale(
     norm = sum(squared_norms)
     signal, noise = _signal_and_noise(chunk_size, chunks, norm, total)
     left_out = [
-        _signal_and_noise(chunk_size, chunks - 1, norm - own, total - 2 * (product + shift) + own)
-        for own, product in zip(squared_norms, inner_products, strict=True)
+        _signal_and_noise(chunk_size, chunks - 1, norm - square, total - 2 * (product + shift) + square)
+        for square, product in zip(squared_norms, inner_products, strict=True)
     ]
     low, high = _interval(signal, noise, left_out)
-    known = signal > 0 and noise > 0
-    return _result(noise / signal if known else inf, low, high, chunks, chunk_size)
+    is_valid = signal > 0 and noise > 0
+    return _result(noise / signal if is_valid else inf, low, high, chunks, chunk_size)
 
 
 def per_rank(noise: NoiseScale, ranks: int) -> NoiseScale:
@@ -140,37 +131,37 @@ def per_rank(noise: NoiseScale, ranks: int) -> NoiseScale:
 
 
 def samples_wanted(noise: NoiseScale | None, dataset_size: int) -> int:
-    """How many samples the next measurement should hold in all; no more than it has: it is good enough.
+    """Samples that the next measurement should hold in all; as many as the last where that is good enough.
 
     From 1,024, doubled until the interval spans a factor of 4, or up to the training set or 8,192.
     """
     most = min(dataset_size, MOST_SAMPLES)
     if noise is None:
         return min(FIRST_SAMPLES, most)
-    narrow = noise.valid and noise.high <= NARROW * noise.low
+    narrow = noise.valid and noise.high <= NARROW_INTERVAL * noise.low
     return noise.samples if narrow else max(noise.samples, min(2 * noise.samples, most))
 
 
 def critical_batch_size(noise: Sequence[NoiseScale]) -> CriticalBatchSize:
-    """2 x the geometric mean of the noise scales measured over a burn-in, with what early ones can't tell.
+    """2 x the geometric mean of the noise scales measured over a burn-in, with the uncertainty of early ones.
 
     The variance of its logarithm adds up the spread between the measurements, their own errors, and the
     spread of the growth between tasks, which is the largest part. A measurement without signal is left
     out; the upper bound is then infinite, as it is where any measurement's is.
     """
-    valid = [one for one in noise if one.valid]
+    valid = [scale for scale in noise if scale.valid]
     if not valid:
-        lowest = max((one.low for one in noise), default=0.0)
+        lowest = max((scale.low for scale in noise), default=0.0)
         return CriticalBatchSize(
-            batch_size=inf, low=GROWTH * lowest / GROWTH_SPREAD**_Z95, high=inf, log_sd=inf
+            batch_size=inf, low=GROWTH * lowest / GROWTH_SPREAD**Z_TWO_SIDED, high=inf, log_sd=inf
         )
-    logs = [log(one.batch_size) for one in valid]
+    logs = [log(scale.batch_size) for scale in valid]
     between = variance(logs) if len(logs) > 1 else 0.0
-    within = fmean(one.log_sd**2 for one in valid) / len(valid)
+    within = fmean(scale.log_sd**2 for scale in valid) / len(valid)
     spread = sqrt(between + within + log(GROWTH_SPREAD) ** 2)
     centre = GROWTH * exp(fmean(logs))
-    is_open = any(one.high == inf for one in noise)
-    factor = _exp(_Z95 * spread)
+    is_open = any(scale.high == inf for scale in noise)
+    factor = _exp(Z_TWO_SIDED * spread)
     return CriticalBatchSize(
         batch_size=centre, low=centre / factor, high=inf if is_open else centre * factor, log_sd=spread
     )
@@ -189,13 +180,13 @@ def _interval(signal: float, noise: float, left_out: Sequence[tuple[float, float
     the lower one then comes from the upper bound of the signal itself. Chunks with equal gradients say
     nothing about the noise: the interval is everything.
     """
-    reach = _t95(len(left_out) - 1)
-    if noise <= 0 or any(one <= 0 for _, one in left_out):
+    reach = student_t(len(left_out) - 1)
+    if noise <= 0 or any(part <= 0 for _, part in left_out):
         return 0.0, inf
-    if signal <= 0 or any(one <= 0 for one, _ in left_out):
-        highest = max(signal, 0.0) + reach * _jackknife_error([one for one, _ in left_out])
+    if signal <= 0 or any(part <= 0 for part, _ in left_out):
+        highest = max(signal, 0.0) + reach * _jackknife_error([part for part, _ in left_out])
         return (noise / highest if highest > 0 else 0.0), inf
-    half = reach * _jackknife_error([log(other / one) for one, other in left_out])
+    half = reach * _jackknife_error([log(noise_left / signal_left) for signal_left, noise_left in left_out])
     return noise / signal / _exp(half), noise / signal * _exp(half)
 
 
@@ -218,13 +209,7 @@ def _result(estimate: float, low: float, high: float, chunks: int, chunk_size: i
 
 def _exp(value: float) -> float:
     """e to the power of `value`, infinite where it overflows."""
-    return exp(value) if value < 700 else inf
-
-
-def _t95(degrees: int) -> float:
-    """Student's t at 95% for at least three degrees of freedom, to 0.3% (Cornish and Fisher 1937)."""
-    z, n = _Z95, degrees
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return float(z + first / n + second / n**2 + third / n**3)
+    try:
+        return exp(value)
+    except OverflowError:
+        return inf

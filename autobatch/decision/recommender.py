@@ -155,4 +155,6 @@ def _learning_rate_factor(workload: Workload, check: Check | None, rank_batch: i
     if power is None:
         return None
     current_size = workload.batch_size or check.batch_size
-    return time_to_loss.learning_rate_factor(check, current_size, rank_batch, power)
+    return critical_batch.scaled_learning_rate(
+        1.0, current_size, rank_batch, check.critical_batch_size, power
+    )

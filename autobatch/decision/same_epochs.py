@@ -21,8 +21,8 @@ from itertools import pairwise
 from math import exp, hypot, inf, log, sqrt
 from statistics import fmean, median, stdev
 
+from autobatch.decision.constants import NARROW_INTERVAL
 from autobatch.decision.loss_extrapolation import SMOOTHED, FittedCurve, LossCurve, fit_loss_curve
-from autobatch.decision.noise_scale import NARROW
 
 # A final loss that is expected to be higher by this share is no worse. After a tenth of the training, 1% gave
 # two thirds of the speedup (in logarithms) that 2% gave. 3% gave no more, and twice as many decisions, 2.2%,
@@ -153,11 +153,11 @@ def epoch_shift(course: Course, size: int, noise_factor: float = 1.0) -> float:
 def _smoothed_noise(course: Course) -> list[tuple[float, float]]:
     """(ln epochs, ln noise scale) of the points measured in the user's epochs, of the first one at least.
 
-    A wide interval must not excuse a size: a scale counts for at most NARROW times its lower bound.
+    A wide interval must not excuse a size: a scale counts for at most NARROW_INTERVAL times its lower bound.
     """
     end = course.end_epochs * course.samples
     points = [p for p in course.noise if p.samples_seen <= end] or course.noise[:1]
-    logs = [log(min(p.batch_size, NARROW * p.low)) for p in points]
+    logs = [log(min(p.batch_size, NARROW_INTERVAL * p.low)) for p in points]
     smooth = [median(logs[max(0, i - 1) : i + 2]) if len(logs) > 2 else logs[i] for i in range(len(logs))]
     return [(log(p.samples_seen / course.samples), y) for p, y in zip(points, smooth, strict=True)]
 

@@ -1,12 +1,12 @@
-"""Pure: what several ranks change in the statistics of a batch size, and how many devices would be useful.
+"""Pure: the statistics of a batch size over several ranks, and the useful number of devices.
 
 An optimizer step of R ranks with B samples each averages over a global batch of R B samples:
 
     T(B, R) = (1 + B_crit / (R B)) t(B) S_min
 
 with t(B) the step of one rank, its communication included. So all laws of
-`autobatch.decision.critical_batch` hold for the size of one rank with B_crit / R in the place of B_crit,
-learning rates included: they know sizes as ratios only.
+`autobatch.decision.critical_batch`, learning rates included, hold for the size of one rank with B_crit / R in
+the place of B_crit: they depend on ratios of sizes only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
+from autobatch.decision.constants import FARTHEST_PREDICTION
 from autobatch.decision.step_time import StepTimeLaw
 from autobatch.records.check import Check
 from autobatch.records.errors import UsageError
@@ -22,13 +23,6 @@ from autobatch.records.limits import Limits
 from autobatch.records.recommendation import DeviceCount, Scaling
 from autobatch.records.trial import Communication
 from autobatch.records.workload import Workload
-
-# Numbers of devices that are looked at.
-MOST_DEVICES = 4096
-# The table goes on to this many times the ranks that were measured, and one row beyond the useful number.
-_SHOWN = 8
-# What is left of a step without its communication, at least: the cost was measured at one size only.
-_LEAST_SHARE = 0.05
 
 
 def per_rank(check: Check, ranks: int) -> Check:
@@ -42,7 +36,7 @@ def over_ranks(check: Check, ranks: int) -> Check:
 
 
 def limits_of_a_rank(limits: Limits, ranks: int) -> Limits:
-    """The limits with one rank's share of the global batch. Raises UsageError where it can't be shared."""
+    """The limits with one rank's share of the global batch. Raises UsageError if the ranks can't share it."""
     if limits.global_batch is None or ranks == 1:
         return limits
     if limits.global_batch % ranks:
@@ -68,7 +62,7 @@ def predict(
     communication: Communication,
     workload: Workload,
 ) -> Scaling | None:
-    """Time to the same loss over the number of devices; None where nothing can be said of it.
+    """Time to the same loss over the number of devices; None where it can't be predicted.
 
     `sizes` (of one rank) were timed with `ranks` ranks, whose communication every further rank adds to in
     equal parts, as the latency of a ring does: where the bandwidth counts instead, more devices are useful.
@@ -77,21 +71,21 @@ def predict(
     if ranks < 2 or not isfinite(critical):
         return None
     model = _Model(tuple(sizes), critical, law, ranks, communication, workload.dataset_size)
-    found = {n: best for n in range(1, MOST_DEVICES + 1) if (best := model.best(n)) is not None}
-    if not found:
+    numbers = range(1, FARTHEST_PREDICTION * ranks + 1)
+    predicted = {n: best for n in numbers if (best := model.best(n)) is not None}
+    if not predicted:
         return None
     base = model.seconds(ranks, chosen)
-    useful = min(found, key=lambda n: found[n][1])
-    last = max(found)
-    rows = {1 << k for k in range(MOST_DEVICES.bit_length())} | {ranks, useful}
-    most = max(_SHOWN * ranks, 2 * useful) if useful < last else _SHOWN * ranks
-    shown = sorted(n for n in rows if n in found and n <= most)
+    useful, last = min(predicted, key=lambda n: predicted[n][1]), max(predicted)
+    # To the first row beyond the useful number, and at least as far as twice the ranks.
+    rows = {1 << k for k in range(last.bit_length())} | {ranks, useful}
+    shown = sorted(n for n in rows if n in predicted and n <= max(2 * ranks, 2 * useful))
     counts = tuple(
         DeviceCount(
             devices=n,
-            batch_size=chosen if n == ranks else found[n][0],
-            global_batch_size=n * (chosen if n == ranks else found[n][0]),
-            relative_time=1.0 if n == ranks else found[n][1] / base,
+            batch_size=chosen if n == ranks else predicted[n][0],
+            global_batch_size=n * (chosen if n == ranks else predicted[n][0]),
+            relative_time=1.0 if n == ranks else predicted[n][1] / base,
         )
         for n in shown
     )
@@ -114,10 +108,7 @@ class _Model:
         self._most = dataset_size
         self._added_seconds = communication.seconds / (ranks - 1)
         steps = {size: law.step_seconds_at(size) for size in sizes}
-        self._alone = {
-            size: max(seconds - communication.seconds, _LEAST_SHARE * seconds)
-            for size, seconds in steps.items()
-        }
+        self._alone = {size: max(seconds - communication.seconds, 0.0) for size, seconds in steps.items()}
 
     def seconds(self, devices: int, size: int) -> float:
         step_seconds = self._alone[size] + (devices - 1) * self._added_seconds
@@ -128,7 +119,7 @@ class _Model:
         fitting = [size for size in self._alone if self._most is None or devices * size <= self._most]
         if not fitting:
             return None
-        size = min(fitting, key=lambda one: self.seconds(devices, one))
+        size = min(fitting, key=lambda each: self.seconds(devices, each))
         return size, self.seconds(devices, size)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autobatch.decision import next_training, time_to_loss
+from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.records.check import Check
@@ -13,8 +14,6 @@ from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import AnswerLimit
 from autobatch.records.trial import Ceiling, LimitedBy, Trial
 
-# Sizes within 5% of the best throughput count as equally fast: the smallest of them is the knee.
-TOLERANCE = 0.05
 _NONE_TIMED = "the largest size that passed: none was timed"
 _BY_CEILING = {
     LimitedBy.MEMORY: AnswerLimit.MEMORY,
@@ -60,7 +59,7 @@ def shortest_time(allowed: TrialSet, outlook: Outlook) -> SizeChoice:
     current = outlook.current_size
     if choice.batch_size == current and choice.best != current:
         why = (
-            f"your present size is within {choice.tie:.0%} of the shortest expected time to the same loss "
+            f"your present size is within {TOLERANCE:.0%} of the shortest expected time to the same loss "
             f"(1.00 against {ratios[choice.best]:.2f} at {choice.best:,})"
         )
         return SizeChoice(trial=trial, why=why, outlook=outlook)

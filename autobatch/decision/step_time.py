@@ -1,11 +1,11 @@
-"""Pure: seconds per training step over batch size, as a law fitted to the measured curve.
+"""Pure: seconds per training step over batch size, as a model fitted to the measured curve.
 
     t(B) = a + b B seconds    a fixed cost and a cost per sample (Pollux, Qiao et al. 2021, on one device)
 
 Single sizes can be far off on a loaded machine, so the fit is robust, and it is scored instead of the raw
 medians wherever it holds. Where the curve isn't affine (kernels that come in steps, caches that overflow),
-the measurements count and not the law. Which is the case is read from the residuals: those that are larger
-than the noise of their rounds are real.
+the measurements count and not the model. The residuals decide: those that are larger than the noise of their
+rounds are real.
 
 Sizes are in samples, times in seconds per step, errors are relative.
 """
@@ -16,16 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import exp, inf, log, sqrt
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
-# Relative error of a step time for which there is one round only, and the least that rounds are trusted to:
-# sizes are timed at different moments, between which a machine drifts.
-ROUND_ERROR = 0.05
-LEAST_ERROR = 0.02
-# Efficiency of the median against the mean under normal noise: sqrt(pi / 2).
-_MEDIAN_ERROR = 1.2533
-# Residuals beyond this many standard deviations lose weight (Huber 1964: 95% efficient on normal noise).
-_HUBER = 1.345
+from autobatch.decision.constants import RESOLUTION, ROUND_ERROR
+from autobatch.decision.quantiles import error_of_median
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +55,7 @@ class StepTimeLaw:
 
         Between two sizes the correction runs linearly over ln(size); beyond the ends it stays.
         """
-        above = next((i for i, known in enumerate(self.sizes) if known >= size), len(self.sizes))
+        above = next((i for i, each in enumerate(self.sizes) if each >= size), len(self.sizes))
         if above == len(self.sizes) or self.sizes[above] == size or above == 0:
             return self.affine_seconds(size) * exp(self.corrections[min(above, len(self.sizes) - 1)])
         left, right = self.sizes[above - 1], self.sizes[above]
@@ -71,10 +65,10 @@ class StepTimeLaw:
 
 
 def fit_step_time(sizes: Sequence[int], step_seconds: Sequence[Sequence[float]]) -> StepTimeLaw:
-    """The law fitted to the median step of the rounds of each size, on the relative error, a and b >= 0.
+    """The model fitted to the median step of the rounds of each size, with a and b >= 0.
 
-    Robust: least absolute errors first, then least squares with Huber's weights. One size alone gives b = 0:
-    nothing is known about other sizes.
+    By least absolute relative errors, so that a single size that is far off hardly moves it. One size alone
+    gives b = 0: nothing is known about other sizes. Raises ValueError for a time that is not positive.
     """
     if not sizes or len(sizes) != len(step_seconds) or not all(step_seconds):
         raise ValueError(f"every size needs a step time: {len(sizes)} sizes, {len(step_seconds)} times")
@@ -97,52 +91,28 @@ def fit_step_time(sizes: Sequence[int], step_seconds: Sequence[Sequence[float]])
 
 
 def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """a, b >= 0 with the least absolute relative errors, refined by two rounds of Huber's weights."""
+    """a, b >= 0 with the least sum of absolute relative errors.
+
+    The sum is piecewise linear, so the best line goes through two points, or through one with a or b = 0.
+    """
     if len(points) == 1:
         return points[0][1], 0.0
-    tries = [_least_squares(pair, (1.0, 1.0)) for pair in combinations(points, 2)]
-    # With one of them 0, the best is the law through one point.
-    tries += [fit for size, seconds in points for fit in ((seconds, 0.0), (0.0, seconds / size))]
-    a, b = min(tries, key=lambda fit: sum(abs(r) for r in _relative_residuals(points, fit)))
-    for _ in range(2):
-        residuals = _relative_residuals(points, (a, b))
-        scale = max(1.4826 * median(abs(r) for r in residuals), LEAST_ERROR)
-        a, b = _least_squares(points, [min(1.0, _HUBER * scale / max(abs(r), 1e-12)) for r in residuals])
-    return a, b
-
-
-def _relative_residuals(points: Sequence[tuple[int, float]], fit: tuple[float, float]) -> list[float]:
-    return [(fit[0] + fit[1] * size) / seconds - 1 for size, seconds in points]
-
-
-def _least_squares(points: Sequence[tuple[int, float]], weights: Sequence[float]) -> tuple[float, float]:
-    """a, b >= 0 with the least weighted squares of (a + b B) / t - 1."""
-    rows = [(1 / t, size / t, w) for (size, t), w in zip(points, weights, strict=True)]
-    uu = sum(w * u * u for u, _, w in rows)
-    uv = sum(w * u * v for u, v, w in rows)
-    vv = sum(w * v * v for _, v, w in rows)
-    u1 = sum(w * u for u, _, w in rows)
-    v1 = sum(w * v for _, v, w in rows)
-    determinant = uu * vv - uv * uv
-    if determinant > 1e-12 * uu * vv:
-        a, b = (u1 * vv - v1 * uv) / determinant, (v1 * uu - u1 * uv) / determinant
-        if a >= 0 and b >= 0:
-            return a, b
-    only_a, only_b = (u1 / uu, 0.0), (0.0, v1 / vv)
-    # Each explains u1^2 / uu or v1^2 / vv of the sum of squares.
-    return only_a if u1 * u1 / uu >= v1 * v1 / vv else only_b
+    lines = [line for size, seconds in points for line in ((seconds, 0.0), (0.0, seconds / size))]
+    for (size, seconds), (larger, more_seconds) in combinations(points, 2):
+        slope = (more_seconds - seconds) / (larger - size)
+        if slope >= 0 and seconds >= slope * size:
+            lines.append((seconds - slope * size, slope))
+    return min(lines, key=lambda line: sum(abs((line[0] + line[1] * n) / t - 1) for n, t in points))
 
 
 def _round_errors(rounds: Sequence[Sequence[float]]) -> list[float]:
     """Relative error of the median of each size's rounds."""
-    errors = []
-    for one in rounds:
-        if len(one) < 2:
-            errors.append(ROUND_ERROR)
-            continue
-        logs = [log(seconds) for seconds in one]
-        errors.append(max(_MEDIAN_ERROR * stdev(logs) / sqrt(len(logs)), LEAST_ERROR))
-    return errors
+    return [
+        max(error_of_median([log(s) for s in step_seconds]), RESOLUTION)
+        if len(step_seconds) > 1
+        else ROUND_ERROR
+        for step_seconds in rounds
+    ]
 
 
 def _corrections(residuals: Sequence[float], errors: Sequence[float]) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, isfinite, log
+from math import exp, inf, isfinite
 
 from autobatch.decision import critical_batch, loss_curves
 from autobatch.decision.noise_scale import CriticalBatchSize
@@ -74,7 +74,6 @@ def outlook(
             belief,
             law,
             current_size=current_size,
-            has_trainings=_trained_sizes(check) is not None,
             within=sizes,
         ),
         law=law,
@@ -118,23 +117,6 @@ def step_time(trials: TrialSet) -> StepTime | None:
         sample_seconds=law.b_seconds_per_sample,
         relative_error=law.relative_error,
     )
-
-
-def learning_rate_factor(check: Check, current_size: int, global_batch: int, power: float) -> float:
-    """The noise rule's factor of the learning rates, from `current_size` to a global batch size.
-
-    Where the nearest training did better with half of the rule's rate, the factor is halved too.
-    """
-    assert check.critical_batch_size is not None
-    rule = critical_batch.scaled_learning_rate(
-        1.0, current_size, global_batch, check.critical_batch_size, power
-    )
-    best = loss_curves.best_of_each(check.trainings)
-    if not best:
-        return rule
-    nearest = min(best, key=lambda size: abs(log(size / global_batch)))
-    first = next(training for training in check.trainings if training.batch_size == nearest)
-    return rule * best[nearest].learning_rate_factor / first.learning_rate_factor
 
 
 def matched_in(check: Check) -> loss_curves.Matched | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
-from autobatch.decision.round_statistics import MIN_ROUNDS
+from autobatch.decision.constants import MIN_ROUNDS
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial

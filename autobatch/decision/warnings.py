@@ -5,6 +5,13 @@ from __future__ import annotations
 from math import ceil, floor, log10
 
 from autobatch.decision import critical_batch
+from autobatch.decision.constants import (
+    FEW_STEPS,
+    FEWEST_STEPS_AN_EPOCH,
+    MANY_TIMES_THE_SAMPLES,
+    TOLERANCE,
+    UNSTEADY,
+)
 from autobatch.decision.scaling import per_rank
 from autobatch.decision.time_to_loss import matched_in
 from autobatch.records.check import CheckStatus
@@ -12,11 +19,6 @@ from autobatch.records.formatting import format_rate, format_short_duration
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Loader
 from autobatch.records.workload import StepCount, Workload
-
-# A decay that averages over that many times more or fewer samples than before is worth a word.
-_MUCH = 8.0
-_FEWEST_STEPS_AN_EPOCH = 10
-_UNSTEADY = 1.5
 
 
 def restated_schedule(workload: Workload, batch_size: int) -> tuple[StepCount, ...]:
@@ -50,7 +52,7 @@ def _synthetic(answer: Recommendation) -> list[str]:
 
 def _unsteady(answer: Recommendation) -> list[str]:
     interval = answer.chosen.samples_per_second_interval
-    if interval is None or interval[1] <= _UNSTEADY * interval[0]:
+    if interval is None or interval[1] <= UNSTEADY * interval[0]:
         return []
     return [f"the step time at {answer.batch_size:,} varied a lot; measure again on a quiet machine"]
 
@@ -62,7 +64,7 @@ def _smaller_by_noise(answer: Recommendation) -> list[str]:
         return []
     smaller = [row for row in answer.candidates if row.batch_size < answer.batch_size]
     best = min(smaller, key=lambda row: row.relative_time, default=None)
-    if best is None or best.relative_time > 1 - critical_batch.TIE_WITHOUT_TRIALS:
+    if best is None or best.relative_time > 1 - TOLERANCE:
         return []
     return [
         f"by the gradient's noise alone {best.batch_size:,} would be quicker, but early in a training the "
@@ -127,9 +129,9 @@ def _few_steps(answer: Recommendation) -> list[str]:
             return [
                 f"{epochs:g} epochs at {batch:,} are only {epochs * size / batch:,.0f} steps, and the loss "
                 f"{matched.loss:.3g} alone takes {minimum:,.0f} at any batch size: train for at least "
-                f"{ceil(critical_batch.FEW_STEPS * minimum * batch / size):,} epochs, or use a smaller size"
+                f"{ceil(FEW_STEPS * minimum * batch / size):,} epochs, or use a smaller size"
             ]
-    if batch * _FEWEST_STEPS_AN_EPOCH <= size:
+    if batch * FEWEST_STEPS_AN_EPOCH <= size:
         return []
     return [f"only {-(-size // batch):,} steps an epoch: train for more epochs, or use a smaller size"]
 
@@ -137,7 +139,7 @@ def _few_steps(answer: Recommendation) -> list[str]:
 def _changed_decays(answer: Recommendation) -> list[str]:
     current, batch = answer.workload.batch_size, answer.global_batch_size
     before = (current or batch) * answer.world_size
-    if current is None or max(before, batch) < _MUCH * min(before, batch):
+    if current is None or max(before, batch) < MANY_TIMES_THE_SAMPLES * min(before, batch):
         return []
     times = f"{batch / before:g} times as many" if batch > before else f"1/{before / batch:g} of the"
     kept = {d: critical_batch.kept_half_life(d.value, before, batch) for d in answer.workload.decays}

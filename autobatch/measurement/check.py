@@ -15,6 +15,7 @@ from autobatch.decision.constants import (
     HELD_OUT_PARTS,
     MOST_EPOCHS,
     MOST_HELD_OUT,
+    MOST_TRAINED_SIZES,
     NOISE_SAMPLES_SHARE,
     SMALL_BATCH_SIZE,
     USUAL_BATCH_SIZE,
@@ -86,7 +87,7 @@ class GeneralizationCheck:
         prior = noise_scale.critical_batch_size(scales)
         self._record_noise(command.batch_size, scales, prior)
         if prior.low > 0:
-            self._compare_trainings(self._contest(command.batch_size, prior))
+            self._compare_trainings(self._plan(command.batch_size, prior))
         return None
 
     def _noise_scale(self, sums: noise_scale.Chunks) -> noise_scale.NoiseScale:
@@ -149,10 +150,10 @@ class GeneralizationCheck:
             log_sd=prior.log_sd,
         )
 
-    def _contest(self, reference_size: int, prior: noise_scale.CriticalBatchSize) -> next_training.Contest:
+    def _plan(self, reference_size: int, prior: noise_scale.CriticalBatchSize) -> next_training.TrainingPlan:
         workload = self._curve.workload
         assert self._trial_set.step_time is not None
-        return next_training.Contest(
+        return next_training.TrainingPlan(
             sizes=tuple(sorted({reference_size, *(trial.batch_size for trial in self._trial_set.timed)})),
             law=self._trial_set.step_time,
             prior=prior,
@@ -161,78 +162,78 @@ class GeneralizationCheck:
             power=learning_rate_power(workload.optimizer),
         )
 
-    def _compare_trainings(self, contest: next_training.Contest) -> None:
+    def _compare_trainings(self, plan: next_training.TrainingPlan) -> None:
         """Runs trainings of equal time, as long as one is worth it and there is time."""
         if self._limits.asks_for_size:
             return self._explain("the size was asked for")
-        seconds = self._training_seconds(contest)
-        if next_training.next_entry(contest, ()) is None:
+        seconds = self._training_seconds(plan)
+        if next_training.next_run(plan, ()) is None:
             return self._explain("no other size can be expected to be quicker")
         if seconds is None:
             return self._explain("too little of the budget was left for trainings")
         while self._budget.left_seconds >= seconds:
-            entries = next_training.next_entries(contest, self._trainings, self._engine.trainings_at_once)
-            if not entries or not self._train(contest, entries, seconds):
+            runs = next_training.next_runs(plan, self._trainings, self._engine.trainings_at_once)
+            if not runs or not self._train(plan, runs, seconds):
                 return None
         return None
 
     def _train(
-        self, contest: next_training.Contest, entries: Sequence[next_training.Entry], seconds: float
+        self, plan: next_training.TrainingPlan, runs: Sequence[next_training.Run], seconds: float
     ) -> bool:
         """Runs these trainings and records them; False where one of them can't be run."""
-        sizes = ", ".join(f"{entry.batch_size:,}" for entry in entries)
+        sizes = ", ".join(f"{run.batch_size:,}" for run in runs)
         self._announce(f"training at batch size {sizes}, to compare")
-        replies = self._engine.train_all([self._train_command(contest, entry, seconds) for entry in entries])
+        replies = self._engine.train_all([self._train_command(plan, run, seconds) for run in runs])
         for reply in replies:
             if reply.training is not None:
                 self._trainings.append(reply.training)
                 self._held_out = reply.held_out or self._held_out
-        if any(training.batch_size == contest.reference_size for training in self._trainings):
-            self._record_trainings(contest)
+        if any(training.batch_size == plan.reference_size for training in self._trainings):
+            self._record_trainings(plan)
         reasons = [reply.held_out for reply in replies if reply.training is None]
         if reasons:
             self._explain(reasons[0])
         return not reasons
 
-    def _training_seconds(self, contest: next_training.Contest) -> float | None:
+    def _training_seconds(self, plan: next_training.TrainingPlan) -> float | None:
         """Seconds of each training; None where the time left can't compare two sizes."""
-        choice = next_training.standing(contest, ()).choice
-        least = FEWEST_STEPS * contest.law.step_seconds_at(max(choice, contest.reference_size))
-        useful = MOST_EPOCHS * self._epoch_seconds(contest)
+        choice = next_training.state_after(plan, ()).choice
+        least = FEWEST_STEPS * plan.law.step_seconds_at(max(choice, plan.reference_size))
+        useful = MOST_EPOCHS * self._epoch_seconds(plan)
         # A comparison needs two trainings. Where all run at the same time, it needs a second round too.
-        for trainings in (next_training.MOST_SIZES, 2):
+        for trainings in (MOST_TRAINED_SIZES, 2):
             rounds = max(2, ceil(trainings / self._engine.trainings_at_once))
             round_seconds = self._budget.left_seconds / rounds
             if round_seconds >= least:
                 return min(round_seconds, max(useful, least))
         return None
 
-    def _epoch_seconds(self, contest: next_training.Contest) -> float:
+    def _epoch_seconds(self, plan: next_training.TrainingPlan) -> float:
         samples = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
-        size = contest.reference_size
-        return inf if samples is None else samples / size * contest.law.step_seconds_at(size)
+        size = plan.reference_size
+        return inf if samples is None else samples / size * plan.law.step_seconds_at(size)
 
     def _train_command(
-        self, contest: next_training.Contest, entry: next_training.Entry, seconds: float
+        self, plan: next_training.TrainingPlan, run: next_training.Run, seconds: float
     ) -> messages.Train:
-        size = contest.reference_size
-        rate = size / contest.law.step_seconds_at(size)
+        size = plan.reference_size
+        rate = size / plan.law.step_seconds_at(size)
         # A sample's forward pass takes at most half of its training step.
         samples = int(2 * EVALUATION_SHARE * seconds * rate)
         samples = max(FEWEST_SAMPLES, min(samples, MOST_HELD_OUT))
         return messages.Train(
-            batch_size=entry.batch_size,
-            learning_rate_factor=entry.learning_rate_factor,
+            batch_size=run.batch_size,
+            learning_rate_factor=run.learning_rate_factor,
             seconds=seconds,
             samples=samples,
             part_size=max(1, min(samples // HELD_OUT_PARTS, self._largest_chunk(size))),
             seed=self._limits.seed,
         )
 
-    def _record_trainings(self, contest: next_training.Contest) -> None:
+    def _record_trainings(self, plan: next_training.TrainingPlan) -> None:
         """The check with the evidence of the trainings so far."""
         check = replace(self._check, trainings=tuple(self._trainings), held_out=self._held_out)
-        reference = next(t for t in self._trainings if t.batch_size == contest.reference_size)
+        reference = next(t for t in self._trainings if t.batch_size == plan.reference_size)
         if reference.outcome is not Outcome.OK:
             detail = f"at batch size {reference.batch_size:,}: {reference.detail}"
             self._check = replace(check, detail=detail)
@@ -240,7 +241,7 @@ class GeneralizationCheck:
         if len({training.batch_size for training in self._trainings}) == 1:
             self._check = replace(check, detail="only one size was trained")
             return
-        state = next_training.standing(contest, self._trainings)
+        state = next_training.state_after(plan, self._trainings)
         check = replace(check, vetoed=state.vetoed, detail="")
         if state.matched is not None:
             check = replace(

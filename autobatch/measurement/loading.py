@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
-from autobatch.decision.constants import STAGE_SHARE
-from autobatch.decision.round_statistics import FLAT_RATIO
+from autobatch.decision.constants import STAGE_SHARE, TOLERANCE
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
@@ -82,7 +81,7 @@ def notable(curve: Curve) -> Trial | None:
     if best is None or best.load_seconds is None:
         return best
     step_seconds = median(best.step_seconds)
-    return best if step_seconds + best.load_seconds > FLAT_RATIO * step_seconds else None
+    return best if step_seconds + best.load_seconds > (1 + TOLERANCE) * step_seconds else None
 
 
 def next_workers(loader: Loader, processors: int) -> int | None:
@@ -107,7 +106,7 @@ def _with_timing(loader: Loader, timing: LoaderTiming) -> Loader | None:
     if timing.batch_seconds is None and not timing.detail and not loader.timings:
         return None
     pace_seconds = loader.pace_seconds(timing)
-    keeps_up = pace_seconds is not None and pace_seconds <= FLAT_RATIO * loader.step_seconds
+    keeps_up = pace_seconds is not None and pace_seconds <= (1 + TOLERANCE) * loader.step_seconds
     return replace(
         loader,
         timings=(*loader.timings, timing),

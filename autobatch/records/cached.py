@@ -18,7 +18,7 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheListing:
-    """What lies in the cache, the newest first; `damaged` says of files why they are ignored."""
+    """The answers in the cache, newest first; `damaged` gives the reason for each ignored file."""
 
     folder: str
     entries: tuple[CacheEntry, ...]

@@ -11,8 +11,8 @@ from autobatch.records.trial import Outcome
 class CheckStatus(StrEnum):
     """How far the generalization check went.
 
-    `passed` and `vetoed`: short trainings ran, and no size or some size trained worse than the present one.
-    `noise_only`: the answer comes from the gradient's noise scale alone. `not_run`: nothing was found.
+    `passed` and `vetoed`: short trainings ran, and no size or some size trained worse than the current one.
+    `noise_only`: the answer comes from the gradient's noise scale alone. `not_run`: there is no result.
     """
 
     PASSED = "passed"
@@ -52,7 +52,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Veto:
-    """A size that trained worse than the present one, with half its learning rate too, or not at all."""
+    """A size that trained worse than the current one, also with half its learning rate, or failed."""
 
     batch_size: int
     reason: str
@@ -60,13 +60,13 @@ class Veto:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """The generalization check: what a larger batch costs in statistical efficiency.
+    """The generalization check: the cost of a larger batch in statistical efficiency.
 
-    `detail` says what was done, or why not. `noise_scale` (the last one measured) and `critical_batch_size`
-    are in samples of an optimizer step, over all ranks; all other sizes are those of one rank. `interval` is
-    the critical batch size's, at 90%, its upper end None where it is open; `log_sd` is the standard deviation
-    of its logarithm; the trainings have their say in all three. All are None where nothing was found.
-    `batch_size` is what the trainings are judged against: the present size, or what stands for it where that
+    `detail` gives the reason where the check stopped early. `noise_scale` (the last measurement) and
+    `critical_batch_size` are in samples of an optimizer step, over all ranks; other sizes are per rank.
+    `interval` is the 90% interval of the critical batch size, its upper end None where it is open; `log_sd`
+    is the standard deviation of its logarithm. All three use the trainings, and are None without a result.
+    `batch_size` is the reference of the trainings: the current size, or the nearest usable size where that
     is unknown or does not fit. `held_out` says which samples the trainings were judged on.
     """
 

@@ -16,7 +16,7 @@ class MemoryUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device as it was found. `limit_bytes` is what training may take, `limit_source` says why."""
+    """A device. `limit_bytes`: the memory that training may take; `limit_source`: where the limit is from."""
 
     kind: str
     index: int

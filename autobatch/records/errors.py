@@ -9,7 +9,7 @@ from autobatch.records.escaping import printable
 
 
 class AutobatchError(Exception):
-    """Something the user has to repair, told in the user's terms.
+    """A problem that the user has to repair, in the user's terms.
 
     `message` is one sentence that names the thing, `facts` are short lines of evidence,
     `hint` says what to do next, and `code` is a stable word for programs. `trials` holds what was
@@ -29,8 +29,8 @@ class AutobatchError(Exception):
 
     def __str__(self) -> str:
         # Python prints this for an error that nobody catches, so it is as harmless as a report.
-        told = [part for fact in self.facts for part in fact.splitlines()]
-        lines = [" ".join(self.message.splitlines()), *(f"  {part}" for part in told)]
+        facts = [line for fact in self.facts for line in fact.splitlines()]
+        lines = [" ".join(self.message.splitlines()), *(f"  {line}" for line in facts)]
         if self.hint:
             lines += ["", f"hint: {' '.join(self.hint.splitlines())}"]
         return "\n".join(map(printable, lines))
@@ -58,7 +58,7 @@ class SavedResultError(AutobatchError):
 
 
 def message_of(error: BaseException) -> str:
-    """What an exception of the user's code says; a remark where saying it raises another one."""
+    """The text of an exception of the user's code; a remark where making the text raises another."""
     try:
         return str(error)
     except Exception as second:
@@ -68,7 +68,7 @@ def message_of(error: BaseException) -> str:
 def missing_file(path: Path) -> TargetError:
     """The error for a target file that isn't there, with what lies beside it."""
     folder = path if path.is_dir() else path.parent
-    beside = [f"`{one}`" for one in sorted(folder.glob("*.py"))[:5]]
+    beside = [f"`{file}`" for file in sorted(folder.glob("*.py"))[:5]]
     if beside:
         facts = f"Python files there: {', '.join(beside)}"
     else:

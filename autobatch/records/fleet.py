@@ -10,7 +10,7 @@ from autobatch.records.recommendation import Recommendation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
-    """What a node says of itself. `gpus`: the name of each; `cpus`: processors that may be used.
+    """The report of a node. `gpus`: the name of each; `cpus`: processors that may be used.
 
     `autobatch` and `torch`: the versions that are installed there.
     """
@@ -25,7 +25,7 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeKind:
-    """Nodes that are alike, as far as a training on one device is concerned.
+    """Nodes with the same hardware, for a training on one device.
 
     `device`: the GPU's name, or processor, processors and memory of a node without one; `devices`: how many
     of it each node has.
@@ -42,7 +42,7 @@ class NodeKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """What an hour of a node costs, by the name of its kind."""
+    """The price of an hour of a node, by the name of its kind."""
 
     currency: str
     per_hour: Mapping[str, float]
@@ -52,9 +52,9 @@ class Prices:
 class Member:
     """A kind of node with its probe: an `answer`, or in `detail` why there is none.
 
-    `relative_time`: to the same loss on one device, over that of the quickest kind; None where no check has
-    found a critical batch size. `cost`: of what the quickest kind trains in an hour, for a node's share of
-    one device; None without a price.
+    `relative_time`: to the same loss on one device, over the time on the fastest kind; None without a
+    critical batch size. `cost`: of as much training as the fastest kind does in an hour, for one device's
+    share of a node; None without a price.
     """
 
     kind: str
@@ -71,9 +71,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """All kinds of node of a cluster, the quickest first, those without an answer last.
+    """All kinds of node of a cluster, the fastest first, those without an answer last.
 
-    `critical_batch_size`: what all checks together say, in samples; None where none has found one.
+    `critical_batch_size`: pooled over all checks, in samples; None without any.
     """
 
     target: str

@@ -13,7 +13,7 @@ from autobatch.records.escaping import printable
 from autobatch.records.limits import Precision
 
 MISSING = "-"
-# What optimizers.NAMED makes.
+# The optimizers of workload.optimizers.NAMED.
 OPTIMIZERS = ("sgd", "sgd-momentum", "rmsprop", "adagrad", "adafactor", "adam", "adamw", "adamw-fused")
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -146,10 +146,10 @@ def _below_two_minutes(seconds: float) -> str:
 def format_moment(moment: str) -> str:
     """`2026-11-24 19:16 UTC` of a time in ISO 8601; anything else as it is."""
     try:
-        found = datetime.fromisoformat(moment).astimezone(UTC)
+        utc = datetime.fromisoformat(moment).astimezone(UTC)
     except (ValueError, OverflowError):
         return moment
-    return f"{found:%Y-%m-%d %H:%M} UTC"
+    return f"{utc:%Y-%m-%d %H:%M} UTC"
 
 
 def parse_bytes(text: str) -> int:
@@ -183,12 +183,12 @@ def parse_bytes(text: str) -> int:
 
 def parse_precision(text: object) -> Precision:
     """The precision of that name. Raises UsageError for anything else."""
-    for one in Precision:
-        if text == one:
-            return one
-    known = ", ".join(f"`{one}`" for one in Precision)
+    for precision in Precision:
+        if text == precision:
+            return precision
+    choices = ", ".join(f"`{precision}`" for precision in Precision)
     raise UsageError(
-        f"`precision` must be one of {known}, not `{printable(str(text))}`",
+        f"`precision` must be one of {choices}, not `{printable(str(text))}`",
         code="bad_precision",
         hint="`bf16` and `fp16` mean autocast; a model that is kept in another type needs no option",
     )
@@ -202,7 +202,7 @@ def parse_optimizer(text: str) -> str:
     raise UsageError(
         f"`{printable(text)}` is not an optimizer that has a name here",
         code="bad_optimizer",
-        facts=(f"known are {', '.join(f'`{one}`' for one in OPTIMIZERS)}",),
+        facts=(f"known are {', '.join(f'`{name}`' for name in OPTIMIZERS)}",),
         hint="name one whose state has the same size, or set your own in the model file",
     )
 

@@ -10,7 +10,7 @@ from autobatch.records.errors import UsageError
 
 
 class Objective(StrEnum):
-    """What the recommended batch size is best at."""
+    """The quality that the recommended batch size is best at."""
 
     TIME = "time"
     THROUGHPUT = "throughput"
@@ -29,15 +29,15 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a search may do and what it is for.
+    """The limits of a search, and its objective.
 
-    `memory_bytes`: on CPU what training may take on top of the worker after imports and data set
-    loading; elsewhere what the device's allocator may hold. None takes what is available. Of either, the
-    share `memory_fraction` is used: the rest is the margin of a training that goes on for long.
+    `memory_bytes`: on CPU the memory of training on top of the worker after imports and data set
+    loading; elsewhere the memory that the device's allocator may hold. None takes the available memory. Of
+    either, the share `memory_fraction` is used: the rest is the margin of a training that goes on for long.
     `budget_seconds`: wall time of the measurements, start-up of the worker excepted.
     `global_batch`: samples per optimizer step over all accumulation steps and ranks.
     `ceiling`: climb past a throughput plateau, to the largest size that fits. `sizes_per_rank`: after the
-    common answer, sizes of their own for ranks of unequal speed.
+    common answer, a size for each rank where ranks differ in speed.
 
     Raises UsageError for a value that can't be meant.
     """
@@ -73,8 +73,10 @@ class Limits:
                     f"`{name}` must be a positive number of seconds, not {value}", code="bad_limit"
                 )
         if self.objective not in tuple(Objective):
-            known = ", ".join(f"`{one}`" for one in Objective)
-            raise UsageError(f"`objective` must be one of {known}, not `{self.objective}`", code="bad_limit")
+            choices = ", ".join(f"`{objective}`" for objective in Objective)
+            raise UsageError(
+                f"`objective` must be one of {choices}, not `{self.objective}`", code="bad_limit"
+            )
         # A plain string compares equal, but is not the member that decisions look for.
         object.__setattr__(self, "objective", Objective(self.objective))
         for name in ("max_batch", "global_batch"):

@@ -1,4 +1,4 @@
-"""What a plan says: predictions only, with what they stand on."""
+"""A plan: predictions only, with their assumptions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from autobatch.records.workload import Workload
 
 _GIB, _MIB = 1 << 30, 1 << 20
-# What a process holds beside its tensors: CUDA's context and the kernels that were loaded. Others have
+# Memory of a process beside its tensors: CUDA's context and the kernels that were loaded. Others have
 # measured 0.24 to 0.6 GiB with CUDA 12, and 0.7 to 1.9 with CUDA 11 or where the device shows a desktop.
 _CONTEXT_BYTES = int(0.6 * _GIB)
-# What cuBLAS asks torch's allocator for (docs.nvidia.com/cuda/cublas, CUBLAS_WORKSPACE_CONFIG), and cuBLASLt.
+# The workspaces of cuBLAS (docs.nvidia.com/cuda/cublas, CUBLAS_WORKSPACE_CONFIG) and cuBLASLt in torch.
 WORKSPACE_BYTES = 8 * _MIB + 128 * 1024 + 4 * _MIB
 
 
@@ -29,15 +29,15 @@ class PlannedDevice:
 
     @property
     def room_bytes(self) -> int:
-        """What a training's tensors may take, as its allocator reserves it."""
+        """The memory that a training's tensors may take, as its allocator reserves it."""
         return max(0, self.total_bytes - self.context_bytes - self.workspace_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryParts:
-    """What is alive at the peak, in bytes. Activations include the batch, parameters the buffers.
+    """The parts of the live memory at the peak. Activations include the batch, parameters the buffers.
 
-    `workspace_bytes`: what libraries keep, and what an optimizer's step makes and drops again.
+    `workspace_bytes`: buffers that libraries keep, and those of an optimizer's step.
     """
 
     parameters_bytes: int
@@ -49,7 +49,7 @@ class MemoryParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one batch size takes at its peak: alive, and held for it by the allocator."""
+    """The peak memory of one batch size: alive, and reserved by the allocator."""
 
     batch_size: int
     allocated_bytes: int
@@ -82,9 +82,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What fits where, by a step that was traced and never run on any of the devices.
+    """The batch sizes that fit on devices, by a step that was traced and run on none of them.
 
-    `assumptions` is what the prediction takes for given, `warnings` what speaks against it.
+    `assumptions` are those of the prediction, `warnings` the reasons to doubt it.
     """
 
     workload: Workload

@@ -14,7 +14,7 @@ from autobatch.records.workload import StepCount, Workload
 
 
 class AnswerLimit(StrEnum):
-    """What keeps the answer from being larger.
+    """The reason why the answer is not larger.
 
     `generalization`: a larger size needs more samples than its throughput makes up for. `veto`: it trained
     worse.
@@ -45,8 +45,7 @@ class DeviceCount:
 class Scaling:
     """Predicted time to the same loss over the number of devices, ascending.
 
-    `useful_devices`: beyond these another one makes it longer; None where none of the numbers that were
-    looked at does.
+    `useful_devices`: with more than these the time grows; None where it falls up to the largest number.
     """
 
     counts: tuple[DeviceCount, ...]
@@ -187,7 +186,7 @@ class Recommendation:
         return next(t for t in reversed(self.trials) if t.ok and t.batch_size == self.batch_size)
 
     def _repr_html_(self) -> str | None:
-        """What notebooks show, by a renderer from above, as records know of no reports; None without one."""
+        """The HTML that notebooks show; None before `render_in_notebooks_by` was called."""
         return None if _notebook_renderer is None else _notebook_renderer(self)
 
 
@@ -195,6 +194,6 @@ _notebook_renderer: Callable[[Recommendation], str] | None = None
 
 
 def render_in_notebooks_by(renderer: Callable[[Recommendation], str]) -> None:
-    """From now on a notebook shows an answer as the HTML that `renderer` makes of it."""
+    """Set the renderer of answers in notebooks: records do not import the reports above them."""
     global _notebook_renderer
     _notebook_renderer = renderer

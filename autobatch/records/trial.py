@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
 
 class LimitedBy(StrEnum):
-    """What kept the ceiling from being higher."""
+    """The reason why the ceiling is not higher."""
 
     MEMORY = "memory"
     PLATEAU = "plateau"
@@ -53,8 +53,8 @@ class Trial:
 
     `step_seconds`: the median step of each timing round. `samples_per_second_interval`: 90% interval
     of the median over rounds. `load_seconds`: to draw and collate one batch in one process.
-    `peak_bytes`: what training took at most, above the worker at rest; `reserved_bytes`: what was held for
-    it, by the device's caching allocator, or on a CPU by the process, whose limit counts what it never
+    `peak_bytes`: the peak memory of training, above the worker at rest; `reserved_bytes`: the memory held
+    for it, by the device's caching allocator, or on a CPU by the process, whose limit counts what it never
     uses. `utilisation`: 0 to 1. `samples` and `optimizer_steps` count what was really executed. `phase`
     names where a failure happened. `confirmed`: it passed in a process that had trained nothing before.
     """
@@ -120,7 +120,7 @@ class LoaderTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """Loading beside training, at one batch size. `step_seconds` is that of a step alone.
+    """Loading during training, at one batch size. `step_seconds`: a step without loading.
 
     `workers`: the user's number, which is timed first. `sufficient_workers`: the first measured number with
     which loading slows a step by no more than 5%; None where none does. Without `timings` there was no time.
@@ -143,7 +143,7 @@ class Loader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Communication:
-    """What a step costs more because ranks train together, measured in turns at one batch size of each rank.
+    """The cost of communication in a step, measured in turns at one batch size of each rank.
 
     `step_seconds` with gradients exchanged, `alone_seconds` the same step on all ranks without it.
     """
@@ -154,7 +154,7 @@ class Communication:
 
     @property
     def seconds(self) -> float:
-        """What is not hidden behind the computation; noise can't make it negative."""
+        """The part not hidden behind the computation; noise can't make it negative."""
         return max(0.0, self.step_seconds - self.alone_seconds)
 
 
@@ -175,7 +175,7 @@ class SizesPerRank:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """All that a probe measured, in the order in which it was measured.
+    """All measurements of a probe, in the order in which they were made.
 
     With `world_size` ranks, every trial is a step of all of them together: its batch size is that of one
     rank, its time that of the slowest, its memory the most that one of them took.

@@ -1,4 +1,4 @@
-"""What is trained: model, data, loss, optimizer and the current settings."""
+"""The training: model, data, loss, optimizer and the current settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autobatch.records.limits import Precision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decay:
-    """What an optimizer keeps of its past at each step: `momentum`, or Adam's `beta2`; 0 to 1."""
+    """The share of its past that an optimizer keeps at each step: `momentum`, or Adam's `beta2`; 0 to 1."""
 
     name: str
     value: float
@@ -53,14 +53,13 @@ class SampleSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is trained, as it was found. `inferred` lists what autobatch filled in by itself.
+    """The training to tune. `inferred` lists the settings that autobatch filled in.
 
     `synthetic` is True where the samples are random numbers of a given shape: then memory and speed
-    are measured, and nothing can be said about learning. `batch_size` is the user's present one, `epochs`
-    how many they train for, `schedule` what of their training is counted in steps. `learning_rate` is
-    None where parameter groups differ in it. `sizes` is None where no sample was looked at, `workers` (of
-    the DataLoader) where none was given: then torch's default of 0 is meant. `precision` is None for a `step`
-    of the user's own, which has its own.
+    are measured, and learning is not. `batch_size` is the current batch size, `epochs` the declared number,
+    `schedule` the parts that are counted in steps. `learning_rate` is None where parameter groups differ in
+    it. `sizes` is None where no sample was read, `workers` (of the DataLoader) where none was given: then
+    torch's default of 0 holds. `precision` is None for a `step` that the user wrote: it sets the precision.
     """
 
     target: str

@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from autobatch.decision.noise_scale import FEWEST_CHUNKS, SKETCH_WIDTH, Chunks
+from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
+from autobatch.decision.noise_scale import Chunks
 from autobatch.devices import host
 from autobatch.engines import messages as engine_messages
 from autobatch.engines.base import Opened

@@ -6,6 +6,7 @@ import time
 from math import isfinite
 
 from autobatch.decision import noise_scale
+from autobatch.decision.constants import FEWEST_CHUNKS, MOST_SAMPLES
 from autobatch.decision.noise_scale import Chunks
 from autobatch.engines import messages
 from autobatch.records.errors import AutobatchError, TargetError
@@ -53,7 +54,7 @@ class _BurnIn:
         self._seconds = 0.0
         self._trainer = trainer
         self._command = command
-        dataset_size = trainer.dataset_size or noise_scale.MOST_SAMPLES
+        dataset_size = trainer.dataset_size or MOST_SAMPLES
         self._most_samples = min(dataset_size, command.most_samples, _MOST_CHUNKS * command.largest_chunk)
         self._most_steps = max(1, _BURN_IN_EPOCHS * dataset_size // command.batch_size)
 
@@ -100,7 +101,7 @@ def _measure(trainer: Trainer, most_samples: int, largest_chunk: int, deadline: 
     samples = noise_scale.samples_wanted(None, most_samples)
     while True:
         chunk = min(max(least, samples // _CHUNKS), largest_chunk)
-        if samples // chunk < noise_scale.FEWEST_CHUNKS:
+        if samples // chunk < FEWEST_CHUNKS:
             return chunks
         chunks = measure_chunks(trainer, chunk, samples // chunk, _SEED, deadline)
         scale = noise_scale.noise_scale(

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from autobatch.decision.noise_scale import FEWEST_CHUNKS, SKETCH_WIDTH, Chunks
+from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
+from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.torch_internals import buffer_slots
 from autobatch.workload.snapshot import put_back
 from autobatch.workload.trainer import Trainer

@@ -1,4 +1,4 @@
-"""What short trainings say: steps to one loss by the law, and which larger size trained worse."""
+"""Loss curves: steps to one loss by the law, and the larger sizes that trained worse."""
 
 from __future__ import annotations
 
@@ -13,20 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch.decision.loss_curves import Matched, best_of_each, match, sound, why_worse
-from autobatch.records.check import Evaluation, Training
+from autobatch.records.check import Training
 from autobatch.records.trial import Outcome
+from tests.builders import training
 
 SIZES = tuple(2**k for k in range(1, 12))
 PARTS = 8
-
-
-def evaluated_at(steps: int) -> list[int]:
-    """4, 5, 6, 8, 10, 12 ... and at the end, as in the worker."""
-    at, found = 4, []
-    while at < steps:
-        found.append(at)
-        at = max(at + 1, math.ceil(1.2 * at))
-    return [*found, steps]
 
 
 def trained(
@@ -37,18 +29,8 @@ def trained(
     parts: int = PARTS,
 ) -> Training:
     """A training whose loss after some steps is given; `noise` multiplies that of a part each time."""
-    return Training(
-        batch_size=size,
-        learning_rate_factor=1.0,
-        outcome=Outcome.OK,
-        steps=steps,
-        seconds=float(steps),
-        evaluations=tuple(
-            Evaluation(
-                steps=at, seconds=2.0 * at, losses=tuple(loss(at) * noise(part) for part in range(parts))
-            )
-            for at in evaluated_at(steps)
-        ),
+    return training(
+        size, steps, lambda at: [loss(at) * noise(part) for part in range(parts)], step_seconds=2.0
     )
 
 

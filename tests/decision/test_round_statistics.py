@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobatch.decision.round_statistics import FLAT_RATIO, gain, is_flat, median_interval, throughput
+from autobatch.decision.constants import TOLERANCE
+from autobatch.decision.round_statistics import gain, is_flat, median_interval, throughput
 
 SECONDS = st.floats(1e-6, 1e3)
 
@@ -51,7 +52,7 @@ def test_two_rounds_decide_nothing() -> None:
 
 
 def test_noise_around_the_threshold_stays_undecided() -> None:
-    assert not gain(64, [log(FLAT_RATIO) + noise for noise in (-0.3, 0.02, 0.3)]).decided
+    assert not gain(64, [log(1 + TOLERANCE) + noise for noise in (-0.3, 0.02, 0.3)]).decided
 
 
 def test_a_size_that_was_not_compared_is_not_flat() -> None:

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autobatch.decision.constants import FARTHEST_PREDICTION
 from autobatch.decision.critical_batch import relative_time
-from autobatch.decision.scaling import MOST_DEVICES, over_ranks, per_rank, predict, share_of_dataset
+from autobatch.decision.scaling import over_ranks, per_rank, predict, share_of_dataset
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
 from autobatch.records.check import Check, CheckStatus
 from autobatch.records.recommendation import Scaling
 from autobatch.records.trial import Communication
 from autobatch.records.workload import Workload
 
+MOST_DEVICES = 2 * FARTHEST_PREDICTION
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGE = Workload(target="t", model="m", parameters=1, loss="l", optimizer="SGD", dataset_size=10**9)
 
@@ -41,7 +43,7 @@ def test_the_useful_number_is_where_time_is_shortest() -> None:
         steps = {size: 0.01 + 0.0001 * size + 0.001 * (devices - 1) for size in SIZES}
         return min((1 + 256 / (devices * size)) * step for size, step in steps.items())
 
-    assert found.useful_devices == min(range(1, MOST_DEVICES + 1), key=seconds)
+    assert found.useful_devices == min(range(1, MOST_DEVICES), key=seconds)
     for row in found.counts:
         if row.devices != 2:
             chosen = (1 + 256 / (2 * 32)) * (0.01 + 0.0032 + 0.001)

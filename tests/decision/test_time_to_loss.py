@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch.decision import critical_batch
-from autobatch.decision.time_to_loss import Outlook, learning_rate_factor, outlook
+from autobatch.decision.time_to_loss import Outlook, outlook
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, CheckStatus, Training, Veto
 from autobatch.records.trial import Outcome
@@ -223,27 +223,19 @@ def test_a_size_that_trained_worse_and_had_no_second_try_is_not_chosen() -> None
     assert expected(affine(64), found).choice.batch_size == 32
 
 
-def test_a_tie_is_narrower_with_trainings() -> None:
-    """Between 5 and 10% slower than the best, the present size is kept as long as nothing was trained."""
+@pytest.mark.parametrize(("critical", "kept"), [(150.0, True), (190.0, False)])
+def test_the_current_size_is_kept_where_it_is_tied(critical: float, kept: bool) -> None:
     passed = affine(256)
-    ratio = critical_batch.relative_time(128, 190.0, passed.step_time) / critical_batch.relative_time(
-        256, 190.0, passed.step_time
-    )
-    assert 1.05 < ratio < 1.10
-    sure = check(190.0, 0.01)
-    assert expected(passed, sure, 128).choice.batch_size == 128
-    both = replace(sure, trainings=(trained(128), trained(256)))
-    assert expected(passed, both, 128).choice.batch_size == 256
+    law = passed.step_time
+    assert law is not None
+    best = critical_batch.best_size(SIZES, critical, law)
+    assert best != 128
+    ratio = critical_batch.time_ratio(128, best, critical, law)
+    assert (1 < ratio < 1.05) if kept else (1.05 < ratio < 1.10)
+    assert (expected(passed, check(critical, 0.01), 128).choice.batch_size == 128) == kept
 
 
 def test_a_critical_batch_size_without_any_bound_is_no_error() -> None:
     """`noise_scale(8, (1, 1, 1, 1.5), (4, 4, 4, 4.5))` is one: all chunks but one are equal."""
     trials = affine(64)
     outlook(trials, trials, check(2.0, interval=(0.0, None), log_sd=math.inf), 32)
-
-
-def test_the_learning_rate_follows_the_gain_from_the_size_it_is_meant_for() -> None:
-    found = check(64.0)
-    assert learning_rate_factor(found, 32, 32, 1.0) == 1.0
-    assert learning_rate_factor(found, 32, 64, 1.0) == pytest.approx((1 + 64 / 32) / (1 + 64 / 64))
-    assert learning_rate_factor(found, 32, 64, 0.5) == pytest.approx(math.sqrt(1.5))

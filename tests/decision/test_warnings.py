@@ -63,7 +63,7 @@ def test_a_smaller_size_by_the_noise_alone_gets_a_warning_and_what_it_would_take
 
 @pytest.mark.parametrize(
     "candidate",
-    [Candidate(batch_size=4, relative_time=0.95), Candidate(batch_size=256, relative_time=0.4)],
+    [Candidate(batch_size=4, relative_time=0.96), Candidate(batch_size=256, relative_time=0.4)],
 )
 def test_no_smaller_size_gets_a_warning_that_is_tied_or_larger(candidate: Candidate) -> None:
     assert not [

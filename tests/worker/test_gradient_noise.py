@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset
 
-from autobatch.decision.noise_scale import FEWEST_CHUNKS, Chunks, noise_scale
+from autobatch.decision.constants import FEWEST_CHUNKS
+from autobatch.decision.noise_scale import Chunks, noise_scale
 from autobatch.engines import messages
 from autobatch.worker import gradient_noise
 from autobatch.workload.dataset import open_samples

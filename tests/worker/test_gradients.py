@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autobatch.decision.noise_scale import SKETCH_WIDTH, NoiseScale, noise_scale
+from autobatch.decision.constants import SKETCH_WIDTH
+from autobatch.decision.noise_scale import NoiseScale, noise_scale
 from autobatch.records.errors import TargetError
 from autobatch.worker.gradients import Chunks, has_batch_norm, measure_chunks
 from autobatch.workload.dataset import open_samples
