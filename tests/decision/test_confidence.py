@@ -20,7 +20,7 @@ from autobatch.decision.confidence import (
     decide,
     measured_speedups,
 )
-from autobatch.decision.round_statistics import FLAT_RATIO
+from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
 from autobatch.decision.step_time import fit_step_time
 from autobatch.records.trial import Outcome, Trial
@@ -119,7 +119,7 @@ def test_a_change_is_safe_and_surely_faster(
     chosen = measured[decision.batch_size]
     assert decision.batch_size in safe_sizes(CURRENT, expected)
     assert chosen.interval[0] > 1
-    assert chosen.probability(FLAT_RATIO) >= decision.confidence >= CHANGE_PROBABILITY
+    assert chosen.probability(1 + TOLERANCE) >= decision.confidence >= CHANGE_PROBABILITY
 
 
 @given(speedups, harms, st.floats(1.0, 4.0))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.recommender import recommend
-from autobatch.decision.round_statistics import FLAT_RATIO
 from autobatch.devices.host import usable_processors
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.climb import Climb
@@ -196,7 +196,7 @@ def test_any_loading_comes_to_an_end_within_its_share(
     assert timed[0] == (workers or 0)
     assert all(count <= processors for count in timed[1:])
     paces = [loader.pace_seconds(one) for one in loader.timings]
-    keeps_up = [pace is not None and pace <= FLAT_RATIO * loader.step_seconds for pace in paces]
+    keeps_up = [pace is not None and pace <= (1 + TOLERANCE) * loader.step_seconds for pace in paces]
     assert not any(keeps_up[:-1])
     assert loader.sufficient_workers == (timed[-1] if keeps_up[-1] else None)
     assert terminal.render(recommend(replace(curve, loader=loader)))
