@@ -119,7 +119,7 @@ class _Run:
             self._trainer.held_out_loss(part, from_validation=self._from_validation) for part in self._parts
         )
         if not all(map(math.isfinite, losses)):
-            raise DivergedError("the loss on the held-out samples became infinite or not a number")
+            raise DivergedError("the loss on the samples held out became infinite or not a number")
         self._evaluations.append(Evaluation(steps=self._steps, seconds=self._seconds, losses=losses))
 
     def _ended(self, outcome: Outcome, detail: str = "") -> Training:

@@ -51,11 +51,7 @@ class Trainer:
         self.optimizer_steps = 0
         self._enter("build")
         self.arithmetic = Arithmetic(parts.precision, device)
-        model = parts.make_model().to(device)
-        self.compiled = compilation.is_compiled(model)
-        if self.compiled:
-            compilation.lift_limits()
-        model.train()
+        model = self._make_model()
         self._loop = loop_choice.choose(
             parts,
             model,
@@ -266,6 +262,15 @@ class Trainer:
     def scale_learning_rates(self, factor: float) -> None:
         """Multiplies the learning rate of every parameter group."""
         optimizers.scale_learning_rates(self.optimizers, factor)
+
+    def _make_model(self) -> nn.Module:
+        """The model on its device, in training mode."""
+        model = self._parts.make_model().to(self._device)
+        self.compiled = compilation.is_compiled(model)
+        if self.compiled:
+            compilation.lift_limits()
+        model.train()
+        return model
 
     def _parallelize(self) -> None:
         """Hands the model to the user's `parallelize`. Raises TargetError where ranks can't share it."""
