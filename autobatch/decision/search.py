@@ -96,7 +96,7 @@ def size_to_confirm(
     """The size to try in a fresh process, as the ceiling; None where no size has passed.
 
     The largest size that passed. On a heap it is the largest that is predicted to leave the margin, below all
-    that failed by the margin, whether it was tried or not.
+    that failed by the margin, whether it was tried or not; where none leaves it, the largest that passed.
     """
     if trial_set.largest_passed is None or not memory.heap:
         return trial_set.largest_passed

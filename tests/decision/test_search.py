@@ -127,8 +127,9 @@ def test_on_a_heap_the_size_to_confirm_leaves_the_margin(world: World, limits: L
     assert size is not None
     room_bytes = (1 - MEMORY_MARGIN) * world.limit_bytes
     needed_bytes = world.fixed_bytes + size * world.sample_bytes
-    # Where even the smallest size takes more, that size is all there is.
-    assert needed_bytes <= room_bytes or size == limits.smallest
+    # Where even the smallest size takes more, the largest that passed has to be confirmed without a margin.
+    least_bytes = world.fixed_bytes + limits.smallest * world.sample_bytes
+    assert needed_bytes <= room_bytes or (least_bytes > room_bytes and size == trial_set.largest_passed)
     step = limits.multiple_of
     fitting = (room_bytes - world.fixed_bytes) / world.sample_bytes
     assert size >= min((1 - 2 * MEMORY_MARGIN) * fitting, size_cap(limits, None)[0]) - step
