@@ -1,4 +1,4 @@
-"""The throughput curve of a script: its own size first, then doublings, then halvings, then all once more."""
+"""The throughput curve of a script: its own size first, then half of it, doublings, and all once more."""
 
 from __future__ import annotations
 
@@ -61,8 +61,11 @@ class Sweep:
                 facts=(own.detail,),
             )
         self._engine.take_snapshot()
+        # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
+        half = self._halved(current)
         self._climb(current)
-        self._descend(current)
+        for _ in range(_MOST_HALVINGS - 1):
+            half = half and self._halved(half)
         self._again()
         return self.curve
 
@@ -105,18 +108,14 @@ class Sweep:
                 self._ceiling = LimitedBy.PLATEAU, ""
                 return
 
-    def _descend(self, current: int) -> None:
-        """Halve as long as steps get shorter."""
-        size = current
-        for _ in range(_MOST_HALVINGS):
-            half = size // 2 // self._engine.unit * self._engine.unit
-            longest = self._step_seconds(size)
-            if half < max(self._limits.smallest, self._engine.unit) or not self._has_time(longest):
-                return
-            trial = self._measure(half)
-            if not trial.ok or median(trial.step_seconds) > _SHORTER * longest:
-                return
-            size = half
+    def _halved(self, size: int) -> int | None:
+        """Measure half a size. Returns it where its step is so much shorter that halving goes on."""
+        half = size // 2 // self._engine.unit * self._engine.unit
+        longest = self._step_seconds(size)
+        if half < max(self._limits.smallest, self._engine.unit) or not self._has_time(longest):
+            return None
+        trial = self._measure(half)
+        return half if trial.ok and median(trial.step_seconds) < _SHORTER * longest else None
 
     def _again(self) -> None:
         """Time every size once more, since a busy machine may have slowed one of them by chance."""
