@@ -3,9 +3,9 @@
     python benchmarks/scripts.py --folder FOLDER [--only NAME ...]
     python benchmarks/scripts.py --overhead
 
-The first run fetches the repositories into FOLDER by git, at the commits of `SCRIPTS`. Nothing of them is part
-of this repository. Scripts that read data need it in the folder that they expect. A commit of `HEAD` is not pinned
-yet: the row says which commit ran.
+The first run fetches the repositories into FOLDER by git, at the commits of `SCRIPTS`. Nothing of them is
+part of this repository. Scripts that read data need it in the folder that they expect. A commit of `HEAD` is
+not pinned yet: the row says which commit ran.
 """
 
 from __future__ import annotations
