@@ -33,6 +33,9 @@ _FEWEST_STEPS = 4
 # Batches in a process that has to show the throughput of a size: rounds, warm-up, those on their way.
 _STEPS = 3 * ROUNDS + 8
 
+# Longer steps are rounds by themselves.
+_LONG_STEP_SECONDS = 0.1
+
 Tell = Callable[[str], None]
 
 
@@ -166,7 +169,7 @@ class Sweep:
 
     def _has_time(self, step_seconds: float) -> bool:
         """True where the curve's share of the budget has time for another size."""
-        steps = _STEPS if step_seconds < 0.1 else ROUNDS + 4
+        steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else ROUNDS + 3
         start = 0.0 if self._engine.in_place else self._engine.start_seconds
         first = self._engine.start_seconds
         share = _SHARE if self._engine.in_place else _SHARE_WITH_RESTARTS
