@@ -32,7 +32,9 @@ from autobatch.scripts.messages import Measured, NoiseSums, Observation, Trained
 from autobatch.scripts.process import ScriptEndedError, ScriptProcess
 from autobatch.scripts.trainings import training_of
 
-ROUNDS = 5
+ROUNDS, MIN_ROUNDS = 5, 3
+# Steps so long are measured with fewer rounds: a budget holds few of them.
+_SLOW_STEP_SECONDS = 0.5
 _WARM_UP_STEPS = 2
 # A round is that many steps at least, and that long; longer steps are rounds by themselves.
 _ROUND_STEPS, _MOST_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 100, 0.03, 0.1
@@ -265,11 +267,14 @@ class ScriptEngine:
 
     # Measurements
 
-    def measure(self, size: int, seconds: float, rounds: int = ROUNDS) -> Measured:
+    def measure(self, size: int, seconds: float, rounds: int | None = None) -> Measured:
         """Rounds of steps at `size`, of the slowest rank. Raises ScriptEndedError.
 
         A script that ends meanwhile is started again, and so is one whose size doesn't change in place.
         """
+        slow = self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
+        if rounds is None:
+            rounds = MIN_ROUNDS if slow else ROUNDS
         for _ in range(_TRIES):
             results = self._ask(
                 "measure",
@@ -277,7 +282,7 @@ class ScriptEngine:
                 seconds,
                 rounds=rounds,
                 round_steps=self._round_steps(size),
-                warm_up=_WARM_UP_STEPS,
+                warm_up=1 if slow else _WARM_UP_STEPS,
             )
             found = _slowest([msgspec.convert(result, Measured, strict=False) for result in results])
             if found.round_seconds and (len(found.round_seconds) >= rounds or not found.ended):
@@ -299,14 +304,18 @@ class ScriptEngine:
 
     def _round_steps(self, size: int) -> int:
         """Steps of a round at `size`, by the times so far."""
-        observed = self.observed.step_seconds
-        step_seconds = median(observed) if observed else 1.0
-        if self._step_seconds:
-            nearest = min(self._step_seconds, key=lambda known: abs(known - size))
-            step_seconds = self._step_seconds[nearest]
+        step_seconds = self._expected_step_seconds(size)
         if step_seconds > _LONG_STEP_SECONDS:
             return 1
         return min(_MOST_ROUND_STEPS, max(_ROUND_STEPS, ceil(_ROUND_SECONDS / step_seconds)))
+
+    def _expected_step_seconds(self, size: int) -> float:
+        """The step time of the measured size that is nearest, else that of the first steps."""
+        if self._step_seconds:
+            nearest = min(self._step_seconds, key=lambda measured: abs(measured - size))
+            return self._step_seconds[nearest]
+        observed = self.observed.step_seconds
+        return median(observed) if observed else 1.0
 
     def take_snapshot(self) -> None:
         """Save the weights that noise and trainings start from; those of Keras can't be put back."""

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from autobatch.records.errors import TargetError, UsageError
-from autobatch.scripts.messages import Observation
+from autobatch.scripts.messages import Observation, Sighting
+
+# Candidates for a batch size that an error names.
+_MOST_SEEN = 3
 
 _PLACEHOLDER_HINT = (
     "write `{batch_size}` where your command sets it, such as `--bs {batch_size}`, "
@@ -87,23 +90,28 @@ def full_batch(observed: Observation) -> TargetError:
 
 
 def no_knob(observed: Observation) -> TargetError:
-    seen = [f"{s.flags[0]} {s.value:g}" for s in observed.sightings if s.flags and "batch" in s.name.lower()]
+    """The error for a batch size that was not found: where the step is, and every number that may be it."""
     shape = "x".join(map(str, observed.shape)) or "unknown"
-    step = f"a step of {observed.optimizer} at {observed.step_file}:{observed.step_line}"
+    place = f"{observed.step_file}:{observed.step_line}"
+    loader = observed.loader
     facts = [
-        f"{step}, {observed.backwards} backward passes, input shape {shape}",
-        "no DataLoader was used in training"
-        if observed.loader is None
-        else "the loader's size can't be changed",
+        f"a step of {observed.optimizer} at {place}: {observed.backwards} backward passes, input {shape}",
+        "no DataLoader was used in training" if loader is None else "the loader keeps its size",
     ]
-    if seen:
-        facts.append(f"seen, but with another value: {', '.join(seen)}")
+    sized = [sighting for sighting in observed.sightings if "batch" in sighting.name.lower()]
+    facts += [_seen(sighting) for sighting in sized[:_MOST_SEEN]]
     return TargetError(
         "the script's batch size was not found",
         code="no_batch_size",
         facts=tuple(facts),
         hint=_PLACEHOLDER_HINT,
     )
+
+
+def _seen(sighting: Sighting) -> str:
+    if sighting.flags:
+        return f"seen: `{sighting.flags[0]}` is {sighting.value:g}"
+    return f"seen: the variable `{sighting.name}` is {sighting.value:g}; a placeholder has to set it"
 
 
 def not_proven(observed: int | None, wanted: int, how: str) -> TargetError:

@@ -1,4 +1,4 @@
-"""The throughput curve of a script: its own size first, then doublings, then halvings, then all once more."""
+"""The throughput curve of a script: its own size first, then half of it, doublings, and all once more."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ _FEWEST_STEPS = 4
 # Batches in a process that has to show the throughput of a size: rounds, warm-up, those on their way.
 _STEPS = 3 * ROUNDS + 8
 
+# Longer steps are rounds by themselves.
+_LONG_STEP_SECONDS = 0.1
+
 Tell = Callable[[str], None]
 
 
@@ -61,8 +64,11 @@ class Sweep:
                 facts=(own.detail,),
             )
         self._engine.take_snapshot()
+        # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
+        half = self._halved(current)
         self._climb(current)
-        self._descend(current)
+        for _ in range(_MOST_HALVINGS - 1):
+            half = half and self._halved(half)
         self._again()
         return self.curve
 
@@ -105,18 +111,14 @@ class Sweep:
                 self._ceiling = LimitedBy.PLATEAU, ""
                 return
 
-    def _descend(self, current: int) -> None:
-        """Halve as long as steps get shorter."""
-        size = current
-        for _ in range(_MOST_HALVINGS):
-            half = size // 2 // self._engine.unit * self._engine.unit
-            longest = self._step_seconds(size)
-            if half < max(self._limits.smallest, self._engine.unit) or not self._has_time(longest):
-                return
-            trial = self._measure(half)
-            if not trial.ok or median(trial.step_seconds) > _SHORTER * longest:
-                return
-            size = half
+    def _halved(self, size: int) -> int | None:
+        """Measure half a size. Returns it where its step is so much shorter that halving goes on."""
+        half = size // 2 // self._engine.unit * self._engine.unit
+        longest = self._step_seconds(size)
+        if half < max(self._limits.smallest, self._engine.unit) or not self._has_time(longest):
+            return None
+        trial = self._measure(half)
+        return half if trial.ok and median(trial.step_seconds) < _SHORTER * longest else None
 
     def _again(self) -> None:
         """Time every size once more, since a busy machine may have slowed one of them by chance."""
@@ -167,7 +169,7 @@ class Sweep:
 
     def _has_time(self, step_seconds: float) -> bool:
         """True where the curve's share of the budget has time for another size."""
-        steps = _STEPS if step_seconds < 0.1 else ROUNDS + 4
+        steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else ROUNDS + 3
         start = 0.0 if self._engine.in_place else self._engine.start_seconds
         first = self._engine.start_seconds
         share = _SHARE if self._engine.in_place else _SHARE_WITH_RESTARTS

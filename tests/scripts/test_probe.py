@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from autobatch.scripts.scratch import changes, listing
@@ -82,3 +85,26 @@ def test_a_command_that_is_missing_is_a_usage_error(folder: Path):
     ended = autobatch("probe", "--", "no-such-program-at-all", folder=folder)
     assert ended.returncode == 2
     assert "can't be started" in ended.stderr
+
+
+def test_ctrl_c_ends_every_process_of_the_command(folder: Path):
+    script = f"{sys.executable} {SAMPLES / 'parsed.py'} --epochs 100000 & wait"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "autobatch", "probe", "--", *VARIABLES, "sh", "-c", script],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    root = psutil.Process(running.pid)
+    deadline = time.monotonic() + 120
+    while len(processes := root.children(recursive=True)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 130, error
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
+    assert sorted(path.name for path in folder.iterdir()) == ["model.pt"]
