@@ -112,9 +112,13 @@ def print_laid_out(render: Callable[..., str], found: Any) -> None:
 
 
 def flush() -> None:
-    """Writes out what standard output still holds, while its failure can be told."""
+    """Writes out what the standard streams still hold, while a failure of standard output can be told."""
     with _told_writing():
         sys.stdout.flush()
+    try:
+        sys.stderr.flush()
+    except OSError:  # Python's own flush at the end would fail too, and make the exit status 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 @contextmanager
