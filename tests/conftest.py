@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "LANGUAGE": None,
     "TZ": "UTC",
+    "PYTHONUNBUFFERED": None,
     "PYTHONWARNINGS": None,
     "MAKEFLAGS": None,
     "MAKELEVEL": None,

@@ -109,9 +109,13 @@ def print_laid_out(render: Callable[..., str], record: Any) -> None:
 
 
 def flush() -> None:
-    """Write out the buffer of standard output, while a failure can still be reported."""
+    """Write out the buffers of the standard streams, while a failure of standard output can be reported."""
     with _reported_writing():
         sys.stdout.flush()
+    try:
+        sys.stderr.flush()
+    except OSError:  # Python's last flush would fail too, and set the exit status to 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def leave(status: int) -> NoReturn:

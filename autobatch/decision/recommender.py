@@ -10,7 +10,7 @@ from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.decision.warnings import restated_schedule, warnings_about
 from autobatch.records.check import Check
-from autobatch.records.errors import UsageError
+from autobatch.records.errors import UsageError, not_decidable
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Recommendation, Scaling
 from autobatch.records.trial import Curve, Outcome, Trial
@@ -83,8 +83,11 @@ def decide_again(
     the measurement excludes the sizes that held more. Only measured sizes are recommended, so limits that
     permit more than the measurement did change nothing.
 
-    Raises UsageError where the limits permit no measured size, or hold a value that is not allowed.
+    Raises UsageError where the limits permit no measured size, or hold a value that is not allowed, and
+    SavedResultError for an answer that an older version saved without all of its measurements.
     """
+    if not answer.decidable:
+        raise not_decidable()
     limits = limits or answer.limits
     if objective is not None:
         limits = replace(limits, objective=objective)  # type: ignore[arg-type]  # a word is checked there

@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-from autobatch.decision.constants import SIDE_BY_SIDE_ROUNDS
-from autobatch.decision.constants import MAX_ROUNDS, MIN_ROUNDS
+from autobatch.decision.constants import MAX_ROUNDS, MIN_ROUNDS, SIDE_BY_SIDE_ROUNDS
 from autobatch.engines import messages
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.rounds import Rounds
