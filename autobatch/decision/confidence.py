@@ -8,38 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import erf, exp, hypot, inf, log, sqrt
 from statistics import NormalDist
 
-from autobatch.decision.constants import RESOLUTION, ROUND_ERROR, TOLERANCE
+from autobatch.decision.constants import (
+    CHANGE_PROBABILITY,
+    CONFIDENCE,
+    HARM_TOLERANCE,
+    RESOLUTION,
+    ROUND_ERROR,
+    TOLERANCE,
+)
 from autobatch.decision.round_statistics import median_interval
-from autobatch.decision.same_epochs import HARM_TOLERANCE, HarmEstimate, safe_sizes
+from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
 from autobatch.decision.step_time import StepTimeLaw
+from autobatch.records.recommendation import Action, Confidence, Decision, SameEpochs
 from autobatch.records.trial import Trial
 
-# The probability of being right from which on a change is recommended. Of recorded decisions on whole
-# trainings, 4% ended more than 5% higher with 0.5, at worst 54% higher, and 2% with 0.75, at worst 7% higher.
-# Speedups differed by 1%.
-CHANGE_PROBABILITY = 0.75
-# From this probability on, confidence is high.
-HIGH_CONFIDENCE = 0.9
 _Z95 = NormalDist().inv_cdf(0.95)
-
-
-class Action(StrEnum):
-    """Whether to change the current batch size or to keep it."""
-
-    CHANGE = "change"
-    KEEP = "keep"
-
-
-class Confidence(StrEnum):
-    """The probability that a decision is right, in words."""
-
-    HIGH = "high"
-    MEDIUM = "medium"
-    LOW = "low"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,41 +49,6 @@ class Speedup:
         return probability_above(self.log_ratio, self.sd, log(ratio))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SameEpochs:
-    """A size beside the current one, for a training of the user's epochs.
-
-    `harm`: expected final loss over that at the current size. `harm_low` and `harm_high`: one standard
-    deviation below and above. All three are None without a loss curve, and where the training failed.
-    `speedup`: time of the training at the current size over that at this size, with its 90% `interval`.
-    `safe`: the expected harm is within 2%.
-    """
-
-    batch_size: int
-    harm: float | None
-    harm_low: float | None
-    harm_high: float | None
-    speedup: float
-    interval: tuple[float, float]
-    safe: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Change to `batch_size` or keep it, with the probability that this is right."""
-
-    action: Action
-    batch_size: int
-    confidence: float
-
-    @property
-    def confidence_in_words(self) -> Confidence:
-        """High from 90%, medium from 75%."""
-        if self.confidence >= HIGH_CONFIDENCE:
-            return Confidence.HIGH
-        return Confidence.MEDIUM if self.confidence >= CHANGE_PROBABILITY else Confidence.LOW
-
-
 def decide(current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[int, HarmEstimate]) -> Decision:
     """The fastest safe size to which a change is right with a probability of 75%, else the current size.
 
@@ -110,13 +61,18 @@ def decide(current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[in
     }
     worth = [size for size, probability in right.items() if probability >= CHANGE_PROBABILITY]
     if not worth:
-        return Decision(
-            action=Action.KEEP, batch_size=current_size, confidence=1 - _best_alternative(speedups, harms)
-        )
+        return _decision(Action.KEEP, current_size, 1 - _best_alternative(speedups, harms))
     best = max(speedups[size].log_ratio for size in worth)
     tied = [size for size in worth if speedups[size].log_ratio >= best - log(1 + HARM_TOLERANCE)]
     chosen = min(tied, key=lambda size: abs(log(size / current_size)))
-    return Decision(action=Action.CHANGE, batch_size=chosen, confidence=right[chosen])
+    return _decision(Action.CHANGE, chosen, right[chosen])
+
+
+def _decision(action: Action, size: int, confidence: float) -> Decision:
+    level = Confidence.LOW
+    if confidence >= CHANGE_PROBABILITY:
+        level = Confidence.HIGH if confidence >= CONFIDENCE else Confidence.MEDIUM
+    return Decision(action=action, batch_size=size, confidence=confidence, level=level)
 
 
 def compare_sizes(

@@ -60,6 +60,27 @@ FEWEST_JUDGED_STEPS = 8
 # Last evaluations that are pooled, and losses at which steps are compared: more smooth noise, and lag behind.
 POOLED = 5
 
+# --- The same epochs: final losses and decisions ------------------------------------------------------------
+
+# A final loss that is expected to be higher by this share is no worse. After a tenth of the training, 1% gave
+# two thirds of the speedup (in logarithms) that 2% gave. 3% gave no more, and twice as many decisions, 2.2%,
+# ended more than 5% higher (benchmarks/same_epochs.py).
+HARM_TOLERANCE = 0.02
+# The least exponent of the loss curve. A curve that looks flat early still falls later, or overfits less at a
+# small size. After a tenth of the training, 8% of the decisions ended more than 5% higher with 0, 4% with
+# 0.05, and 1% with 0.1; 0.2 gave two thirds of the speedup.
+LEAST_EXPONENT = 0.1
+# A loss below this share of the fall since the first weights is near zero: its ratios say nothing.
+NEAR_ZERO = 0.01
+# The fit uses the part of a training from this share of its epochs on: the start has another exponent.
+FITTED_FROM = 1 / 8
+# So many evaluations in a row count as one: their noise is common. A last loss is their mean.
+SMOOTHED = 3
+# The probability of being right from which on a change is recommended. Of recorded decisions on whole
+# trainings, 4% ended more than 5% higher with 0.5, at worst 54% higher, and 2% with 0.75, at worst 7% higher.
+# Speedups differed by 1%.
+CHANGE_PROBABILITY = 0.75
+
 # --- Warnings and predictions -------------------------------------------------------------------------------
 
 # Multiples of S_min. Fixed epochs with fewer steps end far above the loss that more of them would reach.

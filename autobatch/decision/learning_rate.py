@@ -16,9 +16,7 @@ from itertools import pairwise
 from math import inf, log, sqrt
 from statistics import fmean, median, stdev
 
-from autobatch.decision.constants import TOLERANCE
-from autobatch.decision.loss_extrapolation import SMOOTHED
-from autobatch.decision.same_epochs import HARM_TOLERANCE
+from autobatch.decision.constants import HARM_TOLERANCE, SMOOTHED, TOLERANCE
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.trial import Outcome
 

@@ -14,13 +14,10 @@ from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 from statistics import fmean, pstdev
 
+from autobatch.decision.constants import FITTED_FROM, SMOOTHED
 from autobatch.records.check import Training
 from autobatch.records.trial import Outcome
 
-# The fit uses the part of a training from this share of its epochs on: the start has another exponent.
-FITTED_FROM = 1 / 8
-# So many evaluations in a row count as one: their noise is common. A last loss is their mean.
-SMOOTHED = 3
 # Values of L_inf, from 0 to just below the lowest loss.
 _ASYMPTOTES = [0.98 * i / 24 for i in range(25)]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from autobatch.decision import critical_batch, loss_curves, scaling, size_choice, time_to_loss
 from autobatch.decision.candidates import candidates
+from autobatch.decision.constants import TOLERANCE
+from autobatch.decision.judgement import Judgement
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.decision.warnings import restated_schedule, warnings_about
 from autobatch.records.check import Check
 from autobatch.records.errors import UsageError, not_decidable
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import Recommendation, Scaling
+from autobatch.records.recommendation import Alternative, AlternativeKind, Recommendation, Scaling
 from autobatch.records.trial import Curve, Outcome, Trial
 from autobatch.records.workload import Workload
 
@@ -20,10 +23,11 @@ from autobatch.records.workload import Workload
 def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = None) -> Recommendation:
     """The batch size to train with, always a measured one that passed and that `limits` permit.
 
-    With a check it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B): the
-    current size where it is tied, else the middle of the sizes that the noise of t(B) can't tell apart, and
+    With a check it is the size with the shortest training of the same epochs, of those whose final loss is
+    expected within 2% of the current size's; the current size where none is surely faster. For the objective
+    `time-to-loss` it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B), and
     never a vetoed one. Without a check it is the knee of the throughput curve, the smallest size within 5% of
-    the best. A global batch size is met exactly, by accumulation where it does not fit at once. With several
+    the best, from the current size on. A global batch size is met exactly, by accumulation where it does not fit at once. With several
     ranks, batch sizes are those of one rank (see autobatch.decision.scaling).
 
     Raises UsageError where the limits permit no measured size, or the ranks can't share the global batch.
@@ -36,7 +40,8 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     if target is not None:
         choice = size_choice.for_global_batch(permitted, target, ranks)
     else:
-        choice = size_choice.choose(trials, permitted, rank_check, limits, curve.workload.batch_size)
+        samples = scaling.share_of_dataset(curve.workload.dataset_size, ranks)
+        choice = size_choice.choose(trials, permitted, rank_check, limits, curve.workload, samples)
     chosen = choice.trial
     accumulation = _accumulation_steps(chosen.batch_size, target)
     rank_batch = chosen.batch_size * accumulation
@@ -69,7 +74,9 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     if target is None and not (choice.outlook and choice.outlook.choice.best > chosen.batch_size):
         limit = size_choice.limit(trials, permitted, chosen, curve.ceiling, rank_check)
         answer = replace(answer, limited_by=limit)
-    if choice.outlook is not None:
+    if choice.judgement is not None:
+        answer = _decided(answer, choice.judgement, choice.outlook, rank_check)
+    elif choice.outlook is not None:
         answer = _compared(answer, choice.outlook)
     return replace(answer, warnings=(*curve.warnings, *choice.warnings, *warnings_about(answer)))
 
@@ -110,6 +117,43 @@ def _permitted(trials: TrialSet, limits: Limits, curve: Curve) -> TrialSet:
 
 def _accumulation_steps(batch_size: int, target: int | None) -> int:
     return target // batch_size if target is not None and target % batch_size == 0 else 1
+
+
+def _decided(
+    answer: Recommendation, judgement: Judgement, outlook: Outlook | None, check: Check | None
+) -> Recommendation:
+    """The answer with its decision, the sizes beside the current one, and the faster alternatives."""
+    return replace(
+        answer,
+        decision=judgement.decision,
+        epochs=answer.workload.epochs,
+        same_epochs=judgement.rows,
+        alternatives=() if outlook is None else _more_epochs(answer, judgement.reference, outlook, check),
+        scaling=None if outlook is None else _scaling(answer, outlook),
+    )
+
+
+def _more_epochs(
+    answer: Recommendation, reference: int, outlook: Outlook, check: Check | None
+) -> tuple[Alternative, ...]:
+    """The size with the shortest time to the reference's loss, where it takes more epochs and less time."""
+    size = outlook.choice.batch_size
+    comparison = outlook.against(reference, size) if reference in outlook.times else None
+    if comparison is None or size == answer.batch_size or comparison.relative_time < 1 + TOLERANCE:
+        return ()
+    if comparison.epochs_ratio < 1 + TOLERANCE:
+        return ()
+    epochs = answer.workload.epochs
+    alternative = Alternative(
+        kind=AlternativeKind.MORE_EPOCHS,
+        batch_size=size,
+        learning_rate_factor=_learning_rate_factor(answer.workload, check, size),
+        epochs_ratio=comparison.epochs_ratio,
+        epochs=None if epochs is None else ceil(epochs * comparison.epochs_ratio),
+        speedup=comparison.relative_time,
+        interval=(comparison.low, comparison.high),
+    )
+    return (alternative,)
 
 
 def _compared(answer: Recommendation, outlook: Outlook) -> Recommendation:

@@ -21,33 +21,12 @@ from itertools import pairwise
 from math import exp, hypot, inf, log, sqrt
 from statistics import fmean, median, stdev
 
-from autobatch.decision.constants import NARROW_INTERVAL
-from autobatch.decision.loss_extrapolation import SMOOTHED, FittedCurve, LossCurve, fit_loss_curve
+from autobatch.decision.constants import HARM_TOLERANCE, LEAST_EXPONENT, NARROW_INTERVAL, NEAR_ZERO, SMOOTHED
+from autobatch.decision.loss_extrapolation import FittedCurve, LossCurve, fit_loss_curve
+from autobatch.records.check import NoisePoint
 
-# A final loss that is expected to be higher by this share is no worse. After a tenth of the training, 1% gave
-# two thirds of the speedup (in logarithms) that 2% gave. 3% gave no more, and twice as many decisions, 2.2%,
-# ended more than 5% higher (benchmarks/same_epochs.py).
-HARM_TOLERANCE = 0.02
-# The least exponent of the loss curve. A curve that looks flat early still falls later, or overfits less at a
-# small size. After a tenth of the training, 8% of the decisions ended more than 5% higher with 0, 4% with
-# 0.05, and 1% with 0.1; 0.2 gave two thirds of the speedup.
-LEAST_EXPONENT = 0.1
-# A loss below this share of the fall since the first weights is near zero: its ratios say nothing.
-NEAR_ZERO = 0.01
 # Parts of a training over which its cost is added up; 200 give the same answers.
 _PARTS = range(50)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoisePoint:
-    """The gradient noise scale, with its 90% lower bound, after so many samples of a training.
-
-    A lower bound of 0 says nothing.
-    """
-
-    samples_seen: float
-    batch_size: float
-    low: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

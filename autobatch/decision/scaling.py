@@ -17,7 +17,7 @@ from math import isfinite
 
 from autobatch.decision.constants import FARTHEST_PREDICTION
 from autobatch.decision.step_time import StepTimeLaw
-from autobatch.records.check import Check
+from autobatch.records.check import Check, NoisePoint
 from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import DeviceCount, Scaling
@@ -133,4 +133,12 @@ def _scaled(check: Check, factor: float) -> Check:
         noise_scale=times(check.noise_scale),
         critical_batch_size=times(check.critical_batch_size),
         interval=None if interval is None else (factor * interval[0], times(interval[1])),
+        noise_points=tuple(
+            NoisePoint(
+                samples_seen=factor * point.samples_seen,
+                batch_size=factor * point.batch_size,
+                low=factor * point.low,
+            )
+            for point in check.noise_points
+        ),
     )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 from autobatch.decision import next_training, time_to_loss
-from autobatch.decision.constants import TOLERANCE
+from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_SIZE
+from autobatch.decision.judgement import Judgement, judge
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.records.check import Check
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import AnswerLimit
+from autobatch.records.recommendation import Action, AnswerLimit
 from autobatch.records.trial import Ceiling, LimitedBy, Trial
+from autobatch.records.workload import Workload
 
 _NONE_TIMED = "the largest size that passed: none was timed"
 _BY_CEILING = {
@@ -27,28 +30,111 @@ _BY_CEILING = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeChoice:
-    """A measured size and the reason for it. `outlook`: the expected times that decided, if they did."""
+    """A measured size and the reason for it.
+
+    `outlook`: the expected times to the same loss, if they are known. `judgement`: the comparison at the same
+    epochs, if it decided.
+    """
 
     trial: Trial
     why: str
     outlook: Outlook | None = None
+    judgement: Judgement | None = None
     warnings: tuple[str, ...] = ()
 
 
 def choose(
-    trials: TrialSet, permitted: TrialSet, check: Check | None, limits: Limits, current_size: int | None
+    trials: TrialSet,
+    permitted: TrialSet,
+    check: Check | None,
+    limits: Limits,
+    workload: Workload,
+    samples: int | None,
 ) -> SizeChoice:
     """The size that is best at what `limits` ask for, out of `permitted`, which holds a usable size.
 
     `limits` and `check` are those of one rank, but for the limits' global batch, which is met per rank.
+    `samples`: those of one rank's epoch.
     """
+    current_size = workload.batch_size
     if limits.objective is Objective.MEMORY:
         return largest(permitted)
     if limits.objective is Objective.THROUGHPUT:
         return highest_throughput(permitted)
     allowed = without_vetoed(permitted, check)
     outlook = time_to_loss.outlook(trials, allowed, check, current_size)
-    return shortest_time(allowed, outlook) if outlook else knee(allowed)
+    if limits.objective is Objective.TIME_TO_LOSS:
+        return shortest_time(allowed, outlook) if outlook else knee(allowed)
+    judgement = None
+    if check is not None and outlook is not None:
+        judgement = judge(
+            permitted, check, current_size=current_size, samples=samples, epochs=workload.epochs
+        )
+    if judgement is None:
+        return knee(_not_below(allowed, current_size or USUAL_BATCH_SIZE))
+    return at_the_same_epochs(permitted, judgement, outlook, workload)
+
+
+def at_the_same_epochs(
+    permitted: TrialSet, judgement: Judgement, outlook: Outlook | None, workload: Workload
+) -> SizeChoice:
+    """The fastest size that ends within 2% of the current size's loss, or the current size."""
+    decision, current = judgement.decision, workload.batch_size
+    warnings = []
+    if current is not None and current != judgement.reference:
+        warnings.append(
+            f"your batch size {current:,} can't be used; {judgement.reference:,} stands for it in comparisons"
+        )
+    if judgement.harms and workload.epochs is None:
+        warnings.append(
+            "the number of your epochs is unknown, so only sizes that are safe for short trainings count: "
+            "set `--epochs`"
+        )
+    return SizeChoice(
+        trial=permitted.latest[decision.batch_size],
+        why=_change_text(judgement, workload) if decision.action is Action.CHANGE else _keep_text(judgement),
+        outlook=outlook,
+        judgement=judgement,
+        warnings=tuple(warnings),
+    )
+
+
+def _change_text(judgement: Judgement, workload: Workload) -> str:
+    row = next(row for row in judgement.rows if row.batch_size == judgement.decision.batch_size)
+    epochs = "at the same epochs" if workload.epochs is None else f"at your {workload.epochs:g} epochs"
+    return (
+        f"{row.speedup:.2f}x as fast as {judgement.reference:,} {epochs} (90% CI {row.interval[0]:.2f} to "
+        f"{row.interval[1]:.2f}), with an expected final loss within {HARM_TOLERANCE:.0%}"
+    )
+
+
+def _keep_text(judgement: Judgement) -> str:
+    faster = [row for row in judgement.rows if row.speedup > 1 + TOLERANCE]
+    if not faster:
+        return f"no other size is more than {TOLERANCE:.0%} faster"
+    best = max(faster, key=lambda row: row.speedup)
+    shown = (
+        f"{best.batch_size:,}: {best.speedup:.2f}x, 90% CI {best.interval[0]:.2f} to {best.interval[1]:.2f}"
+    )
+    if not judgement.harms:
+        return f"faster sizes were not trained, so their final loss is unknown ({shown})"
+    safe = [row for row in faster if row.safe]
+    if safe:
+        best = max(safe, key=lambda row: row.speedup)
+        shown = f"{best.speedup:.2f}x, 90% CI {best.interval[0]:.2f} to {best.interval[1]:.2f}"
+        return f"no size is surely faster with the same final loss (best: {best.batch_size:,}, {shown})"
+    nearest = min(faster, key=lambda row: abs(log(row.batch_size / judgement.reference)))
+    loss = "a failed training" if nearest.harm is None else f"a final loss {nearest.harm:.2f}x as high"
+    return (
+        f"faster sizes end at a higher loss at the same epochs ({nearest.batch_size:,}: {nearest.speedup:.2f}x "
+        f"as fast, {loss})"
+    )
+
+
+def _not_below(allowed: TrialSet, size: int) -> TrialSet:
+    """The sizes from `size` on, without a check of smaller ones; all where there is none."""
+    left = allowed.only({trial.batch_size for trial in allowed.usable if trial.batch_size >= size})
+    return left if left.timed else allowed
 
 
 def shortest_time(allowed: TrialSet, outlook: Outlook) -> SizeChoice:

@@ -51,6 +51,18 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoisePoint:
+    """The gradient noise scale, with its 90% lower bound, after so many samples of a training.
+
+    A lower bound of 0 says nothing.
+    """
+
+    samples_seen: float
+    batch_size: float
+    low: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Veto:
     """A size that trained worse than the current one, also with half its learning rate, or failed."""
 
@@ -66,6 +78,7 @@ class Check:
     `critical_batch_size` are in samples of an optimizer step, over all ranks; other sizes are per rank.
     `interval` is the 90% interval of the critical batch size, its upper end None where it is open; `log_sd`
     is the standard deviation of its logarithm. All three use the trainings, and are None without a result.
+    `noise_points` are the valid measurements along the burn-in, ascending, over all ranks.
     `batch_size` is the reference of the trainings: the current size, or the nearest usable size where that
     is unknown or does not fit. `held_out` says which samples the trainings were judged on.
     """
@@ -77,6 +90,7 @@ class Check:
     critical_batch_size: float | None = None
     interval: tuple[float, float | None] | None = None
     log_sd: float | None = None
+    noise_points: tuple[NoisePoint, ...] = ()
     held_out: str = ""
     trainings: tuple[Training, ...] = ()
     matched_loss: float | None = None

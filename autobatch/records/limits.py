@@ -10,9 +10,14 @@ from autobatch.records.errors import UsageError
 
 
 class Objective(StrEnum):
-    """The quality that the recommended batch size is best at."""
+    """The quality that the recommended batch size is best at.
+
+    `time`: the shortest training of the same epochs with the same final loss. `time-to-loss`: the shortest
+    time to the same loss, in more or fewer epochs.
+    """
 
     TIME = "time"
+    TIME_TO_LOSS = "time-to-loss"
     THROUGHPUT = "throughput"
     MEMORY = "memory"
 
@@ -97,4 +102,5 @@ class Limits:
     @property
     def asks_for_size(self) -> bool:
         """True where what was asked for settles the size, so that no training has to choose it."""
-        return self.objective is not Objective.TIME or self.global_batch is not None
+        times = (Objective.TIME, Objective.TIME_TO_LOSS)
+        return self.objective not in times or self.global_batch is not None

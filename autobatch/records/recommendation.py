@@ -99,6 +99,74 @@ class Candidate:
     seconds_to_loss: float | None = None
 
 
+class Action(StrEnum):
+    """Whether to change the current batch size or to keep it."""
+
+    CHANGE = "change"
+    KEEP = "keep"
+
+
+class Confidence(StrEnum):
+    """The probability that a decision is right, in words."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SameEpochs:
+    """A size beside the current one, for a training of the user's epochs.
+
+    `harm`: expected final loss over that at the current size. `harm_low` and `harm_high`: one standard
+    deviation below and above. All three are None without a loss curve, and where the training failed.
+    `speedup`: time of the training at the current size over that at this size, with its 90% `interval`.
+    `safe`: the expected harm is within 2%.
+    """
+
+    batch_size: int
+    harm: float | None
+    harm_low: float | None
+    harm_high: float | None
+    speedup: float
+    interval: tuple[float, float]
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Change to `batch_size` or keep it. `confidence`: the probability that this is right; `level`: in words."""
+
+    action: Action
+    batch_size: int
+    confidence: float
+    level: Confidence
+
+
+class AlternativeKind(StrEnum):
+    """The change that an alternative asks for, beside the batch size."""
+
+    MORE_EPOCHS = "more_epochs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A faster way to the loss of the current training that changes more than the batch size.
+
+    `epochs_ratio`: the epochs that it takes over the current ones; `epochs` is their number where the current
+    one is known. `speedup`: expected time at the current size over that of the alternative. `interval`: its
+    least and largest over the interval of the critical batch size.
+    """
+
+    kind: AlternativeKind
+    batch_size: int
+    learning_rate_factor: float | None
+    epochs_ratio: float
+    epochs: int | None
+    speedup: float
+    interval: tuple[float, float]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
     """Seconds of a step as a law of the batch size B: fixed_seconds + sample_seconds x B.
@@ -123,9 +191,13 @@ class Recommendation:
     Decided from `trials`, `ceiling`, `check`, `loader`, `communication`, `sizes_per_rank`, `workload` and
     `device`, which are as they were measured, with `measured_warnings`, and from `limits`.
 
-    Derived from these: `candidates` are the expected times of all sizes. `current` and `runner_up` compare
-    the answer with the current size and the next best. `regret_bound` is its time over the time at the truly
-    best size, the worst case of the check's interval. `limited_by` keeps it from being larger. `step_time` is
+    Derived from these: `decision` is to change the current size or to keep it, for a training of the same
+    `epochs` (None where their number is unknown), and `same_epochs` has each timed size beside the current one;
+    without a decision another objective or a global batch settled the size, or there was no check.
+    `alternatives` are faster and change more. `candidates` are the expected times of all sizes to the same
+    loss. With that objective, `current` and `runner_up` compare the answer with the current size and the next
+    best, and `regret_bound` is its time over the time at the truly best size, the worst case of the check's
+    interval. `limited_by` keeps it from being larger. `step_time` is
     the model fitted to the timed sizes. `schedule` restates the workload's for the new number of steps.
     `tokens_per_second` is that of one rank, for sequences. `scaling` predicts other numbers of devices.
     `warnings` holds the measured warnings and the derived ones.
@@ -146,6 +218,10 @@ class Recommendation:
     warnings: tuple[str, ...]
     measured_warnings: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
+    decision: Decision | None = None
+    epochs: float | None = None
+    same_epochs: tuple[SameEpochs, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
     current: Comparison | None = None
     runner_up: Comparison | None = None
     regret_bound: float | None = None
