@@ -194,8 +194,9 @@ def _upwards(reach: _Reach, *, to_ceiling: bool) -> Try | Trace | Stop:
         return Trace()
     if fits is None or (fits >= reach.doubled and (reach.memory.heap or not to_ceiling)):
         return Try(reach.doubled, timed=not to_ceiling)
-    # Peaks of small batches alone say little about larger ones.
-    vague = not reach.memory.lines or passed < SMALL_BATCH_SIZE
+    # Peaks of small batches, or a single one, say little about larger batches.
+    few = passed < SMALL_BATCH_SIZE or len(reach.trial_set.passed) == 1
+    vague = few or not reach.memory.lines
     if reach.memory.heap and fits <= passed + reach.resolution and not vague:
         return Stop(LimitedBy.MEMORY, "a larger batch is predicted not to leave the margin free")
     goal = min(fits, reach.cap)

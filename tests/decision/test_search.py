@@ -215,7 +215,7 @@ def test_a_heap_is_searched_to_its_margin_only() -> None:
     heap = replace(IN_PROPORTION, heap=True)
     assert moves([passed(100, 100)], heap) == Try(200, timed=False)
     assert moves([passed(512, 512)], heap) == Try(900, timed=False)
-    near = moves([passed(850, 850)], heap)
+    near = moves([passed(500, 500), passed(850, 850)], heap)
     assert isinstance(near, Stop)
     assert near.limited_by is LimitedBy.MEMORY
     assert moves([passed(500, 500), failed(700)], heap) == Try(630, timed=False)
