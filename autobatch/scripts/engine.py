@@ -103,6 +103,14 @@ class ScriptEngine:
         return self.knob.current * self.unit
 
     @property
+    def _settling_steps(self) -> int | None:
+        """Steps after which batches of another size have come through on all ranks."""
+        if self.ranks == 1:
+            return None
+        workers = self.observed.loader.workers if self.observed.loader is not None else 0
+        return 4 + 3 * workers
+
+    @property
     def ranks(self) -> int:
         return self.observed.world_size
 
@@ -244,6 +252,7 @@ class ScriptEngine:
             "batch_size": size // self.unit,
             "in_place": in_place,
             "dimension": self._dimension,
+            "settle": self._settling_steps,
             **order,
         }
         try:

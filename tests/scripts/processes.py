@@ -33,7 +33,9 @@ def started(command: Command, in_code: Mapping[str, object] | None = None) -> It
             process.close()
 
 
-def measure(batch_size: int, *, in_place: bool = True, rounds: int = 3) -> dict[str, object]:
+def measure(
+    batch_size: int, *, in_place: bool = True, rounds: int = 3, settle: int | None = None
+) -> dict[str, object]:
     """The order for a measurement at a size."""
     return {
         "do": "measure",
@@ -43,4 +45,5 @@ def measure(batch_size: int, *, in_place: bool = True, rounds: int = 3) -> dict[
         "rounds": rounds,
         "round_steps": 3,
         "warm_up": 1,
+        "settle": settle,
     }

@@ -206,8 +206,13 @@ def test_two_ranks_of_torchrun_answer_together():
     with started(Command(words=words, variables=VARIABLES)) as process:
         seen = process.observe(SECONDS)
         assert seen.world_size == 2
-        results = process.ask(measure(64), SECONDS)
+        results = process.ask(measure(64, settle=4), SECONDS)
         assert [result["observed_size"] for result in results] == [64, 64]
+        order = {**measure(32, settle=4), "do": "noise", "gradients": 8, "width": 64, "seed": 0}
+        first, second = process.ask(order, SECONDS)
+        # Ranks average their gradients, so both see the same.
+        assert first["squared_norms"] == pytest.approx(second["squared_norms"])
+        assert len(first["squared_norms"]) >= 8
 
 
 def test_a_training_of_one_epoch_lasts_as_long_as_it_is_measured():

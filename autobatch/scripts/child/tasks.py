@@ -67,6 +67,35 @@ class Task:
         """The gradients of the primary optimizer, before its step; for tasks that freeze the weights."""
 
 
+class Sized(Task):
+    """A task at one size: steps count once their observed size is the one that was set.
+
+    A process alone waits for that. Ranks may see it at different steps, and would then wait for each other. So
+    they `settle` for a given number of steps, then take a given number of them, whatever their size.
+    """
+
+    def __init__(self, watch: Watch, order: dict[str, Any], steps: int) -> None:
+        self._watch = watch
+        self._size: int | None = order["batch_size"]
+        self._settle: int | None = order["settle"]
+        self._last = (self._settle or 0) + steps
+        self._seen = 0
+        self._lag = 0
+
+    def fits(self, step: Step) -> bool:
+        """Count a step; True where it is one of the size, after the ranks have settled."""
+        self._seen += 1
+        size = self._watch.size_of(step)
+        fits = size is not None and (self._size is None or size == self._size)
+        self._lag += 0 if fits else 1
+        return fits and (self._settle is None or self._seen > self._settle)
+
+    @property
+    def has_ended(self) -> bool:
+        """True where no further step is to be taken, whatever the task has by now."""
+        return self._lag > _MOST_LAG if self._settle is None else self._seen >= self._last
+
+
 class Observe(Task):
     """The first steps as they are: `steps` of them, or fewer where they are slow."""
 
@@ -94,16 +123,14 @@ class Observe(Task):
         return {"steps": len(self.taken)}
 
 
-class Measure(Task):
-    """Times rounds of steps at one size. A step counts once its observed size is the one that was set."""
+class Measure(Sized):
+    """Times rounds of steps at one size."""
 
     def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
-        self._watch = watch
-        self._size: int | None = order["batch_size"]
         # Counted in steps, not in seconds: ranks that stop at different ones would wait for each other.
         self._rounds, self._round_steps = order["rounds"], order["round_steps"]
         self._warm_up = order["warm_up"]
-        self._lag = 0
+        super().__init__(watch, order, self._warm_up + self._rounds * (self._round_steps + 1))
         self._seconds: list[float] = []
         self._steps: list[Step] = []
         self._pending: list[float] = []
@@ -111,15 +138,15 @@ class Measure(Task):
         watch.memory.reset()
 
     def take(self, step: Step) -> None:
-        size = self._watch.size_of(step)
-        fits = size is not None and (self._size is None or size == self._size)
-        self._observed = size if self._observed is None or fits else self._observed
+        fits = self.fits(step)
+        if fits or self._observed is None:
+            self._observed = self._watch.size_of(step)
         if not fits or not step.clean:
-            self._lag += 1
+            self._lag += 1 if fits else 0
             return
         if self._warm_up > 0:
             self._warm_up -= 1
-            # What the previous size has left behind does not count.
+            # Memory that the previous size has left behind does not count.
             self._watch.memory.reset()
             return
         self._steps.append(step)
@@ -130,7 +157,8 @@ class Measure(Task):
 
     @property
     def done(self) -> bool:
-        return len(self._seconds) >= self._rounds or self._lag > _MOST_LAG
+        enough = self._settle is None and len(self._seconds) >= self._rounds
+        return enough or self.has_ended
 
     def result(self) -> dict[str, Any]:
         if self._pending and not self._seconds:
@@ -149,39 +177,32 @@ class Measure(Task):
         }
 
 
-class Noise(Task):
+class Noise(Sized):
     """Independent gradients at frozen weights: one of each step of the script's own loop."""
 
     frozen = True
     waits_for_device = False
 
     def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
-        self._watch = watch
         self._count: int = order["gradients"]
+        super().__init__(watch, order, self._count + 1)
         self._sums = GradientSums(order["width"], order["seed"])
-        self._size: int | None = order["batch_size"]
-        self._lag = 0
-        self._kept = 0
         self._current: tuple[list[Any], float] | None = None
-        # Accumulated gradients of before the freeze are in the first one.
-        self._skip = 1
 
     def gradients(self, parts: list[Any], scale: float) -> None:
         self._current = [None if part is None else part.detach().clone() for part in parts], scale
 
     def take(self, step: Step) -> None:
         parts, self._current = self._current, None
-        size = self._watch.size_of(step)
-        if self._skip:
-            self._skip -= 1
-        elif parts is not None and (self._size is None or size == self._size):
+        fits = self.fits(step)
+        # The first one may hold gradients that were accumulated before the freeze.
+        if fits and parts is not None and self._seen > 1:
             self._sums.add(*parts)
-        else:
-            self._lag += 1
 
     @property
     def done(self) -> bool:
-        return self._sums.count >= self._count or self._lag > _MOST_LAG
+        enough = self._settle is None and self._sums.count >= self._count
+        return enough or self.has_ended
 
     def result(self) -> dict[str, Any]:
         return self._sums.result()
@@ -206,26 +227,23 @@ class Evaluate(Task):
         return {}
 
 
-class Train(Task):
+class Train(Sized):
     """A short training from a saved state at one size, all learning rates multiplied by a factor."""
 
     def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
-        self._watch = watch
+        self._count: int = order["steps"]
+        super().__init__(watch, order, self._count)
         self._path: str = order["snapshot"]
-        self._size: int | None = order["batch_size"]
-        self._steps: int = order["steps"]
         self.learning_rate_factor = float(order["learning_rate_factor"])
         self._waiting = True
-        self._lag = 0
         self._losses: list[float] = []
         self._seconds: list[float] = []
 
     def take(self, step: Step) -> None:
+        fits = self.fits(step)
         if self._waiting:
             # Batches of the last size are still on their way: what they teach is put back.
-            size = self._watch.size_of(step)
-            self._lag += 1
-            if self._size is None or size == self._size:
+            if fits if self._settle is None else self._seen == self._settle:
                 self._waiting = False
                 snapshot.restore(self._path, self._watch.optimizers, self._watch.roots)
             return
@@ -234,7 +252,8 @@ class Train(Task):
 
     @property
     def done(self) -> bool:
-        return len(self._losses) >= self._steps or self._lag > _MOST_LAG
+        enough = len(self._losses) >= self._count
+        return enough or (self._waiting and self.has_ended)
 
     def result(self) -> dict[str, Any]:
         return {"losses": self._losses, "seconds": self._seconds}

@@ -143,8 +143,7 @@ class Watch:
             self._link.send("closure_again", optimizer="LBFGS")
             self._end()
         self.optimizers.append(optimizer)
-        rates = [group.get("initial_lr", group.get("lr")) for group in optimizer.param_groups]
-        self._first_rates[id(optimizer)] = [float(rate) for rate in rates]
+        self._first_rates[id(optimizer)] = [_rate(group) for group in optimizer.param_groups]
         if self._primary is None:
             self._primary = optimizer
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -354,6 +353,12 @@ def _decays(group: dict[str, Any]) -> dict[str, float]:
     if group.get("betas"):
         return {"beta2": float(group["betas"][1])}
     return {"momentum": float(group["momentum"])} if group.get("momentum") else {}
+
+
+def _rate(group: dict[str, Any]) -> float:
+    """The learning rate that a schedule is made for: its first step may be that of a warm-up."""
+    named = (group[name] for name in ("max_lr", "initial_lr", "lr") if name in group)
+    return float(next(named))
 
 
 def _keras_rate(optimizer: Any) -> float | None:
