@@ -353,7 +353,9 @@ class SimulatedEngine:
             return messages.Noise(measured=(), burn_in_steps=steps, error=self.machine.noise_error)
         chunk_size = max(1, min(command.most_samples // 32, command.largest_chunk))
         return messages.Noise(
-            measured=(noise_chunks(self.machine.noise_scale, chunk_size),) * 3, burn_in_steps=steps
+            measured=(noise_chunks(self.machine.noise_scale, chunk_size),) * 3,
+            burn_in_steps=steps,
+            after_steps=tuple(max(1, int(share * steps)) for share in (0.25, 0.5, 1.0)),
         )
 
     def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
@@ -377,6 +379,8 @@ class SimulatedEngine:
             return worker_failures.of_training(command, "the worker ended with status -9")
         per_step = self.machine.step_seconds(size)
         steps = max(1, int(command.seconds / per_step))
+        if command.most_samples is not None:
+            steps = min(steps, max(1, round(command.most_samples / size)))
         diverges = command.learning_rate_factor > self.machine.highest_learning_rate_factor
         steps = min(steps, 3) if diverges else steps
         self._pass(steps * per_step)
@@ -403,7 +407,7 @@ class SimulatedEngine:
         return tuple(replies)
 
     def _evaluations(self, command: messages.Train, steps: int) -> Iterator[Evaluation]:
-        size, at = command.batch_size, 4
+        size, at = command.batch_size, 0
         while at <= steps:
             progress = at / (1 + self.machine.critical_batch_size / size)
             loss = self.machine.handicaps.get(size, 1.0) * (1 + progress / 5) ** -0.5
@@ -415,7 +419,7 @@ class SimulatedEngine:
                 for _ in range(max(1, command.samples // command.part_size))
             )
             yield Evaluation(steps=at, seconds=at * self.machine.step_seconds(size), losses=losses)
-            at = max(at + 1, ceil(1.2 * at))
+            at = 4 if at == 0 else max(at + 1, ceil(1.2 * at))
 
     @property
     def fresh(self) -> bool:

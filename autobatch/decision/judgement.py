@@ -8,13 +8,14 @@ from math import inf
 
 from autobatch.decision import loss_curves
 from autobatch.decision.confidence import Speedup, compare_sizes, decide, measured_speedups
-from autobatch.decision.constants import USUAL_BATCH_SIZE
+from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_SIZE
 from autobatch.decision.loss_extrapolation import LossCurve, loss_curve
 from autobatch.decision.same_epochs import Course, HarmEstimate, estimate_harms
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, Training
 from autobatch.records.recommendation import Decision, SameEpochs
 from autobatch.records.trial import Trial
+from autobatch.records.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,28 @@ def judge(
         decision=decide(size, speedups, harms),
         run_epochs=base.epochs[-1] if base is not None and base.epochs else 0.0,
     )
+
+
+def next_size(judgement: Judgement, trainings: Sequence[Training], workload: Workload) -> int | None:
+    """The size to train next, for as many epochs as the reference; None where no training can tell more.
+
+    Trainings that cover the user's epochs, or stand for them, are compared size by size from the reference
+    upwards, as long as the sizes are safe and may be faster. Shorter ones only confirm the decision.
+    """
+    trained = {training.batch_size for training in trainings}
+    decided = judgement.decision.batch_size
+    epochs = workload.epochs
+    is_whole = epochs is None or judgement.run_epochs >= (1 - HARM_TOLERANCE) * epochs
+    if not judgement.harms or not is_whole:
+        return decided if judgement.harms and decided not in trained else None
+    for row in judgement.rows:
+        if row.batch_size <= judgement.reference or row.interval[1] < 1 + TOLERANCE:
+            continue
+        if row.batch_size not in trained:
+            return row.batch_size
+        if not row.safe:
+            return None
+    return None
 
 
 def _reference(permitted: TrialSet, check: Check, current_size: int | None) -> Trial | None:

@@ -27,8 +27,8 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     expected within 2% of the current size's; the current size where none is surely faster. For the objective
     `time-to-loss` it is the size with the shortest expected time to the same loss, (1 + B_crit / B) t(B), and
     never a vetoed one. Without a check it is the knee of the throughput curve, the smallest size within 5% of
-    the best, from the current size on. A global batch size is met exactly, by accumulation where it does not fit at once. With several
-    ranks, batch sizes are those of one rank (see autobatch.decision.scaling).
+    the best, from the current size on. A global batch size is met exactly, by accumulation where it does not
+    fit at once. With several ranks, batch sizes are those of one rank (see autobatch.decision.scaling).
 
     Raises UsageError where the limits permit no measured size, or the ranks can't share the global batch.
     """

@@ -13,7 +13,7 @@ from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.records.check import Check
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import Action, AnswerLimit
+from autobatch.records.recommendation import Action, AnswerLimit, SameEpochs
 from autobatch.records.trial import Ceiling, LimitedBy, Trial
 from autobatch.records.workload import Workload
 
@@ -113,22 +113,21 @@ def _keep_text(judgement: Judgement) -> str:
     if not faster:
         return f"no other size is more than {TOLERANCE:.0%} faster"
     best = max(faster, key=lambda row: row.speedup)
-    shown = (
-        f"{best.batch_size:,}: {best.speedup:.2f}x, 90% CI {best.interval[0]:.2f} to {best.interval[1]:.2f}"
-    )
     if not judgement.harms:
-        return f"faster sizes were not trained, so their final loss is unknown ({shown})"
+        return f"no training shows the final loss of faster sizes (best: {_speedup_text(best)})"
     safe = [row for row in faster if row.safe]
     if safe:
         best = max(safe, key=lambda row: row.speedup)
-        shown = f"{best.speedup:.2f}x, 90% CI {best.interval[0]:.2f} to {best.interval[1]:.2f}"
-        return f"no size is surely faster with the same final loss (best: {best.batch_size:,}, {shown})"
+        return f"no size is surely faster with the same final loss (best: {_speedup_text(best)})"
     nearest = min(faster, key=lambda row: abs(log(row.batch_size / judgement.reference)))
     loss = "a failed training" if nearest.harm is None else f"a final loss {nearest.harm:.2f}x as high"
-    return (
-        f"faster sizes end at a higher loss at the same epochs ({nearest.batch_size:,}: {nearest.speedup:.2f}x "
-        f"as fast, {loss})"
-    )
+    speedup = f"{nearest.batch_size:,}: {nearest.speedup:.2f}x as fast"
+    return f"faster sizes end at a higher loss at the same epochs ({speedup}, {loss})"
+
+
+def _speedup_text(row: SameEpochs) -> str:
+    low, high = row.interval
+    return f"{row.batch_size:,}, {row.speedup:.2f}x, 90% CI {low:.2f} to {high:.2f}"
 
 
 def _not_below(allowed: TrialSet, size: int) -> TrialSet:

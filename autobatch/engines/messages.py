@@ -181,17 +181,19 @@ class MeasureNoise(_Message, frozen=True):
 
 
 class Noise(_Message, frozen=True):
-    """The measurements, in order; `error` where the user's code failed."""
+    """The measurements, in order, and the steps before each; `error` where the user's code failed."""
 
     measured: tuple[Chunks, ...]
     burn_in_steps: int
+    after_steps: tuple[int, ...] = ()
     error: str = ""
 
 
 class Train(_Message, frozen=True):
     """Train from the first weights for `seconds`, all learning rates multiplied. Answered by Trained.
 
-    `samples` of those held out are evaluated, in parts of `part_size`.
+    `samples` of those held out are evaluated, in parts of `part_size`. `most_samples`: the training ends
+    after so many samples on each rank, as the user's whole training does.
     """
 
     batch_size: int
@@ -200,6 +202,7 @@ class Train(_Message, frozen=True):
     samples: int
     part_size: int
     seed: int
+    most_samples: int | None = None
 
 
 class Trained(_Message, frozen=True):

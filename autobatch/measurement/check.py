@@ -21,14 +21,15 @@ from autobatch.decision.constants import (
     USUAL_BATCH_SIZE,
 )
 from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate
+from autobatch.decision.judgement import Judgement, judge, next_size
 from autobatch.decision.scaling import over_ranks, share_of_dataset
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.measurement.budget import Budget
-from autobatch.records.check import Check, CheckStatus, Training
+from autobatch.records.check import Check, CheckStatus, NoisePoint, Training
 from autobatch.records.errors import AutobatchError
-from autobatch.records.limits import Limits
+from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import Curve, Outcome
 
 
@@ -86,6 +87,9 @@ class GeneralizationCheck:
         scales = [self._noise_scale(sums) for sums in reply.measured]
         prior = noise_scale.critical_batch_size(scales)
         self._record_noise(command.batch_size, scales, prior)
+        self._check = replace(
+            self._check, noise_points=_noise_points(command.batch_size, scales, reply.after_steps)
+        )
         if prior.low > 0:
             self._compare_trainings(self._plan(command.batch_size, prior))
         return None
@@ -166,6 +170,8 @@ class GeneralizationCheck:
         """Runs trainings of equal time, as long as one is worth it and there is time."""
         if self._limits.asks_for_size:
             return self._explain("the size was asked for")
+        if self._limits.objective is Objective.TIME:
+            return self._compare_at_the_same_epochs(plan)
         seconds = self._training_seconds(plan)
         if next_training.next_run(plan, ()) is None:
             return self._explain("no other size can be expected to be quicker")
@@ -177,13 +183,70 @@ class GeneralizationCheck:
                 return None
         return None
 
+    def _compare_at_the_same_epochs(self, plan: next_training.TrainingPlan) -> None:
+        """Trains at the reference size, then at the sizes that may be the answer for the same epochs.
+
+        Where the time allows, these are whole trainings of the user's epochs.
+        """
+        samples = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
+        least = FEWEST_STEPS * plan.law.step_seconds_at(plan.reference_size)
+        # The other half of the time is for the trainings that are compared with this one.
+        seconds = self._budget.left_seconds / 2
+        if samples is None or seconds < least:
+            return self._explain("too little of the budget was left for trainings")
+        epochs = self._curve.workload.epochs or MOST_EPOCHS
+        first = next_training.Run(
+            batch_size=plan.reference_size,
+            learning_rate_factor=next_training.learning_rate_factor(
+                plan, next_training.state_after(plan, ()).belief, plan.reference_size
+            ),
+        )
+        if not self._train(plan, [first], seconds, most_samples=ceil(epochs * samples)):
+            return None
+        while len(self._trainings) < MOST_TRAINED_SIZES:
+            judgement = self._judge(samples)
+            size = None if judgement is None else next_size(judgement, self._trainings, self._curve.workload)
+            if judgement is None or size is None:
+                return None
+            most_samples = ceil(judgement.run_epochs * samples)
+            seconds = most_samples / size * plan.law.step_seconds_at(size)
+            if seconds > self._budget.left_seconds:
+                return None
+            state = next_training.state_after(plan, self._trainings)
+            run = next_training.Run(
+                batch_size=size,
+                learning_rate_factor=next_training.learning_rate_factor(plan, state.belief, size),
+            )
+            # The law is no promise: a training that is slower than expected ends with the time left.
+            if not self._train(plan, [run], self._budget.left_seconds, most_samples=most_samples):
+                return None
+        return None
+
+    def _judge(self, samples: int) -> Judgement | None:
+        """The decision by the trainings so far."""
+        workload = self._curve.workload
+        return judge(
+            self._trial_set,
+            self._check,
+            current_size=workload.batch_size,
+            samples=samples,
+            epochs=workload.epochs,
+        )
+
     def _train(
-        self, plan: next_training.TrainingPlan, runs: Sequence[next_training.Run], seconds: float
+        self,
+        plan: next_training.TrainingPlan,
+        runs: Sequence[next_training.Run],
+        seconds: float,
+        *,
+        most_samples: int | None = None,
     ) -> bool:
         """Runs these trainings and records them; False where one of them can't be run."""
         sizes = ", ".join(f"{run.batch_size:,}" for run in runs)
         self._announce(f"training at batch size {sizes}, to compare")
-        replies = self._engine.train_all([self._train_command(plan, run, seconds) for run in runs])
+        replies = self._engine.train_all(
+            [self._train_command(plan, run, seconds, most_samples) for run in runs]
+        )
         for reply in replies:
             if reply.training is not None:
                 self._trainings.append(reply.training)
@@ -214,7 +277,11 @@ class GeneralizationCheck:
         return inf if samples is None else samples / size * plan.law.step_seconds_at(size)
 
     def _train_command(
-        self, plan: next_training.TrainingPlan, run: next_training.Run, seconds: float
+        self,
+        plan: next_training.TrainingPlan,
+        run: next_training.Run,
+        seconds: float,
+        most_samples: int | None,
     ) -> messages.Train:
         size = plan.reference_size
         rate = size / plan.law.step_seconds_at(size)
@@ -228,6 +295,7 @@ class GeneralizationCheck:
             samples=samples,
             part_size=max(1, min(samples // HELD_OUT_PARTS, self._largest_chunk(size))),
             seed=self._limits.seed,
+            most_samples=most_samples,
         )
 
     def _record_trainings(self, plan: next_training.TrainingPlan) -> None:
@@ -239,7 +307,7 @@ class GeneralizationCheck:
             self._check = replace(check, detail=detail)
             return
         if len({training.batch_size for training in self._trainings}) == 1:
-            self._check = replace(check, detail="only one size was trained")
+            self._check = replace(check, detail="only the reference size was trained")
             return
         state = next_training.state_after(plan, self._trainings)
         check = replace(check, vetoed=state.vetoed, detail="")
@@ -263,3 +331,14 @@ class GeneralizationCheck:
         """Keeps the results so far; their detail is the reason why there are no more."""
         if not self._check.detail or self._check.status is CheckStatus.NOT_RUN:
             self._check = replace(self._check, detail=reason)
+
+
+def _noise_points(
+    batch_size: int, scales: Sequence[noise_scale.NoiseScale], after_steps: Sequence[int]
+) -> tuple[NoisePoint, ...]:
+    """The valid noise scales with the samples of the burn-in before them."""
+    return tuple(
+        NoisePoint(samples_seen=steps * batch_size, batch_size=scale.batch_size, low=scale.low)
+        for scale, steps in zip(scales, after_steps, strict=False)
+        if scale.valid and steps
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from autobatch.devices.torch_internals_memory import tree_flatten, tree_unflatten
+from autobatch.devices.tracing_internals import tree_flatten, tree_unflatten
 
 
 class ExtrapolationError(Exception):

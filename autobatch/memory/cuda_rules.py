@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from autobatch.devices.torch_internals_memory import (
+from autobatch.devices.tracing_internals import (
     FakeTensor,
     cpu_autocast_operators,
     use_foreach,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from autobatch.devices.torch_internals_memory import (
+from autobatch.devices.tracing_internals import (
     FakeTensor,
     FakeTensorMode,
     has_out_argument,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from autobatch.devices.torch_internals_memory import FakeTensor
+from autobatch.devices.tracing_internals import FakeTensor
 
 _aten = torch.ops.aten
 DTYPES = frozenset(

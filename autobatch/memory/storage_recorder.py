@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from autobatch.devices.torch_internals_memory import (
+from autobatch.devices.tracing_internals import (
     DataDependentOutputException,
     TorchDispatchMode,
     in_backward,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autobatch.devices.torch_internals_memory import FakeTensorMode, tree_leaves, tree_map
+from autobatch.devices.tracing_internals import FakeTensorMode, tree_leaves, tree_map
 from autobatch.memory.fake_results import FakeResults
 from autobatch.memory.storage_log import Kind
 from autobatch.memory.storage_recorder import StorageRecorder, Trace, run_directly

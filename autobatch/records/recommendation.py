@@ -135,7 +135,10 @@ class SameEpochs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Change to `batch_size` or keep it. `confidence`: the probability that this is right; `level`: in words."""
+    """Change to `batch_size` or keep it.
+
+    `confidence`: the probability that this is right; `level`: the same in words.
+    """
 
     action: Action
     batch_size: int
@@ -192,8 +195,8 @@ class Recommendation:
     `device`, which are as they were measured, with `measured_warnings`, and from `limits`.
 
     Derived from these: `decision` is to change the current size or to keep it, for a training of the same
-    `epochs` (None where their number is unknown), and `same_epochs` has each timed size beside the current one;
-    without a decision another objective or a global batch settled the size, or there was no check.
+    `epochs` (None where their number is unknown), and `same_epochs` has each timed size beside the current
+    one. Without a decision another objective or a global batch settled the size, or there was no check.
     `alternatives` are faster and change more. `candidates` are the expected times of all sizes to the same
     loss. With that objective, `current` and `runner_up` compare the answer with the current size and the next
     best, and `regret_bound` is its time over the time at the truly best size, the worst case of the check's

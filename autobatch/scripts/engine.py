@@ -377,6 +377,7 @@ class ScriptEngine:
         burn_in = max(4, int(command.burn_in_seconds / step_seconds))
         count = max(_FEWEST_GRADIENTS, min(command.most_samples // size, _MOST_GRADIENTS))
         chunks: list[Chunks] = []
+        after_steps: list[int] = []
         done = 0
         try:
             if self._has_snapshot:
@@ -392,6 +393,7 @@ class ScriptEngine:
                 )
                 found = msgspec.convert(sums[0], NoiseSums, strict=False)
                 if len(found.squared_norms) >= FEWEST_CHUNKS:
+                    after_steps.append(done)
                     chunks.append(
                         Chunks(
                             chunk_size=size * self.ranks,
@@ -401,9 +403,11 @@ class ScriptEngine:
                         )
                     )
         except ScriptEndedError as ended:
-            return engine_messages.Noise(measured=tuple(chunks), burn_in_steps=done, error=ended.detail)
+            error = ended.detail
+        else:
+            error = "" if chunks else "the script gave no gradients"
         return engine_messages.Noise(
-            measured=tuple(chunks), burn_in_steps=done, error="" if chunks else "the script gave no gradients"
+            measured=tuple(chunks), burn_in_steps=done, after_steps=tuple(after_steps), error=error
         )
 
     def train_all(self, commands: Sequence[engine_messages.Train]) -> Sequence[engine_messages.Trained]:

@@ -42,7 +42,12 @@ def run(trainer: Trainer, command: messages.MeasureNoise) -> messages.Noise:
         error = failure.message
     except (Exception, SystemExit, KeyboardInterrupt) as failure:
         error = describe_error(failure)
-    return messages.Noise(measured=tuple(burn_in.measured), burn_in_steps=burn_in.steps, error=error)
+    return messages.Noise(
+        measured=tuple(burn_in.measured),
+        burn_in_steps=burn_in.steps,
+        after_steps=tuple(burn_in.after_steps),
+        error=error,
+    )
 
 
 class _BurnIn:
@@ -50,6 +55,7 @@ class _BurnIn:
 
     def __init__(self, trainer: Trainer, command: messages.MeasureNoise) -> None:
         self.measured: list[Chunks] = []
+        self.after_steps: list[int] = []
         self.steps = 0
         self._seconds = 0.0
         self._trainer = trainer
@@ -74,6 +80,7 @@ class _BurnIn:
             if not _is_finite(chunks):
                 raise TargetError("the gradient became infinite or not a number", code="gradient_not_finite")
             self.measured.append(chunks)
+            self.after_steps.append(self.steps)
 
     def _train(self, share: float) -> None:
         """Trains up to a share of the burn-in."""

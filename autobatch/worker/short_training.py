@@ -19,9 +19,11 @@ from autobatch.workload.snapshot import Snapshot
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
 
-# Evaluations come after 4, 5, 6, 8, 10, 12 ... steps, in every training, so that they can be paired.
+# Evaluations come after 0, 4, 5, 6, 8, 10, 12 ... steps, in every training, so that they can be paired.
 _FIRST_EVALUATION = 4
 _GROWTH = 1.2
+# The last quarter of a whole training has five evaluations at least: it is compared by their mean.
+_LAST_PART, _EVALUATIONS_IN_LAST_PART = 0.25, 5
 
 
 class DivergedError(Exception):
@@ -53,6 +55,8 @@ class _Run:
         self._first = list(holdout.train[: command.batch_size])
         self._rows = _rows(holdout.train, command.seed)
         self._parts = _parts(holdout.held_out, command.part_size)
+        most = command.most_samples
+        self._most_steps = math.inf if most is None else max(1, round(most / command.batch_size))
         self.by_peer = False
         self._steps = 0
         self._seconds = 0.0
@@ -86,18 +90,27 @@ class _Run:
                 trainer.held_out_loss(self._parts[0], from_validation=self._from_validation)
 
     def _train(self, deadline: float) -> None:
+        self._evaluate()
         next_evaluation = _FIRST_EVALUATION
         while True:
             finite = self._step()
+            is_over = time.perf_counter() > deadline or self._steps >= self._most_steps
             # A rank that went on after another had stopped would wait for it.
-            ends, diverged = self._trainer.highest(time.perf_counter() > deadline, not finite)
+            ends, diverged = self._trainer.highest(is_over, not finite)
             if diverged:
                 raise DivergedError("the loss became infinite or not a number")
             if ends or self._steps >= next_evaluation:
                 self._evaluate()
-                next_evaluation = max(self._steps + 1, math.ceil(_GROWTH * self._steps))
+                next_evaluation = self._steps_to_next_evaluation()
             if ends:
                 return
+
+    def _steps_to_next_evaluation(self) -> int:
+        steps = max(self._steps + 1, math.ceil(_GROWTH * self._steps))
+        if steps <= (1 - _LAST_PART) * self._most_steps or self._most_steps == math.inf:
+            return steps
+        stride = int(_LAST_PART * self._most_steps / _EVALUATIONS_IN_LAST_PART)
+        return min(steps, self._steps + max(1, stride))
 
     def _step(self) -> bool:
         """True where the loss of the step was a finite number."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autobatch.devices.torch_internals_memory import FakeTensorMode
+from autobatch.devices.tracing_internals import FakeTensorMode
 from autobatch.memory.fake_results import FakeResults
 from autobatch.memory.storage_log import Birth, Death, Kind
 from autobatch.memory.storage_recorder import StorageRecorder, run_directly

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from autobatch.records.check import Check, CheckStatus
 from autobatch.records.formatting import format_short_duration
-from autobatch.records.recommendation import AnswerLimit, Comparison, Recommendation
+from autobatch.records.recommendation import (
+    Alternative,
+    AnswerLimit,
+    Comparison,
+    Decision,
+    Recommendation,
+)
 from autobatch.reports.text import measurements, scaling_table, training_table
 from autobatch.reports.text.lines import Line, clean, hang
 
@@ -64,6 +70,9 @@ def statements(recommendation: Recommendation) -> list[Statement]:
     made.append(Statement("check", UNCHECKED if check is None else _check_text(check, world_size)))
     made.append(Statement("use", _use_text(recommendation), "use"))
     made.append(Statement("why", clean(_why_text(recommendation))))
+    if recommendation.decision is not None:
+        made.append(Statement("sure", _confidence_text(recommendation.decision)))
+    made += [Statement("also", _alternative_text(alternative)) for alternative in recommendation.alternatives]
     if recommendation.current is not None:
         made.append(Statement("gain", _gain_text(recommendation.current)))
     if recommendation.schedule:
@@ -120,11 +129,29 @@ def _why_text(recommendation: Recommendation) -> str:
         AnswerLimit.OPTIONS: "larger sizes were not measured",
     }
     by = recommendation.limited_by
+    if recommendation.decision is not None and by is AnswerLimit.GENERALIZATION:
+        by = None  # The reason of the decision says why.
     text = recommendation.why + (f"; {limits[by]}" if by is not None else "")
     bound = recommendation.regret_bound
     if bound is not None and bound >= _MIN_REGRET_BOUND:
         text += f"; at worst {bound:.2f} times as long as at the best size, by the interval"
     return text
+
+
+def _confidence_text(decision: Decision) -> str:
+    return f"confidence {decision.level}: {decision.confidence:.0%} that this decision is right"
+
+
+def _alternative_text(alternative: Alternative) -> str:
+    """A change of the epochs that reaches the current loss in less time."""
+    epochs = f"{alternative.epochs_ratio:.2g}x the epochs"
+    if alternative.epochs is not None:
+        epochs += f" ({alternative.epochs:,})"
+    low, high = alternative.interval
+    return (
+        f"with {epochs}, batch size {alternative.batch_size:,} reaches the same loss in 1/{alternative.speedup:.2g} "
+        f"of the time (90%: {low:.2g} to {high:.2g}): `--objective time-to-loss`"
+    )
 
 
 def _gain_text(current: Comparison) -> str:

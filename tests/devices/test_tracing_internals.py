@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autobatch.devices.torch_internals_memory import (
+from autobatch.devices.tracing_internals import (
     FakeTensorMode,
     cpu_autocast_operators,
     has_out_argument,
