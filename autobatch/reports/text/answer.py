@@ -148,10 +148,9 @@ def _alternative_text(alternative: Alternative) -> str:
     if alternative.epochs is not None:
         epochs += f" ({alternative.epochs:,})"
     low, high = alternative.interval
-    return (
-        f"with {epochs}, batch size {alternative.batch_size:,} reaches the same loss in 1/{alternative.speedup:.2g} "
-        f"of the time (90%: {low:.2g} to {high:.2g}): `--objective time-to-loss`"
-    )
+    faster = f"{alternative.speedup:.2g}x sooner (90% CI {low:.2g} to {high:.2g})"
+    size = f"batch size {alternative.batch_size:,}"
+    return f"with {epochs}, {size} reaches the same loss {faster}: `--objective time-to-loss`"
 
 
 def _gain_text(current: Comparison) -> str:
