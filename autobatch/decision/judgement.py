@@ -111,7 +111,7 @@ def _harms(
     epochs: float | None,
     base: LossCurve | None,
 ) -> dict[int, HarmEstimate]:
-    """The harm of each size; infinite for a vetoed one. Empty where nothing can be said."""
+    """The harm of each size; infinite where it trained worse after equal steps. Empty where nothing is known."""
     if base is None or samples is None or not base.epochs:
         return {}
     course = Course(
@@ -120,7 +120,11 @@ def _harms(
     trainings: dict[int, Training] = loss_curves.best_of_each(check.trainings)
     curves = {size: loss_curve(training, samples) for size, training in trainings.items() if size in sizes}
     harms = estimate_harms(course, sizes, curves)
-    vetoed = {veto.batch_size for veto in check.vetoed}
+    worse = {veto.batch_size for veto in check.vetoed} | {
+        size
+        for size, training in trainings.items()
+        if size != reference and loss_curves.why_worse(trainings[reference], training)
+    }
     return {
-        size: HarmEstimate(log_harm=inf, sd=0.0) if size in vetoed else harm for size, harm in harms.items()
+        size: HarmEstimate(log_harm=inf, sd=0.0) if size in worse else harm for size, harm in harms.items()
     }
