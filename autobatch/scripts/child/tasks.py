@@ -70,8 +70,8 @@ class Task:
 class Sized(Task):
     """A task at one size: steps count once their observed size is the one that was set.
 
-    A process alone waits for that. Ranks may see it at different steps, and would then wait for each other. So
-    they `settle` for a given number of steps, then take a given number of them, whatever their size.
+    A process alone waits for that. Ranks may see it at different steps, and would then wait for each other.
+    So they `settle` for a given number of steps, then take a given number of them, whatever their size.
     """
 
     def __init__(self, watch: Watch, order: dict[str, Any], steps: int) -> None:
