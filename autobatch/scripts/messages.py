@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from autobatch.records.device import Device
-
 
 class Sighting(msgspec.Struct, frozen=True):
     """A number that a script was given. `flags`: its spellings on a command line, the longest first."""
@@ -114,17 +112,3 @@ class Trained(msgspec.Struct, frozen=True):
     losses: list[float | None] = []
     seconds: list[float] = []
     immovable: bool = False
-
-
-def device_of(facts: DeviceFacts, name: str, limit_bytes: int | None, limit_source: str) -> Device:
-    """The Device record of what a script trains on. `name` stands for a device that says none."""
-    return Device(
-        kind=facts.kind,
-        index=facts.index,
-        name=facts.name or name,
-        total_bytes=facts.total_bytes,
-        free_bytes=facts.free_bytes,
-        threads=facts.threads,
-        limit_bytes=limit_bytes if limit_bytes is not None else facts.free_bytes,
-        limit_source=limit_source,
-    )

@@ -55,7 +55,7 @@ class Sweep:
 
     def run(self) -> Curve:
         """The curve. Raises AutobatchError where the script's own size can't be measured."""
-        current = self._engine.current_size
+        current = self._engine.session.current_size
         own = self._measure(current)
         if not own.ok:
             raise AutobatchError(
@@ -113,16 +113,16 @@ class Sweep:
 
     def _halved(self, size: int) -> int | None:
         """Measure half a size. Returns it where its step is so much shorter that halving goes on."""
-        half = size // 2 // self._engine.unit * self._engine.unit
+        half = size // 2 // self._engine.session.unit * self._engine.session.unit
         longest = self._step_seconds(size)
-        if half < max(self._limits.smallest, self._engine.unit) or not self._has_time(longest):
+        if half < max(self._limits.smallest, self._engine.session.unit) or not self._has_time(longest):
             return None
         trial = self._measure(half)
         return half if trial.ok and median(trial.step_seconds) < _SHORTER * longest else None
 
     def _again(self) -> None:
         """Time every size once more, since a busy machine may have slowed one of them by chance."""
-        if not self._engine.in_place:
+        if not self._engine.session.in_place:
             return
         for size in sorted(size for size, trial in self._trials.items() if trial.ok):
             if not self._has_time(self._step_seconds(size)):
@@ -170,9 +170,9 @@ class Sweep:
     def _has_time(self, step_seconds: float) -> bool:
         """True where the curve's share of the budget has time for another size."""
         steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else ROUNDS + 3
-        start = 0.0 if self._engine.in_place else self._engine.start_seconds
-        first = self._engine.start_seconds
-        share = _SHARE if self._engine.in_place else _SHARE_WITH_RESTARTS
+        start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
+        first = self._engine.session.start_seconds
+        share = _SHARE if self._engine.session.in_place else _SHARE_WITH_RESTARTS
         whole = max(_LEAST_SECONDS, share * (self._limits.budget_seconds - 2 * first))
         return first + whole - self._engine.busy_seconds > start + steps * step_seconds
 
