@@ -89,7 +89,7 @@ def _of_settings(settings: dict[str, Any], prefix: str) -> Iterator[dict[str, An
 
 
 def _of_variables() -> Iterator[dict[str, Any]]:
-    """Epochs and batch sizes among the variables of running functions, epochs in the objects they hold too."""
+    """Epochs and batch sizes among the variables of running functions; epochs in their objects too."""
     for variables in _variables():
         for name, value in variables.items():
             if (_EPOCHS.fullmatch(name) or _SIZES.fullmatch(name)) and _is_number(value):
