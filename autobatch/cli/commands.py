@@ -298,16 +298,16 @@ def clear_cached() -> None:
     console.print_out(cache_list.render_cleared(cache.clear()))
 
 
-cli.add_command(scripts.probe_script)
 cli.add_command(scripts.run_script)
 
 
 def main() -> NoReturn:
     """Runs the command line and exits: 0, 1 for an error, 2 for usage, 130 for an interrupt."""
     console.open_standard_streams()
-    as_json = "--json" in sys.argv[1:]
+    as_json = "--json" in scripts.own_arguments(sys.argv[1:])
     try:
-        cli.main(scripts.rewritten(sys.argv[1:]), standalone_mode=False)
+        command, arguments = scripts.chosen(cli, sys.argv[1:])
+        command.main(arguments, standalone_mode=False)
         console.flush()
     except AutobatchError as error:
         console.fail(error, as_json=as_json)

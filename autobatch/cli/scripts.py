@@ -19,16 +19,19 @@ from autobatch.reports.html import document
 from autobatch.reports.text import terminal
 from autobatch.storage import codec, result_files
 
-# The name under which `probe` with a command is known to click.
-PROBE_COMMAND = "probe-command"
 _ONE_WARNING_CHARACTERS = 300
 
 
-def rewritten(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `probe ... -- COMMAND` under the name of its own command."""
+def chosen(commands: click.Command, arguments: Sequence[str]) -> tuple[click.Command, list[str]]:
+    """The command to execute and its arguments: `probe` with a `--` is about a training command."""
     if arguments[:1] == ["probe"] and "--" in arguments:
-        return [PROBE_COMMAND, *arguments[1:]]
-    return list(arguments)
+        return probe_script, list(arguments[1:])
+    return commands, list(arguments)
+
+
+def own_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments of autobatch itself: those of a training command stand after the first `--`."""
+    return list(arguments[: arguments.index("--")]) if "--" in arguments else list(arguments)
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[..., Any]:
@@ -69,7 +72,7 @@ def _limits(options: dict[str, Any]) -> Limits:
     )
 
 
-@click.command(PROBE_COMMAND, hidden=True)
+@click.command("probe")
 @_measuring_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for errors too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the batch size alone.")
