@@ -117,7 +117,7 @@ class Session:
                     raise
                 seen = None
             else:
-                seen = self._seen_size(observed)
+                seen = self._seen_size(observed, micro)
                 if seen == micro:
                     self._size = size
                     if micro != knob.current:
@@ -199,10 +199,11 @@ class Session:
         self.fresh = True
         return self._process.observe(START_SECONDS)
 
-    def _seen_size(self, observed: Observation) -> int | None:
+    def _seen_size(self, observed: Observation, wanted: int) -> int | None:
         if observed.loader is None and len(observed.shape) > self._dimension:
             return observed.shape[self._dimension]
-        return observed.batch_size
+        # In a short epoch, the last batch may be as frequent as full ones.
+        return wanted if wanted in observed.sizes else observed.batch_size
 
     @property
     def _settling_steps(self) -> int | None:

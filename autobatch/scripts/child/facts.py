@@ -36,7 +36,7 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
         "losses": [step.loss for step in steps],
         "constant_input": watch.constant_inputs >= len(steps) - 2 > 0,
         "optimizer": type(optimizer).__name__,
-        "optimizers": [type(one).__name__ for one in watch.optimizers],
+        "optimizers": [type(each).__name__ for each in watch.optimizers],
         "is_torch": bool(groups),
         "learning_rate": rates.pop() if len(rates) == 1 else _keras_rate(optimizer),
         "decays": _decays(groups[0]) if groups else {},
@@ -48,7 +48,7 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
             "file": file,
             "line": line,
             "workers": loader.num_workers,
-            "dataset_size": _length(loader.dataset),
+            "dataset_size": _samples_of(loader),
             "dataset": type(loader.dataset).__name__,
             "movable": bool(loaders.samplers_of(loader)),
         },
@@ -79,10 +79,15 @@ def _most_common(counts: list[int]) -> int:
     return max(counts, key=counts.count, default=0)
 
 
-def _length(dataset: Any) -> int | None:
+def _samples_of(loader: Any) -> int | None:
+    """Samples of an epoch: those of the dataset, else of all batches; None where neither has a length."""
     try:
-        return len(dataset)
+        return len(loader.dataset)
     except TypeError:
+        pass
+    try:
+        return len(loader) * max(int(sampler.batch_size) for sampler in loaders.samplers_of(loader))
+    except (TypeError, ValueError):
         return None
 
 
