@@ -39,7 +39,7 @@ def workload_of(command: Command, observed: Observation, knob: Knob) -> Workload
 
 
 def device_of(observed: Observation, limits: Limits) -> Device:
-    """The Device record of what a script trains on, with what training may take there."""
+    """The Device record of a script, with the limit of its memory."""
     facts = observed.device
     limit_bytes, limit_source = _memory_limit(limits, observed)
     return Device(
@@ -55,7 +55,7 @@ def device_of(observed: Observation, limits: Limits) -> Device:
 
 
 def _memory_limit(limits: Limits, observed: Observation) -> tuple[int | None, str]:
-    """What training may take on the device, and what sets that."""
+    """The bytes that training may take on the device, and the source of this limit."""
     if limits.memory_bytes is not None:
         return int(limits.memory_fraction * limits.memory_bytes), "`--memory-limit`"
     if observed.device.kind == "cpu":

@@ -126,22 +126,22 @@ class ScriptEngine:
                 round_steps=self._round_steps(size),
                 warm_up=1 if slow else _WARM_UP_STEPS,
             )
-            found = _slowest([msgspec.convert(result, Measured, strict=False) for result in results])
-            if found.round_seconds and (len(found.round_seconds) >= rounds or not found.ended):
+            measured = _slowest([msgspec.convert(result, Measured, strict=False) for result in results])
+            if measured.round_seconds and (len(measured.round_seconds) >= rounds or not measured.ended):
                 break
-            if not found.round_seconds and not found.ended and self.session.in_place:
+            if not measured.round_seconds and not measured.ended and self.session.in_place:
                 self.session.give_up_in_place()
             if self.busy_seconds + self.session.start_seconds > self._limits.budget_seconds:
                 break
-        if not found.round_seconds:
+        if not measured.round_seconds:
             why = f"no full batch of {size:,} came up in an epoch"
             raise ScriptEndedError(Outcome.FAILED, why)
         if self.session.in_place and size != self.session.current_size:
             self.session.proven.add(size)
-        self._step_seconds[size] = sorted(found.round_seconds)[len(found.round_seconds) // 2]
-        if found.loss is not None:
-            self._losses.setdefault(size, found.loss)
-        return found
+        self._step_seconds[size] = sorted(measured.round_seconds)[len(measured.round_seconds) // 2]
+        if measured.loss is not None:
+            self._losses.setdefault(size, measured.loss)
+        return measured
 
     def _round_steps(self, size: int) -> int:
         """Steps of a round at `size`, by the times so far."""
@@ -209,14 +209,14 @@ class ScriptEngine:
                 sums = self.session.ask(
                     "noise", size, limit, gradients=count, width=SKETCH_WIDTH, seed=self._limits.seed
                 )
-                found = msgspec.convert(sums[0], NoiseSums, strict=False)
-                if len(found.squared_norms) >= FEWEST_CHUNKS:
+                measured = msgspec.convert(sums[0], NoiseSums, strict=False)
+                if len(measured.squared_norms) >= FEWEST_CHUNKS:
                     chunks.append(
                         Chunks(
                             chunk_size=size * self.ranks,
-                            squared_norms=tuple(found.squared_norms),
-                            inner_products=tuple(found.inner_products),
-                            sum_squared_norm=found.sum_squared_norm,
+                            squared_norms=tuple(measured.squared_norms),
+                            inner_products=tuple(measured.inner_products),
+                            sum_squared_norm=measured.sum_squared_norm,
                         )
                     )
         except ScriptEndedError as ended:
@@ -251,10 +251,10 @@ class ScriptEngine:
             return engine_messages.Trained(
                 training=replace(training, outcome=ended.outcome, detail=ended.detail), held_out=_HELD_OUT
             )
-        found = msgspec.convert(results[0], Trained, strict=False)
-        losses = [None if loss is None else loss / summed for loss in found.losses]
+        trained = msgspec.convert(results[0], Trained, strict=False)
+        losses = [None if loss is None else loss / summed for loss in trained.losses]
         return engine_messages.Trained(
-            training=training_of(size, factor, losses, found.seconds), held_out=_HELD_OUT
+            training=training_of(size, factor, losses, trained.seconds), held_out=_HELD_OUT
         )
 
     def renew(self, *, worker: bool = False) -> None:
@@ -268,7 +268,7 @@ class ScriptEngine:
     def prepare(self) -> None:
         """Nothing to start ahead: a command starts when a size is known."""
 
-    # What only models of autobatch's own process can answer
+    # Questions of the engine protocol that only a model file can answer
 
     def time_round(self, batch_size: int, seconds: float) -> engine_messages.Timed | engine_messages.Tried:
         try:

@@ -68,7 +68,7 @@ class Observation(msgspec.Struct, frozen=True):
 
     @property
     def batch_size(self) -> int | None:
-        """Samples of a batch: the size of most steps. Of two the larger, as an epoch's last batch may be cut."""
+        """Samples of a batch: the size of most steps. Of two the larger: an epoch's last batch may be cut."""
         sizes = [size for size in self.sizes if size]
         return max(set(sizes), key=lambda size: (sizes.count(size), size)) if sizes else None
 

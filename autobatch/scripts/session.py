@@ -21,7 +21,7 @@ from autobatch.scripts.process import ScriptEndedError, ScriptProcess
 _FEWEST_STEPS = 10
 # Until the first steps: imports, data sets, compilation.
 START_SECONDS = 300.0
-# What stands for a placeholder that names no current size.
+# A placeholder that names no current size gets this one.
 _USUAL_SIZE = 32
 # Steps after which ranks have batches of a new size; each loader worker prefetches two, and holds one.
 _SETTLING_STEPS, _SETTLING_STEPS_OF_WORKER = 4, 3

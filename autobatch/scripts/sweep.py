@@ -54,14 +54,14 @@ class Sweep:
         self._ceiling: tuple[LimitedBy, str] = (LimitedBy.BUDGET, "")
 
     def run(self) -> Curve:
-        """The curve. Raises AutobatchError where the script's own size can't be measured."""
+        """The curve. Raises AutobatchError where the script's trial size can't be measured."""
         current = self._engine.session.current_size
-        own = self._measure(current)
-        if not own.ok:
+        trial = self._measure(current)
+        if not trial.ok:
             raise AutobatchError(
-                f"the script's own batch size, {current:,}, can't be measured",
+                f"the script's trial batch size, {current:,}, can't be measured",
                 code="current_size_fails",
-                facts=(own.detail,),
+                facts=(trial.detail,),
             )
         self._engine.take_snapshot()
         # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
@@ -74,7 +74,7 @@ class Sweep:
 
     @property
     def curve(self) -> Curve:
-        """What was measured so far."""
+        """All measurements so far."""
         passed = [size for size, trial in self._trials.items() if trial.ok]
         reason, detail = self._ceiling
         return Curve(
@@ -145,7 +145,7 @@ class Sweep:
         return trial
 
     def _cap(self) -> tuple[int, LimitedBy]:
-        """The largest size that may be tried, and what sets it."""
+        """The largest size that may be tried, and the reason."""
         caps = [(1 << 30, LimitedBy.SIZE_LIMIT)]
         if (samples := self._opened.workload.dataset_size) is not None:
             caps.append((samples // self._engine.ranks // _FEWEST_STEPS, LimitedBy.DATASET))

@@ -64,7 +64,7 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
 
 
 def _decays(group: dict[str, Any]) -> dict[str, float]:
-    """What the optimizer keeps of its past: momentum, or Adam's beta2."""
+    """The share of its past that the optimizer keeps at each step: momentum, or Adam's beta2."""
     if group.get("betas"):
         return {"beta2": float(group["betas"][1])}
     return {"momentum": float(group["momentum"])} if group.get("momentum") else {}

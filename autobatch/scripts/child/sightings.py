@@ -102,10 +102,10 @@ def _of_variables() -> Iterator[dict[str, Any]]:
 def _attributes(value: Any) -> dict[str, Any]:
     """The attributes that an object itself holds: asking it for others could run code of the script."""
     try:
-        found = object.__getattribute__(value, "__dict__")
+        attributes = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return {}
-    return dict(found) if type(found) is dict and len(found) < _MOST_KEYS else {}
+    return dict(attributes) if type(attributes) is dict and len(attributes) < _MOST_KEYS else {}
 
 
 def _variables() -> Iterator[dict[str, Any]]:

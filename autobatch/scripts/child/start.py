@@ -1,4 +1,4 @@
-"""The beginning, in every Python of a measured command: what is hooked once it imports torch."""
+"""The beginning, in every Python of a measured command: hooks wait for its import of torch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _apply(apply: dict[str, Any]) -> None:
 
 
 def _report_crashes(link: Link, watch: Watch) -> None:
-    """Say what an uncaught exception was, before Python prints it."""
+    """Send an uncaught exception, before Python prints it."""
     report = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -16,14 +16,14 @@ from .link import Link
 from .memory import Memory, synchronize
 from .tasks import Evaluate, Measure, Noise, Observe, Step, Task, Train
 
-# The first steps, which show what the training is like: so many, or so long and three at least.
+# The first steps show the training: so many, or so long and three at least.
 _STEPS, _FEWEST, _SECONDS = 10, 3, 8.0
 # Gradients without a step of an optimizer: parameters are looked at after so many.
 _SUSPICIOUS = 6
 
 
 class Watch:
-    """One training process. It stops after its first steps until it is told what to do next."""
+    """One training process. It stops after its first steps, and waits for orders."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -119,7 +119,7 @@ class Watch:
 
     def before_step(self, optimizer: Any, closure: Any) -> Any:
         """Called before an optimizer's step; the closure to use, where there is one."""
-        if all(optimizer is not known for known in self.optimizers):
+        if all(optimizer is not seen for seen in self.optimizers):
             self._meet(optimizer)
         if closure is None:
             self._gradients_ready(optimizer)
@@ -270,7 +270,7 @@ class Watch:
             self._task = kinds[what](self, order)
 
     def script_ended(self) -> None:
-        """The script is through: what it has shown so far is all there is."""
+        """Send the steps so far: the script has ended."""
         if not self.released and self._link.is_mine:
             if isinstance(self._task, Observe) and self.steps == 0:
                 self._link.send("no_steps", backwards=self._backwards_before)
