@@ -25,9 +25,9 @@ _SUSPICIOUS = 6
 class Watch:
     """One training process. It stops after its first steps, and waits for orders."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, limit_bytes: int | None = None) -> None:
         self._link = link
-        self.memory = Memory()
+        self.memory = Memory(limit_bytes)
         self.optimizers: list[Any] = []
         self.roots: list[nn.Module] = []
         self.released = False
@@ -146,6 +146,7 @@ class Watch:
         self.first_rates[id(optimizer)] = [_rate(group) for group in optimizer.param_groups]
         if self.primary is None:
             self.primary = optimizer
+            self.memory.limit_allocator()
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self.roots = snapshot.find_roots(parameters)
             for root in self.roots[:1]:
