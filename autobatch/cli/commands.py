@@ -33,16 +33,17 @@ def cli(context: click.Context) -> None:
         console.print_out(context.get_help())
 
 
-for command in (probe, scripts.probe_script, scripts.run_script, show, plan, fleet, devices, cached_answers):
+for command in (probe, scripts.run_script, show, plan, fleet, devices, cached_answers):
     cli.add_command(command)
 
 
 def main() -> NoReturn:
     """Run the command line and exit: 0, 1 for an error, 2 for usage, 130 for an interrupt."""
     console.open_standard_streams()
-    as_json = "--json" in sys.argv[1:]
+    as_json = "--json" in scripts.arguments_of_autobatch(sys.argv[1:])
     try:
-        cli.main(scripts.rewritten(sys.argv[1:]), standalone_mode=False)
+        command, arguments = scripts.chosen(cli, sys.argv[1:])
+        command.main(arguments, standalone_mode=False)
         console.flush()
     except AutobatchError as error:
         console.fail(error, as_json=as_json)

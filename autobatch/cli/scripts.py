@@ -18,16 +18,19 @@ from autobatch.reports.html import document
 from autobatch.reports.text import terminal
 from autobatch.storage import codec, result_files
 
-# The name under which `probe` with a command is known to click.
-PROBE_COMMAND = "probe-command"
 _ONE_WARNING_CHARACTERS = 300
 
 
-def rewritten(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `probe ... -- COMMAND` under the name of its own command."""
+def chosen(commands: click.Command, arguments: Sequence[str]) -> tuple[click.Command, list[str]]:
+    """The command to execute and its arguments: `probe` with a `--` is about a training command."""
     if arguments[:1] == ["probe"] and "--" in arguments:
-        return [PROBE_COMMAND, *arguments[1:]]
-    return list(arguments)
+        return probe_script, list(arguments[1:])
+    return commands, list(arguments)
+
+
+def arguments_of_autobatch(arguments: Sequence[str]) -> list[str]:
+    """The arguments before the first `--`: those behind it belong to a training command."""
+    return list(arguments[: arguments.index("--")]) if "--" in arguments else list(arguments)
 
 
 def _measuring_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,7 +63,7 @@ def _limits(values: dict[str, Any]) -> Limits:
     )
 
 
-@click.command(PROBE_COMMAND, cls=options.Command, hidden=True)
+@click.command("probe", cls=options.Command)
 @_measuring_options
 @options.json_output
 @options.quiet

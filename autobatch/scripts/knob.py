@@ -23,7 +23,7 @@ _WORD = re.compile(r"(?P<name>-{0,2}[A-Za-z][\w.-]*)=(?P<value>\d+)")
 
 
 class KnobKind(StrEnum):
-    """What has to be changed for another batch size."""
+    """The thing to change for another batch size."""
 
     PLACEHOLDER = "placeholder"
     FLAG = "flag"
@@ -124,31 +124,32 @@ def _flags(command: Command, observed: Observation) -> list[Knob]:
     """Flags whose value is the observed size, or that of all micro batches or ranks together."""
     sightings = [*observed.sightings, *_of_words(command)]
     named = [s for s in sightings if s.flags and _BATCH.search(s.name) and not _NOT_TRAINING.search(s.name)]
-    found: list[tuple[tuple[bool, int, int], Knob]] = []
+    ranked: list[tuple[tuple[bool, int, int], Knob]] = []
     for sighting in named:
         multiple = multiple_of(sighting.value, observed)
         if multiple is not None:
             size = int(sighting.value) // multiple
             knob = Knob(kind=KnobKind.FLAG, current=size, flags=tuple(sighting.flags), multiple=multiple)
             unlikely = (not command.mentions(sighting.flags), multiple, len(sighting.name))
-            found.append((unlikely, knob))
+            ranked.append((unlikely, knob))
     unique: dict[tuple[str, ...], Knob] = {}
-    for _, knob in sorted(found, key=lambda pair: pair[0]):
+    for _, knob in sorted(ranked, key=lambda pair: pair[0]):
         unique.setdefault(knob.flags, knob)
     return list(unique.values())
 
 
 def _of_words(command: Command) -> Sequence[Sighting]:
     """Words of the command such as `--batch_size=12` or `train.bs=64`, which no parser was seen to read."""
-    found = []
+    sightings = []
     for word in command.words:
         match = _WORD.fullmatch(word)
         if match:
             name = match["name"]
-            found.append(
+            sightings.append(
                 Sighting(source="command", name=name.lstrip("-"), flags=[name], value=int(match["value"]))
             )
     for flag, value in zip(command.words, command.words[1:], strict=False):
         if flag.startswith("-") and "=" not in flag and value.isdigit():
-            found.append(Sighting(source="command", name=flag.lstrip("-"), flags=[flag], value=int(value)))
-    return found
+            name = flag.lstrip("-")
+            sightings.append(Sighting(source="command", name=name, flags=[flag], value=int(value)))
+    return sightings

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from autobatch.records.device import Device
-
 
 class Sighting(msgspec.Struct, frozen=True):
     """A number that a script was given. `flags`: its spellings on a command line, the longest first."""
@@ -70,9 +68,9 @@ class Observation(msgspec.Struct, frozen=True):
 
     @property
     def batch_size(self) -> int | None:
-        """Samples of a batch: the size that most steps had."""
+        """Samples of a batch: the size of most steps. Of two the larger: an epoch's last batch may be cut."""
         sizes = [size for size in self.sizes if size]
-        return max(set(sizes), key=sizes.count) if sizes else None
+        return max(set(sizes), key=lambda size: (sizes.count(size), size)) if sizes else None
 
     @property
     def micro_batches(self) -> int:
@@ -114,17 +112,3 @@ class Trained(msgspec.Struct, frozen=True):
     losses: list[float | None] = []
     seconds: list[float] = []
     immovable: bool = False
-
-
-def device_of(facts: DeviceFacts, name: str, limit_bytes: int | None, limit_source: str) -> Device:
-    """The Device record of what a script trains on. `name` stands for a device that says none."""
-    return Device(
-        kind=facts.kind,
-        index=facts.index,
-        name=facts.name or name,
-        total_bytes=facts.total_bytes,
-        free_bytes=facts.free_bytes,
-        threads=facts.threads,
-        limit_bytes=limit_bytes if limit_bytes is not None else facts.free_bytes,
-        limit_source=limit_source,
-    )

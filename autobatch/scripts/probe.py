@@ -106,14 +106,14 @@ def probe_command(
         elapsed_seconds=round(time.monotonic() - begin, 3),
     )
     answer = replace(recommend(curve, check, limits), environment=environment)
-    return _answered(command, engine, answer, () if keeps_rate else rate_flags(engine.observed))
+    return _answered(command, engine, answer, () if keeps_rate else rate_flags(engine.session.observed))
 
 
 def _check(engine: ScriptEngine, curve: Curve, limits: Limits, tell: Callable[[str], None]) -> Check | None:
     """The generalization check, in the time that the confirmation leaves."""
     if not limits.check:
         return None
-    left = limits.budget_seconds - engine.start_seconds - _CONFIRMATION_SECONDS
+    left = limits.budget_seconds - engine.session.start_seconds - _CONFIRMATION_SECONDS
     seconds = max(left, engine.busy_seconds + _LEAST_CHECK_SECONDS)
     stage = Budget(seconds, lambda: engine.busy_seconds)
     return GeneralizationCheck(engine, curve, limits, stage, tell).run()
@@ -122,15 +122,16 @@ def _check(engine: ScriptEngine, curve: Curve, limits: Limits, tell: Callable[[s
 def _warnings(engine: ScriptEngine) -> tuple[str, ...]:
     """What a user of the answer has to know about how the script trains."""
     notes = []
-    if engine.unit > 1:
+    unit = engine.session.unit
+    if unit > 1:
         notes.append(
-            f"sizes count the {engine.unit} micro batches of a step together; the script's own setting is "
-            f"{engine.unit} times smaller"
+            f"sizes count the {unit} micro batches of a step together; the script's own setting is "
+            f"{unit} times smaller"
         )
     if engine.is_summed:
         notes.append("the loss is a sum over the batch, so the learning rate of SGD grows with it by itself")
-    if len(engine.observed.optimizers) > 1:
-        names = ", ".join(engine.observed.optimizers)
+    if len(engine.session.observed.optimizers) > 1:
+        names = ", ".join(engine.session.observed.optimizers)
         notes.append(f"several optimizers step ({names}); the gradient noise is that of the first")
     return tuple(notes)
 
@@ -138,12 +139,12 @@ def _warnings(engine: ScriptEngine) -> tuple[str, ...]:
 def _answered(
     command: Command, engine: ScriptEngine, answer: Recommendation, flags: tuple[str, ...]
 ) -> ScriptAnswer:
-    micro = answer.batch_size // engine.unit
+    micro = answer.batch_size // engine.session.unit
     return ScriptAnswer(
         recommendation=answer,
-        application=application(command, engine.knob, engine.unit, flags, answer),
-        in_code=engine.knob.in_code(micro),
-        proven=bool(engine.proven),
-        knob=engine.knob.name,
-        sources=tuple(engine.observed.sources),
+        application=application(command, engine.session.knob, engine.session.unit, flags, answer),
+        in_code=engine.session.knob.in_code(micro),
+        proven=bool(engine.session.proven),
+        knob=engine.session.knob.name,
+        sources=tuple(engine.session.observed.sources),
     )

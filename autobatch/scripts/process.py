@@ -94,7 +94,7 @@ class ScriptProcess:
         for target in (self._accept, self._read_output):
             threading.Thread(target=target, daemon=True).start()
 
-    # What the command says
+    # Conversation
 
     def observe(self, seconds: float) -> Observation:
         """The first steps of the training, of its first rank; the others wait beside it.
@@ -145,7 +145,7 @@ class ScriptProcess:
         return self._process.wait(seconds)
 
     def _hear(self, kind: str, event: dict[str, Any]) -> None:
-        """Remember a crash; raise for what makes a script unmeasurable."""
+        """Remember a crash. Raises TargetError for an event that makes a script unmeasurable."""
         if kind == "torch":
             self._saw_torch = True
         elif kind == "crashed":

@@ -1,4 +1,4 @@
-"""Errors for scripts that can't be measured, each with a name, the evidence, and what to do instead."""
+"""Errors for scripts that can't be measured, each with its code, its evidence, and a way out."""
 
 from __future__ import annotations
 

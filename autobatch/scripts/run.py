@@ -25,7 +25,7 @@ from autobatch.storage import cache_folder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """A command to execute, what its process has to change in the code, and what to say about it."""
+    """A command to execute, the change that its process makes in the code, and a line about both."""
 
     command: Command
     in_code: dict[str, object] | None

@@ -54,14 +54,14 @@ class Sweep:
         self._ceiling: tuple[LimitedBy, str] = (LimitedBy.BUDGET, "")
 
     def run(self) -> Curve:
-        """The curve. Raises AutobatchError where the script's own size can't be measured."""
-        current = self._engine.current_size
-        own = self._measure(current)
-        if not own.ok:
+        """The curve. Raises AutobatchError where the script's trial size can't be measured."""
+        current = self._engine.session.current_size
+        trial = self._measure(current)
+        if not trial.ok:
             raise AutobatchError(
-                f"the script's own batch size, {current:,}, can't be measured",
+                f"the script's trial batch size, {current:,}, can't be measured",
                 code="current_size_fails",
-                facts=(own.detail,),
+                facts=(trial.detail,),
             )
         self._engine.take_snapshot()
         # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
@@ -74,7 +74,7 @@ class Sweep:
 
     @property
     def curve(self) -> Curve:
-        """What was measured so far."""
+        """All measurements so far."""
         passed = [size for size, trial in self._trials.items() if trial.ok]
         reason, detail = self._ceiling
         return Curve(
@@ -113,16 +113,16 @@ class Sweep:
 
     def _halved(self, size: int) -> int | None:
         """Measure half a size. Returns it where its step is so much shorter that halving goes on."""
-        half = size // 2 // self._engine.unit * self._engine.unit
+        half = size // 2 // self._engine.session.unit * self._engine.session.unit
         longest = self._step_seconds(size)
-        if half < max(self._limits.smallest, self._engine.unit) or not self._has_time(longest):
+        if half < max(self._limits.smallest, self._engine.session.unit) or not self._has_time(longest):
             return None
         trial = self._measure(half)
         return half if trial.ok and median(trial.step_seconds) < _SHORTER * longest else None
 
     def _again(self) -> None:
         """Time every size once more, since a busy machine may have slowed one of them by chance."""
-        if not self._engine.in_place:
+        if not self._engine.session.in_place:
             return
         for size in sorted(size for size, trial in self._trials.items() if trial.ok):
             if not self._has_time(self._step_seconds(size)):
@@ -145,7 +145,7 @@ class Sweep:
         return trial
 
     def _cap(self) -> tuple[int, LimitedBy]:
-        """The largest size that may be tried, and what sets it."""
+        """The largest size that may be tried, and the reason."""
         caps = [(1 << 30, LimitedBy.SIZE_LIMIT)]
         if (samples := self._opened.workload.dataset_size) is not None:
             caps.append((samples // self._engine.ranks // _FEWEST_STEPS, LimitedBy.DATASET))
@@ -170,9 +170,9 @@ class Sweep:
     def _has_time(self, step_seconds: float) -> bool:
         """True where the curve's share of the budget has time for another size."""
         steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else ROUNDS + 3
-        start = 0.0 if self._engine.in_place else self._engine.start_seconds
-        first = self._engine.start_seconds
-        share = _SHARE if self._engine.in_place else _SHARE_WITH_RESTARTS
+        start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
+        first = self._engine.session.start_seconds
+        share = _SHARE if self._engine.session.in_place else _SHARE_WITH_RESTARTS
         whole = max(_LEAST_SECONDS, share * (self._limits.budget_seconds - 2 * first))
         return first + whole - self._engine.busy_seconds > start + steps * step_seconds
 

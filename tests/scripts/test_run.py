@@ -15,7 +15,7 @@ from autobatch.scripts import run
 from autobatch.scripts.application import Application
 from autobatch.scripts.command import Command
 from autobatch.scripts.probe import ScriptAnswer
-from autobatch.storage import cache
+from autobatch.storage import cache_folder
 from tests.scripts.processes import SAMPLES, sample
 from tests.scripts.test_application import ANSWER
 from tests.scripts.test_probe import autobatch
@@ -56,7 +56,7 @@ def test_another_loader_keeps_its_size():
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """An answer in a cache of its own, and what it was kept for."""
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(tmp_path / "cache"))
     source = tmp_path / "train.py"
     source.write_text("batch_size = 8")
     command = Command(words=("python", "train.py"))

@@ -40,6 +40,10 @@ class SimulatedScript:
     measured: list[int] = field(default_factory=list)
     snapshots: int = 0
 
+    @property
+    def session(self) -> SimulatedScript:
+        return self
+
     def measure(self, size: int, seconds: float) -> Measured:
         step = self.fixed_seconds + self.sample_seconds * size
         self.measured.append(size)

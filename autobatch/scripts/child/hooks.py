@@ -1,4 +1,4 @@
-"""The hooks in torch and Keras that tell a Watch what happens."""
+"""The hooks in torch and Keras that a Watch hears from."""
 
 from __future__ import annotations
 

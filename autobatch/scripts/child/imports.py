@@ -16,7 +16,7 @@ def after_import(name: str, callback: Callback) -> None:
     if name in sys.modules:
         callback(sys.modules[name])
         return
-    finder = next((known for known in sys.meta_path if isinstance(known, _Finder)), None)
+    finder = next((existing for existing in sys.meta_path if isinstance(existing, _Finder)), None)
     if finder is None:
         finder = _Finder()
         sys.meta_path.insert(0, finder)

@@ -15,12 +15,21 @@ _RESET_PEAK = "5"
 class Memory:
     """The device's allocator where there is an accelerator, else the resident memory of the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        """`limit_bytes`: an allocation fails once training takes more, as it would on a smaller device."""
+        self._limit_bytes = limit_bytes
         self._rest_bytes = _status("VmRSS")
         self._rest_file_bytes = _status("RssFile")
+        if limit_bytes is not None and not torch.cuda.is_available():
+            self._limit_data(limit_bytes)
 
-    def limit_data(self, limit_bytes: int) -> None:
-        """Let an allocation fail once training takes more than `limit_bytes` on a CPU."""
+    def limit_allocator(self) -> None:
+        """Limit CUDA's allocator, once training has begun: before, a script may still choose its device."""
+        if self._limit_bytes is not None and torch.cuda.is_available():
+            _, total = torch.cuda.mem_get_info()
+            torch.cuda.set_per_process_memory_fraction(min(1.0, self._limit_bytes / total))
+
+    def _limit_data(self, limit_bytes: int) -> None:
         held = _status("VmData")
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = held + limit_bytes

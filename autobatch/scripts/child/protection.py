@@ -18,7 +18,7 @@ from typing import Any
 
 from .imports import after_import
 
-# What is no user's file: devices, the system's state, shared memory.
+# No files of the user: devices, the system's state, shared memory.
 _OPEN_TO_ALL = ("/dev/", "/proc/", "/sys/", "/run/")
 FOLDERS = "folders.jsonl"
 
@@ -57,7 +57,7 @@ class Protection:
         return self._overlay + path
 
     def _shadowed(self, path: Any, folder: Any = None) -> Any:
-        """What to read in the place of `path`: its file of the overlay where there is one."""
+        """The file to read in the place of `path`: that of the overlay where there is one."""
         if isinstance(path, int):
             return path
         shadow = self._shadow(self._absolute(path, folder))
@@ -104,7 +104,7 @@ class Protection:
             link.sendall(line.encode() + b"\n")
         os._exit(1)
 
-    # What takes the place of the functions of builtins and os
+    # Replacements for functions of builtins and os
 
     def open(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any, TypeGuard
 
 _MOST_FRAMES, _MOST_KEYS = 60, 2000
-_NAMES = re.compile(r"((num|max|n|train)_?(train_)?)?epochs|(train_)?batch_?size|bs", re.IGNORECASE)
+_EPOCHS = re.compile(r"((num|max|n|train)_?(train_)?)?epochs", re.IGNORECASE)
+_SIZES = re.compile(r"(train_)?batch_?size|bs", re.IGNORECASE)
 _parsed: list[tuple[argparse.ArgumentParser, argparse.Namespace]] = []
 
 
@@ -88,23 +89,23 @@ def _of_settings(settings: dict[str, Any], prefix: str) -> Iterator[dict[str, An
 
 
 def _of_variables() -> Iterator[dict[str, Any]]:
-    """Epochs and batch sizes among the variables of running functions, and in the objects that these hold."""
+    """Epochs and batch sizes among the variables of running functions; epochs in their objects too."""
     for variables in _variables():
         for name, value in variables.items():
-            if _NAMES.fullmatch(name) and _is_number(value):
+            if (_EPOCHS.fullmatch(name) or _SIZES.fullmatch(name)) and _is_number(value):
                 yield _sighting("variable", name, [], value)
             for inner, number in _attributes(value).items():
-                if _NAMES.fullmatch(inner) and _is_number(number):
+                if _EPOCHS.fullmatch(inner) and _is_number(number):
                     yield _sighting("variable", inner, [], number)
 
 
 def _attributes(value: Any) -> dict[str, Any]:
     """The attributes that an object itself holds: asking it for others could run code of the script."""
     try:
-        found = object.__getattribute__(value, "__dict__")
+        attributes = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return {}
-    return dict(found) if type(found) is dict and len(found) < _MOST_KEYS else {}
+    return dict(attributes) if type(attributes) is dict and len(attributes) < _MOST_KEYS else {}
 
 
 def _variables() -> Iterator[dict[str, Any]]:

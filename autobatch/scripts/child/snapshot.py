@@ -13,7 +13,7 @@ from torch import nn
 def find_roots(parameters: Sequence[torch.Tensor]) -> list[nn.Module]:
     """The outermost modules that hold some of these parameters; the largest first."""
     # Not `isinstance`: it would wake up what libraries import lazily.
-    modules = [found for found in gc.get_objects() if issubclass(type(found), nn.Module)]
+    modules = [candidate for candidate in gc.get_objects() if issubclass(type(candidate), nn.Module)]
     wanted = {id(parameter) for parameter in parameters}
     holders = [m for m in modules if any(id(p) in wanted for p in m.parameters())]
     inner = {id(child) for holder in holders for child in holder.modules() if child is not holder}

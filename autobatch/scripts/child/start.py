@@ -1,4 +1,4 @@
-"""The beginning, in every Python of a measured command: what is hooked once it imports torch."""
+"""The beginning, in every Python of a measured command: hooks wait for its import of torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def start() -> None:
     settings: dict[str, Any] = json.loads(os.environ[_VARIABLE])
     if settings.get("scratch"):
         protection.install(settings["scratch"], settings["socket"])
-    after_import("argparse", sightings.watch_argparse)
+        after_import("argparse", sightings.watch_argparse)
     after_import("torch", lambda module: _torch_imported(settings))
 
 
@@ -38,9 +38,7 @@ def _torch_imported(settings: dict[str, Any]) -> None:
 
     link = Link(settings["socket"])
     link.send("torch", rank=os.environ.get("RANK"))
-    watch = Watch(link)
-    if settings.get("limit_bytes"):
-        watch.memory.limit_data(settings["limit_bytes"])
+    watch = Watch(link, settings.get("limit_bytes"))
     hooks.install(watch, apply)
     after_import("keras.src.optimizers.base_optimizer", lambda module: hooks.hook_keras(watch, module))
     atexit.register(watch.script_ended)
@@ -54,7 +52,7 @@ def _apply(apply: dict[str, Any]) -> None:
 
 
 def _report_crashes(link: Link, watch: Watch) -> None:
-    """Say what an uncaught exception was, before Python prints it."""
+    """Send an uncaught exception, before Python prints it."""
     report = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a watched training is asked for, step by step: each task takes steps until it has its result."""
+"""Tasks of a watched training: each takes steps of the script until it has its result."""
 
 from __future__ import annotations
 

@@ -11,38 +11,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import loaders, sightings, snapshot
+from . import facts, loaders, snapshot
 from .link import Link
-from .memory import Memory, describe_device, synchronize
+from .memory import Memory, synchronize
 from .tasks import Evaluate, Measure, Noise, Observe, Step, Task, Train
 
-# The first steps, which show what the training is like: so many, or so long and three at least.
+# The first steps show the training: so many, or so long and three at least.
 _STEPS, _FEWEST, _SECONDS = 10, 3, 8.0
 # Gradients without a step of an optimizer: parameters are looked at after so many.
 _SUSPICIOUS = 6
 
 
 class Watch:
-    """One training process. It stops after its first steps until it is told what to do next."""
+    """One training process. It stops after its first steps, and waits for orders."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, limit_bytes: int | None = None) -> None:
         self._link = link
-        self.memory = Memory()
+        self.memory = Memory(limit_bytes)
         self.optimizers: list[Any] = []
         self.roots: list[nn.Module] = []
         self.released = False
         self._task: Task = Observe(_STEPS, _FEWEST, _SECONDS)
-        self._primary: Any = None
-        self._loader: Any = None
-        self._steps = 0
+        self.primary: Any = None
+        self.loader: Any = None
+        self.steps = 0
         self._last: float | None = None
-        self._first_rates: dict[int, list[float]] = {}
+        self.first_rates: dict[int, list[float]] = {}
         self._closure_calls = 0
         self._backwards_before = 0
         self._digest: float | None = None
         self._leaves: list[torch.Tensor] = []
         self._input: Any = None
-        self._constant_inputs = 0
+        self.constant_inputs = 0
         # The dimension of the model's input that is the batch, where no loader says how many samples it has.
         self._dimension = 0
         self._cuts_epoch = False
@@ -60,7 +60,7 @@ class Watch:
 
     @property
     def cuts_evaluation(self) -> bool:
-        return not self.released and self._primary is not None
+        return not self.released and self.primary is not None
 
     @property
     def repeats_epochs(self) -> bool:
@@ -82,13 +82,13 @@ class Watch:
 
     def fetched(self, loader: Any, samples: int | None, seconds: float) -> None:
         self._load_seconds += seconds
-        if self._loader is None or loader is self._loader or self._same_place(loader):
-            self._loader = loader
+        if self.loader is None or loader is self.loader or self._same_place(loader):
+            self.loader = loader
             self._sizes.append(samples)
 
     def _same_place(self, loader: Any) -> bool:
         """True for a loader that the script makes anew each epoch, at the same line."""
-        return getattr(loader, "_autobatch_place", 0) == getattr(self._loader, "_autobatch_place", 1)
+        return getattr(loader, "_autobatch_place", 0) == getattr(self.loader, "_autobatch_place", 1)
 
     def interrupted(self) -> None:
         self._clean = False
@@ -99,7 +99,7 @@ class Watch:
         self._backwards += 1
         detached = loss.detach()
         self._losses.append(detached if detached.numel() == 1 else detached.float().mean())
-        if self._primary is None:
+        if self.primary is None:
             self._look_for_own_updates(loss)
 
     def _look_for_own_updates(self, loss: torch.Tensor) -> None:
@@ -119,7 +119,7 @@ class Watch:
 
     def before_step(self, optimizer: Any, closure: Any) -> Any:
         """Called before an optimizer's step; the closure to use, where there is one."""
-        if all(optimizer is not known for known in self.optimizers):
+        if all(optimizer is not seen for seen in self.optimizers):
             self._meet(optimizer)
         if closure is None:
             self._gradients_ready(optimizer)
@@ -143,9 +143,10 @@ class Watch:
             self._link.send("closure_again", optimizer="LBFGS")
             self._end()
         self.optimizers.append(optimizer)
-        self._first_rates[id(optimizer)] = [_rate(group) for group in optimizer.param_groups]
-        if self._primary is None:
-            self._primary = optimizer
+        self.first_rates[id(optimizer)] = [_rate(group) for group in optimizer.param_groups]
+        if self.primary is None:
+            self.primary = optimizer
+            self.memory.limit_allocator()
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self.roots = snapshot.find_roots(parameters)
             for root in self.roots[:1]:
@@ -160,7 +161,7 @@ class Watch:
             return
         self._shape = tuple(tensor.shape)
         same = self._input is not None and self._input() is tensor
-        self._constant_inputs = self._constant_inputs + 1 if same else 0
+        self.constant_inputs = self.constant_inputs + 1 if same else 0
         self._input = weakref.ref(tensor)
 
     def _gradients_ready(self, optimizer: Any) -> None:
@@ -169,14 +170,14 @@ class Watch:
         groups = optimizer.param_groups
         if task.frozen:
             parameters = [p for group in groups for p in group["params"]]
-            if optimizer is self._primary:
+            if optimizer is self.primary:
                 scale = getattr(optimizer, "grad_scale", None)
                 task.gradients([p.grad for p in parameters], 1.0 if scale is None else float(scale))
             # An optimizer leaves a parameter without a gradient as it is, its decay included.
             for parameter in parameters:
                 parameter.grad = None
         elif task.learning_rate_factor is not None:
-            for group, rate in zip(groups, self._first_rates[id(optimizer)], strict=True):
+            for group, rate in zip(groups, self.first_rates[id(optimizer)], strict=True):
                 group["_autobatch_rate"] = group["lr"]
                 group["lr"] = rate * task.learning_rate_factor
 
@@ -184,21 +185,21 @@ class Watch:
         for group in optimizer.param_groups:
             if "_autobatch_rate" in group:
                 group["lr"] = group.pop("_autobatch_rate")
-        if optimizer is self._primary:
+        if optimizer is self.primary:
             self.step_ended()
 
     # Keras applies gradients by an optimizer that torch does not know.
 
     def before_apply(self, optimizer: Any, gradients: list[Any]) -> bool:
         """Called before Keras' Optimizer.apply; True where it must not change the weights."""
-        if self._primary is None:
-            self._primary = optimizer
-        if self._task.frozen and optimizer is self._primary:
+        if self.primary is None:
+            self.primary = optimizer
+        if self._task.frozen and optimizer is self.primary:
             self._task.gradients(gradients, 1.0)
         return self._task.frozen
 
     def after_apply(self, optimizer: Any) -> None:
-        if optimizer is self._primary:
+        if optimizer is self.primary:
             self.step_ended()
 
     # Steps and tasks
@@ -217,7 +218,7 @@ class Watch:
         if self._task.waits_for_device:
             synchronize()
         now = time.perf_counter()
-        self._steps += 1
+        self.steps += 1
         step = Step(
             seconds=0.0 if self._last is None else now - self._last,
             sizes=tuple(self._sizes),
@@ -241,7 +242,7 @@ class Watch:
 
     def _send_result(self, *, ended: bool = False) -> None:
         if isinstance(self._task, Observe):
-            self._link.send("observed", ended=ended, **self._observed(self._task))
+            self._link.send("observed", ended=ended, **facts.of_first_steps(self, self._task.taken))
         else:
             self._link.send("result", ended=ended, **self._task.result())
 
@@ -263,16 +264,16 @@ class Watch:
         else:
             size = order["batch_size"]
             self._dimension = order["dimension"]
-            if order.get("in_place") and (self._loader is None or not loaders.set_size(self._loader, size)):
+            if order.get("in_place") and (self.loader is None or not loaders.set_size(self.loader, size)):
                 self._link.send("result", ended=False, immovable=True)
                 return
             kinds: dict[str, Any] = {"measure": Measure, "noise": Noise, "train": Train}
             self._task = kinds[what](self, order)
 
     def script_ended(self) -> None:
-        """The script is through: what it has shown so far is all there is."""
+        """Send the steps so far: the script has ended."""
         if not self.released and self._link.is_mine:
-            if isinstance(self._task, Observe) and self._steps == 0:
+            if isinstance(self._task, Observe) and self.steps == 0:
                 self._link.send("no_steps", backwards=self._backwards_before)
             else:
                 self._send_result(ended=True)
@@ -282,53 +283,6 @@ class Watch:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-
-    def _observed(self, task: Observe) -> dict[str, Any]:
-        """All that the first steps show, as facts for `scripts.observation`."""
-        optimizer = self._primary
-        steps = task.taken
-        groups = getattr(optimizer, "param_groups", [])
-        rates = set(self._first_rates.get(id(optimizer), ()))
-        loader, frame = self._loader, loaders.user_frame(sys._getframe(1))
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        parameters = [p for group in groups for p in group["params"]]
-        file, line = getattr(loader, "_autobatch_place", ("", 0))
-        return {
-            "steps": self._steps,
-            "step_seconds": [step.seconds for step in steps if step.clean],
-            "sizes": [self.size_of(step) for step in steps],
-            "shape": next((list(step.shape) for step in reversed(steps) if step.shape), []),
-            # Frameworks fetch a batch ahead at the beginning, which belongs to no step.
-            "fetches": _most_common([len(step.sizes) for step in steps]),
-            "backwards": _most_common([step.backwards for step in steps]),
-            "losses": [step.loss for step in steps],
-            "constant_input": self._constant_inputs >= len(steps) - 2 > 0,
-            "optimizer": type(optimizer).__name__,
-            "optimizers": [type(one).__name__ for one in self.optimizers],
-            "is_torch": bool(groups),
-            "learning_rate": rates.pop() if len(rates) == 1 else _keras_rate(optimizer),
-            "decays": _decays(groups[0]) if groups else {},
-            "model": type(self.roots[0]).__name__ if self.roots else "",
-            "parameters": sum(p.numel() for p in parameters),
-            "loader": None
-            if loader is None
-            else {
-                "file": file,
-                "line": line,
-                "workers": loader.num_workers,
-                "dataset_size": _length(loader.dataset),
-                "dataset": type(loader.dataset).__name__,
-                "movable": bool(loaders.samplers_of(loader)),
-            },
-            "step_file": frame.f_code.co_filename if frame else "",
-            "step_line": frame.f_lineno if frame else 0,
-            "sightings": sightings.sightings(),
-            "rank": torch.distributed.get_rank() if distributed else 0,
-            "world_size": torch.distributed.get_world_size() if distributed else 1,
-            "device": describe_device(),
-            "torch": str(torch.__version__),
-            "sources": _sources(),
-        }
 
 
 def _leaves(loss: torch.Tensor) -> list[torch.Tensor]:
@@ -348,42 +302,7 @@ def _leaves(loss: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
-def _decays(group: dict[str, Any]) -> dict[str, float]:
-    """What the optimizer keeps of its past: momentum, or Adam's beta2."""
-    if group.get("betas"):
-        return {"beta2": float(group["betas"][1])}
-    return {"momentum": float(group["momentum"])} if group.get("momentum") else {}
-
-
 def _rate(group: dict[str, Any]) -> float:
     """The learning rate that a schedule is made for: its first step may be that of a warm-up."""
     named = (group[name] for name in ("max_lr", "initial_lr", "lr") if name in group)
     return float(next(named))
-
-
-def _keras_rate(optimizer: Any) -> float | None:
-    rate = getattr(optimizer, "learning_rate", None)
-    return None if rate is None else float(rate)
-
-
-def _most_common(counts: list[int]) -> int:
-    return max(counts, key=counts.count, default=0)
-
-
-def _length(dataset: Any) -> int | None:
-    try:
-        return len(dataset)
-    except TypeError:
-        return None
-
-
-def _sources() -> list[str]:
-    """The files of the user's own modules that are imported by now."""
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return sorted(
-        {
-            os.path.realpath(f)
-            for f in files
-            if isinstance(f, str) and os.path.isfile(f) and loaders.is_users(f)
-        }
-    )

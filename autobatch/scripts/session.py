@@ -1,0 +1,214 @@
+"""One command and its running process: started at a size, proven to train with it, and asked at its steps.
+
+Sizes count the samples of one optimizer step on one rank, over all its micro batches.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from autobatch.records.limits import Limits
+from autobatch.records.trial import Outcome
+from autobatch.scripts import refusals
+from autobatch.scripts.command import Command
+from autobatch.scripts.knob import Knob, find_knobs
+from autobatch.scripts.messages import Observation
+from autobatch.scripts.process import ScriptEndedError, ScriptProcess
+
+# A script that is through before has nothing to tune.
+_FEWEST_STEPS = 10
+# Until the first steps: imports, data sets, compilation.
+START_SECONDS = 300.0
+# A placeholder that names no current size gets this one.
+_USUAL_SIZE = 32
+# Steps after which ranks have batches of a new size; each loader worker prefetches two, and holds one.
+_SETTLING_STEPS, _SETTLING_STEPS_OF_WORKER = 4, 3
+
+
+class Session:
+    """The process of a command at some size, or none. `in_place` is False once a loader has kept its size.
+
+    `proven`: sizes other than the script's own that its steps had when they were set.
+    """
+
+    def __init__(self, command: Command, limits: Limits, scratch: Path) -> None:
+        self._command = command
+        self._limits = limits
+        self._scratch = scratch
+        self._process: ScriptProcess | None = None
+        self._size: int | None = None
+        self._knobs: tuple[Knob, ...] = ()
+        self._knob_is_proven = False
+        self._dimension = 0
+        self._observed: Observation | None = None
+        self.in_place = False
+        self.fresh = True
+        self.start_seconds = 0.0
+        self.proven: set[int] = set()
+
+    @property
+    def observed(self) -> Observation:
+        """The first steps of the script as it is."""
+        assert self._observed is not None, "the session was not opened"
+        return self._observed
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def knob(self) -> Knob:
+        """The likeliest knob of those that have not failed."""
+        return self._knobs[0]
+
+    @property
+    def unit(self) -> int:
+        """Sizes are multiples of this: the micro batches of a step."""
+        return self.observed.micro_batches
+
+    @property
+    def current_size(self) -> int:
+        """The script's size as it is."""
+        return self.knob.current * self.unit
+
+    def open(self) -> None:
+        """Start the command and watch its first steps. Raises AutobatchError for what can't be measured."""
+        filled = None
+        if self._command.has_placeholder:
+            filled = self._command.placeholder_size or _USUAL_SIZE
+        begin = time.monotonic()
+        try:
+            observed = self._start(self._command.filled(filled or 0), None)
+        except ScriptEndedError as ended:
+            output = self._process.output if self._process is not None else ()
+            raise refusals.script_fails(ended.detail, output) from ended
+        self.start_seconds = time.monotonic() - begin
+        if observed.constant_input and observed.loader is None:
+            raise refusals.full_batch(observed)
+        if observed.ended and observed.steps < _FEWEST_STEPS:
+            raise refusals.too_few_steps(observed)
+        self._knobs = find_knobs(self._command, observed, filled)
+        if not self._knobs:
+            raise refusals.no_knob(observed)
+        self._observed = observed
+        self._size = self.current_size
+        self.in_place = observed.loader is not None and observed.loader.movable
+        if observed.loader is None and self.knob.current in observed.shape:
+            self._dimension = observed.shape.index(self.knob.current)
+        if observed.ended:
+            self.end()
+
+    def start_at(self, size: int) -> Observation:
+        """Start a new process that is proven to train at `size`. Drops knobs that have no effect.
+
+        Raises ScriptEndedError where the script fails at it, AutobatchError where no knob has an effect.
+        """
+        micro = size // self.unit
+        while True:
+            knob = self.knob
+            is_last = self._knob_is_proven or len(self._knobs) == 1
+            try:
+                observed = self._start(knob.applied(self._command, micro), knob.in_code(micro))
+            except ScriptEndedError as ended:
+                # Options that a script does not know end it.
+                if is_last or ended.outcome is not Outcome.FAILED:
+                    raise
+                seen = None
+            else:
+                seen = self._seen_size(observed, micro)
+                if seen == micro:
+                    self._size = size
+                    if micro != knob.current:
+                        self._knob_is_proven = True
+                        self.proven.add(size)
+                    if observed.ended:
+                        self.end()
+                    return observed
+            self.end()
+            if is_last:
+                raise refusals.not_proven(seen, micro, knob.name)
+            self._knobs = self._knobs[1:]
+
+    def ask(self, what: str, size: int, seconds: float, **order: Any) -> list[dict[str, Any]]:
+        """The results of all ranks for an order at `size`, in a new process where that is needed.
+
+        Raises ScriptEndedError where the script ends, fails or takes longer than `seconds`.
+        """
+        in_place = self.in_place and self._process is not None
+        if self._process is None or (self._size != size and not in_place):
+            observed = self.start_at(size)
+            if observed.ended:
+                why = f"the script ends after {observed.steps} steps at this size"
+                raise ScriptEndedError(Outcome.FAILED, why)
+        assert self._process is not None
+        full = {
+            "do": what,
+            "batch_size": size // self.unit,
+            "in_place": in_place,
+            "dimension": self._dimension,
+            "settle": self._settling_steps,
+            **order,
+        }
+        try:
+            results = self._process.ask(full, seconds)
+        except ScriptEndedError:
+            self.end()
+            raise
+        self._size, self.fresh = size, False
+        if any(result.get("immovable") for result in results):
+            self.give_up_in_place()
+            return self.ask(what, size, seconds, **order)
+        if any(result["ended"] for result in results):
+            self.end()
+        return results
+
+    def give_up_in_place(self) -> None:
+        """From now on another size takes another process."""
+        self.in_place = False
+        self._size = None
+
+    def evaluate(self, seconds: float) -> None:
+        """Cut the epoch, so that the script's own evaluation comes, and end the process.
+
+        Only memory that runs out in it is raised: a loop that was cut may fail otherwise.
+        """
+        if self._process is None or self.observed.loader is None:
+            return
+        try:
+            self._process.ask({"do": "evaluate"}, seconds)
+        except ScriptEndedError as ended:
+            if ended.outcome is Outcome.OUT_OF_MEMORY:
+                raise
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End all processes of the command. The next order starts it again."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def _start(self, command: Command, in_code: dict[str, object] | None) -> Observation:
+        """The first steps of a new process."""
+        self.end()
+        self._process = ScriptProcess(
+            command, self._scratch, in_code=in_code, limit_bytes=self._limits.memory_bytes
+        )
+        self.fresh = True
+        return self._process.observe(START_SECONDS)
+
+    def _seen_size(self, observed: Observation, wanted: int) -> int | None:
+        if observed.loader is None and len(observed.shape) > self._dimension:
+            return observed.shape[self._dimension]
+        # In a short epoch, the last batch may be as frequent as full ones.
+        return wanted if wanted in observed.sizes else observed.batch_size
+
+    @property
+    def _settling_steps(self) -> int | None:
+        """Steps of ranks after a change of size; None for a process alone, which sees its batches change."""
+        if self.observed.world_size == 1:
+            return None
+        workers = self.observed.loader.workers if self.observed.loader is not None else 0
+        return _SETTLING_STEPS + _SETTLING_STEPS_OF_WORKER * workers
