@@ -111,7 +111,7 @@ def _harms(
     epochs: float | None,
     base: LossCurve | None,
 ) -> dict[int, HarmEstimate]:
-    """The harm of each size; infinite where it trained worse after equal steps. Empty where nothing is known."""
+    """The harm of each size; infinite where it trained worse. Empty where nothing is known."""
     if base is None or samples is None or not base.epochs:
         return {}
     course = Course(

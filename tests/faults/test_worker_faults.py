@@ -300,7 +300,8 @@ def test_nothing_outlives_a_parent_that_is_killed_while_the_worker_starts(tmp_pa
 
     assert started.finish() == -signal.SIGKILL
     wait_until(lambda: not started.left_running(), "the worker ends")
-    assert not started.left_in_scratch()
+    # torch may have made the empty folder of its compiler by then, and nobody is left to remove it.
+    assert not [path for path in started.scratch.rglob("*") if path.is_file()]
 
 
 def test_find_leaves_no_descriptor_thread_or_process_in_the_caller() -> None:
