@@ -9,6 +9,7 @@ from itertools import islice
 
 import torch
 
+from autobatch.decision.constants import LAST_PART
 from autobatch.devices.oom import Cause, classify
 from autobatch.engines import messages
 from autobatch.records.check import Evaluation, Training
@@ -22,8 +23,8 @@ from autobatch.workload.user_errors import describe_error
 # Evaluations come after 0, 4, 5, 6, 8, 10, 12 ... steps, in every training, so that they can be paired.
 _FIRST_EVALUATION = 4
 _GROWTH = 1.2
-# The last quarter of a whole training has five evaluations at least: it is compared by their mean.
-_LAST_PART, _EVALUATIONS_IN_LAST_PART = 0.25, 5
+# The last part of a whole training has so many evaluations at least: it is compared by their mean.
+_EVALUATIONS_IN_LAST_PART = 5
 
 
 class DivergedError(Exception):
@@ -107,9 +108,9 @@ class _Run:
 
     def _steps_to_next_evaluation(self) -> int:
         steps = max(self._steps + 1, math.ceil(_GROWTH * self._steps))
-        if steps <= (1 - _LAST_PART) * self._most_steps or self._most_steps == math.inf:
+        if steps <= (1 - LAST_PART) * self._most_steps or self._most_steps == math.inf:
             return steps
-        stride = int(_LAST_PART * self._most_steps / _EVALUATIONS_IN_LAST_PART)
+        stride = int(LAST_PART * self._most_steps / _EVALUATIONS_IN_LAST_PART)
         return min(steps, self._steps + max(1, stride))
 
     def _step(self) -> bool:
