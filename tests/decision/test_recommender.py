@@ -21,6 +21,7 @@ from autobatch.records.trial import Communication, Curve
 from tests import builders, strategies
 
 SIZES = tuple(2**power for power in range(13))
+TO_LOSS = Limits(objective=Objective.TIME_TO_LOSS)
 
 
 def affine(fixed_seconds: float, sample_seconds: float, ceiling: int = 4096, **workload: Any) -> Curve:
@@ -42,7 +43,9 @@ def test_the_shortest_time_is_chosen_up_to_the_ceiling(
     hardware: float, critical: float, ceiling: int
 ) -> None:
     """B* = sqrt(B_hw B_crit): property 6, on powers of two."""
-    chosen = recommend(affine(hardware * 1e-5, 1e-5, ceiling), builders.check(critical, 0.01)).batch_size
+    chosen = recommend(
+        affine(hardware * 1e-5, 1e-5, ceiling), builders.check(critical, 0.01), TO_LOSS
+    ).batch_size
 
     def time(size: float) -> float:
         return (1 + critical / size) * (hardware + size)
@@ -56,12 +59,12 @@ def test_the_shortest_time_is_chosen_up_to_the_ceiling(
 
 def test_the_current_size_wins_a_tie() -> None:
     check = builders.check(90.0, 0.01)
-    assert recommend(affine(64e-5, 1e-5), check).batch_size == 64
+    assert recommend(affine(64e-5, 1e-5), check, TO_LOSS).batch_size == 64
     closer = builders.check(120.0, 0.01)
-    answer = recommend(affine(64e-5, 1e-5, batch_size=128), closer)
+    answer = recommend(affine(64e-5, 1e-5, batch_size=128), closer, TO_LOSS)
     assert answer.batch_size == 128
-    assert recommend(affine(64e-5, 1e-5, batch_size=64), closer).batch_size == 64
-    assert recommend(affine(64e-5, 1e-5, batch_size=4096), check).batch_size == 64
+    assert recommend(affine(64e-5, 1e-5, batch_size=64), closer, TO_LOSS).batch_size == 64
+    assert recommend(affine(64e-5, 1e-5, batch_size=4096), check, TO_LOSS).batch_size == 64
 
 
 def test_without_a_check_the_knee_is_taken() -> None:
@@ -81,7 +84,7 @@ def test_a_check_without_an_answer_falls_back_to_the_knee() -> None:
 @pytest.mark.parametrize(("optimizer", "power"), [("SGD", 1.0), ("AdamW", 0.5)])
 def test_the_learning_rate_follows_the_noise_rule(optimizer: str, power: float) -> None:
     measured = affine(1.0, 1e-5, 512, batch_size=32, learning_rate=0.1, optimizer=optimizer)
-    answer = recommend(measured, builders.check(1000.0, 0.01))
+    answer = recommend(measured, builders.check(1000.0, 0.01), TO_LOSS)
     assert answer.batch_size == 512
     assert answer.learning_rate == pytest.approx(0.1 * ((1 + 1000 / 32) / (1 + 1000 / 512)) ** power)
 
@@ -93,7 +96,7 @@ def test_an_unknown_optimizer_gets_no_learning_rate() -> None:
 
 def test_candidates_are_relative_to_the_answer_and_leave_the_check_as_measured() -> None:
     check = builders.check(64.0, 0.01)
-    answer = recommend(affine(64e-5, 1e-5), check)
+    answer = recommend(affine(64e-5, 1e-5), check, TO_LOSS)
     assert answer.check == check
     times = {row.batch_size: row.relative_time for row in answer.candidates}
     assert times[answer.batch_size] == pytest.approx(1.0)
@@ -205,7 +208,7 @@ def test_deciding_again_keeps_where_and_when_it_was_measured() -> None:
 
 
 def test_other_objectives_of_a_saved_measurement() -> None:
-    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01))
+    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01), TO_LOSS)
     assert answer.batch_size == 64
     assert decide_again(answer, objective="memory").batch_size == 4096
     assert decide_again(answer, objective=Objective.THROUGHPUT).batch_size == 4096
@@ -215,8 +218,8 @@ def test_other_objectives_of_a_saved_measurement() -> None:
 
 
 def test_a_lower_largest_size_limits_the_answer() -> None:
-    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01))
-    again = decide_again(answer, Limits(max_batch=16))
+    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01), TO_LOSS)
+    again = decide_again(answer, replace(TO_LOSS, max_batch=16))
     assert again.batch_size == 16
     assert again.limited_by is AnswerLimit.OPTIONS
     assert again.step_time == answer.step_time, "it is that of all sizes"

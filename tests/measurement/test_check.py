@@ -15,13 +15,13 @@ from autobatch.measurement.check import GeneralizationCheck
 from autobatch.records.check import Check, CheckStatus
 from autobatch.records.device import Device
 from autobatch.records.errors import TargetError
-from autobatch.records.limits import Limits
+from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import AnswerLimit
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
 from tests.simulated import Machine, SimulatedEngine, noise_chunks
 
-LIMITS = Limits(budget_seconds=100.0)
+LIMITS = Limits(budget_seconds=100.0, objective=Objective.TIME_TO_LOSS)
 
 
 def assess(engine: SimulatedEngine, found: Curve, limits: Limits) -> Check:
@@ -235,7 +235,7 @@ def timed_curve(current: int | None = 32, samples: int = 20_000, **workload: Any
 
 
 MACHINE = Machine(step_seconds=lambda size: 2e-3 + 2e-5 * size)
-BUDGET = Limits(budget_seconds=20.0)
+BUDGET = replace(LIMITS, budget_seconds=20.0)
 
 
 def machine(**given: Any) -> Machine:
@@ -271,7 +271,7 @@ def test_trainings_move_the_belief_towards_what_they_show() -> None:
 @pytest.mark.parametrize("critical", [2.0, 400.0, 20_000.0])
 def test_the_budget_is_kept(budget: float, critical: float) -> None:
     engine = SimulatedEngine(replace(machine(), noise_scale=critical / 2, critical_batch_size=critical))
-    assess(engine, timed_curve(), Limits(budget_seconds=budget))
+    assess(engine, timed_curve(), replace(BUDGET, budget_seconds=budget))
     longest_step = MACHINE.step_seconds(2048)
     assert engine.busy_seconds <= 1.1 * budget + longest_step
 
@@ -316,13 +316,13 @@ def test_a_present_size_that_can_not_train_ends_the_trainings() -> None:
 
 def test_no_signal_in_the_noise_leaves_it_to_the_trainings() -> None:
     engine = SimulatedEngine(replace(machine(), noise_scale=math.inf))
-    found = assess(engine, timed_curve(), Limits(budget_seconds=60.0))
+    found = assess(engine, timed_curve(), replace(BUDGET, budget_seconds=60.0))
     assert found.status in (CheckStatus.PASSED, CheckStatus.NOT_RUN)
     assert (found.critical_batch_size is None) == (found.status is CheckStatus.NOT_RUN)
 
 
 def test_a_tiny_budget_leaves_the_noise_alone() -> None:
-    found = assess(SimulatedEngine(machine()), timed_curve(), Limits(budget_seconds=0.2))
+    found = assess(SimulatedEngine(machine()), timed_curve(), replace(BUDGET, budget_seconds=0.2))
     assert found.status is CheckStatus.NOISE_ONLY
     assert found.detail == "too little of the budget was left for trainings"
     assert found.critical_batch_size == pytest.approx(400.0)
@@ -340,7 +340,7 @@ def test_what_the_trainings_had_come_to_survives_an_interrupt() -> None:
         interrupted.run()
     assert len(interrupted.check.trainings) == 1
     assert interrupted.check.status is CheckStatus.NOISE_ONLY
-    assert interrupted.check.detail == "only one size was trained"
+    assert interrupted.check.detail == "only the reference size was trained"
 
 
 def test_a_rate_meant_for_a_size_that_does_not_fit_is_scaled_down_to_one_that_does() -> None:
@@ -359,11 +359,11 @@ def test_a_rate_meant_for_a_size_that_does_not_fit_is_scaled_down_to_one_that_do
 
 def test_a_raised_learning_rate_is_compared_with_half_of_it_and_the_better_one_recommended() -> None:
     engine = SimulatedEngine(machine(best_learning_rate_factor=2.0))
-    found = assess(engine, timed_curve(), Limits(budget_seconds=60.0))
+    found = assess(engine, timed_curve(), replace(BUDGET, budget_seconds=60.0))
     at_choice = [one for one in found.trainings if one.batch_size == 256]
     raised, halved = (one.learning_rate_factor for one in at_choice)
     assert halved == raised / 2
-    answer = recommend(timed_curve(), found, Limits(budget_seconds=60.0))
+    answer = recommend(timed_curve(), found, replace(BUDGET, budget_seconds=60.0))
     assert answer.batch_size == 256
     assert answer.learning_rate_factor == halved
     assert answer.learning_rate == pytest.approx(0.1 * halved)
@@ -371,7 +371,7 @@ def test_a_raised_learning_rate_is_compared_with_half_of_it_and_the_better_one_r
 
 def test_trainings_at_the_same_time_take_the_time_of_one() -> None:
     alone, together = (SimulatedEngine(replace(machine(), trainings_at_once=count)) for count in (1, 4))
-    limits = Limits(budget_seconds=20.0)
+    limits = BUDGET
     found = [assess(engine, timed_curve(), limits) for engine in (alone, together)]
     assert [one.status for one in found] == [CheckStatus.PASSED] * 2
     longer, shorter = (engine.train_commands[0].seconds for engine in (together, alone))
@@ -387,9 +387,11 @@ def test_a_training_that_can_not_be_held_leaves_those_beside_it() -> None:
                 return messages.Trained(training=None, held_out="the data set is too small")
             return super().train(command)
 
-    found = assess(Short(replace(machine(), trainings_at_once=4)), timed_curve(), Limits(budget_seconds=60.0))
+    found = assess(
+        Short(replace(machine(), trainings_at_once=4)), timed_curve(), replace(BUDGET, budget_seconds=60.0)
+    )
     assert 32 in [one.batch_size for one in found.trainings]
     assert all(one.batch_size < 256 for one in found.trainings)
     assert found.critical_batch_size is not None
-    alone = assess(Short(machine()), timed_curve(), Limits(budget_seconds=60.0))
+    alone = assess(Short(machine()), timed_curve(), replace(BUDGET, budget_seconds=60.0))
     assert [one.batch_size for one in alone.trainings] == [32]
