@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log2, sqrt
+from math import ceil, log2, sqrt
 from typing import Any
 
 import pytest
@@ -11,12 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autobatch
+from autobatch.decision import scaling
+from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.recommender import decide_again, recommend
 from autobatch.decision.trial_set import TrialSet
-from autobatch.records.check import Check, CheckStatus, Veto
+from autobatch.records.check import Check, CheckStatus, Evaluation, NoisePoint, Training, Veto
 from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import AnswerLimit, Environment, Recommendation
+from autobatch.records.recommendation import (
+    Action,
+    AlternativeKind,
+    AnswerLimit,
+    Environment,
+    Recommendation,
+)
 from autobatch.records.trial import Communication, Curve
 from tests import builders, strategies
 
@@ -104,15 +112,113 @@ def test_candidates_are_relative_to_the_answer_and_leave_the_check_as_measured()
     assert set(times) == set(SIZES)
 
 
+# The same epochs
+
+
+def trained(size: int, factor: float = 1.0, epochs: float = 10.0) -> Training:
+    """A training on 1,000 samples that ends at `factor` times the loss of the current size."""
+    steps = max(20, round(epochs * 1_000 / size))
+    evaluations = tuple(
+        Evaluation(steps=at, seconds=at / 100, losses=(factor * (0.2 + (0.1 + at * size / 1_000) ** -0.5),))
+        for at in sorted({round(steps * part / 20) for part in range(21)})
+    )
+    return builders.training(size, steps, lambda at: (), evaluations=evaluations)
+
+
+def checked(critical: float, *trainings: Training, size: int = 32, **fields: Any) -> Check:
+    """A check at the current size, with trainings and the noise scale along the first epoch."""
+    scale = critical / 2
+    points = tuple(NoisePoint(samples_seen=seen, batch_size=scale, low=scale) for seen in (250, 500, 1_000))
+    return builders.check(critical, batch_size=size, trainings=trainings, noise_points=points, **fields)
+
+
+def of_ten_epochs(**fields: Any) -> Curve:
+    return affine(256e-5, 1e-5, 512, **({"batch_size": 32, "epochs": 10.0, "dataset_size": 1_000} | fields))
+
+
+def test_the_answer_holds_its_decision_and_every_size_beside_the_current_one() -> None:
+    measured = of_ten_epochs()
+    answer = recommend(measured, checked(1e6, trained(32)))
+    assert answer.decision is not None
+    assert answer.decision.action is Action.CHANGE
+    assert answer.batch_size == answer.decision.batch_size == 512
+    assert answer.epochs == 10.0
+    assert [row.batch_size for row in answer.same_epochs] == [size for size in SIZES if size <= 512]
+    assert answer.current is None
+    assert answer.regret_bound is None
+    # Harmless sizes need no further epochs: the fastest is the answer itself.
+    assert answer.alternatives == ()
+
+
+def test_the_time_to_loss_and_other_objectives_have_no_decision() -> None:
+    for objective in set(Objective) - {Objective.TIME}:
+        answer = recommend(of_ten_epochs(), checked(1e6, trained(32)), Limits(objective=objective))
+        assert answer.decision is None
+        assert answer.same_epochs == ()
+        assert answer.alternatives == ()
+
+
+def test_a_size_that_needs_more_epochs_is_an_alternative() -> None:
+    measured = of_ten_epochs()
+    check = checked(100.0, trained(32))
+    answer = recommend(measured, check)
+    assert answer.batch_size == 32
+    to_loss = recommend(measured, check, TO_LOSS)
+    (alternative,) = answer.alternatives
+    assert alternative.kind is AlternativeKind.MORE_EPOCHS
+    assert alternative.batch_size == to_loss.batch_size > 32
+    assert alternative.epochs_ratio == pytest.approx((alternative.batch_size + 100) / (32 + 100))
+    assert alternative.epochs == ceil(10 * alternative.epochs_ratio)
+    assert alternative.learning_rate_factor == to_loss.learning_rate_factor
+    assert to_loss.current is not None
+    assert alternative.speedup == pytest.approx(to_loss.current.relative_time)
+    assert alternative.interval == pytest.approx((to_loss.current.low, to_loss.current.high))
+    unknown = recommend(of_ten_epochs(epochs=None), check)
+    assert [row.epochs for row in unknown.alternatives] == [None]
+
+
+def test_no_alternative_without_a_gain_in_time() -> None:
+    assert recommend(of_ten_epochs(), checked(0.5, trained(32))).alternatives == ()
+    slow = affine(1e-9, 1e-5, batch_size=32, epochs=10.0, dataset_size=1_000)
+    assert recommend(slow, checked(100.0, trained(32))).alternatives == ()
+
+
+def test_ranks_decide_as_one_rank_with_its_part_of_the_samples() -> None:
+    measured = of_ten_epochs()
+    communication = Communication(batch_size=32, step_seconds=0.02, alone_seconds=0.01)
+    four = replace(of_ten_epochs(dataset_size=4_000), world_size=4, communication=communication)
+    check = checked(100.0, trained(32), trained(64))
+    alone = recommend(measured, check)
+    together = recommend(four, scaling.over_ranks(check, 4))
+    assert together.decision == alone.decision
+    assert together.batch_size == alone.batch_size
+    assert together.same_epochs == alone.same_epochs
+
+
 # Deciding again
 
 
-CHECKS = st.none() | st.builds(
-    builders.check,
-    st.floats(2.0, 1e4),
-    st.floats(0.05, 1.5),
-    batch_size=st.sampled_from(SIZES),
-    vetoed=st.lists(st.builds(Veto, batch_size=st.sampled_from(SIZES), reason=st.just("worse"))).map(tuple),
+CHECKS_WITH_TRAININGS = st.builds(
+    lambda critical, size, factors, status: checked(
+        critical, *(trained(size, factor) for size, factor in factors.items()), size=size, status=status
+    ),
+    st.floats(2.0, 1e6),
+    st.sampled_from(SIZES),
+    st.dictionaries(st.sampled_from(SIZES), st.floats(0.5, 2.0), max_size=4),
+    st.sampled_from([CheckStatus.PASSED, CheckStatus.NOISE_ONLY]),
+)
+CHECKS = (
+    CHECKS_WITH_TRAININGS
+    | st.none()
+    | st.builds(
+        builders.check,
+        st.floats(2.0, 1e4),
+        st.floats(0.05, 1.5),
+        batch_size=st.sampled_from(SIZES),
+        vetoed=st.lists(st.builds(Veto, batch_size=st.sampled_from(SIZES), reason=st.just("worse"))).map(
+            tuple
+        ),
+    )
 )
 
 
@@ -154,6 +260,62 @@ def decided(curve: Curve, check: Check | None, limits: Limits) -> Recommendation
         return recommend(curve, check, limits)
     except UsageError:
         return None
+
+
+@st.composite
+def measured_at_the_current_size(draw: st.DrawFn) -> tuple[Curve, Check]:
+    """A curve and its check, in most cases with a training at the current size."""
+    sizes = draw(st.sets(st.sampled_from(SIZES), min_size=2))
+    current = draw(st.sampled_from(sorted(sizes)))
+    hardware_batch_size, critical = (2.0 ** draw(st.integers(0, 20)) for _ in range(2))
+    factors = draw(st.dictionaries(st.sampled_from(sorted(sizes)), st.floats(0.8, 1.5), max_size=3))
+    if draw(st.sampled_from([True, True, False])):
+        factors[current] = 1.0
+    vetoed = draw(st.lists(st.sampled_from(sorted(sizes - {current})), max_size=1))
+    curve = builders.curve(
+        builders.affine_trials(hardware_batch_size, sorted(sizes)),
+        workload=builders.workload(
+            batch_size=draw(st.sampled_from([None, current])),
+            dataset_size=draw(st.sampled_from([1_000, 1_000, None])),
+            epochs=draw(st.sampled_from([10.0, 100.0, 2.0, None])),
+        ),
+    )
+    check = checked(
+        critical,
+        *(trained(size, factor) for size, factor in factors.items()),
+        size=current,
+        vetoed=tuple(Veto(batch_size=size, reason="worse") for size in vetoed),
+    )
+    return curve, check
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    measured_at_the_current_size(), st.sampled_from([True, True, False]), st.none() | st.sampled_from(SIZES)
+)
+def test_the_same_epochs_keep_the_current_size_where_harms_are_unknown(
+    measured: tuple[Curve, Check], has_check: bool, max_batch: int | None
+) -> None:
+    curve, check = measured
+    limits = Limits(max_batch=max_batch)
+    answer = decided(curve, check if has_check else None, limits)
+    if answer is None:
+        return
+    permitted = {trial.batch_size for trial in TrialSet.of(curve).within(limits, None).usable}
+    assert answer.batch_size in permitted
+    if not has_check:
+        least = curve.workload.batch_size or USUAL_BATCH_SIZE
+        assert answer.batch_size >= least or max(permitted) < least
+        return
+    assert answer.decision is not None
+    assert answer.batch_size == answer.decision.batch_size
+    changes = answer.decision.action is Action.CHANGE
+    rows = {row.batch_size: row for row in answer.same_epochs}
+    assert not changes or (rows[answer.batch_size].safe and rows[answer.batch_size].harm is not None)
+    if check.batch_size not in {training.batch_size for training in check.trainings}:
+        assert not changes
+    if check.batch_size in permitted:
+        assert changes == (answer.batch_size != check.batch_size)
 
 
 @settings(max_examples=200, deadline=None)
