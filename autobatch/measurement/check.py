@@ -189,10 +189,12 @@ class GeneralizationCheck:
         Where the time allows, these are whole trainings of the user's epochs.
         """
         samples = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
+        if samples is None:
+            return self._explain("the number of samples of an epoch is unknown")
         least = FEWEST_STEPS * plan.law.step_seconds_at(plan.reference_size)
         # The other half of the time is for the trainings that are compared with this one.
         seconds = self._budget.left_seconds / 2
-        if samples is None or seconds < least:
+        if seconds < least:
             return self._explain("too little of the budget was left for trainings")
         epochs = self._curve.workload.epochs or MOST_EPOCHS
         first = next_training.Run(

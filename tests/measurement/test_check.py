@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from autobatch.decision.constants import MOST_EPOCHS
 from autobatch.decision.recommender import recommend
 from autobatch.engines import messages
 from autobatch.measurement.check import GeneralizationCheck
@@ -16,7 +17,7 @@ from autobatch.records.check import Check, CheckStatus
 from autobatch.records.device import Device
 from autobatch.records.errors import TargetError
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import AnswerLimit
+from autobatch.records.recommendation import Action, AnswerLimit
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
 from tests.simulated import Machine, SimulatedEngine, noise_chunks
@@ -395,3 +396,150 @@ def test_a_training_that_can_not_be_held_leaves_those_beside_it() -> None:
     assert found.critical_batch_size is not None
     alone = assess(Short(machine()), timed_curve(), replace(BUDGET, budget_seconds=60.0))
     assert [one.batch_size for one in alone.trainings] == [32]
+
+
+# The same epochs
+
+EPOCHS = Limits(budget_seconds=20.0)
+
+
+def harmless(**given: Any) -> Machine:
+    """So much gradient noise that larger sizes lose little at the same epochs."""
+    return replace(machine(**given), noise_scale=1e6, critical_batch_size=2e6)
+
+
+def harmful(**given: Any) -> Machine:
+    return replace(machine(**given), noise_scale=10.0, critical_batch_size=20.0)
+
+
+def trained(engine: SimulatedEngine) -> list[int]:
+    return [command.batch_size for command in engine.train_commands]
+
+
+@pytest.mark.parametrize("epochs", [2.0, 100.0, None])
+@pytest.mark.parametrize("made", [harmless, harmful])
+def test_the_current_size_trains_first_for_half_of_the_time_at_most(
+    made: Callable[[], Machine], epochs: float | None
+) -> None:
+    engine = SimulatedEngine(made())
+    found = assess(engine, timed_curve(epochs=epochs), EPOCHS)
+    first = engine.train_commands[0]
+    assert (first.batch_size, first.learning_rate_factor) == (32, 1.0)
+    assert first.most_samples == math.ceil((epochs or MOST_EPOCHS) * 20_000)
+    assert first.seconds == pytest.approx((20.0 - 5.0) / 2)
+    assert found.trainings[0].batch_size == 32
+    assert len(found.noise_points) == 3
+
+
+def test_whole_trainings_go_upwards_where_they_fit() -> None:
+    engine = SimulatedEngine(harmless())
+    about = timed_curve(epochs=2.0)
+    found = assess(engine, about, EPOCHS)
+    assert found.status is CheckStatus.PASSED
+    assert trained(engine) == [32, 64, 128, 256]
+    for training in found.trainings:
+        assert training.steps * training.batch_size == pytest.approx(2 * 20_000, abs=training.batch_size)
+    answer = recommend(about, found, EPOCHS)
+    assert answer.decision is not None
+    assert answer.decision.action is Action.CHANGE
+    assert answer.batch_size > 32
+
+
+def test_whole_trainings_end_with_the_first_that_ends_at_a_higher_loss() -> None:
+    engine = SimulatedEngine(harmful())
+    about = timed_curve(epochs=2.0)
+    found = assess(engine, about, EPOCHS)
+    assert trained(engine) == [32, 64]
+    answer = recommend(about, found, EPOCHS)
+    assert answer.batch_size == 32
+    assert answer.why.startswith("faster sizes end at a higher loss at the same epochs")
+
+
+def test_a_long_training_is_run_in_part_and_its_decision_confirmed() -> None:
+    engine = SimulatedEngine(harmless())
+    about = timed_curve(epochs=100.0)
+    found = assess(engine, about, EPOCHS)
+    first, *others = found.trainings
+    assert first.seconds == pytest.approx(7.5, rel=0.01)
+    assert len(others) == 1
+    assert others[0].batch_size == recommend(about, found, EPOCHS).batch_size > 32
+    assert others[0].steps * others[0].batch_size == pytest.approx(first.steps * 32, rel=0.05)
+
+
+def test_a_long_training_that_larger_sizes_harm_needs_no_second() -> None:
+    engine = SimulatedEngine(harmful())
+    about = timed_curve(epochs=100.0)
+    found = assess(engine, about, EPOCHS)
+    assert trained(engine) == [32]
+    assert found.status is CheckStatus.NOISE_ONLY
+    assert found.detail == "only the reference size was trained"
+    assert recommend(about, found, EPOCHS).batch_size == 32
+
+
+@pytest.mark.parametrize("epochs", [0.1, 2.0, 100.0, None])
+@pytest.mark.parametrize("budget", [0.2, 1.0, 5.0, 60.0])
+@pytest.mark.parametrize("made", [harmless, harmful])
+def test_the_same_epochs_keep_the_budget(
+    made: Callable[[], Machine], budget: float, epochs: float | None
+) -> None:
+    engine = SimulatedEngine(made())
+    assess(engine, timed_curve(epochs=epochs), Limits(budget_seconds=budget))
+    assert engine.busy_seconds <= 1.1 * budget + MACHINE.step_seconds(2048)
+
+
+def test_too_little_time_for_the_current_size() -> None:
+    engine = SimulatedEngine(harmless())
+    about = timed_curve(epochs=2.0)
+    found = assess(engine, about, Limits(budget_seconds=0.08))
+    assert engine.train_commands == []
+    assert found.detail == "too little of the budget was left for trainings"
+    assert recommend(about, found, EPOCHS).batch_size >= 32
+
+
+def test_without_the_length_of_an_epoch_nothing_is_trained() -> None:
+    engine = SimulatedEngine(harmless())
+    about = timed_curve()
+    about = replace(about, workload=replace(about.workload, dataset_size=None))
+    found = assess(engine, about, EPOCHS)
+    assert engine.train_commands == []
+    assert found.detail == "the number of samples of an epoch is unknown"
+    assert recommend(about, found, EPOCHS).batch_size == 32
+
+
+def test_a_larger_size_that_kills_its_process_is_vetoed() -> None:
+    engine = SimulatedEngine(harmless(training_deaths={128}))
+    about = timed_curve(epochs=2.0)
+    found = assess(engine, about, EPOCHS)
+    assert trained(engine) == [32, 64, 128]
+    assert found.status is CheckStatus.VETOED
+    assert [veto.batch_size for veto in found.vetoed] == [128]
+    answer = recommend(about, found, EPOCHS)
+    assert answer.batch_size == 64
+    assert answer.limited_by is AnswerLimit.VETO
+
+
+def test_a_larger_size_that_diverges_is_not_chosen() -> None:
+    engine = SimulatedEngine(harmless(highest_learning_rate_factor=3.0))
+    about = timed_curve(epochs=2.0)
+    found = assess(engine, about, EPOCHS)
+    assert trained(engine) == [32, 64, 128]
+    assert found.trainings[-1].outcome is Outcome.DIVERGED
+    assert recommend(about, found, EPOCHS).batch_size == 64
+
+
+def test_a_current_size_that_can_not_train_is_kept() -> None:
+    engine = SimulatedEngine(harmless(training_deaths={32}))
+    about = timed_curve(epochs=2.0)
+    found = assess(engine, about, EPOCHS)
+    assert trained(engine) == [32]
+    assert found.detail.startswith("at batch size 32: ")
+    answer = recommend(about, found, EPOCHS)
+    assert answer.batch_size == 32
+    assert answer.why.startswith("no training shows the final loss of faster sizes")
+
+
+def test_a_size_asked_for_needs_no_training() -> None:
+    engine = SimulatedEngine(harmless())
+    found = assess(engine, timed_curve(epochs=2.0), replace(EPOCHS, global_batch=64))
+    assert engine.train_commands == []
+    assert found.detail == "the size was asked for"
