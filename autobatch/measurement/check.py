@@ -87,9 +87,9 @@ class GeneralizationCheck:
         scales = [self._noise_scale(sums) for sums in reply.measured]
         prior = noise_scale.critical_batch_size(scales)
         self._record_noise(command.batch_size, scales, prior)
-        self._check = replace(
-            self._check, noise_points=_noise_points(command.batch_size, scales, reply.after_steps)
-        )
+        # One rank trained alone: its samples are those of all ranks.
+        points = _noise_points(command.batch_size / self._ranks, scales, reply.after_steps)
+        self._check = replace(self._check, noise_points=points)
         if prior.low > 0:
             self._compare_trainings(self._plan(command.batch_size, prior))
         return None
@@ -336,11 +336,11 @@ class GeneralizationCheck:
 
 
 def _noise_points(
-    batch_size: int, scales: Sequence[noise_scale.NoiseScale], after_steps: Sequence[int]
+    step_samples: float, scales: Sequence[noise_scale.NoiseScale], after_steps: Sequence[int]
 ) -> tuple[NoisePoint, ...]:
-    """The valid noise scales with the samples of the burn-in before them."""
+    """The valid noise scales with the samples of the burn-in before them, `step_samples` in each step."""
     return tuple(
-        NoisePoint(samples_seen=steps * batch_size, batch_size=scale.batch_size, low=scale.low)
+        NoisePoint(samples_seen=steps * step_samples, batch_size=scale.batch_size, low=scale.low)
         for scale, steps in zip(scales, after_steps, strict=False)
         if scale.valid and steps
     )

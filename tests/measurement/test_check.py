@@ -543,3 +543,23 @@ def test_a_size_asked_for_needs_no_training() -> None:
     found = assess(engine, timed_curve(epochs=2.0), replace(EPOCHS, global_batch=64))
     assert engine.train_commands == []
     assert found.detail == "the size was asked for"
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_noise_points_count_the_samples_of_the_rank_that_trained_alone(ranks: int) -> None:
+    engine = SimulatedEngine(harmless())
+    found = assess(engine, replace(timed_curve(epochs=2.0), world_size=ranks), EPOCHS)
+    (command,) = engine.noise_commands
+    steps = int(command.burn_in_seconds / MACHINE.step_seconds(32))
+    assert [point.samples_seen for point in found.noise_points] == pytest.approx(
+        [32 * int(share * steps) for share in (0.25, 0.5, 1.0)]
+    )
+    assert [point.batch_size for point in found.noise_points] == pytest.approx([1e6] * 3)
+
+
+def test_ranks_train_their_parts_of_an_epoch() -> None:
+    engine = SimulatedEngine(harmless())
+    found = assess(engine, replace(timed_curve(epochs=2.0), world_size=4), EPOCHS)
+    assert engine.train_commands[0].most_samples == 2 * 20_000 / 4
+    assert trained(engine) == [32, 64, 128, 256]
+    assert found.status is CheckStatus.PASSED
