@@ -563,3 +563,18 @@ def test_ranks_train_their_parts_of_an_epoch() -> None:
     assert engine.train_commands[0].most_samples == 2 * 20_000 / 4
     assert trained(engine) == [32, 64, 128, 256]
     assert found.status is CheckStatus.PASSED
+
+
+def test_a_whole_training_that_does_not_fit_is_not_begun() -> None:
+    engine = SimulatedEngine(harmless())
+    found = assess(engine, timed_curve(epochs=2.0), Limits(budget_seconds=10.0))
+    assert trained(engine) == [32, 64, 128]
+    assert {round(training.steps * training.batch_size, -3) for training in found.trainings} == {40_000}
+
+
+@pytest.mark.parametrize("epochs", [2.0, 100.0])
+def test_trainings_that_are_slower_than_timed_keep_the_budget(epochs: float) -> None:
+    engine = SimulatedEngine(harmless(step_seconds=lambda size: MACHINE.step_seconds(size) * size / 16))
+    assess(engine, timed_curve(epochs=epochs), EPOCHS)
+    assert len(engine.train_commands) > 1
+    assert engine.busy_seconds <= 1.1 * EPOCHS.budget_seconds
