@@ -158,7 +158,8 @@ def test_a_veto_makes_its_size_and_all_larger_ones_unsafe() -> None:
 def test_the_decision_is_a_timed_size_and_keeps_without_harms(
     hardware_batch_size: float, noise: float, epochs: float | None, factors: dict[int, float]
 ) -> None:
-    trainings = [training(size, factor=factor) for size, factor in factors.items()]
+    length = min(epochs or 10.0, 10.0)
+    trainings = [training(size, length, factor) for size, factor in factors.items()]
     judgement = judged(check(trainings, noise), trials(hardware_batch_size), epochs=epochs)
     assert judgement.decision.batch_size in SIZES
     assert bool(judgement.harms) == (32 in factors)
