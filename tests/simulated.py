@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import ceil, log
+from math import inf, log
 
 from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.base import Backend, Peak
@@ -22,6 +22,7 @@ from autobatch.records.errors import AutobatchError, DeviceError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome
 from autobatch.records.workload import SampleSizes, Workload
+from autobatch.worker.short_training import steps_to_next_evaluation
 from autobatch.worker.step_timing import Measurer
 
 MIB = 1 << 20
@@ -408,7 +409,8 @@ class SimulatedEngine:
 
     def _evaluations(self, command: messages.Train, steps: int) -> Iterator[Evaluation]:
         size, at = command.batch_size, 0
-        while at <= steps:
+        most = inf if command.most_samples is None else max(1, round(command.most_samples / size))
+        while True:
             progress = at / (1 + self.machine.critical_batch_size / size)
             loss = self.machine.handicaps.get(size, 1.0) * (1 + progress / 5) ** -0.5
             if self.machine.best_learning_rate_factor is not None:
@@ -419,7 +421,9 @@ class SimulatedEngine:
                 for _ in range(max(1, command.samples // command.part_size))
             )
             yield Evaluation(steps=at, seconds=at * self.machine.step_seconds(size), losses=losses)
-            at = 4 if at == 0 else max(at + 1, ceil(1.2 * at))
+            if at == steps:
+                return
+            at = min(steps, steps_to_next_evaluation(at, most))
 
     @property
     def fresh(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import erf, exp, hypot, inf, log, sqrt
-from statistics import NormalDist
 
 from autobatch.decision.constants import (
     CHANGE_PROBABILITY,
@@ -19,13 +18,12 @@ from autobatch.decision.constants import (
     ROUND_ERROR,
     TOLERANCE,
 )
+from autobatch.decision.quantiles import Z_TWO_SIDED
 from autobatch.decision.round_statistics import median_interval
 from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
 from autobatch.decision.step_time import StepTimeLaw
 from autobatch.records.recommendation import Action, Confidence, Decision, SameEpochs
 from autobatch.records.trial import Trial
-
-_Z95 = NormalDist().inv_cdf(0.95)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +39,7 @@ class Speedup:
     @property
     def interval(self) -> tuple[float, float]:
         """The 90% interval of the ratio."""
-        half = _Z95 * self.sd
+        half = Z_TWO_SIDED * self.sd
         return exp(self.log_ratio - half), exp(self.log_ratio + half)
 
     def probability(self, ratio: float) -> float:
@@ -131,7 +129,7 @@ def _ratio_sd(current: Trial, other: Trial) -> float:
     interval = median_interval([a / b for a, b in pairs]) if rounds > 1 else None
     if interval is None:
         return hypot(ROUND_ERROR, ROUND_ERROR)
-    return max(log(interval[1] / interval[0]) / (2 * _Z95), RESOLUTION)
+    return max(log(interval[1] / interval[0]) / (2 * Z_TWO_SIDED), RESOLUTION)
 
 
 def _worth_probability(speedup: Speedup, harm: HarmEstimate | None, most: float) -> float:

@@ -74,6 +74,9 @@ LEAST_EXPONENT = 0.1
 NEAR_ZERO = 0.01
 # The fit uses the part of a training from this share of its epochs on: the start has another exponent.
 FITTED_FROM = 1 / 8
+# Share of a training, its last part, over which whole trainings are compared. More of it smooths noise, and
+# lags behind a loss that falls.
+LAST_PART = 1 / 4
 # So many evaluations in a row count as one: their noise is common. A last loss is their mean.
 SMOOTHED = 3
 # The probability of being right from which on a change is recommended. Of recorded decisions on whole

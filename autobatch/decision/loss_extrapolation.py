@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, log, sqrt
+from math import exp, isclose, log, sqrt
 from statistics import fmean, pstdev
 
 from autobatch.decision.constants import FITTED_FROM, SMOOTHED
@@ -36,7 +36,7 @@ class LossCurve:
 
     def until(self, epochs: float) -> LossCurve:
         """The part of the curve up to `epochs`."""
-        count = sum(at <= epochs * (1 + 1e-9) for at in self.epochs)
+        count = sum(at <= epochs or isclose(at, epochs) for at in self.epochs)
         return replace(self, epochs=self.epochs[:count], losses=self.losses[:count])
 
     def end_loss(self) -> float:

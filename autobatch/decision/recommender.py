@@ -169,8 +169,8 @@ def _compared(answer: Recommendation, outlook: Outlook) -> Recommendation:
 
 
 def _scaling(answer: Recommendation, outlook: Outlook) -> Scaling | None:
-    """The prediction for other numbers of devices; None where their communication was not measured."""
-    if answer.communication is None:
+    """The prediction for other numbers of devices; None where its communication or step was not timed."""
+    if answer.communication is None or answer.batch_size not in outlook.times:
         return None
     ranks = answer.world_size
     return scaling.predict(

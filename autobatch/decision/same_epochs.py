@@ -21,7 +21,14 @@ from itertools import pairwise
 from math import exp, hypot, inf, log, sqrt
 from statistics import fmean, median, stdev
 
-from autobatch.decision.constants import HARM_TOLERANCE, LEAST_EXPONENT, NARROW_INTERVAL, NEAR_ZERO, SMOOTHED
+from autobatch.decision.constants import (
+    HARM_TOLERANCE,
+    LAST_PART,
+    LEAST_EXPONENT,
+    NARROW_INTERVAL,
+    NEAR_ZERO,
+    SMOOTHED,
+)
 from autobatch.decision.loss_extrapolation import FittedCurve, LossCurve, fit_loss_curve
 from autobatch.records.check import NoisePoint
 
@@ -184,7 +191,7 @@ def compared_harm(course: Course, curve: LossCurve) -> HarmEstimate:
     gaps = [
         log(loss) - _interpolated(base, log(epochs))
         for epochs, loss in zip(last.epochs, last.losses, strict=True)
-        if epochs > 3 / 4 * end
+        if epochs > (1 - LAST_PART) * end
     ]
     if len(gaps) < SMOOTHED:
         return HarmEstimate(log_harm=0.0, sd=inf)

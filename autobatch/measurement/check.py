@@ -87,9 +87,9 @@ class GeneralizationCheck:
         scales = [self._noise_scale(sums) for sums in reply.measured]
         prior = noise_scale.critical_batch_size(scales)
         self._record_noise(command.batch_size, scales, prior)
-        self._check = replace(
-            self._check, noise_points=_noise_points(command.batch_size, scales, reply.after_steps)
-        )
+        # One rank trained alone: its samples are those of all ranks.
+        points = _noise_points(command.batch_size / self._ranks, scales, reply.after_steps)
+        self._check = replace(self._check, noise_points=points)
         if prior.low > 0:
             self._compare_trainings(self._plan(command.batch_size, prior))
         return None
@@ -189,10 +189,12 @@ class GeneralizationCheck:
         Where the time allows, these are whole trainings of the user's epochs.
         """
         samples = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
+        if samples is None:
+            return self._explain("the number of samples of an epoch is unknown")
         least = FEWEST_STEPS * plan.law.step_seconds_at(plan.reference_size)
         # The other half of the time is for the trainings that are compared with this one.
         seconds = self._budget.left_seconds / 2
-        if samples is None or seconds < least:
+        if seconds < least:
             return self._explain("too little of the budget was left for trainings")
         epochs = self._curve.workload.epochs or MOST_EPOCHS
         first = next_training.Run(
@@ -334,11 +336,11 @@ class GeneralizationCheck:
 
 
 def _noise_points(
-    batch_size: int, scales: Sequence[noise_scale.NoiseScale], after_steps: Sequence[int]
+    step_samples: float, scales: Sequence[noise_scale.NoiseScale], after_steps: Sequence[int]
 ) -> tuple[NoisePoint, ...]:
-    """The valid noise scales with the samples of the burn-in before them."""
+    """The valid noise scales with the samples of the burn-in before them, `step_samples` in each step."""
     return tuple(
-        NoisePoint(samples_seen=steps * batch_size, batch_size=scale.batch_size, low=scale.low)
+        NoisePoint(samples_seen=steps * step_samples, batch_size=scale.batch_size, low=scale.low)
         for scale, steps in zip(scales, after_steps, strict=False)
         if scale.valid and steps
     )

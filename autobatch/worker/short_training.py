@@ -9,6 +9,7 @@ from itertools import islice
 
 import torch
 
+from autobatch.decision.constants import LAST_PART
 from autobatch.devices.oom import Cause, classify
 from autobatch.engines import messages
 from autobatch.records.check import Evaluation, Training
@@ -22,8 +23,17 @@ from autobatch.workload.user_errors import describe_error
 # Evaluations come after 0, 4, 5, 6, 8, 10, 12 ... steps, in every training, so that they can be paired.
 _FIRST_EVALUATION = 4
 _GROWTH = 1.2
-# The last quarter of a whole training has five evaluations at least: it is compared by their mean.
-_LAST_PART, _EVALUATIONS_IN_LAST_PART = 0.25, 5
+# The last part of a whole training has so many evaluations at least: it is compared by their mean.
+_EVALUATIONS_IN_LAST_PART = 5
+
+
+def steps_to_next_evaluation(steps: int, most_steps: float) -> int:
+    """The steps of the evaluation after the one after `steps`, in a training of at most `most_steps`."""
+    following = max(_FIRST_EVALUATION, steps + 1, math.ceil(_GROWTH * steps))
+    if following <= (1 - LAST_PART) * most_steps or most_steps == math.inf:
+        return following
+    stride = int(LAST_PART * most_steps / _EVALUATIONS_IN_LAST_PART)
+    return min(following, max(_FIRST_EVALUATION, steps + max(1, stride)))
 
 
 class DivergedError(Exception):
@@ -91,7 +101,7 @@ class _Run:
 
     def _train(self, deadline: float) -> None:
         self._evaluate()
-        next_evaluation = _FIRST_EVALUATION
+        next_evaluation = steps_to_next_evaluation(0, self._most_steps)
         while True:
             finite = self._step()
             is_over = time.perf_counter() > deadline or self._steps >= self._most_steps
@@ -101,16 +111,9 @@ class _Run:
                 raise DivergedError("the loss became infinite or not a number")
             if ends or self._steps >= next_evaluation:
                 self._evaluate()
-                next_evaluation = self._steps_to_next_evaluation()
+                next_evaluation = steps_to_next_evaluation(self._steps, self._most_steps)
             if ends:
                 return
-
-    def _steps_to_next_evaluation(self) -> int:
-        steps = max(self._steps + 1, math.ceil(_GROWTH * self._steps))
-        if steps <= (1 - _LAST_PART) * self._most_steps or self._most_steps == math.inf:
-            return steps
-        stride = int(_LAST_PART * self._most_steps / _EVALUATIONS_IN_LAST_PART)
-        return min(steps, self._steps + max(1, stride))
 
     def _step(self) -> bool:
         """True where the loss of the step was a finite number."""

@@ -44,7 +44,7 @@ def harmful(ratios: Mapping[int, float], sd: float = 0.005) -> dict[int, HarmEst
 def test_the_fastest_safe_size_is_recommended() -> None:
     decision = decide(CURRENT, faster({64: 1.5, 128: 2.0, 256: 3.0}), harmful({64: 1.0, 128: 1.01, 256: 1.1}))
     assert (decision.action, decision.batch_size) == (Action.CHANGE, 128)
-    assert decision.confidence_in_words is Confidence.HIGH
+    assert decision.level is Confidence.HIGH
 
 
 def test_of_equally_fast_sizes_the_nearest_is_recommended() -> None:
@@ -84,14 +84,14 @@ def test_a_harm_that_is_not_known_well_keeps_the_current_size() -> None:
 def test_to_keep_is_sure_where_nothing_is_faster_and_unsure_where_only_noise_keeps() -> None:
     slow = decide(CURRENT, faster({64: 1.0, 128: 0.9}), harmful({64: 1.0, 128: 1.0}))
     noisy = decide(CURRENT, faster({64: 1.5}, sd=0.4), harmful({64: 1.0}))
-    assert slow.confidence_in_words is Confidence.HIGH
-    assert noisy.confidence_in_words is Confidence.LOW
+    assert slow.level is Confidence.HIGH
+    assert noisy.level is Confidence.LOW
     assert noisy.confidence == pytest.approx(1 - 0.81, abs=0.01)
 
 
 def test_to_keep_is_sure_where_everything_faster_is_clearly_harmful() -> None:
     kept = decide(CURRENT, faster({64: 2.0}), harmful({64: 1.3}, sd=0.05))
-    assert (kept.action, kept.confidence_in_words) == (Action.KEEP, Confidence.HIGH)
+    assert (kept.action, kept.level) == (Action.KEEP, Confidence.HIGH)
 
 
 def test_without_a_loss_curve_the_current_size_is_kept_with_even_odds() -> None:
@@ -103,7 +103,7 @@ def test_without_a_loss_curve_the_current_size_is_kept_with_even_odds() -> None:
 
 def test_a_current_size_alone_is_kept_for_sure() -> None:
     assert decide(CURRENT, {CURRENT: Speedup(log_ratio=0, sd=0)}, {}) == Decision(
-        action=Action.KEEP, batch_size=CURRENT, confidence=1.0
+        action=Action.KEEP, batch_size=CURRENT, confidence=1.0, level=Confidence.HIGH
     )
 
 

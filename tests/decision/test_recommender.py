@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log2, sqrt
+from math import ceil, log2, sqrt
 from typing import Any
 
 import pytest
@@ -11,16 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autobatch
+from autobatch.decision import scaling
+from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.recommender import decide_again, recommend
 from autobatch.decision.trial_set import TrialSet
-from autobatch.records.check import Check, CheckStatus, Veto
+from autobatch.records.check import Check, CheckStatus, Evaluation, NoisePoint, Training, Veto
 from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import AnswerLimit, Environment, Recommendation
+from autobatch.records.recommendation import (
+    Action,
+    AlternativeKind,
+    AnswerLimit,
+    Environment,
+    Recommendation,
+)
 from autobatch.records.trial import Communication, Curve
 from tests import builders, strategies
 
 SIZES = tuple(2**power for power in range(13))
+TO_LOSS = Limits(objective=Objective.TIME_TO_LOSS)
 
 
 def affine(fixed_seconds: float, sample_seconds: float, ceiling: int = 4096, **workload: Any) -> Curve:
@@ -42,7 +51,9 @@ def test_the_shortest_time_is_chosen_up_to_the_ceiling(
     hardware: float, critical: float, ceiling: int
 ) -> None:
     """B* = sqrt(B_hw B_crit): property 6, on powers of two."""
-    chosen = recommend(affine(hardware * 1e-5, 1e-5, ceiling), builders.check(critical, 0.01)).batch_size
+    chosen = recommend(
+        affine(hardware * 1e-5, 1e-5, ceiling), builders.check(critical, 0.01), TO_LOSS
+    ).batch_size
 
     def time(size: float) -> float:
         return (1 + critical / size) * (hardware + size)
@@ -56,12 +67,12 @@ def test_the_shortest_time_is_chosen_up_to_the_ceiling(
 
 def test_the_current_size_wins_a_tie() -> None:
     check = builders.check(90.0, 0.01)
-    assert recommend(affine(64e-5, 1e-5), check).batch_size == 64
+    assert recommend(affine(64e-5, 1e-5), check, TO_LOSS).batch_size == 64
     closer = builders.check(120.0, 0.01)
-    answer = recommend(affine(64e-5, 1e-5, batch_size=128), closer)
+    answer = recommend(affine(64e-5, 1e-5, batch_size=128), closer, TO_LOSS)
     assert answer.batch_size == 128
-    assert recommend(affine(64e-5, 1e-5, batch_size=64), closer).batch_size == 64
-    assert recommend(affine(64e-5, 1e-5, batch_size=4096), check).batch_size == 64
+    assert recommend(affine(64e-5, 1e-5, batch_size=64), closer, TO_LOSS).batch_size == 64
+    assert recommend(affine(64e-5, 1e-5, batch_size=4096), check, TO_LOSS).batch_size == 64
 
 
 def test_without_a_check_the_knee_is_taken() -> None:
@@ -81,7 +92,7 @@ def test_a_check_without_an_answer_falls_back_to_the_knee() -> None:
 @pytest.mark.parametrize(("optimizer", "power"), [("SGD", 1.0), ("AdamW", 0.5)])
 def test_the_learning_rate_follows_the_noise_rule(optimizer: str, power: float) -> None:
     measured = affine(1.0, 1e-5, 512, batch_size=32, learning_rate=0.1, optimizer=optimizer)
-    answer = recommend(measured, builders.check(1000.0, 0.01))
+    answer = recommend(measured, builders.check(1000.0, 0.01), TO_LOSS)
     assert answer.batch_size == 512
     assert answer.learning_rate == pytest.approx(0.1 * ((1 + 1000 / 32) / (1 + 1000 / 512)) ** power)
 
@@ -93,7 +104,7 @@ def test_an_unknown_optimizer_gets_no_learning_rate() -> None:
 
 def test_candidates_are_relative_to_the_answer_and_leave_the_check_as_measured() -> None:
     check = builders.check(64.0, 0.01)
-    answer = recommend(affine(64e-5, 1e-5), check)
+    answer = recommend(affine(64e-5, 1e-5), check, TO_LOSS)
     assert answer.check == check
     times = {row.batch_size: row.relative_time for row in answer.candidates}
     assert times[answer.batch_size] == pytest.approx(1.0)
@@ -101,15 +112,132 @@ def test_candidates_are_relative_to_the_answer_and_leave_the_check_as_measured()
     assert set(times) == set(SIZES)
 
 
+# The same epochs
+
+
+def trained(size: int, factor: float = 1.0, epochs: float = 10.0) -> Training:
+    """A training on 1,000 samples that ends at `factor` times the loss of the current size."""
+    steps = max(20, round(epochs * 1_000 / size))
+    evaluations = tuple(
+        Evaluation(steps=at, seconds=at / 100, losses=(factor * (0.2 + (0.1 + at * size / 1_000) ** -0.5),))
+        for at in sorted({round(steps * part / 20) for part in range(21)})
+    )
+    return builders.training(size, steps, lambda at: (), evaluations=evaluations)
+
+
+def checked(critical: float, *trainings: Training, size: int = 32, **fields: Any) -> Check:
+    """A check at the current size, with trainings and the noise scale along the first epoch."""
+    scale = critical / 2
+    points = tuple(NoisePoint(samples_seen=seen, batch_size=scale, low=scale) for seen in (250, 500, 1_000))
+    return builders.check(critical, batch_size=size, trainings=trainings, noise_points=points, **fields)
+
+
+def of_ten_epochs(**fields: Any) -> Curve:
+    return affine(256e-5, 1e-5, 512, **({"batch_size": 32, "epochs": 10.0, "dataset_size": 1_000} | fields))
+
+
+def test_the_answer_holds_its_decision_and_every_size_beside_the_current_one() -> None:
+    measured = of_ten_epochs()
+    answer = recommend(measured, checked(1e6, trained(32)))
+    assert answer.decision is not None
+    assert answer.decision.action is Action.CHANGE
+    assert answer.batch_size == answer.decision.batch_size == 512
+    assert answer.epochs == 10.0
+    assert [row.batch_size for row in answer.same_epochs] == [size for size in SIZES if size <= 512]
+    assert answer.current is None
+    assert answer.regret_bound is None
+    # Harmless sizes need no further epochs: the fastest is the answer itself.
+    assert answer.alternatives == ()
+
+
+def test_the_time_to_loss_and_other_objectives_have_no_decision() -> None:
+    for objective in set(Objective) - {Objective.TIME}:
+        answer = recommend(of_ten_epochs(), checked(1e6, trained(32)), Limits(objective=objective))
+        assert answer.decision is None
+        assert answer.same_epochs == ()
+        assert answer.alternatives == ()
+
+
+def test_a_size_that_needs_more_epochs_is_an_alternative() -> None:
+    measured = of_ten_epochs()
+    check = checked(100.0, trained(32))
+    answer = recommend(measured, check)
+    assert answer.batch_size == 32
+    to_loss = recommend(measured, check, TO_LOSS)
+    (alternative,) = answer.alternatives
+    assert alternative.kind is AlternativeKind.MORE_EPOCHS
+    assert alternative.batch_size == to_loss.batch_size > 32
+    assert alternative.epochs_ratio == pytest.approx((alternative.batch_size + 100) / (32 + 100))
+    assert alternative.epochs == ceil(10 * alternative.epochs_ratio)
+    assert alternative.learning_rate_factor == to_loss.learning_rate_factor
+    assert to_loss.current is not None
+    assert alternative.speedup == pytest.approx(to_loss.current.relative_time)
+    assert alternative.interval == pytest.approx((to_loss.current.low, to_loss.current.high))
+    unknown = recommend(of_ten_epochs(epochs=None), check)
+    assert [row.epochs for row in unknown.alternatives] == [None]
+
+
+def test_no_alternative_without_a_gain_in_time() -> None:
+    assert recommend(of_ten_epochs(), checked(0.5, trained(32))).alternatives == ()
+    # 64 would take 2% less time to the same loss, in 47% more epochs.
+    for current in (None, 32):
+        near = affine(64e-5, 1e-5, 512, batch_size=current, epochs=10.0, dataset_size=1_000)
+        assert recommend(near, checked(36.0, trained(32))).alternatives == ()
+
+
+def test_fewer_epochs_are_no_alternative() -> None:
+    slow = affine(1e-9, 1e-5, 512, batch_size=256, epochs=10.0, dataset_size=1_000)
+    check = checked(100.0, trained(256), trained(64), size=256)
+    assert recommend(slow, check, TO_LOSS).batch_size < 256
+    assert recommend(slow, check).batch_size == 256
+    assert recommend(slow, check).alternatives == ()
+
+
+def test_the_answer_is_no_alternative_to_itself() -> None:
+    measured = affine(64e-5, 1e-5, 512, batch_size=32, epochs=10.0, dataset_size=1_000)
+    check = checked(100.0, trained(32), trained(64), trained(128, 1.3))
+    assert recommend(measured, check, TO_LOSS).batch_size == 64
+    answer = recommend(measured, check)
+    assert answer.batch_size == 64
+    assert answer.alternatives == ()
+
+
+def test_ranks_decide_as_one_rank_with_its_part_of_the_samples() -> None:
+    measured = of_ten_epochs()
+    communication = Communication(batch_size=32, step_seconds=0.02, alone_seconds=0.01)
+    four = replace(of_ten_epochs(dataset_size=4_000), world_size=4, communication=communication)
+    check = checked(100.0, trained(32), trained(64))
+    alone = recommend(measured, check)
+    together = recommend(four, scaling.over_ranks(check, 4))
+    assert together.decision == alone.decision
+    assert together.batch_size == alone.batch_size
+    assert together.same_epochs == alone.same_epochs
+
+
 # Deciding again
 
 
-CHECKS = st.none() | st.builds(
-    builders.check,
-    st.floats(2.0, 1e4),
-    st.floats(0.05, 1.5),
-    batch_size=st.sampled_from(SIZES),
-    vetoed=st.lists(st.builds(Veto, batch_size=st.sampled_from(SIZES), reason=st.just("worse"))).map(tuple),
+CHECKS_WITH_TRAININGS = st.builds(
+    lambda critical, size, factors, status: checked(
+        critical, *(trained(size, factor) for size, factor in factors.items()), size=size, status=status
+    ),
+    st.floats(2.0, 1e6),
+    st.sampled_from(SIZES),
+    st.dictionaries(st.sampled_from(SIZES), st.floats(0.5, 2.0), max_size=4),
+    st.sampled_from([CheckStatus.PASSED, CheckStatus.NOISE_ONLY]),
+)
+CHECKS = (
+    CHECKS_WITH_TRAININGS
+    | st.none()
+    | st.builds(
+        builders.check,
+        st.floats(2.0, 1e4),
+        st.floats(0.05, 1.5),
+        batch_size=st.sampled_from(SIZES),
+        vetoed=st.lists(st.builds(Veto, batch_size=st.sampled_from(SIZES), reason=st.just("worse"))).map(
+            tuple
+        ),
+    )
 )
 
 
@@ -151,6 +279,62 @@ def decided(curve: Curve, check: Check | None, limits: Limits) -> Recommendation
         return recommend(curve, check, limits)
     except UsageError:
         return None
+
+
+@st.composite
+def measured_at_the_current_size(draw: st.DrawFn) -> tuple[Curve, Check]:
+    """A curve and its check, in most cases with a training at the current size."""
+    sizes = draw(st.sets(st.sampled_from(SIZES), min_size=2))
+    current = draw(st.sampled_from(sorted(sizes)))
+    hardware_batch_size, critical = (2.0 ** draw(st.integers(0, 20)) for _ in range(2))
+    factors = draw(st.dictionaries(st.sampled_from(sorted(sizes)), st.floats(0.8, 1.5), max_size=3))
+    if draw(st.sampled_from([True, True, False])):
+        factors[current] = 1.0
+    vetoed = draw(st.lists(st.sampled_from(sorted(sizes - {current})), max_size=1))
+    curve = builders.curve(
+        builders.affine_trials(hardware_batch_size, sorted(sizes)),
+        workload=builders.workload(
+            batch_size=draw(st.sampled_from([None, current])),
+            dataset_size=draw(st.sampled_from([1_000, 1_000, None])),
+            epochs=draw(st.sampled_from([10.0, 100.0, 2.0, None])),
+        ),
+    )
+    check = checked(
+        critical,
+        *(trained(size, factor) for size, factor in factors.items()),
+        size=current,
+        vetoed=tuple(Veto(batch_size=size, reason="worse") for size in vetoed),
+    )
+    return curve, check
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    measured_at_the_current_size(), st.sampled_from([True, True, False]), st.none() | st.sampled_from(SIZES)
+)
+def test_the_same_epochs_keep_the_current_size_where_harms_are_unknown(
+    measured: tuple[Curve, Check], has_check: bool, max_batch: int | None
+) -> None:
+    curve, check = measured
+    limits = Limits(max_batch=max_batch)
+    answer = decided(curve, check if has_check else None, limits)
+    if answer is None:
+        return
+    permitted = {trial.batch_size for trial in TrialSet.of(curve).within(limits, None).usable}
+    assert answer.batch_size in permitted
+    if not has_check:
+        least = curve.workload.batch_size or USUAL_BATCH_SIZE
+        assert answer.batch_size >= least or max(permitted) < least
+        return
+    assert answer.decision is not None
+    assert answer.batch_size == answer.decision.batch_size
+    changes = answer.decision.action is Action.CHANGE
+    rows = {row.batch_size: row for row in answer.same_epochs}
+    assert not changes or (rows[answer.batch_size].safe and rows[answer.batch_size].harm is not None)
+    if check.batch_size not in {training.batch_size for training in check.trainings}:
+        assert not changes
+    if check.batch_size in permitted:
+        assert changes == (answer.batch_size != check.batch_size)
 
 
 @settings(max_examples=200, deadline=None)
@@ -205,7 +389,7 @@ def test_deciding_again_keeps_where_and_when_it_was_measured() -> None:
 
 
 def test_other_objectives_of_a_saved_measurement() -> None:
-    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01))
+    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01), TO_LOSS)
     assert answer.batch_size == 64
     assert decide_again(answer, objective="memory").batch_size == 4096
     assert decide_again(answer, objective=Objective.THROUGHPUT).batch_size == 4096
@@ -215,8 +399,8 @@ def test_other_objectives_of_a_saved_measurement() -> None:
 
 
 def test_a_lower_largest_size_limits_the_answer() -> None:
-    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01))
-    again = decide_again(answer, Limits(max_batch=16))
+    answer = recommend(affine(64e-5, 1e-5), builders.check(90.0, 0.01), TO_LOSS)
+    again = decide_again(answer, replace(TO_LOSS, max_batch=16))
     assert again.batch_size == 16
     assert again.limited_by is AnswerLimit.OPTIONS
     assert again.step_time == answer.step_time, "it is that of all sizes"

@@ -12,7 +12,7 @@ from autobatch.decision.constants import FARTHEST_PREDICTION
 from autobatch.decision.critical_batch import relative_time
 from autobatch.decision.scaling import over_ranks, per_rank, predict, share_of_dataset
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
-from autobatch.records.check import Check, CheckStatus
+from autobatch.records.check import Check, CheckStatus, NoisePoint
 from autobatch.records.recommendation import Scaling
 from autobatch.records.trial import Communication
 from autobatch.records.workload import Workload
@@ -104,9 +104,15 @@ def test_a_check_comes_back_from_one_ranks_part(critical: float, high: float | N
         critical_batch_size=critical,
         interval=(critical / 3, high),
         log_sd=0.5,
+        noise_points=(NoisePoint(samples_seen=640, batch_size=critical / 2, low=critical / 4),),
     )
+    (point,) = per_rank(check, ranks).noise_points
+    parts = [ranks * part for part in (point.samples_seen, point.batch_size, point.low)]
+    assert parts == pytest.approx([640, critical / 2, critical / 4]), "each rank sees its part of the samples"
     again = over_ranks(per_rank(check, ranks), ranks)
     assert again.critical_batch_size == pytest.approx(critical)
+    assert again.noise_points[0].samples_seen == pytest.approx(640)
+    assert again.noise_points[0].low == pytest.approx(critical / 4)
     assert again.interval is not None
     assert again.interval[0] == pytest.approx(critical / 3)
     assert again.interval[1] == (None if high is None else pytest.approx(high))

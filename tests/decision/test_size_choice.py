@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import inf, log
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autobatch.decision import size_choice
+from autobatch.decision.confidence import Speedup, decide
+from autobatch.decision.constants import USUAL_BATCH_SIZE
+from autobatch.decision.judgement import Judgement
+from autobatch.decision.same_epochs import HarmEstimate
 from autobatch.decision.trial_set import TrialSet
-from autobatch.records.check import Check, Veto
+from autobatch.records.check import Check, CheckStatus, Veto
+from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import AnswerLimit
 from autobatch.records.trial import LimitedBy
-from tests.builders import affine_trials, ceiling, check, trial
+from tests.builders import affine_trials, ceiling, check, trial, workload
 
 SIZES = tuple(2**k for k in range(11))
 
@@ -56,6 +63,118 @@ def test_vetoes_exclude_larger_sizes_unless_nothing_is_left(sizes: set[int], vet
     left = {t.batch_size for t in size_choice.without_vetoed(trials, measured).usable}
     allowed = {size for size in sizes if size < veto or (veto == 1 and size > 1)}
     assert left == (allowed or sizes)
+
+
+# The same epochs
+
+
+def judgement(
+    ratios: Mapping[int, float], harms: Mapping[int, float], *, sd: float = 0.02, reference: int = 32
+) -> Judgement:
+    """The judgement of sizes with these speedups and ratios of final losses; an infinite one failed."""
+    speedups = {reference: Speedup(log_ratio=0.0, sd=0.0)}
+    speedups |= {size: Speedup(log_ratio=log(ratio), sd=sd) for size, ratio in ratios.items()}
+    estimates = {size: HarmEstimate(log_harm=log(ratio), sd=0.005) for size, ratio in harms.items()}
+    return Judgement(
+        reference=reference,
+        speedups=speedups,
+        harms=estimates,
+        decision=decide(reference, speedups, estimates),
+        run_epochs=10.0,
+    )
+
+
+def at_the_same_epochs(judged: Judgement, **fields: Any) -> size_choice.SizeChoice:
+    described = workload(**{"batch_size": 32, "epochs": 10.0} | fields)
+    return size_choice.at_the_same_epochs(affine(64), judged, None, described)
+
+
+def test_a_change_says_speedup_interval_and_epochs() -> None:
+    choice = at_the_same_epochs(judgement({64: 1.5, 128: 2.0}, {64: 1.0, 128: 1.2}))
+    assert choice.trial.batch_size == 64
+    assert choice.why == (
+        "1.50x as fast as 32 at your 10 epochs (90% CI 1.45 to 1.55), with an expected final loss within 2%"
+    )
+    assert choice.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("judged", "why"),
+    [
+        (judgement({64: 1.04, 16: 0.7}, {64: 1.0, 16: 1.0}), "no other size is more than 5% faster"),
+        (judgement({}, {}), "no other size is more than 5% faster"),
+        (
+            judgement({64: 1.5, 128: 2.0}, {}),
+            "no training shows the final loss of faster sizes (best: 128, 2.00x, 90% CI 1.94 to 2.07)",
+        ),
+        (
+            judgement({64: 1.5, 128: 2.0}, {64: 1.0, 128: 1.2}, sd=0.5),
+            "no size is surely faster with the same final loss (best: 64, 1.50x, 90% CI 0.66 to 3.41)",
+        ),
+        (
+            judgement({64: 1.5, 128: 2.0}, {64: 1.2, 128: 1.4}),
+            "faster sizes end at a higher loss at the same epochs "
+            "(64: 1.50x as fast, a final loss 1.20x as high)",
+        ),
+        (
+            judgement({16: 1.5}, {16: inf}),
+            "faster sizes end at a higher loss at the same epochs (16: 1.50x as fast, a failed training)",
+        ),
+    ],
+)
+def test_each_reason_to_keep_the_current_size(judged: Judgement, why: str) -> None:
+    choice = at_the_same_epochs(judged)
+    assert choice.trial.batch_size == 32
+    assert choice.why == why
+    assert choice.judgement is judged
+
+
+def test_unknown_epochs_are_a_warning_where_harms_count() -> None:
+    judged = judgement({64: 1.5}, {64: 1.0})
+    choice = at_the_same_epochs(judged, epochs=None)
+    assert "1.50x as fast as 32 at the same epochs" in choice.why
+    (warning,) = choice.warnings
+    assert "set `--epochs`" in warning
+    assert at_the_same_epochs(judgement({64: 1.5}, {}), epochs=None).warnings == ()
+
+
+def test_a_current_size_that_does_not_fit_is_said_to_be_replaced() -> None:
+    choice = at_the_same_epochs(judgement({512: 0.9}, {512: 1.0}, reference=1024), batch_size=4096)
+    assert choice.trial.batch_size == 1024
+    assert choice.warnings == ("your batch size 4,096 can't be used; 1,024 stands for it in comparisons",)
+    assert at_the_same_epochs(judgement({64: 1.5}, {64: 1.0}), batch_size=None).warnings == ()
+
+
+@given(
+    st.floats(0.1, 1e4),
+    st.sets(st.sampled_from(SIZES), min_size=1),
+    st.none() | st.sampled_from(SIZES),
+    st.none() | st.just(Check(status=CheckStatus.NOT_RUN, detail="no time")),
+)
+def test_without_a_result_of_the_check_no_size_below_the_current_one_is_chosen(
+    hardware_batch_size: float, sizes: set[int], current_size: int | None, measured: Check | None
+) -> None:
+    trials = affine(hardware_batch_size, sorted(sizes))
+    described = workload(batch_size=current_size, epochs=10.0)
+    choice = size_choice.choose(trials, trials, measured, Limits(), described, 1000)
+    assert choice.trial.batch_size in sizes
+    assert choice.judgement is None
+    if any(size >= (current_size or USUAL_BATCH_SIZE) for size in sizes):
+        assert choice.trial.batch_size >= (current_size or USUAL_BATCH_SIZE)
+    else:
+        assert choice.trial == size_choice.knee(trials).trial
+
+
+def test_a_check_without_trainings_keeps_the_current_size() -> None:
+    trials = affine(256)
+    described = workload(batch_size=32, epochs=10.0)
+    choice = size_choice.choose(trials, trials, check(1e6, batch_size=32), Limits(), described, 1000)
+    assert choice.trial.batch_size == 32
+    assert choice.why.startswith("no training shows the final loss of faster sizes")
+    to_loss = Limits(objective=Objective.TIME_TO_LOSS)
+    other = size_choice.choose(trials, trials, check(1e6, batch_size=32), to_loss, described, 1000)
+    assert other.trial.batch_size > 32
+    assert other.judgement is None
 
 
 # The limit

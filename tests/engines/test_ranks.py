@@ -25,7 +25,7 @@ from autobatch.measurement.climb import Climb
 from autobatch.records.check import Check, CheckStatus
 from autobatch.records.errors import AutobatchError, TargetError, UsageError
 from autobatch.records.interruption import Interrupted
-from autobatch.records.limits import Limits
+from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Curve, LimitedBy, Outcome
 from autobatch.storage import codec
@@ -171,7 +171,7 @@ def test_the_learning_rate_follows_the_global_batch() -> None:
     )
     curve = climb(alike(Machine(dataset_size=4096, current_batch_size=8), 4))
     curve = replace(curve, workload=replace(curve.workload, optimizer="AdamW"))
-    found = recommend(curve, check, LIMITS)
+    found = recommend(curve, check, replace(LIMITS, objective=Objective.TIME_TO_LOSS))
     assert found.global_batch_size != 32
     assert found.learning_rate_factor == pytest.approx(
         scaled_learning_rate(1.0, 32, found.global_batch_size, 400.0, 0.5)

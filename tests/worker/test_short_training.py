@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Adam
 from torch.utils.data import Dataset, IterableDataset
@@ -160,7 +162,7 @@ def test_it_trains_for_the_time_given_and_is_judged_along_the_way(clock: Clock) 
     assert found.outcome is Outcome.OK
     assert found.detail == ""
     # A second a step, and one for each of four parts.
-    assert steps_of(found) == [4, 5, 6, 8, 10, 11]
+    assert steps_of(found) == [0, 4, 5, 6, 8, 10, 11]
     assert found.steps == made.optimizer_steps == 11
     assert all(len(one.losses) == 4 for one in found.evaluations)
     assert all(math.isfinite(loss) for one in found.evaluations for loss in one.losses)
@@ -202,10 +204,10 @@ def test_what_it_finds_can_be_compared(clock: Clock) -> None:
     assert why_worse(small, large) == ""
 
 
-def test_no_time_at_all_is_one_step_and_one_evaluation(clock: Clock) -> None:
+def test_no_time_at_all_is_one_step_between_two_evaluations(clock: Clock) -> None:
     made = trainer(Watched(linear(), clock), rows(400))
     found = training(made, seconds=0.0)
-    assert (found.steps, steps_of(found), made.optimizer_steps) == (1, [1], 1)
+    assert (found.steps, steps_of(found), made.optimizer_steps) == (1, [0, 1], 1)
 
 
 def test_the_reply_can_be_sent_and_says_what_was_held_out(clock: Clock) -> None:
@@ -223,9 +225,11 @@ def test_the_loss_of_a_part_is_that_of_its_samples(clock: Clock) -> None:
     with torch.no_grad():
         errors = (model.body(held[0][:, 1:]) - held[1]).square().flatten()
     numbers = torch.tensor(model.judged_on) - VALIDATION
-    expected = [float(errors[part].mean()) for part in numbers.split(10)]
+    first, last = numbers.split(40)
+    expected = [float(errors[part].mean()) for part in first.split(10)]
     assert found.evaluations[0].losses == pytest.approx(expected, rel=1e-5)
-    assert sorted(numbers.tolist()) == list(range(40))
+    assert sorted(first.tolist()) == list(range(40))
+    assert first.tolist() == last.tolist()
 
 
 def test_parts_are_of_equal_size(clock: Clock) -> None:
@@ -237,7 +241,7 @@ def test_parts_are_of_equal_size(clock: Clock) -> None:
         model.judged_on.clear()
         found = training(made, start, seconds=0.0, part_size=part_size)
         assert len(found.evaluations[0].losses) == parts
-        assert len(model.judged_on) == parts * min(part_size, 50)
+        assert len(model.judged_on) == 2 * parts * min(part_size, 50), "before the step and after"
 
 
 def test_a_training_step_of_the_users_own_is_judged_too(clock: Clock) -> None:
@@ -249,6 +253,52 @@ def test_a_training_step_of_the_users_own_is_judged_too(clock: Clock) -> None:
     found = training(made)
     assert found.outcome is Outcome.OK
     assert len(found.evaluations) > 3
+
+
+# The first weights, and whole trainings
+
+
+def test_the_loss_of_the_first_weights_is_that_at_step_0(clock: Clock) -> None:
+    model = Watched(linear(), clock)
+    held = rows(40, VALIDATION)
+    made = trainer(model, rows(100), held)
+    with torch.no_grad():
+        expected = float((model.body(held[0][:, 1:]) - held[1]).square().mean())
+    start = Snapshot(made)
+    for size in (8, 64):
+        first = training(made, start, batch_size=size, samples=40, part_size=40).evaluations[0]
+        assert (first.steps, first.seconds) == (0, 0.0)
+        assert first.losses == pytest.approx([expected], rel=1e-5)
+
+
+@pytest.mark.parametrize(("size", "samples", "steps"), [(8, 800, 100), (64, 800, 12), (8, 1, 1), (16, 40, 2)])
+def test_it_ends_after_so_many_samples(size: int, samples: int, steps: int, clock: Clock) -> None:
+    made = trainer(Watched(linear(), clock), rows(400))
+    found = training(made, batch_size=size, seconds=1e6, most_samples=samples)
+    assert found.outcome is Outcome.OK
+    assert found.steps == made.optimizer_steps == steps
+    assert found.evaluations[-1].steps == steps
+
+
+def test_the_time_ends_it_before_so_many_samples(clock: Clock) -> None:
+    made = trainer(Watched(linear(), clock), rows(400))
+    found, unlimited = (training(made, seconds=100.0, most_samples=most) for most in (10**6, None))
+    assert found.steps == unlimited.steps
+
+
+@given(st.integers(20, 5000))
+def test_the_last_quarter_of_a_whole_training_has_five_evaluations(most_steps: int) -> None:
+    def evaluated(most: float) -> list[int]:
+        steps = [0]
+        while steps[-1] < most_steps:
+            steps.append(min(most_steps, short_training.steps_to_next_evaluation(steps[-1], most)))
+        return steps
+
+    assert sum(steps > 0.75 * most_steps for steps in evaluated(most_steps)) >= 5
+    whole, unlimited = (
+        [s for s in evaluated(most) if s <= most_steps / 2] for most in (most_steps, math.inf)
+    )
+    assert whole == unlimited, "they can be paired with those of any other training"
 
 
 # The learning rate
@@ -441,7 +491,7 @@ def test_a_loss_that_is_no_number_on_what_it_trains_on_ends_it_at_once(clock: Cl
     assert found.outcome is Outcome.DIVERGED
     assert "held out" not in found.detail
     assert found.steps == 7
-    assert steps_of(found) == [4, 5, 6]
+    assert steps_of(found) == [0, 4, 5, 6]
 
 
 def test_a_loss_that_is_no_number_on_what_is_held_out_alone_diverged(clock: Clock) -> None:
@@ -449,7 +499,7 @@ def test_a_loss_that_is_no_number_on_what_is_held_out_alone_diverged(clock: Cloc
     found = training(made)
     assert found.outcome is Outcome.DIVERGED
     assert "held out" in found.detail
-    assert (found.steps, found.evaluations) == (4, ())
+    assert (found.steps, found.evaluations) == (0, ())
 
 
 @pytest.mark.parametrize(
@@ -469,13 +519,13 @@ def test_a_model_that_raises_ends_it_with_its_message(
     assert found.outcome is outcome
     assert found.detail == detail
     assert found.steps == 7
-    assert steps_of(found) == [4, 5, 6]
+    assert steps_of(found) == [0, 4, 5, 6]
 
 
 def test_a_model_that_raises_at_once_has_made_no_step(clock: Clock) -> None:
     made = trainer(Watched(Failing(0, ValueError("no")), clock), rows(400))
     found = training(made)
-    assert (found.outcome, found.steps, found.evaluations) == (Outcome.FAILED, 0, ())
+    assert (found.outcome, found.steps, steps_of(found)) == (Outcome.FAILED, 0, [0])
     assert found.detail == "ValueError: no"
 
 
