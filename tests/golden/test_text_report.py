@@ -294,60 +294,60 @@ def too_small_a_device() -> Recommendation:
     return replace(recommend(curve, check, TO_LOSS), environment=ENVIRONMENT)
 
 
-def falling_training(size: int, factor: float) -> Training:
-    """A training of IMAGES for 4 epochs, whose loss falls as 0.2 + 2 / sqrt(epochs)."""
-    steps = 4 * 50_000 // size
-    rate = {trial.batch_size: trial.samples_per_second or 0 for trial in GPU_TRIALS}[size]
+def falling_training(size: int, factor: float, worse: float = 1.0) -> Training:
+    """A training of DIGITS for 10 epochs, whose loss falls as 0.2 + 2 / sqrt(epochs), times `worse`."""
+    samples = 1437
+    rate = next(trial.samples_per_second or 0 for trial in CPU_TRIALS if trial.batch_size == size)
+    at_steps = [round(10 * samples / size * 1.25**-power) for power in range(12, -1, -1)]
     evaluations = tuple(
         Evaluation(
-            steps=at,
-            seconds=at * size / rate,
-            losses=tuple((0.2 + 2 * (at * size / 50_000) ** -0.5) * part for part in PARTS),
+            steps=steps,
+            seconds=steps * size / rate,
+            losses=tuple(worse * (0.2 + 2 * (steps * size / samples) ** -0.5) * part for part in PARTS),
         )
-        for at in (round(steps * 1.25**-power) for power in range(12, -1, -1))
+        for steps in at_steps
     )
     return Training(
         batch_size=size,
         learning_rate_factor=factor,
         outcome=Outcome.OK,
-        steps=steps,
+        steps=at_steps[-1],
         seconds=evaluations[-1].seconds,
         evaluations=evaluations,
     )
 
 
-def judged(
-    noise_scale: float, critical: float, trainings: Sequence[Training], workload: Workload
-) -> Recommendation:
+def judged(noise_scale: float, trainings: Sequence[Training], workload: Workload) -> Recommendation:
     """A decision for the same epochs, from a noise scale that stays as it is."""
     check = Check(
         status=CheckStatus.PASSED,
         batch_size=32,
         noise_scale=noise_scale,
-        critical_batch_size=critical,
-        interval=(critical / 1.6, critical * 1.6),
+        critical_batch_size=noise_scale,
+        interval=(noise_scale / 1.6, noise_scale * 1.6),
         log_sd=0.28,
         noise_points=tuple(
             NoisePoint(samples_seen=seen, batch_size=noise_scale, low=noise_scale / 1.3)
-            for seen in (5_000.0, 20_000.0, 80_000.0)
+            for seen in (500.0, 2_000.0, 8_000.0)
         ),
-        held_out="1,024 validation samples",
+        held_out="143 samples of the training set",
         trainings=tuple(trainings),
-        matched_loss=2.0,
+        matched_loss=1.0,
     )
-    curve = Curve(trials=GPU_TRIALS, ceiling=GPU_ANSWER.ceiling, workload=workload, device=GPU)
+    curve = Curve(trials=CPU_TRIALS, ceiling=CPU_ANSWER.ceiling, workload=workload, device=CPU)
     return replace(recommend(curve, check), environment=ENVIRONMENT)
 
 
-def changed_at_the_same_epochs() -> Recommendation:
+def same_epochs_change() -> Recommendation:
     """A larger size ends at the same loss; a still larger one would with more epochs."""
-    trainings = (falling_training(32, 1.0), falling_training(64, 1.4))
-    return judged(1000.0, 2000.0, trainings, replace(IMAGES, batch_size=32, learning_rate=0.001, epochs=20.0))
+    workload = replace(DIGITS, batch_size=32, learning_rate=0.001, epochs=20.0)
+    trainings = (falling_training(32, 1.0), falling_training(64, 1.4), falling_training(128, 1.9, 1.04))
+    return judged(900.0, trainings, workload)
 
 
-def kept_with_little_confidence() -> Recommendation:
+def same_epochs_keep() -> Recommendation:
     """Neither the current size nor the epochs are known, and the next larger size is hard to judge."""
-    return judged(300.0, 300.0, [falling_training(32, 1.0)], IMAGES)
+    return judged(300.0, [falling_training(32, 1.0)], DIGITS)
 
 
 def synthetic() -> Recommendation:
@@ -504,8 +504,8 @@ CASES: dict[str, Callable[[], Recommendation]] = {
     "ranks": ranks,
     "checked": checked,
     "too_small_a_device": too_small_a_device,
-    "same_epochs_change": changed_at_the_same_epochs,
-    "same_epochs_keep": kept_with_little_confidence,
+    "same_epochs_change": same_epochs_change,
+    "same_epochs_keep": same_epochs_keep,
     "synthetic": synthetic,
     "one_size": one_size,
     "refinements": refinements,
