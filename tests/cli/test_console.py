@@ -16,7 +16,7 @@ def decision(level: Confidence, confidence: float) -> Decision:
 def test_a_low_confidence_is_said_on_a_line_of_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     answer = builders.recommendation(32, why="too\nclose", decision=decision(Confidence.LOW, 0.58))
     console.print_size(answer)
-    assert capsys.readouterr() == ("32\n", "confidence low (58%): too\\nclose\n")
+    assert capsys.readouterr() == ("32\n", "confidence low (58%): too\\x0aclose\n")
 
 
 @pytest.mark.parametrize("level", [Confidence.MEDIUM, Confidence.HIGH, None])

@@ -11,7 +11,7 @@ from autobatch.reports.text.table import NOW, USE, fit, size_text
 REFERENCE, UNSAFE = "<- reference", "unsafe"
 # Column titles and widths; the batch size comes first, and the mark last.
 _BATCH = 7
-_WIDTHS = {"lr": 8, "loss": 9, "speedup": 9, "90% CI": 14, "final loss": 12}
+_WIDTHS = {"lr": 8, "loss": 9, "speedup": 8, "90% CI": 14, "final loss": 12}
 COLUMNS = tuple(_WIDTHS)
 # The columns that a narrow terminal loses, in this order.
 _EXPENDABLE = ("lr", "loss", "90% CI")
