@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 from autobatch._version import __version__
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
-from autobatch.records.recommendation import Recommendation, render_in_notebooks_by
+from autobatch.records.recommendation import (
+    Recommendation,
+    render_as_text_by,
+    render_in_notebooks_by,
+)
 
 if TYPE_CHECKING:
     from autobatch.api import find, plan
@@ -60,5 +64,14 @@ def _render_in_notebook(recommendation: Recommendation) -> str:
     return shown
 
 
-# Here, since this package is loaded before any of its rooms: every answer has it, wherever it comes from.
+def _render_as_text(recommendation: Recommendation) -> str:
+    """Imports the reports only when an answer is printed."""
+    from importlib import import_module
+
+    shown: str = import_module("autobatch.reports.text.answer").summary(recommendation)
+    return shown
+
+
+# Here, since this package is loaded before any of its rooms: every answer has them, wherever it comes from.
+render_as_text_by(_render_as_text)
 render_in_notebooks_by(_render_in_notebook)

@@ -6,16 +6,22 @@ from statistics import median
 
 from hypothesis import strategies as st
 
-from autobatch.records.check import Check, CheckStatus, Evaluation, Training, Veto
+from autobatch.records.check import Check, CheckStatus, Evaluation, NoisePoint, Training, Veto
 from autobatch.records.device import Device, MemoryUser
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import (
+    Action,
+    Alternative,
+    AlternativeKind,
     AnswerLimit,
     Candidate,
     Comparison,
+    Confidence,
+    Decision,
     DeviceCount,
     Environment,
     Recommendation,
+    SameEpochs,
     Scaling,
     StepTime,
 )
@@ -85,6 +91,9 @@ def checks(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Check]:
         critical_batch_size=sizes,
         interval=st.tuples(sizes, st.none() | sizes),
         log_sd=sizes,
+        noise_points=st.lists(
+            st.builds(NoisePoint, samples_seen=sizes, batch_size=sizes, low=sizes), max_size=2
+        ).map(tuple),
         held_out=texts,
         trainings=st.lists(trainings(texts), max_size=3).map(tuple),
         matched_loss=st.none() | FLOATS,
@@ -104,6 +113,43 @@ def candidates() -> st.SearchStrategy[Candidate]:
         steps=st.none() | COUNTS,
         steps_to_loss=st.none() | positive,
         seconds_to_loss=st.none() | positive,
+    )
+
+
+def same_epochs(floats: st.SearchStrategy[float] = FLOATS) -> st.SearchStrategy[SameEpochs]:
+    harms = st.none() | floats
+    return st.builds(
+        SameEpochs,
+        batch_size=SIZES,
+        harm=harms,
+        harm_low=harms,
+        harm_high=harms,
+        speedup=floats,
+        interval=st.just((1.0, 1.0)) | st.tuples(floats, floats),
+        safe=st.booleans(),
+    )
+
+
+def alternatives(floats: st.SearchStrategy[float] = FLOATS) -> st.SearchStrategy[Alternative]:
+    return st.builds(
+        Alternative,
+        kind=st.sampled_from(AlternativeKind),
+        batch_size=SIZES,
+        learning_rate_factor=st.none() | floats,
+        epochs_ratio=floats,
+        epochs=st.none() | COUNTS,
+        speedup=floats,
+        interval=st.tuples(floats, floats),
+    )
+
+
+def decisions(floats: st.SearchStrategy[float] = FLOATS) -> st.SearchStrategy[Decision]:
+    return st.builds(
+        Decision,
+        action=st.sampled_from(Action),
+        batch_size=SIZES,
+        confidence=floats,
+        level=st.sampled_from(Confidence),
     )
 
 
@@ -277,6 +323,10 @@ def recommendations(
         warnings=tuple(draw(st.lists(texts, max_size=3))),
         measured_warnings=tuple(draw(st.lists(texts, max_size=3))),
         candidates=tuple(draw(st.lists(candidates(), max_size=3))),
+        decision=draw(st.none() | decisions(floats)),
+        epochs=draw(st.none() | floats),
+        same_epochs=tuple(draw(st.lists(same_epochs(floats), max_size=9))),
+        alternatives=tuple(draw(st.lists(alternatives(floats), max_size=2))),
         current=draw(st.none() | comparisons()),
         runner_up=draw(st.none() | comparisons()),
         regret_bound=draw(st.none() | floats),

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 from autobatch.engines.ranks import membership
 from autobatch.records.errors import AutobatchError, SavedResultError, UsageError
 from autobatch.records.escaping import printable
-from autobatch.records.recommendation import Recommendation
+from autobatch.records.recommendation import Confidence, Recommendation
 from autobatch.reports.html import document
 from autobatch.reports.text import terminal
 from autobatch.storage import codec, result_files
@@ -103,6 +103,17 @@ def print_out(rendered: str) -> None:
         sys.stdout.write(rendered.encode(encoding, errors="replace").decode(encoding) + "\n")
 
 
+def print_size(answer: Recommendation) -> None:
+    """Print the batch size alone, and a line on standard error where the confidence in it is low."""
+    print_out(str(answer.batch_size))
+    decision = answer.decision
+    if decision is None or decision.level is not Confidence.LOW or not _speaks():
+        return
+    line = f"confidence low ({decision.confidence:.0%}): {printable(answer.why)}"
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def print_laid_out(render: Callable[..., str], record: Any) -> None:
     """Print a record by its renderer, for the width and the colours of standard output."""
     print_out(render(record, width=_width(sys.stdout), colour=colour(sys.stdout)))
@@ -155,7 +166,7 @@ def _print(answer: Recommendation, output: Output) -> None:
     if output.as_json:
         print_out(codec.render(answer))
     elif output.quiet:
-        print_out(str(answer.batch_size))
+        print_size(answer)
     else:
         print_laid_out(terminal.render, answer)
 

@@ -25,7 +25,7 @@ from autobatch.records.limits import Limits, Objective
     options.TARGET,
     "--epochs",
     type=click.FloatRange(min=0, min_open=True),
-    help="Epochs you will train for.",
+    help="Epochs you will train for: sizes are compared at their end.",
 )
 @options.precision
 @options.option(
@@ -48,7 +48,9 @@ from autobatch.records.limits import Limits, Objective
     type=click.Choice([str(objective) for objective in Objective]),
     default="time",
     show_default=True,
-    help="time: shortest training. throughput: most samples per second. memory: largest that fits.",
+    help="time: shortest training of the same epochs with the same final loss. time-to-loss: shortest "
+    "time to the same loss, in any number of epochs. throughput: most samples per second. memory: largest "
+    "that fits.",
 )
 @options.option(
     options.SIZES,

@@ -89,7 +89,7 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
         facts = json.loads(codec.render(recommendation)) | {"script": answer.facts}
         console.print_out(json.dumps(facts))
     elif values["quiet"]:
-        console.print_out(str(recommendation.batch_size))
+        console.print_size(recommendation)
     else:
         render = partial(terminal.render, next_steps=answer.application.lines)
         console.print_laid_out(render, recommendation)
@@ -102,7 +102,7 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
 )
 @options.fresh
 def run_script(words: tuple[str, ...], **values: Any) -> None:
-    """Measure an unmodified training COMMAND, then run it with the batch size that was found."""
+    """Run a training COMMAND with the batch size measured for it."""
     from autobatch.cli.progress import Progress
     from autobatch.scripts import run
     from autobatch.scripts.command import parse

@@ -61,20 +61,29 @@ def parameters(recommendation: Recommendation) -> dict[str, Parameter]:
         "learning_rate": recommendation.learning_rate,
         "learning_rate_factor": recommendation.learning_rate_factor,
         "objective": str(recommendation.limits.objective),
+        "decision": None if recommendation.decision is None else str(recommendation.decision.action),
         "device": printable(recommendation.device.name),
     }
     return {PREFIX + name: value for name, value in values.items() if value is not None and _finite(value)}
 
 
 def figures(recommendation: Recommendation) -> dict[str, float]:
-    """The measurements of the recommended size, and the results of the check."""
+    """The measurements of the recommended size, the results of the check, and those of the decision.
+
+    `speedup`: of the recommended size over the current one, at the same epochs.
+    """
     chosen, check, current = recommendation.chosen, recommendation.check, recommendation.current
+    decision, size = recommendation.decision, recommendation.batch_size
+    answers = (row for row in recommendation.same_epochs if row.batch_size == size)
+    answer = next(answers, None)
     values = {
         "samples_per_second": chosen.samples_per_second,
         "peak_bytes": chosen.peak_bytes,
         "ceiling": recommendation.ceiling.batch_size,
         "critical_batch_size": None if check is None else check.critical_batch_size,
         "gain": None if current is None else current.relative_time,
+        "confidence": None if decision is None else decision.confidence,
+        "speedup": None if answer is None else answer.speedup,
     }
     return {
         PREFIX + name: float(value) for name, value in values.items() if value is not None and _finite(value)

@@ -68,7 +68,7 @@ def tune_training_arguments(
         val_dataset=eval_dataset,
         training_step=None if _LABELS in _label_names(args, model) else _own_step,
         batch_size=current,
-        epochs=args.num_train_epochs if args.max_steps <= 0 else None,
+        epochs=_epochs(args, dataset),
         schedule={name: int(getattr(args, name)) for name in _SCHEDULE},
         precision=_precision(args),
         device=str(args.device),
@@ -124,6 +124,18 @@ def _check(args: Any, model: Any) -> None:
                 facts=(f"`{name}` is {getattr(args, name)!r}",),
                 hint="give `autobatch.find` a `training_step` that trains as your program does",
             )
+
+
+def _epochs(args: TrainingArguments, dataset: Any) -> float | None:
+    """The epochs of the training; None where `max_steps` limits it on data of unknown size.
+
+    One optimizer step takes the samples of the current batch size and accumulation.
+    """
+    if args.max_steps <= 0:
+        return float(args.num_train_epochs)
+    samples = len(dataset) if hasattr(dataset, "__len__") else 0
+    batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    return args.max_steps * batch_size / samples if samples else None
 
 
 def _precision(args: TrainingArguments) -> str | None:

@@ -264,12 +264,23 @@ class Recommendation:
         """The trial of the recommended batch size."""
         return next(t for t in reversed(self.trials) if t.ok and t.batch_size == self.batch_size)
 
+    def __str__(self) -> str:
+        """The answer in up to three lines; all fields before `render_as_text_by` was called."""
+        return repr(self) if _text_renderer is None else _text_renderer(self)
+
     def _repr_html_(self) -> str | None:
         """The HTML that notebooks show; None before `render_in_notebooks_by` was called."""
         return None if _notebook_renderer is None else _notebook_renderer(self)
 
 
+_text_renderer: Callable[[Recommendation], str] | None = None
 _notebook_renderer: Callable[[Recommendation], str] | None = None
+
+
+def render_as_text_by(renderer: Callable[[Recommendation], str]) -> None:
+    """Set the renderer of `str(answer)`: records do not import the reports above them."""
+    global _text_renderer
+    _text_renderer = renderer
 
 
 def render_in_notebooks_by(renderer: Callable[[Recommendation], str]) -> None:

@@ -28,7 +28,7 @@ def values_of(record: Any) -> Any:
     """Return a record as JSON values, with every field.
 
     JSON has no NaN and no infinity, so an unmeasured figure becomes null. A record that needs the figure
-    becomes null as a whole. A null leaves a list of variable length.
+    becomes null as a whole; so does a pair. A null leaves a list of variable length.
     """
     values: dict[str, Any] = {}
     for field in fields(record):
@@ -38,7 +38,10 @@ def values_of(record: Any) -> Any:
                 return None
             values[field.name] = None
         elif isinstance(value, tuple):
-            values[field.name] = _list(value, of_any_length=str(field.type).endswith("...]"))
+            items = _list(value, of_any_length=str(field.type).endswith("...]"))
+            if items is None and not str(field.type).endswith("| None"):
+                return None
+            values[field.name] = items
         else:
             values[field.name] = clean(value)
     return values

@@ -18,6 +18,8 @@ from tests.cli.console import MODEL, QUICK, Ended, autobatch, run, validator
 
 PROBE = (autobatch(), "probe", "model.py", *QUICK)
 ESCAPE = "\x1b"
+# Standard error of `-q`: nothing, or one line; a busy machine decides which.
+LOW_CONFIDENCE = r"(confidence low \(\d+%\): .+\n)?"
 
 
 def answer(ended: Ended) -> dict[str, Any]:
@@ -65,11 +67,11 @@ def test_piped_output_has_no_escape_codes(saved: tuple[Path, Ended, Ended]) -> N
     assert ESCAPE not in plain.stdout + plain.stderr + quiet.stdout + quiet.stderr
 
 
-def test_quiet_prints_the_number_alone(saved: tuple[Path, Ended, Ended]) -> None:
+def test_quiet_prints_the_number_and_a_low_confidence(saved: tuple[Path, Ended, Ended]) -> None:
     _, _, quiet = saved
     assert quiet.status == 0
     assert re.fullmatch(r"[1248]\n", quiet.stdout)
-    assert quiet.stderr == ""
+    assert re.fullmatch(LOW_CONFIDENCE, quiet.stderr)
 
 
 def test_show_tells_a_saved_result_again(saved: tuple[Path, Ended, Ended]) -> None:
@@ -79,7 +81,8 @@ def test_show_tells_a_saved_result_again(saved: tuple[Path, Ended, Ended]) -> No
     assert again.stdout == plain.stdout
     assert answer(as_json) == json.loads((folder / "result.json").read_text())
     assert quiet.stdout == f"{load(folder / 'result.json').batch_size}\n"
-    assert again.stderr == as_json.stderr == quiet.stderr == ""
+    assert again.stderr == as_json.stderr == ""
+    assert re.fullmatch(LOW_CONFIDENCE, quiet.stderr)
 
 
 def test_a_reader_that_leaves_early_is_no_error(saved: tuple[Path, Ended, Ended]) -> None:
@@ -136,7 +139,8 @@ def test_limits_and_objectives(folder: Path) -> None:
         (*command, "--objective", "throughput", "--min-batch", "4", "--max-batch", "16"),
     )
     found = answer(memory)
-    assert rows(found) == [3, 13]
+    # On a CPU the forecast bounds the doublings and takes the place of none.
+    assert rows(found) == [3, 6, 12, 13]
     assert found["batch_size"] == 13
 
     found = answer(throughput)

@@ -14,8 +14,8 @@ from tests.golden.test_text_report import CASES
 
 Golden = Callable[[str | Path, str], None]
 
-# A check with a veto; accumulation on several ranks; what others may write into names; no check, failures.
-SHOWN = ("checked", "ranks", "hostile", "broken_rows")
+# A decision with an alternative; a check with a veto; several ranks; names that attack; no check, failures.
+SHOWN = ("same_epochs_change", "checked", "ranks", "hostile", "broken_rows")
 
 
 @pytest.mark.parametrize("name", SHOWN)

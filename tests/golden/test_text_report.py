@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from autobatch.decision.recommender import recommend
-from autobatch.records.check import Check, CheckStatus, Evaluation, Training, Veto
+from autobatch.records.check import Check, CheckStatus, Evaluation, NoisePoint, Training, Veto
 from autobatch.records.device import Device, MemoryUser
 from autobatch.records.errors import AutobatchError, DeviceError, TargetError
-from autobatch.records.limits import Limits
+from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import DeviceCount, Environment, Recommendation, Scaling
 from autobatch.records.trial import (
     Ceiling,
@@ -141,6 +141,9 @@ CPU_TRIALS = (
     passed(512, 10_115, 133, 309.7 * MIB, 1.0, 1437),
     failed(1024, detail="asked for 412 MiB, 291 MiB of the limit left"),
 )
+# The losses of the four held-out parts over their mean: equal ones would have no error.
+PARTS = (0.98, 0.99, 1.01, 1.02)
+TO_LOSS = Limits(objective=Objective.TIME_TO_LOSS)
 GPU_ANSWER = Recommendation(
     batch_size=128,
     accumulation_steps=1,
@@ -271,7 +274,7 @@ def checked() -> Recommendation:
         schedule=(StepCount(name="warmup_steps", steps=500), StepCount(name="max_steps", steps=140_000)),
     )
     curve = Curve(trials=GPU_TRIALS, ceiling=GPU_ANSWER.ceiling, workload=workload, device=GPU)
-    return replace(recommend(curve, check), environment=ENVIRONMENT)
+    return replace(recommend(curve, check, TO_LOSS), environment=ENVIRONMENT)
 
 
 def too_small_a_device() -> Recommendation:
@@ -288,7 +291,63 @@ def too_small_a_device() -> Recommendation:
     ceiling = Ceiling(batch_size=64, limited_by=LimitedBy.MEMORY, verified=True)
     workload = replace(IMAGES, batch_size=32, learning_rate=0.1, optimizer="SGD")
     curve = Curve(trials=trials, ceiling=ceiling, workload=workload, device=GPU)
+    return replace(recommend(curve, check, TO_LOSS), environment=ENVIRONMENT)
+
+
+def falling_training(size: int, factor: float, worse: float = 1.0) -> Training:
+    """A training of DIGITS for 10 epochs, whose loss falls as 0.2 + 2 / sqrt(epochs), times `worse`."""
+    samples = 1437
+    rate = next(trial.samples_per_second or 0 for trial in CPU_TRIALS if trial.batch_size == size)
+    at_steps = [round(10 * samples / size * 1.25**-power) for power in range(12, -1, -1)]
+    evaluations = tuple(
+        Evaluation(
+            steps=steps,
+            seconds=steps * size / rate,
+            losses=tuple(worse * (0.2 + 2 * (steps * size / samples) ** -0.5) * part for part in PARTS),
+        )
+        for steps in at_steps
+    )
+    return Training(
+        batch_size=size,
+        learning_rate_factor=factor,
+        outcome=Outcome.OK,
+        steps=at_steps[-1],
+        seconds=evaluations[-1].seconds,
+        evaluations=evaluations,
+    )
+
+
+def judged(noise_scale: float, trainings: Sequence[Training], workload: Workload) -> Recommendation:
+    """A decision for the same epochs, from a noise scale that stays as it is."""
+    check = Check(
+        status=CheckStatus.PASSED,
+        batch_size=32,
+        noise_scale=noise_scale,
+        critical_batch_size=noise_scale,
+        interval=(noise_scale / 1.6, noise_scale * 1.6),
+        log_sd=0.28,
+        noise_points=tuple(
+            NoisePoint(samples_seen=seen, batch_size=noise_scale, low=noise_scale / 1.3)
+            for seen in (500.0, 2_000.0, 8_000.0)
+        ),
+        held_out="143 samples of the training set",
+        trainings=tuple(trainings),
+        matched_loss=1.0,
+    )
+    curve = Curve(trials=CPU_TRIALS, ceiling=CPU_ANSWER.ceiling, workload=workload, device=CPU)
     return replace(recommend(curve, check), environment=ENVIRONMENT)
+
+
+def same_epochs_change() -> Recommendation:
+    """A larger size ends at the same loss; a still larger one would with more epochs."""
+    workload = replace(DIGITS, batch_size=32, learning_rate=0.001, epochs=20.0)
+    trainings = (falling_training(32, 1.0), falling_training(64, 1.4), falling_training(128, 1.9, 1.04))
+    return judged(900.0, trainings, workload)
+
+
+def same_epochs_keep() -> Recommendation:
+    """Neither the current size nor the epochs are known, and the next larger size is hard to judge."""
+    return judged(300.0, [falling_training(32, 1.0)], DIGITS)
 
 
 def synthetic() -> Recommendation:
@@ -445,6 +504,8 @@ CASES: dict[str, Callable[[], Recommendation]] = {
     "ranks": ranks,
     "checked": checked,
     "too_small_a_device": too_small_a_device,
+    "same_epochs_change": same_epochs_change,
+    "same_epochs_keep": same_epochs_keep,
     "synthetic": synthetic,
     "one_size": one_size,
     "refinements": refinements,

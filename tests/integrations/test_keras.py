@@ -119,9 +119,10 @@ def test_the_beginners_model_is_found_and_trains_with_the_answer():
     model = beginner()
     x, y = arrays(600)
     found = autobatch.find(
-        model, (x[:500], y[:500]), val_dataset=(x[500:], y[500:]), batch_size=10, limits=QUICK
+        model, (x[:500], y[:500]), val_dataset=(x[500:], y[500:]), batch_size=10, epochs=2, limits=QUICK
     )
     workload = found.workload
+    assert workload.epochs == 2
     assert (workload.model, workload.parameters, workload.optimizer) == ("Sequential", 642, "Adam")
     assert (workload.loss, workload.learning_rate) == ("sparse_categorical_crossentropy", 0.001)
     assert (workload.dataset, workload.dataset_size, workload.batch_size) == ("2 arrays", 500, 10)

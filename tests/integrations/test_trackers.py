@@ -58,6 +58,18 @@ def test_weights_and_biases_gets_configuration_and_summary() -> None:
     assert run.summary["autobatch/why"] == CHECKED.why
 
 
+def test_a_decision_is_logged_with_its_confidence_and_speedup() -> None:
+    decided = CASES["same_epochs_change"]()
+    assert trackers.parameters(decided)["autobatch/decision"] == "change"
+    logged = trackers.figures(decided)
+    assert decided.decision is not None
+    assert logged["autobatch/confidence"] == decided.decision.confidence
+    speedups = {row.batch_size: row.speedup for row in decided.same_epochs}
+    assert logged["autobatch/speedup"] == speedups[decided.batch_size] > 1
+    assert "autobatch/decision" not in trackers.parameters(CHECKED)
+    assert not {"autobatch/confidence", "autobatch/speedup"} & set(trackers.figures(CHECKED))
+
+
 def test_weights_and_biases_keeps_them(tmp_path: Path, monkeypatch: Any) -> None:
     for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name.lower()))

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from accelerate.state import AcceleratorState, PartialState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import (
     BertConfig,
     BertForQuestionAnswering,
@@ -209,7 +211,32 @@ def test_columns_and_labels_go_the_way_of_the_trainer(tmp_path: Path):
     assert found.workload.batch_size == 4
     assert found.workload.precision is Precision.BF16
     assert new.max_steps == round(40 * 4 / found.batch_size)
-    assert found.workload.epochs is None
+    # 40 steps of 4 samples each, of the 32 in the data set.
+    assert found.workload.epochs == 5
+
+
+class Stream(IterableDataset[int]):
+    """Samples of unknown number."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(8)
+
+
+@pytest.mark.parametrize(
+    ("options", "dataset", "epochs"),
+    [
+        ({"num_train_epochs": 2.5}, Columns(32), 2.5),
+        ({"max_steps": 40}, Columns(32), 10),
+        ({"max_steps": 40, "gradient_accumulation_steps": 2, "num_train_epochs": 3}, Columns(32), 20),
+        ({"max_steps": 40}, Stream(), None),
+        ({"max_steps": 40}, Columns(0), None),
+    ],
+)
+def test_epochs_are_those_of_the_steps_where_steps_end_the_training(
+    tmp_path: Path, options: dict[str, Any], dataset: Any, epochs: float | None
+):
+    args = arguments(tmp_path, per_device_train_batch_size=8, **options)
+    assert transformers._epochs(args, dataset) == epochs
 
 
 @pytest.mark.slow

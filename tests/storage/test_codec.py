@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autobatch.decision.recommender import decide_again
 from autobatch.records.device import Device
 from autobatch.records.errors import SavedResultError, TargetError
 from autobatch.records.limits import Limits
@@ -22,6 +23,7 @@ from autobatch.records.recommendation import DeviceCount, Recommendation, Scalin
 from autobatch.records.trial import Ceiling, Gain, LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
 from autobatch.storage import codec
+from tests.golden.test_text_report import CASES
 from tests.strategies import ANY_FLOATS, recommendations, trials
 
 SCHEMA_FILE = Path(codec.__file__).with_name("schema.json")
@@ -90,6 +92,14 @@ def test_any_error_gives_a_document_of_the_schema(word: str, facts: list[str], d
     validator().validate(document)
     assert document["ok"] is False
     assert [trial["batch_size"] for trial in document["trials"]] == [trial.batch_size for trial in done]
+
+
+@pytest.mark.parametrize("name", ["same_epochs_change", "same_epochs_keep"])
+def test_a_saved_decision_reads_back_and_is_decided_alike(name: str) -> None:
+    answer = CASES[name]()
+    again = codec.parse(codec.render(answer))
+    assert again == answer
+    assert decide_again(again) == answer
 
 
 def test_the_names_that_others_rely_on() -> None:

@@ -67,8 +67,11 @@ def losses(recommendation: Recommendation) -> Chart | None:
 
 
 def expected_time(recommendation: Recommendation) -> Chart | None:
-    """Draw the expected time to the same loss over the batch size, relative to the recommended size."""
-    check = recommendation.check
+    """Draw the expected time to the same loss over the batch size, relative to the recommended size.
+
+    None for a decision: it compares trainings of the same epochs, which end at different losses.
+    """
+    check = None if recommendation.decision is not None else recommendation.check
     given = [one for one in recommendation.candidates if fits_chart(one.batch_size)]
     plain = [one for one in given if one.accumulation_steps == 1 and 1e-6 < one.relative_time < 1e6]
     plain = sorted({one.batch_size: one for one in plain}.values(), key=lambda one: one.batch_size)

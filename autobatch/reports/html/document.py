@@ -28,6 +28,8 @@ _LABELS = {
     "ranks": "Ranks",
     "steps": "Schedule",
 }
+# Statements beside the answer, in this order.
+_REASONS = ("why", "sure", "also", "gain")
 _HEADING_CELLS, _TITLE_CELLS = 48, 40
 # Digits of a large figure that the letters of the answer leave room for.
 _LARGE_DIGITS = 5
@@ -89,7 +91,7 @@ def _title(recommendation: Recommendation) -> Markup:
 
 def _answer(recommendation: Recommendation, shown: list[Statement]) -> Markup:
     """Build the answer in large figures, with its reason, its gain and its warnings."""
-    texts = {statement.label: statement.text for statement in shown}
+    reasons = [element("p", said.text, class_="why") for said in shown if said.label in _REASONS]
     warnings = [element("li", statement.text) for statement in shown if statement.tone == "doubt"]
     box = None
     if warnings:
@@ -104,8 +106,7 @@ def _answer(recommendation: Recommendation, shown: list[Statement]) -> Markup:
             _figure("Accumulation", *_accumulation(recommendation)),
             class_="answer",
         ),
-        element("p", texts["why"], class_="why"),
-        element("p", texts["gain"], class_="why") if "gain" in texts else None,
+        *reasons,
         box,
         class_="card hero",
         aria_labelledby="answer",
@@ -185,7 +186,7 @@ def _trials(recommendation: Recommendation, shown: list[Statement]) -> Markup:
         "trials",
         "Each size",
         tables.trials(recommendation),
-        tables.contest(recommendation),
+        tables.trainings(recommendation),
         tables.devices(recommendation),
         facts.listed_in_rows(pairs),
     )

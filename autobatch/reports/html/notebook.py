@@ -12,19 +12,20 @@ def render(recommendation: Recommendation) -> str:
     """Render the answer, its reason, its warnings, and the folded table of trials; readable unstyled."""
     shown = statements(recommendation)
     texts = {statement.label: statement.text for statement in shown}
+    reasons = [element("p", said.text) for said in shown if said.label in ("why", "sure", "also")]
     warnings = [element("li", statement.text) for statement in shown if statement.tone == "doubt"]
     further = [element("p", texts[label]) for label in ("gain", "fits", "check") if label in texts]
     return element(
         "div",
         element("style", Markup(style.notebook())),
         element("p", texts["use"], class_="autobatch-use"),
-        element("p", texts["why"]),
+        *reasons,
         element("ul", *warnings) if warnings else None,
         element(
             "details",
             element("summary", "What was measured"),
             tables.trials(recommendation),
-            tables.contest(recommendation),
+            tables.trainings(recommendation),
             *further,
         ),
         class_="autobatch-answer",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import isfinite
 
-from autobatch.records.recommendation import Candidate, Recommendation
+from autobatch.records.recommendation import Candidate, Recommendation, SameEpochs
 from autobatch.records.trial import Outcome, Trial
 from autobatch.reports.html.markup import Markup, element, join
-from autobatch.reports.text import scaling_table, table, training_table
+from autobatch.reports.text import same_epochs_table, scaling_table, table, training_table
 from autobatch.reports.text.lines import clean
 
 # The columns that a telephone has no room for.
@@ -40,8 +40,37 @@ def trials(recommendation: Recommendation) -> Markup:
     return _table("Trials", [*titles, _blank("bar"), _blank("mark")], rows, "Sizes that were tried")
 
 
-def contest(recommendation: Recommendation) -> Markup | None:
-    """Build the table of short trainings; None without any."""
+def trainings(recommendation: Recommendation) -> Markup | None:
+    """Build the table of the decision, or of short trainings without a decision; None without either."""
+    if recommendation.decision is not None:
+        return _same_epochs(recommendation)
+    return _contest(recommendation)
+
+
+def _same_epochs(recommendation: Recommendation) -> Markup | None:
+    rows = same_epochs_table.rows(recommendation)
+    if not rows:
+        return None
+    names = same_epochs_table.filled_columns(recommendation)
+    shown = [_compared(row, names, recommendation) for row in rows]
+    titles = [_title("batch"), *(_title(name) for name in names), _blank("mark")]
+    return _table("Same epochs", titles, shown, "Trainings of the same epochs")
+
+
+def _compared(row: SameEpochs, names: list[str], recommendation: Recommendation) -> Markup:
+    veto = same_epochs_table.veto_of(row, recommendation.check)
+    size = str(row.batch_size)
+    if veto is not None:
+        reason = _spanning(f"vetoed: {clean(veto.reason)}", len(names))
+        return _row(size, [reason, _blank("mark")], "vetoed")
+    figures = same_epochs_table.figures(row, recommendation)
+    cells = [_cell(figures[name], rare=name in _RARE) for name in names]
+    mark = same_epochs_table.mark(row, recommendation).removeprefix("<- ")
+    cells.append(element("td", mark or None, class_="mark"))
+    return _row(size, cells, "use" if row.batch_size == recommendation.batch_size else None)
+
+
+def _contest(recommendation: Recommendation) -> Markup | None:
     check = recommendation.check
     rows = [] if check is None else training_table.contestants(recommendation)
     if check is None or not rows:

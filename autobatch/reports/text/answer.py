@@ -13,8 +13,8 @@ from autobatch.records.recommendation import (
     Decision,
     Recommendation,
 )
-from autobatch.reports.text import measurements, scaling_table, training_table
-from autobatch.reports.text.lines import Line, clean, hang
+from autobatch.reports.text import measurements, same_epochs_table, scaling_table, training_table
+from autobatch.reports.text.lines import Line, clean, counted, hang
 
 SYNTHETIC = "memory and speed only: inputs are random"
 UNCHECKED = "quality check: not run; the choice comes from throughput alone"
@@ -39,13 +39,23 @@ _STYLES = {"": ("", "bold"), "use": ("bold green", "bold green"), "doubt": ("", 
 def lines(recommendation: Recommendation, width: int) -> list[Line]:
     """Lay out the tables of the check and of the devices, and every statement beside its label."""
     lines: list[Line] = []
-    for rows in (training_table.lines(recommendation, width), scaling_table.lines(recommendation, width)):
+    # The expected times to the same loss are about another question than a decision's.
+    of_check = training_table if recommendation.decision is None else same_epochs_table
+    for rows in (of_check.lines(recommendation, width), scaling_table.lines(recommendation, width)):
         lines += [*rows, ()] if rows else []
     for statement in statements(recommendation):
         style, label_style = _STYLES[statement.tone]
         label = statement.label.ljust(_LABEL_CELLS)
         lines += hang(label, statement.text, width, style=style, label_style=label_style)
     return lines
+
+
+def summary(recommendation: Recommendation) -> str:
+    """The answer, its reason and its confidence, a line each."""
+    texts = [_use_text(recommendation), clean(recommendation.why)]
+    if recommendation.decision is not None:
+        texts.append(confidence_text(recommendation.decision))
+    return "\n".join(text for text in texts if text)
 
 
 def statements(recommendation: Recommendation) -> list[Statement]:
@@ -71,7 +81,7 @@ def statements(recommendation: Recommendation) -> list[Statement]:
     made.append(Statement("use", _use_text(recommendation), "use"))
     made.append(Statement("why", clean(_why_text(recommendation))))
     if recommendation.decision is not None:
-        made.append(Statement("sure", _confidence_text(recommendation.decision)))
+        made.append(Statement("sure", confidence_text(recommendation.decision)))
     made += [Statement("also", _alternative_text(alternative)) for alternative in recommendation.alternatives]
     if recommendation.current is not None:
         made.append(Statement("gain", _gain_text(recommendation.current)))
@@ -112,7 +122,8 @@ def _evidence(check: Check) -> str:
     if check.status is CheckStatus.NOISE_ONLY or not check.trainings:
         return f"{noise} alone" + (f": {check.detail}" if check.detail else "")
     longest = format_short_duration(max(training.seconds for training in check.trainings))
-    evidence = f"{noise} and {len(check.trainings)} trainings of {longest}, judged on {check.held_out}"
+    trainings = counted(len(check.trainings), "training")
+    evidence = f"{noise} and {trainings} of {longest}, judged on {check.held_out}"
     if check.vetoed:
         sizes = ", ".join(f"{veto.batch_size:,}" for veto in check.vetoed)
         evidence += f"; vetoed: {sizes}"
@@ -138,7 +149,7 @@ def _why_text(recommendation: Recommendation) -> str:
     return text
 
 
-def _confidence_text(decision: Decision) -> str:
+def confidence_text(decision: Decision) -> str:
     return f"confidence {decision.level}: {decision.confidence:.0%} that this decision is right"
 
 
@@ -148,7 +159,7 @@ def _alternative_text(alternative: Alternative) -> str:
     if alternative.epochs is not None:
         epochs += f" ({alternative.epochs:,})"
     low, high = alternative.interval
-    faster = f"{alternative.speedup:.2g}x sooner (90% CI {low:.2g} to {high:.2g})"
+    faster = f"{alternative.speedup:.2f}x sooner (90% CI {low:.2f} to {high:.2f})"
     size = f"batch size {alternative.batch_size:,}"
     return f"with {epochs}, {size} reaches the same loss {faster}: `--objective time-to-loss`"
 
