@@ -158,9 +158,18 @@ class Climb:
         # A process that trained at other sizes has gaps in its heap, so that it takes more at this one.
         if self._memory.heap and not move.timed and not self._engine.fresh:
             self._engine.renew()
+        fresh = self._engine.fresh
         trial = self._attempt(move.batch_size, FULL_STEPS)
         if trial is None:
             return
+        if (
+            self._memory.heap
+            and not fresh
+            and trial.outcome is Outcome.OUT_OF_MEMORY
+            and not self._budget.is_over
+        ):
+            # A size that ran out of memory in such a process may fit in a fresh one.
+            trial = self._attempt(move.batch_size, FULL_STEPS) or trial
         if trial.ok and (move.timed or self._looks_collapsed(trial)):
             trial = self._compare(trial)
         self._keep(trial)

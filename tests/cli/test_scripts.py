@@ -17,5 +17,8 @@ def test_probe_with_a_target_stays_what_it_was():
 
 
 def test_what_stands_after_the_dashes_is_the_commands():
-    assert scripts.own_arguments(["run", "--fresh", "--", "t", "--json", "--", "x"]) == ["run", "--fresh"]
-    assert scripts.own_arguments(["show", "--json"]) == ["show", "--json"]
+    assert scripts.arguments_of_autobatch(["run", "--fresh", "--", "t", "--json", "--", "x"]) == [
+        "run",
+        "--fresh",
+    ]
+    assert scripts.arguments_of_autobatch(["show", "--json"]) == ["show", "--json"]
