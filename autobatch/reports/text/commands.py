@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from math import isfinite
 
 from autobatch.records.limits import Limits, Precision
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import LimitedBy
+from autobatch.records.workload import Workload
 
 # A target that a shell can name, such as `model.py` or `pkg.model:net`; objects given to `find` have none.
 _COMMAND_TARGET = re.compile(r"[\w./\\][\w./\\:~+-]*(\.py|[.:]\w+)", re.ASCII)
@@ -36,14 +38,16 @@ def probe_command(recommendation: Recommendation) -> str:
     ranks = recommendation.world_size
     start = "" if ranks == 1 else f"torchrun --nproc-per-node {ranks} -m "
     return start + (
-        f"autobatch probe {shlex.quote(target)}{_precision(recommendation)}{_options(recommendation.limits)}"
+        f"autobatch probe {shlex.quote(target)}{_training(recommendation.workload)}"
+        f"{_options(recommendation.limits)}"
     )
 
 
-def _precision(recommendation: Recommendation) -> str:
-    # Also if the target sets it: the next search has to measure the same.
-    precision = recommendation.workload.precision
-    return "" if precision in (None, Precision.FP32) else f" --precision {precision}"
+def _training(workload: Workload) -> str:
+    """Return epochs and precision, also if the target sets them: the next search has to answer the same."""
+    epochs, precision = workload.epochs, workload.precision
+    text = f" --epochs {epochs:g}" if epochs is not None and isfinite(epochs) and epochs > 0 else ""
+    return text + ("" if precision in (None, Precision.FP32) else f" --precision {precision}")
 
 
 def _options(limits: Limits) -> str:
