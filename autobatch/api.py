@@ -68,9 +68,9 @@ def find(
     LightningDataModule; a LightningModule may have its own, and trains by its own `training_step`.
     `val_dataset`: the same, to judge short trainings on; without it a tenth of the training set is held out
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
-    optimizer. `batch_size`: the present one, to compare with, which the learning rate is meant for.
-    `epochs`: how many the training has, to warn where too few steps are left. `schedule`: what of it is
-    counted in steps, such as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
+    optimizer. `batch_size`: the current one, which the learning rate belongs to. `epochs`:
+    those that you will train for: sizes are compared at their end. `schedule`: values counted in steps, such
+    as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
     the latter two by autocast, fp16 with scaled gradients. `training_step(model, batch) -> loss`
     replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
     `workload.inferred`. The arguments are copied to the worker and never changed. An answer to the same
