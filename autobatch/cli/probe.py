@@ -128,7 +128,8 @@ from autobatch.records.limits import Limits, Objective
 def probe(target: str, **given: Any) -> None:
     """Measure TARGET and recommend a batch size.
 
-    TARGET is `file.py[:model]` or `pkg.module[:model]`.
+    TARGET is `file.py[:model]` or `pkg.module[:model]`. For an unmodified training script write
+    `autobatch probe -- COMMAND`, as in `autobatch probe -- python train.py`.
     """
     from autobatch import api
     from autobatch.cli.progress import Progress

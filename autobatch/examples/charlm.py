@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 batch_size = 32
+epochs = 2
 
 CONTEXT = 96  # characters that the model sees
 CHARACTERS = 500_000  # of text that is read
@@ -119,7 +120,7 @@ def _read_sources(folder: Path, characters: int) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the transformer and prints its validation loss.")
     parser.add_argument("--batch-size", type=int, default=batch_size)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=epochs)
     options = parser.parse_args()
 
     torch.manual_seed(0)

@@ -24,6 +24,7 @@ except ImportError as error:
     ) from error
 
 batch_size = 32
+epochs = 10
 
 VALIDATION_SAMPLES = 360
 SPLIT_SEED = 0
@@ -76,7 +77,7 @@ def _split() -> tuple[TensorDataset, TensorDataset]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the CNN and prints its validation loss.")
     parser.add_argument("--batch-size", type=int, default=batch_size)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=epochs)
     options = parser.parse_args()
 
     torch.manual_seed(0)

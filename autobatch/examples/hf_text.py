@@ -26,6 +26,7 @@ except ImportError as error:
     ) from error
 
 batch_size = 32
+epochs = 2
 
 MODULES = ("argparse", "ast", "doctest", "inspect", "tarfile", "turtle", "typing", "zipfile")
 LONGEST = 120  # characters of a line
@@ -105,7 +106,7 @@ def _lines(folder: Path) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the BERT and prints its validation loss.")
     parser.add_argument("--batch-size", type=int, default=batch_size)
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=epochs)
     options = parser.parse_args()
 
     torch.manual_seed(0)
