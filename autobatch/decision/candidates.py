@@ -7,7 +7,7 @@ from math import exp
 from statistics import fmean
 
 from autobatch.decision import critical_batch, loss_curves
-from autobatch.decision.constants import FARTHEST_PREDICTION
+from autobatch.decision.constants import FARTHEST_PREDICTION, SMOOTHED
 from autobatch.decision.time_to_loss import belief_of, matched_in
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, Training
@@ -41,11 +41,12 @@ def _row(
     row = Candidate(batch_size=size, relative_time=relative_time)
     if training is None:
         return row
-    last = training.evaluations[-1] if training.evaluations else None
+    # A single evaluation is noisy: the answer compares means as well.
+    last = [fmean(evaluation.losses) for evaluation in training.evaluations[-SMOOTHED:]]
     return replace(
         row,
         learning_rate_factor=training.learning_rate_factor,
-        loss=None if last is None else fmean(last.losses),
+        loss=fmean(last) if last else None,
         steps=training.steps,
         steps_to_loss=dict(matched.steps).get(size) if matched else None,
         seconds_to_loss=dict(matched.seconds).get(size) if matched else None,

@@ -85,8 +85,8 @@ class Candidate:
     """A size with its expected time to the same loss, in units of the time at the recommended size.
 
     `accumulation_steps` above 1: the same with gradients accumulated. Of a short training at this size: its
-    `learning_rate_factor`, its `steps`, its last `loss` on the held-out samples, and its steps and seconds to
-    the check's `matched_loss`.
+    `learning_rate_factor`, its `steps`, the mean `loss` of its last evaluations on held-out samples, and its
+    steps and seconds to the check's `matched_loss`.
     """
 
     batch_size: int

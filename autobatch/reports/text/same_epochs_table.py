@@ -78,7 +78,7 @@ def mark(row: SameEpochs, recommendation: Recommendation) -> str:
 def figures(row: SameEpochs, recommendation: Recommendation) -> dict[str, str]:
     """Return the figures of a size, by the title of their column.
 
-    `loss` is the last one of its short training. `final loss` is relative to the reference.
+    `loss` is the mean of its last evaluations. `final loss` is relative to the reference.
     """
     size = row.batch_size
     trained = (each for each in recommendation.candidates if each.batch_size == size and each.steps)
@@ -91,10 +91,15 @@ def figures(row: SameEpochs, recommendation: Recommendation) -> dict[str, str]:
     return {
         "lr": MISSING if factor is None else f"×{factor:.3g}",
         "loss": MISSING if loss is None else f"{loss:.3g}",
-        "speedup": f"{row.speedup:.2f}x",
-        "90% CI": "" if (low, high) == (1.0, 1.0) else f"{low:.2f} to {high:.2f}",
-        "final loss": MISSING if row.harm is None else f"{row.harm:.2f}x",
+        "speedup": f"{_ratio(row.speedup)}x",
+        "90% CI": "" if (low, high) == (1.0, 1.0) else f"{_ratio(low)} to {_ratio(high)}",
+        "final loss": MISSING if row.harm is None else f"{_ratio(row.harm)}x",
     }
+
+
+def _ratio(value: float) -> str:
+    """Two decimals below 10, then three figures, so that the widest interval leaves a space."""
+    return f"{value:.2f}" if value < 9.995 else f"{value:.3g}"
 
 
 def filled_columns(recommendation: Recommendation) -> list[str]:
