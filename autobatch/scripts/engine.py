@@ -17,7 +17,7 @@ import msgspec
 
 from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
 from autobatch.decision.noise_scale import Chunks
-from autobatch.engines import messages as engine_messages
+from autobatch.engines import messages
 from autobatch.engines.base import Opened
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
@@ -168,21 +168,19 @@ class ScriptEngine:
 
     def try_out(
         self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
-    ) -> engine_messages.Tried:
+    ) -> messages.Tried:
         """A few steps at a size and the script's own evaluation, or how they failed."""
         try:
             if not self.session.is_running:
                 observed = self.session.start_at(batch_size)
                 if observed.ended:
                     # The whole training at this size, with its evaluation, is the best proof that it fits.
-                    return engine_messages.Tried(
-                        batch_size=batch_size, outcome=Outcome.OK, steps=observed.steps
-                    )
+                    return messages.Tried(batch_size=batch_size, outcome=Outcome.OK, steps=observed.steps)
             measured = self.measure(batch_size, seconds, rounds=1)
             self.session.evaluate(_EVALUATION_SECONDS)
         except ScriptEndedError as ended:
-            return engine_messages.Tried(batch_size=batch_size, outcome=ended.outcome, detail=ended.detail)
-        return engine_messages.Tried(
+            return messages.Tried(batch_size=batch_size, outcome=ended.outcome, detail=ended.detail)
+        return messages.Tried(
             batch_size=batch_size,
             outcome=Outcome.OK,
             step_seconds=min(measured.round_seconds),
@@ -193,7 +191,7 @@ class ScriptEngine:
             optimizer_steps=measured.steps,
         )
 
-    def measure_noise(self, command: engine_messages.MeasureNoise) -> engine_messages.Noise:
+    def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """Gradients at frozen weights, at three points of a burn-in from the first weights on."""
         size = command.batch_size
         step_seconds = self._step_seconds.get(size, 1.0)
@@ -229,19 +227,19 @@ class ScriptEngine:
             error = ended.detail
         else:
             error = "" if chunks else "the script gave no gradients"
-        return engine_messages.Noise(
+        return messages.Noise(
             measured=tuple(chunks), burn_in_steps=done, after_steps=tuple(after_steps), error=error
         )
 
-    def train_all(self, commands: Sequence[engine_messages.Train]) -> Sequence[engine_messages.Trained]:
+    def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
         """One short training after the other, each from the first weights."""
         return [self._train(command) for command in commands]
 
-    def _train(self, command: engine_messages.Train) -> engine_messages.Trained:
+    def _train(self, command: messages.Train) -> messages.Trained:
         size = command.batch_size
         factor = 1.0 if self._keeps_rate else command.learning_rate_factor
         if not self._has_snapshot:
-            return engine_messages.Trained(training=None, held_out="the script's weights can't be put back")
+            return messages.Trained(training=None, held_out="the script's weights can't be put back")
         steps = max(1, int(command.seconds / self._step_seconds.get(size, inf)))
         # The gradient of a sum grows with the batch, which plain SGD follows.
         summed = size / self.session.current_size if self.is_summed else 1.0
@@ -256,12 +254,12 @@ class ScriptEngine:
             )
         except ScriptEndedError as ended:
             training = training_of(size, factor, [], [])
-            return engine_messages.Trained(
+            return messages.Trained(
                 training=replace(training, outcome=ended.outcome, detail=ended.detail), held_out=_HELD_OUT
             )
         trained = msgspec.convert(results[0], Trained, strict=False)
         losses = [None if loss is None else loss / summed for loss in trained.losses]
-        return engine_messages.Trained(
+        return messages.Trained(
             training=training_of(size, factor, losses, trained.seconds), held_out=_HELD_OUT
         )
 
@@ -280,13 +278,13 @@ class ScriptEngine:
 
     def time_round(
         self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
-    ) -> engine_messages.Timed | engine_messages.Tried:
+    ) -> messages.Timed | messages.Tried:
         """One round; a script has no step without its communication, and one size for all ranks."""
         try:
             measured = self.measure(batch_size, seconds, rounds=1)
         except ScriptEndedError as ended:
-            return engine_messages.Tried(batch_size=batch_size, outcome=ended.outcome, detail=ended.detail)
-        return engine_messages.Timed(
+            return messages.Tried(batch_size=batch_size, outcome=ended.outcome, detail=ended.detail)
+        return messages.Timed(
             batch_size=batch_size,
             step_seconds=measured.round_seconds[0],
             load_seconds=measured.load_seconds,
@@ -295,17 +293,17 @@ class ScriptEngine:
             optimizer_steps=measured.steps,
         )
 
-    def take_fingerprint(self) -> engine_messages.Fingerprint:
-        return engine_messages.Fingerprint(parts={}, detail=_NO_REPLY)
+    def take_fingerprint(self) -> messages.Fingerprint:
+        return messages.Fingerprint(parts={}, detail=_NO_REPLY)
 
     def time_each(self, batch_size: int, seconds: float) -> list[float]:
         raise AutobatchError("a script is not timed rank by rank", code="not_timed_by_rank")
 
-    def trace_memory(self, *, without_data: bool = False) -> engine_messages.Traced:
-        return engine_messages.Traced(lines=(), detail=_NO_REPLY)
+    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
+        return messages.Traced(lines=(), detail=_NO_REPLY)
 
-    def time_loader(self, command: engine_messages.TimeLoader) -> engine_messages.Loaded:
-        return engine_messages.Loaded(batch_seconds=None, detail=_NO_REPLY)
+    def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
+        return messages.Loaded(batch_seconds=None, detail=_NO_REPLY)
 
 
 def _slowest(measured: Sequence[Measured]) -> Measured:
