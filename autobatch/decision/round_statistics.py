@@ -13,7 +13,7 @@ from statistics import median
 
 from autobatch.decision.constants import MIN_ROUNDS, TOLERANCE
 from autobatch.decision.quantiles import Z_ONE_SIDED, error_of_median, student_t
-from autobatch.records.trial import Gain, Trial
+from autobatch.records.trial import Gain
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -61,12 +61,3 @@ def gain(over: int, log_ratios: Sequence[float]) -> Gain:
 def is_flat(compared: Gain | None) -> bool:
     """True where a size was compared and is not faster per sample than the best smaller one."""
     return compared is not None and compared.ratio < 1 + TOLERANCE
-
-
-def timed(passed: Sequence[Trial]) -> Sequence[Trial]:
-    """The sizes timed in rounds; a size that was only tried for memory has one rough figure, or none.
-
-    Where there is no such size, those that have a figure; where there is none of these either, all.
-    """
-    rough = [trial for trial in passed if trial.step_seconds]
-    return [trial for trial in rough if len(trial.step_seconds) >= MIN_ROUNDS] or rough or passed

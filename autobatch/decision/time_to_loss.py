@@ -12,7 +12,6 @@ from autobatch.decision.step_time import StepTimeLaw
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check
 from autobatch.records.recommendation import Comparison, StepTime
-from autobatch.records.trial import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +97,6 @@ def belief_of(check: Check | None) -> critical_batch.Belief | None:
             log_sd=check.log_sd,
         )
     )
-
-
-def step_time_law(passed: Sequence[Trial]) -> StepTimeLaw:
-    """The step-time model of the timed sizes; there has to be one."""
-    law = TrialSet(tuple(passed)).step_time
-    assert law is not None
-    return law
 
 
 def step_time(trials: TrialSet) -> StepTime | None:

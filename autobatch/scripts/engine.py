@@ -271,9 +271,6 @@ class ScriptEngine:
         """End all processes of the command."""
         self.session.end()
 
-    def prepare(self) -> None:
-        """Nothing to start ahead: a command starts when a size is known."""
-
     # Questions of the engine protocol that only a model file can answer
 
     def time_round(
