@@ -224,7 +224,7 @@ def modules_without_tests(package: Path, tests: Path, rooms: tuple[str, ...]) ->
     }
 
 
-@pytest.mark.skip(reason="until the rooms that are being divided have their tests")
+@pytest.mark.skip(reason="measurement/confirmation and records/limits get theirs")
 def test_each_module_has_a_test_file_of_its_name():
     assert modules_without_tests(PACKAGE, TESTS, MIRRORED) == set(UNTESTED)
 

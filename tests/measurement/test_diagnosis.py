@@ -1,0 +1,77 @@
+"""Trials in words: the error where no size passed, and warnings about sizes that can't be trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from autobatch.decision.trial_set import TrialSet
+from autobatch.measurement import diagnosis
+from autobatch.records.device import Device
+from autobatch.records.errors import DeviceError, TargetError, UsageError
+from autobatch.records.trial import MemoryLine, Outcome
+from tests.builders import device, failed_trial, trial
+
+MIB = 1 << 20
+LIMITED = device(limit_bytes=100 * MIB, limit_source="`--memory-limit`")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "code"),
+    [
+        (Outcome.TIMEOUT, UsageError, "trial_timeout"),
+        (Outcome.CRASHED, TargetError, "worker_died"),
+        (Outcome.OUT_OF_MEMORY, DeviceError, "nothing_fits"),
+    ],
+)
+def test_where_no_size_passed_the_error_names_size_and_reason(
+    outcome: Outcome, kind: type[Exception], code: str
+) -> None:
+    failed = failed_trial(4, outcome, detail="the reason", phase="forward")
+    error = diagnosis.nothing_passed([failed], LIMITED)
+    assert isinstance(error, kind)
+    assert error.code == code
+    assert "4" in error.message
+    assert "the reason" in error.facts
+    assert error.hint
+
+
+def test_a_smaller_size_is_advised_only_where_there_is_one() -> None:
+    hints = {size: diagnosis.nothing_passed([failed_trial(size)], LIMITED).hint for size in (1, 8)}
+    assert "--min-batch" not in hints[1]
+    assert "--min-batch" in hints[8]
+
+
+@pytest.mark.parametrize(("fixed", "advised"), [(20 * MIB, True), (200 * MIB, False)])
+def test_checkpointing_is_advised_only_where_activations_are_the_problem(fixed: int, advised: bool) -> None:
+    lines = [MemoryLine(fixed_bytes=fixed, sample_bytes=30 * MIB)]
+    hint = diagnosis.nothing_passed([failed_trial(4)], LIMITED, lines).hint
+    assert ("torch.utils.checkpoint" in hint) is advised
+
+
+def test_a_floor_and_a_hole_are_named_with_their_reasons() -> None:
+    failures = [failed_trial(size, Outcome.FAILED, detail=f"error at {size}") for size in (1, 2, 16)]
+    texts = diagnosis.floor_and_holes(TrialSet((*failures, trial(4), trial(8), trial(32))))
+    floor, hole = texts
+    assert "below 4" in floor
+    assert "error at 2" in floor
+    assert "batch size 16" in hole
+    assert "error at 16" in hole
+
+
+def test_without_failures_there_is_nothing_to_warn_of() -> None:
+    assert diagnosis.floor_and_holes(TrialSet((trial(4), trial(8)))) == []
+    assert diagnosis.warnings(TrialSet((trial(4), trial(8))), device()) == ()
+
+
+def test_notes_of_the_device_come_first_and_a_crash_that_passed_later_is_said() -> None:
+    noted = Device(kind="cpu", index=0, name="a processor", notes=("the device is shared",))
+    crashed = failed_trial(8, Outcome.CRASHED)
+    first, *rest = diagnosis.warnings(TrialSet((trial(4), crashed, trial(8))), noted)
+    assert first == "the device is shared"
+    assert any("batch size 8" in text for text in rest)
+
+
+def test_compilation_is_said_only_where_it_took_time() -> None:
+    assert diagnosis.uncounted(0.5) == ()
+    (text,) = diagnosis.uncounted(75.0)
+    assert "1 min 15 s" in text or "75" in text
