@@ -71,7 +71,7 @@ class Run:
         return None
 
 
-class Clock(keras.callbacks.Callback):
+class Clock(keras.callbacks.Callback):  # type: ignore[misc]
     """Record the time and the validation loss of each epoch; end the training at a target."""
 
     def __init__(self, target: float | None) -> None:

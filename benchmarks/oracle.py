@@ -189,7 +189,7 @@ def crossing(history: Sequence[tuple[int, float]], target: float) -> float | Non
     if i == 0:
         return float(history[0][0])
     share = smooth[i - 1] / (smooth[i - 1] - smooth[i])
-    return history[i - 1][0] * (history[i][0] / history[i - 1][0]) ** share
+    return history[i - 1][0] * math.pow(history[i][0] / history[i - 1][0], share)
 
 
 def recorded(task: Task) -> Rows:
@@ -226,8 +226,8 @@ def _record(task: Task, size: int, rate: float, seed: int, run: Run) -> None:
 def values(task: Task) -> dict[int, Best]:
     """The oracle's value at each size that has a learning rate with all seeds, in ascending order."""
     runs: dict[int, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (size, rate, _), steps in recorded(task).items():
-        runs[size][rate].append(steps)
+    for (size, rate, _), taken in recorded(task).items():
+        runs[size][rate].append(taken)
     best = {}
     for size, rates in sorted(runs.items()):
         complete = {rate: steps for rate, steps in rates.items() if len(steps) == len(task.seeds)}

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import platform
 import resource
@@ -250,7 +251,7 @@ def wilson_low(hits: int, count: int, z: float = 1.96) -> float:
         return 0.0
     share = hits / count
     middle = share + z * z / (2 * count)
-    width = z * (share * (1 - share) / count + (z / (2 * count)) ** 2) ** 0.5
+    width = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     return round((middle - width) / (1 + z * z / count), 3)
 
 

@@ -77,18 +77,19 @@ class Case:
 
 def build_beginner() -> nn.Module:
     """Keras' beginner model in plain torch: Glorot weights and zero biases, as Keras starts it."""
-    layers = [nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2), nn.Sigmoid()]
-    for layer in layers[::2]:
+    first, second, last = nn.Linear(1, 16), nn.Linear(16, 32), nn.Linear(32, 2)
+    for layer in (first, second, last):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last, nn.Sigmoid())
 
 
 def beginner_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Keras' sparse categorical cross-entropy of sigmoid outputs, and the second layer's regularizer."""
     scores = model(inputs)
     shares = (scores / scores.sum(1, keepdim=True)).clamp(1e-7, 1 - 1e-7)
-    return F.nll_loss(shares.log(), targets) + 0.01 * model[2].weight.square().sum()
+    kernel = model.get_parameter("2.weight")
+    return F.nll_loss(shares.log(), targets) + 0.01 * kernel.square().sum()
 
 
 @cache
@@ -250,7 +251,8 @@ def train(case: Case, size: int, rate: float, seed: int, *, with_noise: bool) ->
         model.train()
         return loss
 
-    losses, noise, block_seconds = [_digits(evaluate())], [], []
+    losses: list[float | None] = [_digits(evaluate())]
+    noise, block_seconds = [], []
     steps, begin = 0, time.process_time()
     for step, indices in zip(range(1, max(marks) + 1), batches(len(inputs), size, seed), strict=False):
         optimizer.zero_grad()
@@ -262,9 +264,9 @@ def train(case: Case, size: int, rate: float, seed: int, *, with_noise: bool) ->
                 scale = measure_noise(case, model, inputs, targets, generator)
                 noise.append([_digits(step * size / len(inputs)), *_numbers(scale)])
             if step in marks:
-                losses.append(_digits(evaluate()))
-                if not math.isfinite(losses[-1]):
-                    losses[-1] = None
+                loss = evaluate()
+                losses.append(_digits(loss) if math.isfinite(loss) else None)
+                if losses[-1] is None:
                     break
             steps, begin = step, time.process_time()
     return {

@@ -37,6 +37,7 @@ import autobatch
 from autobatch.decision.constants import RESOLUTION
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
 from autobatch.devices import host
+from autobatch.records.limits import Objective
 
 RESULTS = Path(__file__).parent / "results" / "regret.json"
 FIRST_SEED = 100  # the oracle's are below
@@ -204,7 +205,7 @@ def judge(ground: Ground, seed: int) -> Row:
         optimizer=partial(task.make_optimizer, lr=task.learning_rate),
         val_dataset=held_out,
         batch_size=task.batch_size,
-        limits=autobatch.Limits(seed=seed),
+        limits=autobatch.Limits(seed=seed, objective=Objective.TIME_TO_LOSS),
         fresh=True,
     )
     rate = recommendation.learning_rate or task.learning_rate
@@ -247,7 +248,8 @@ def steps_at(steps: Mapping[int, float], size: int) -> float:
         return steps[sizes[0]] * sizes[0] / size
     above = next(i for i, larger in enumerate(sizes) if larger > size)
     low, high = sizes[above - 1], sizes[above]
-    return steps[low] * (steps[high] / steps[low]) ** (math.log(size / low) / math.log(high / low))
+    share = math.log(size / low) / math.log(high / low)
+    return steps[low] * math.pow(steps[high] / steps[low], share)
 
 
 def rules(ground: Ground) -> dict[str, int]:

@@ -37,6 +37,7 @@ from autobatch.decision.recommender import recommend
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, CheckStatus, Evaluation, Training
 from autobatch.records.device import Device
+from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
 
@@ -82,7 +83,8 @@ class World:
         off = factor / self.factors[size]
         if off > DIVERGES_ABOVE:
             return None
-        return self.steps[size] * (OCTAVE_BELOW if off < 1 else OCTAVE_ABOVE) ** abs(math.log2(off))
+        octave = OCTAVE_BELOW if off < 1 else OCTAVE_ABOVE
+        return self.steps[size] * math.pow(octave, abs(math.log2(off)))
 
     def regret(self, size: int, factor: float) -> tuple[float, float]:
         """Time to the target over the best: with the best learning rate at `size`, and with `factor`."""
@@ -127,7 +129,8 @@ def probe(world: World, noise: float, early: float, *, trains: bool, seed: int) 
     centre = early * world.critical * math.exp(draws.gauss(0, 0.3))
     reach = math.exp(1.645 * PRIOR_LOG_SD)
     prior = CriticalBatchSize(batch_size=centre, low=centre / reach, high=centre * reach, log_sd=PRIOR_LOG_SD)
-    answer = recommend(curve, checked(world, curve, prior, draws.random(), trains=trains))
+    check = checked(world, curve, prior, draws.random(), trains=trains)
+    answer = recommend(curve, check, Limits(objective=Objective.TIME_TO_LOSS))
     return answer.batch_size, answer.learning_rate_factor or 1.0
 
 
@@ -265,13 +268,12 @@ RULES: dict[str, list[tuple[Any, str, Any]]] = {
     "a fourth size": [(next_training, "MOST_TRAINED_SIZES", 3)],
     "a training only where it can save 2%": [(next_training, "RESOLUTION", 0.0)],
     "vetoes": [(next_training, "vetoes", lambda reference_size, trainings: ())],
-    "the standard error in vetoes": [(loss_curves, "WORST_GAP_ERRORS", 0.0)],
     "a loss that did not fall is worse": [(loss_curves, "RESOLUTION", -math.inf)],
     "a lower rate wins a tie of losses": [(loss_curves, "TOLERANCE", 0.0)],
     "a loss that three sizes reach, if there are as many": [(loss_curves, "MOST_TRAINED_SIZES", 3)],
     "wider smoothing of many evaluations": [(loss_curves, "_reach", lambda evaluations: 1)],
     "steps to several losses, pooled": [(loss_curves, "_levels", lambda curves, loss: [loss])],
-    "80% of the belief, not its middle alone": [(critical_batch, "CANDIDATE_QUANTILES", (0.5,))],
+    "80% of the belief, not its middle alone": [(critical_batch, "CONFIDENCE", 0.5)],
 }
 
 
@@ -294,7 +296,7 @@ def zeus_regrets(data: Path) -> list[float]:
         regret
         for gpu in zeus_replay.GPUS
         for task in zeus_replay.TASKS
-        for regret in zeus_replay.scored(data, gpu, task)["autobatch"]
+        for regret in zeus_replay.score(data, gpu, task)["autobatch"]
     ]
 
 

@@ -29,17 +29,18 @@ from typing import Any
 from recorded_trainings import CASES, Case, marks_of, noise_of, recorded
 
 from autobatch.decision import critical_batch
-from autobatch.decision.confidence import Action, Decision, decide, measured_speedups
+from autobatch.decision.confidence import decide, measured_speedups
+from autobatch.decision.constants import HARM_TOLERANCE
 from autobatch.decision.loss_extrapolation import LossCurve
 from autobatch.decision.noise_scale import critical_batch_size
 from autobatch.decision.same_epochs import (
-    HARM_TOLERANCE,
     Course,
     HarmEstimate,
-    NoisePoint,
     estimate_harms,
 )
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
+from autobatch.records.check import NoisePoint
+from autobatch.records.recommendation import Action, Decision
 from autobatch.records.trial import Outcome, Trial
 
 RESULTS = Path(__file__).parent / "results" / "same_epochs.json"
@@ -78,7 +79,7 @@ class Recorded:
 
     @cached_property
     def samples(self) -> int:
-        return next(iter(self.rows.values()))["samples"]
+        return int(next(iter(self.rows.values()))["samples"])
 
     @cached_property
     def trials(self) -> dict[int, Trial]:
@@ -301,7 +302,7 @@ def calibration(scores: list[Score]) -> dict[str, dict[str, float]]:
     rows_of: dict[str, list[tuple[float, bool]]] = {}
     for s in scores:
         if s.decision is not None:
-            word = f"{s.decision.action}, {s.decision.confidence_in_words}"
+            word = f"{s.decision.action}, {s.decision.level}"
             rows_of.setdefault(word, []).append((s.decision.confidence, _right(s)))
     return {
         word: {
@@ -334,9 +335,9 @@ def main() -> None:
         scores = [score(rule, question) for question in questions()]
         s, ends = summary(scores), calibration(scores)
         document[name] = {"summary": s, "calibration": ends, "answers": answers(scores)}
-        row = (s["mean_harm"], s["worst_harm"], s["above_5%"], s["above_5%_surely"], s["above_10%"])
-        row += (s["above_10%_surely"], s["speedup"], s["share"])
-        print(f"{name:50}" + "".join(f"{value:9.3f}" for value in row), flush=True)
+        harms = ("mean_harm", "worst_harm", "above_5%", "above_5%_surely", "above_10%", "above_10%_surely")
+        row = "".join(f"{s[column]:9.3f}" for column in (*harms, "speedup", "share"))
+        print(f"{name:50}{row}", flush=True)
         if options.each:
             print(json.dumps(ends), *answers(scores).items(), sep="\n  ")
     if options.save:

@@ -40,7 +40,8 @@ class Last(nn.Module):
         self.inner = inner
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return self.inner(values)[0][:, -1]
+        last: torch.Tensor = self.inner(values)[0][:, -1]
+        return last
 
 
 class Checkpointed(nn.Module):
@@ -71,7 +72,8 @@ class SmallUNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         half = torch.relu(self.down(images))
         up = self.up(torch.relu(self.deep(half)))
-        return self.out(torch.cat([half, up], 1))
+        image: torch.Tensor = self.out(torch.cat([half, up], 1))
+        return image
 
 
 def convolution(channels: int) -> nn.Module:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,13 @@ from torch.utils.data import TensorDataset
 from autobatch.examples import charlm, digits_cnn
 
 Data = tuple[TensorDataset, TensorDataset]
+
+
+class MakeOptimizer(Protocol):
+    """An optimizer of parameters with a learning rate."""
+
+    def __call__(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer: ...
+
 
 CHARLM_HELD_OUT = 160  # windows of 96 characters: few enough to evaluate fast
 NGRAM_CONTEXT = 8
@@ -40,7 +48,7 @@ class Task:
     build_model: Callable[[], nn.Module]
     build_data: Callable[[], Data]
     loss_fn: Callable[[Tensor, Tensor], Tensor]
-    make_optimizer: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+    make_optimizer: MakeOptimizer
     learning_rate: float
     power: float
     target: float
@@ -85,7 +93,8 @@ def digits_data() -> Data:
 
 def shifted_digits_data() -> Data:
     """The same digits, each nine times: shifted by up to a pixel each way."""
-    return tuple(_shifted(*part.tensors) for part in digits_data())
+    train, held_out = (_shifted(*part.tensors) for part in digits_data())
+    return train, held_out
 
 
 def _shifted(images: Tensor, digits: Tensor) -> TensorDataset:
@@ -96,15 +105,20 @@ def _shifted(images: Tensor, digits: Tensor) -> TensorDataset:
 
 def halves_data() -> Data:
     """The upper 32 pixels of the shifted digits in, the lower 32 out."""
-    parts = shifted_digits_data()
-    return tuple(TensorDataset(*part.tensors[0].flatten(1).split(32, dim=1)) for part in parts)
+    train, held_out = (
+        TensorDataset(*part.tensors[0].flatten(1).split(32, dim=1)) for part in shifted_digits_data()
+    )
+    return train, held_out
 
 
 def charlm_data() -> Data:
     """The example's windows as tensors: each character and the next."""
     train, held_out = charlm.build_dataset().codes, charlm.build_val_dataset().codes[:CHARLM_HELD_OUT]
-    parts = [codes.long() for codes in (train, held_out)]
-    return tuple(TensorDataset(codes[:, :-1].contiguous(), codes[:, 1:].contiguous()) for codes in parts)
+    return _next_characters(train.long()), _next_characters(held_out.long())
+
+
+def _next_characters(codes: Tensor) -> TensorDataset:
+    return TensorDataset(codes[:, :-1].contiguous(), codes[:, 1:].contiguous())
 
 
 def ngram_data() -> Data:

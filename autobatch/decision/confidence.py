@@ -15,7 +15,6 @@ from autobatch.decision.constants import (
     CONFIDENCE,
     HARM_TOLERANCE,
     RESOLUTION,
-    ROUND_ERROR,
     TOLERANCE,
 )
 from autobatch.decision.quantiles import Z_TWO_SIDED
@@ -128,7 +127,8 @@ def _ratio_sd(current: Trial, other: Trial) -> float:
     pairs = zip(current.step_seconds[-rounds:], other.step_seconds[-rounds:], strict=True)
     interval = median_interval([a / b for a, b in pairs]) if rounds > 1 else None
     if interval is None:
-        return hypot(ROUND_ERROR, ROUND_ERROR)
+        # A single round can't tell sizes apart that count as equal.
+        return hypot(TOLERANCE, TOLERANCE)
     return max(log(interval[1] / interval[0]) / (2 * Z_TWO_SIDED), RESOLUTION)
 
 

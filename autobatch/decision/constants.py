@@ -18,10 +18,9 @@ CONFIDENCE = 0.90
 
 # --- Step times ---------------------------------------------------------------------------------------------
 
-# Rounds of a size. Below 3 their noise is unknown; beyond 8 the interval shrinks too slowly for its time.
-MIN_ROUNDS, MAX_ROUNDS = 3, 8
-# Relative error of a step time with a single round, from repeated probes on shared machines.
-ROUND_ERROR = 0.05
+# Repeats of a measurement: rounds of a size, alone or side by side, and parts of held-out
+# samples. Below 3 their noise is unknown; beyond 8 the interval shrinks too slowly for its time.
+MIN_REPEATS, MAX_REPEATS = 3, 8
 
 # --- Gradient noise scale and critical batch size -----------------------------------------------------------
 
@@ -30,7 +29,8 @@ ROUND_ERROR = 0.05
 SKETCH_WIDTH = 16_384
 # Chunks. Leaving out one of fewer says nothing about their spread.
 FEWEST_CHUNKS = 4
-# Samples of the first measurement, and of the largest. It is doubled until the interval is narrow.
+# Samples of the first measurement, and of the largest. It is doubled until the interval is narrow. As many as
+# the first are held out at most: more narrow a comparison by less than the trainings' own spread.
 FIRST_SAMPLES, MOST_SAMPLES = 1024, 8192
 # Upper over lower end. A critical batch size that is wrong by 2 costs 3% of the time at most.
 NARROW_INTERVAL = 4.0
@@ -39,8 +39,8 @@ NARROW_INTERVAL = 4.0
 GROWTH, GROWTH_SPREAD = 2.0, 2.3
 # Without a valid noise scale the critical batch size may be this many times its lower bound.
 OPEN_SPAN = 100.0
-# Points and half-width (standard deviations) of the grid of the belief: finer or wider changes no choice.
-GRID_POINTS, GRID_REACH = 201, 4.0
+# Points of the grid of the belief: a finer grid changes no choice.
+GRID_POINTS = 201
 
 # --- Short trainings ----------------------------------------------------------------------------------------
 
@@ -48,15 +48,11 @@ GRID_POINTS, GRID_REACH = 201, 4.0
 TRAINING_LOG_SD = 0.25
 # Sizes that are trained at most: the current size, and the best sizes at three points of the belief.
 MOST_TRAINED_SIZES = 4
-# Quantiles of the belief at which the best size is worth a training: the middle, and the ends of 80%.
-CANDIDATE_QUANTILES = (0.1, 0.5, 0.9)
 # Factor. A learning rate raised by this much or more is compared with half of it: the rule may go too far.
 RAISED_RATE = 1.5
-# Difference of ln(loss) at equal steps, and standard errors of it: a larger batch that is worse by both is
-# vetoed. Of 41 healthy trainings none was, of 22 divergent ones 16 were.
-WORST_GAP, WORST_GAP_ERRORS = 0.10, 2.0
-# Steps of a training that can be judged at least. Earlier, the first weights decide.
-FEWEST_JUDGED_STEPS = 8
+# Difference of ln(loss) at equal steps: a larger batch that is worse by it, and by the interval of its error,
+# is vetoed. Of 41 healthy trainings none was, of 22 divergent ones 16 were.
+WORST_GAP = 0.10
 # Last evaluations that are pooled, and losses at which steps are compared: more smooth noise, and lag behind.
 POOLED = 5
 
@@ -70,7 +66,8 @@ HARM_TOLERANCE = 0.02
 # small size. After a tenth of the training, 8% of the decisions ended more than 5% higher with 0, 4% with
 # 0.05, and 1% with 0.1; 0.2 gave two thirds of the speedup.
 LEAST_EXPONENT = 0.1
-# A loss below this share of the fall since the first weights is near zero: its ratios say nothing.
+# A loss below this share of the fall since the first weights is near zero: its ratios say nothing. With 0.02,
+# one of 99 recorded decisions on whole trainings ended 22% higher.
 NEAR_ZERO = 0.01
 # The fit uses the part of a training from this share of its epochs on: the start has another exponent.
 FITTED_FROM = 1 / 8
@@ -86,8 +83,6 @@ CHANGE_PROBABILITY = 0.75
 
 # --- Warnings and predictions -------------------------------------------------------------------------------
 
-# Multiples of S_min. Fixed epochs with fewer steps end far above the loss that more of them would reach.
-FEW_STEPS = 3.0
 # Steps. An epoch with fewer gets a warning.
 FEWEST_STEPS_AN_EPOCH = 10
 # Factor of the batch size from which on a momentum or beta averages over notably more or fewer samples.
@@ -124,9 +119,6 @@ VERIFY_STEPS = 5
 # Ratio to the best throughput. Sizes at or above it are timed again side by side, so that a change of the
 # machine's speed can't choose among them. A lower ratio spends rounds on sizes that can't win.
 CONTENDER_RATIO = 0.75
-# Rounds in which sizes, or steps with and without communication, are timed in turns. The 90% interval of
-# their median is about as wide as the noise of a single round; more rounds narrow it slowly.
-SIDE_BY_SIDE_ROUNDS = 7
 # Share of the budget for side-by-side rounds, and the same share for the data loader. More of it leaves
 # less for the check, which decides more.
 STAGE_SHARE = 0.1
@@ -148,12 +140,9 @@ FEWEST_SAMPLES = 64
 # Epochs at the reference size after which a short training ends. Longer ones are whole trainings.
 MOST_EPOCHS = 10
 # Steps of the slowest size that a short training needs to be compared: its curve needs four evaluations.
+# Earlier, the first weights decide.
 FEWEST_STEPS = 12
 # Share of a short training that one evaluation takes at most: there are about thirty of them.
 EVALUATION_SHARE = 0.01
-# Samples held out at most. More narrow the comparison by less than the trainings' own spread.
-MOST_HELD_OUT = 1024
-# Parts of the held-out samples; their spread is the error of the comparison. Seven degrees of freedom.
-HELD_OUT_PARTS = 8
 # Seconds that a trial may take though the budget is over: one that began just before still runs a step.
 SHORTEST_TRIAL_SECONDS = 0.1

@@ -22,15 +22,14 @@ from math import exp, inf, isfinite, log, sqrt
 from statistics import fmean
 
 from autobatch.decision.constants import (
-    CANDIDATE_QUANTILES,
-    FEW_STEPS,
+    CONFIDENCE,
     GRID_POINTS,
-    GRID_REACH,
     OPEN_SPAN,
     TOLERANCE,
     TRAINING_LOG_SD,
 )
 from autobatch.decision.noise_scale import CriticalBatchSize
+from autobatch.decision.quantiles import Z_TWO_SIDED
 from autobatch.decision.step_time import StepTimeLaw
 
 # The power of the noise rule for the learning rate, by optimizer class; for others there is no rule.
@@ -116,7 +115,7 @@ def candidates(
     sizes: Sequence[int], belief: Belief, law: StepTimeLaw, current_size: int | None = None
 ) -> tuple[int, ...]:
     """At most four sizes to try, ascending: the current one, and the best at three points of the belief."""
-    best = {best_size(sizes, belief.quantile(share), law) for share in CANDIDATE_QUANTILES}
+    best = {best_size(sizes, belief.quantile(share), law) for share in (1 - CONFIDENCE, 0.5, CONFIDENCE)}
     if current_size is not None and current_size in sizes:
         best.add(current_size)
     return tuple(sorted(best))
@@ -222,11 +221,6 @@ def scaled_learning_rate(
     return float(learning_rate * gain**power)
 
 
-def minimum_steps(observed: Sequence[tuple[int, float]], critical: float) -> float:
-    """S_min of the loss that trainings were compared at: the geometric mean of s_B / (1 + B_crit / B)."""
-    return exp(fmean(log(steps) - log(1 + critical / size) for size, steps in observed))
-
-
 def time_ratio(size: int, other: int, critical: float, law: StepTimeLaw) -> float:
     """Time to the same loss at `size` over that at `other`. B_crit may be infinite."""
     return _comparable_time(size, critical, law) / _comparable_time(other, critical, law)
@@ -235,11 +229,6 @@ def time_ratio(size: int, other: int, critical: float, law: StepTimeLaw) -> floa
 def epochs_ratio(current_size: int, size: int, critical: float) -> float:
     """Epochs to the same loss at `size` over those at `current_size`: (B + B_crit) / (B0 + B_crit)."""
     return (size + critical) / (current_size + critical) if isfinite(critical) else 1.0
-
-
-def leaves_few_steps(epochs: float, dataset_size: int, size: int, minimum: float) -> bool:
-    """True where the epochs at `size` hold fewer than 3 S_min steps."""
-    return epochs * dataset_size / size < FEW_STEPS * minimum
 
 
 def kept_half_life(decay: float, current_size: int, size: int) -> float:
@@ -259,8 +248,9 @@ def _comparable_time(size: float, critical: float, law: StepTimeLaw) -> float:
 def _prior(prior: CriticalBatchSize) -> tuple[list[float], list[float]]:
     """The grid of ln x and the log prior on it."""
     if isfinite(prior.batch_size) and isfinite(prior.log_sd) and prior.batch_size > 0:
-        step = 2 * GRID_REACH / (GRID_POINTS - 1)
-        places = [i * step - GRID_REACH for i in range(GRID_POINTS)]
+        # Half of the grid's points lie beyond the interval, where trainings may move the belief.
+        step = 4 * Z_TWO_SIDED / (GRID_POINTS - 1)
+        places = [i * step - 2 * Z_TWO_SIDED for i in range(GRID_POINTS)]
         centre = log(prior.batch_size)
         return [centre + z * prior.log_sd for z in places], [-z * z / 2 for z in places]
     if prior.low <= 0:

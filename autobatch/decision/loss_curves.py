@@ -16,14 +16,14 @@ from math import exp, inf, log, sqrt
 from statistics import fmean, median, stdev
 
 from autobatch.decision.constants import (
-    FEWEST_JUDGED_STEPS,
+    FEWEST_STEPS,
     MOST_TRAINED_SIZES,
     POOLED,
     RESOLUTION,
     TOLERANCE,
     WORST_GAP,
-    WORST_GAP_ERRORS,
 )
+from autobatch.decision.quantiles import student_t
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.trial import Outcome
 
@@ -90,7 +90,7 @@ def why_worse(reference: Training, other: Training) -> str:
     """The reason to reject a training beside the one at the reference size; empty if there is none.
 
     Rejected are trainings that diverged or failed. At a larger size, also those whose ln(loss) at equal
-    steps is higher by more than 0.10 and by more than twice the standard error over the held-out parts, and
+    steps is higher by more than 0.10 and by more than the 90% interval over the held-out parts, and
     those whose loss did not fall in the time in which the reference's fell by 0.10. Losses that aren't
     positive, and trainings with few common steps, are not judged.
     """
@@ -114,8 +114,8 @@ def _higher_loss(reference: Training, other: Training) -> str:
     # A training at the edge of what its learning rate allows has spikes: the median pair is free of them.
     expected, actual = sorted(pairs, key=lambda pair: fmean(_gaps(*pair)))[len(pairs) // 2]
     gaps = _gaps(expected, actual)
-    error = stdev(gaps) / sqrt(len(gaps)) if len(gaps) > 1 else 0.0
-    if fmean(gaps) <= max(WORST_GAP, WORST_GAP_ERRORS * error):
+    error = student_t(len(gaps) - 1) * stdev(gaps) / sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    if fmean(gaps) <= max(WORST_GAP, error):
         return ""
     return (
         f"loss {fmean(actual.losses):.3g} against {fmean(expected.losses):.3g} at {reference.batch_size:,} "
@@ -137,7 +137,7 @@ def _end(training: Training) -> float:
 
 def _fall(training: Training) -> float | None:
     """The fall of ln(loss) from the first evaluation to the last; None where it can't be judged."""
-    if len(training.evaluations) < 2 or training.steps < FEWEST_JUDGED_STEPS:
+    if len(training.evaluations) < 2 or training.steps < FEWEST_STEPS:
         return None
     first, last = (fmean(training.evaluations[place].losses) for place in (0, -1))
     return log(first / last) if min(first, last) > 0 else None
@@ -148,7 +148,7 @@ def _at_equal_steps(reference: Training, other: Training) -> list[tuple[Evaluati
     by_steps = {evaluation.steps: evaluation for evaluation in reference.evaluations}
     common = [(by_steps[actual.steps], actual) for actual in other.evaluations if actual.steps in by_steps]
     common = [pair for pair in common if len(pair[0].losses) == len(pair[1].losses)]
-    return common[-POOLED:] if common and common[-1][0].steps >= FEWEST_JUDGED_STEPS else []
+    return common[-POOLED:] if common and common[-1][0].steps >= FEWEST_STEPS else []
 
 
 def _smoothed(training: Training) -> list[tuple[int, float, float]]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import exp, inf, log
 from statistics import median
 
-from autobatch.decision.constants import MIN_ROUNDS, TOLERANCE
+from autobatch.decision.constants import MIN_REPEATS, TOLERANCE
 from autobatch.decision.quantiles import Z_ONE_SIDED, error_of_median, student_t
 from autobatch.records.trial import Gain
 
@@ -45,7 +45,7 @@ def gain(over: int, log_ratios: Sequence[float]) -> Gain:
     centre = median(log_ratios)
     error = error_of_median(log_ratios) if len(log_ratios) > 1 else inf
     distance = abs(centre - log(1 + TOLERANCE))
-    decided = len(log_ratios) >= MIN_ROUNDS and distance > Z_ONE_SIDED * error
+    decided = len(log_ratios) >= MIN_REPEATS and distance > Z_ONE_SIDED * error
     # One round bounds nothing; records hold finite numbers.
     half = min(student_t(max(len(log_ratios) - 1, 1)) * error, log(sys.float_info.max) / 2)
     return Gain(

@@ -18,7 +18,7 @@ from itertools import combinations
 from math import exp, inf, log, sqrt
 from statistics import fmean, median
 
-from autobatch.decision.constants import RESOLUTION, ROUND_ERROR
+from autobatch.decision.constants import RESOLUTION, TOLERANCE
 from autobatch.decision.quantiles import error_of_median
 
 
@@ -106,11 +106,11 @@ def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 def _round_errors(rounds: Sequence[Sequence[float]]) -> list[float]:
-    """Relative error of the median of each size's rounds."""
+    """Relative error of the median of each size's rounds; a single one can't tell equal sizes apart."""
     return [
         max(error_of_median([log(s) for s in step_seconds]), RESOLUTION)
         if len(step_seconds) > 1
-        else ROUND_ERROR
+        else TOLERANCE
         for step_seconds in rounds
     ]
 

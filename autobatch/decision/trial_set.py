@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
-from autobatch.decision.constants import MIN_ROUNDS
+from autobatch.decision.constants import MIN_REPEATS
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial
@@ -51,7 +51,7 @@ class TrialSet:
     @cached_property
     def timed_in_rounds(self) -> tuple[Trial, ...]:
         """The usable sizes with enough timing rounds to compare them."""
-        return tuple(trial for trial in self.usable if len(trial.step_seconds) >= MIN_ROUNDS)
+        return tuple(trial for trial in self.usable if len(trial.step_seconds) >= MIN_REPEATS)
 
     @cached_property
     def timed(self) -> tuple[Trial, ...]:

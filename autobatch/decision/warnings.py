@@ -6,14 +6,11 @@ from math import ceil, floor, log10
 
 from autobatch.decision import critical_batch
 from autobatch.decision.constants import (
-    FEW_STEPS,
     FEWEST_STEPS_AN_EPOCH,
     MANY_TIMES_THE_SAMPLES,
     TOLERANCE,
     UNSTEADY,
 )
-from autobatch.decision.scaling import per_rank
-from autobatch.decision.time_to_loss import matched_in
 from autobatch.records.check import CheckStatus
 from autobatch.records.formatting import format_rate, format_short_duration
 from autobatch.records.recommendation import Recommendation
@@ -115,23 +112,9 @@ def _workers(count: int) -> str:
 
 
 def _few_steps(answer: Recommendation) -> list[str]:
-    """Warn where the epochs hold too few steps for the measured loss, or an epoch holds few steps."""
+    """Warn where an epoch holds few steps."""
     size, batch = answer.workload.dataset_size, answer.global_batch_size
-    if size is None:
-        return []
-    epochs, matched = answer.workload.epochs, None
-    check = None if answer.check is None else per_rank(answer.check, answer.world_size)
-    if check is not None:
-        matched = matched_in(check)
-    if epochs and matched and check and check.critical_batch_size:
-        minimum = critical_batch.minimum_steps(matched.steps, check.critical_batch_size)
-        if critical_batch.leaves_few_steps(epochs, size, batch, minimum):
-            return [
-                f"{epochs:g} epochs at {batch:,} are only {epochs * size / batch:,.0f} steps, and the loss "
-                f"{matched.loss:.3g} alone takes {minimum:,.0f} at any batch size: train for at least "
-                f"{ceil(FEW_STEPS * minimum * batch / size):,} epochs, or use a smaller size"
-            ]
-    if batch * FEWEST_STEPS_AN_EPOCH <= size:
+    if size is None or batch * FEWEST_STEPS_AN_EPOCH <= size:
         return []
     return [f"only {-(-size // batch):,} steps an epoch: train for more epochs, or use a smaller size"]
 

@@ -12,9 +12,9 @@ from autobatch.decision.constants import (
     EVALUATION_SHARE,
     FEWEST_SAMPLES,
     FEWEST_STEPS,
-    HELD_OUT_PARTS,
+    FIRST_SAMPLES,
+    MAX_REPEATS,
     MOST_EPOCHS,
-    MOST_HELD_OUT,
     MOST_TRAINED_SIZES,
     NOISE_SAMPLES_SHARE,
     SMALL_BATCH_SIZE,
@@ -289,13 +289,13 @@ class GeneralizationCheck:
         rate = size / plan.law.step_seconds_at(size)
         # A sample's forward pass takes at most half of its training step.
         samples = int(2 * EVALUATION_SHARE * seconds * rate)
-        samples = max(FEWEST_SAMPLES, min(samples, MOST_HELD_OUT))
+        samples = max(FEWEST_SAMPLES, min(samples, FIRST_SAMPLES))
         return messages.Train(
             batch_size=run.batch_size,
             learning_rate_factor=run.learning_rate_factor,
             seconds=seconds,
             samples=samples,
-            part_size=max(1, min(samples // HELD_OUT_PARTS, self._largest_chunk(size))),
+            part_size=max(1, min(samples // MAX_REPEATS, self._largest_chunk(size))),
             seed=self._limits.seed,
             most_samples=most_samples,
         )

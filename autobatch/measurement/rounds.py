@@ -7,7 +7,7 @@ from math import log
 from statistics import median
 
 from autobatch.decision import round_statistics
-from autobatch.decision.constants import MAX_ROUNDS, MIN_ROUNDS, SIDE_BY_SIDE_ROUNDS
+from autobatch.decision.constants import MAX_REPEATS, MIN_REPEATS
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.measurement.budget import Budget
@@ -33,14 +33,14 @@ class Rounds:
         """
         log_ratios: list[float] = []
         gain = None
-        for _ in range(MAX_ROUNDS):
+        for _ in range(MAX_REPEATS):
             failure = self._time(batch_size) or (None if best_size is None else self._time(best_size))
             if failure is not None:
                 return failure
             if best_size is not None:
                 log_ratios.append(self._log_ratio(batch_size, best_size))
                 gain = round_statistics.gain(best_size, log_ratios)
-            enough = len(self.of(batch_size)) >= MIN_ROUNDS
+            enough = len(self.of(batch_size)) >= MIN_REPEATS
             if self._budget.is_over or (enough and (gain is None or gain.decided)):
                 break
         return gain
@@ -53,15 +53,15 @@ class Rounds:
         done = 0
         # A round is a step to warm up, and at least one more.
         round_seconds = 2 * sum(median(trial.step_seconds) for trial in several)
-        while len(several) > 1 and done < SIDE_BY_SIDE_ROUNDS:
-            needed = max(done + 1, MIN_ROUNDS)
+        while len(several) > 1 and done < MAX_REPEATS:
+            needed = max(done + 1, MIN_REPEATS)
             if round_seconds * needed > budget.total_seconds:
                 break
             if any(self._time(trial.batch_size) is not None for trial in several):
                 return 0
             done += 1
             round_seconds = budget.spent_seconds / done
-        return done if done >= MIN_ROUNDS else 0
+        return done if done >= MIN_REPEATS else 0
 
     def _time(self, batch_size: int) -> messages.Tried | None:
         """Times one round; the failure where it failed."""

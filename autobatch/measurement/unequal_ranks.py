@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from autobatch.decision.constants import SIDE_BY_SIDE_ROUNDS
+from autobatch.decision.constants import MAX_REPEATS
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.measurement.budget import Budget
@@ -52,7 +52,7 @@ def proportional_sizes(common_size: int, rates: Sequence[float], multiple_of: in
 
 def _rates(engine: Engine, common_size: int, seconds: float) -> list[float]:
     """Samples per second of each rank, which does not wait for the others; all run at the same time."""
-    rounds = [engine.time_each(common_size, seconds) for _ in range(SIDE_BY_SIDE_ROUNDS)]
+    rounds = [engine.time_each(common_size, seconds) for _ in range(MAX_REPEATS)]
     return [common_size / median(step_seconds) for step_seconds in zip(*rounds, strict=True)]
 
 

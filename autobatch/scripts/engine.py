@@ -30,7 +30,7 @@ from autobatch.scripts.process import ScriptEndedError
 from autobatch.scripts.session import START_SECONDS, Session
 from autobatch.scripts.trainings import training_of
 
-ROUNDS, MIN_ROUNDS = 5, 3
+ROUNDS, MIN_REPEATS = 5, 3
 # Steps so long are measured with fewer rounds: a budget holds few of them.
 _SLOW_STEP_SECONDS = 0.5
 _WARM_UP_STEPS = 2
@@ -118,7 +118,7 @@ class ScriptEngine:
         """
         slow = self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
         if rounds is None:
-            rounds = MIN_ROUNDS if slow else ROUNDS
+            rounds = MIN_REPEATS if slow else ROUNDS
         for _ in range(_TRIES):
             results = self.session.ask(
                 "measure",

@@ -34,11 +34,11 @@ def lightning(mode: str) -> Callable[[int], Search]:
 
     def prepare(memory_bytes: int) -> Search:
         import lightning.pytorch as pl
-        from lightning.pytorch.tuner import Tuner
+        from lightning.pytorch.tuner.tuning import Tuner
 
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-        class Module(pl.LightningModule):  # type: ignore[misc]
+        class Module(pl.LightningModule):
             def __init__(self) -> None:
                 super().__init__()
                 self.batch_size = 2

@@ -321,13 +321,6 @@ def test_the_learning_rate_by_known_cases() -> None:
     assert critical_batch.scaled_learning_rate(0.1, 32, 4096, 64.0, 0.5) == at_critical
 
 
-def test_the_smallest_number_of_steps_and_what_fixed_epochs_leave() -> None:
-    observed = [(size, 300 * (1 + 100 / size)) for size in (25, 50, 200)]
-    assert critical_batch.minimum_steps(observed, 100.0) == pytest.approx(300)
-    assert critical_batch.leaves_few_steps(10, 50_000, 1024, 300)
-    assert not critical_batch.leaves_few_steps(10, 50_000, 512, 300)
-
-
 def test_epochs_follow_from_steps() -> None:
     assert critical_batch.epochs_ratio(32, 256, 96.0) == pytest.approx((256 + 96) / (32 + 96))
     assert critical_batch.epochs_ratio(32, 256, math.inf) == 1.0

@@ -299,11 +299,11 @@ def test_losses_that_are_not_positive_are_not_judged(loss: float) -> None:
     assert why_worse(one_part, flat(5.0, 64)) == ""
 
 
-def test_fewer_than_eight_common_steps_are_not_judged() -> None:
-    assert why_worse(flat(1.0, 32, 300), flat(9.0, 64, 7)) == ""
-    assert why_worse(flat(1.0, 32, 7), flat(9.0, 64, 300)) == ""
-    assert why_worse(flat(1.0, 32, 7), flat(9.0, 64, 7)) == ""
-    assert why_worse(flat(1.0, 32, 300), flat(9.0, 64, 8))
+def test_fewer_than_twelve_common_steps_are_not_judged() -> None:
+    assert why_worse(flat(1.0, 32, 300), flat(9.0, 64, 11)) == ""
+    assert why_worse(flat(1.0, 32, 11), flat(9.0, 64, 300)) == ""
+    assert why_worse(flat(1.0, 32, 11), flat(9.0, 64, 11)) == ""
+    assert why_worse(flat(1.0, 32, 300), flat(9.0, 64, 12))
 
 
 def test_only_what_both_did_counts() -> None:

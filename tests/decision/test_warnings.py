@@ -127,38 +127,6 @@ def test_few_steps_an_epoch_give_a_warning() -> None:
     assert warnings_about(answer(4096, workload(dataset_size=None))) == []
 
 
-def test_epochs_that_hold_too_few_steps_for_the_loss_seen_give_a_warning() -> None:
-    """20 epochs of 5,000 at 256 are 391 steps, fewer than three times what the loss takes at any size."""
-    about = workload(dataset_size=5000, epochs=20.0)
-    (text,) = warnings_about(answer(256, about, compared(300)))
-    assert text.startswith("20 epochs at 256 are only 391 steps, and the loss 1")
-    assert "at any batch size" in text
-
-
-def test_the_epochs_asked_for_instead_are_enough() -> None:
-    about = workload(dataset_size=5000, epochs=20.0)
-    (text,) = warnings_about(answer(256, about, compared(300)))
-    epochs = float(re.findall(r"at least ([\d,]+) epochs", text)[0].replace(",", ""))
-    assert epochs > 20
-    assert warnings_about(answer(256, replace(about, epochs=epochs + 1), compared(300))) == []
-    assert warnings_about(answer(256, replace(about, epochs=epochs - 2), compared(300))) != []
-
-
-def test_more_epochs_are_asked_for_than_there_are() -> None:
-    about = workload(dataset_size=100_000, epochs=2.0)
-    found = [
-        text for minimum in range(10, 50) for text in warnings_about(answer(4096, about, compared(minimum)))
-    ]
-    assert len(found) > 10
-    assert all(
-        float(re.findall(r"at least ([\d,.]+) epochs", text)[0].replace(",", "")) > 2 for text in found
-    )
-
-
-def test_enough_epochs_get_no_warning() -> None:
-    assert warnings_about(answer(256, workload(dataset_size=5000, epochs=500.0), compared(300))) == []
-
-
 def test_without_epochs_or_without_trainings_only_the_epoch_counts() -> None:
     assert warnings_about(answer(256, workload(dataset_size=5000, epochs=None), compared(300))) == []
     assert warnings_about(answer(256, workload(dataset_size=5000, epochs=1.0), check())) == []

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from autobatch.decision.constants import SIDE_BY_SIDE_ROUNDS
+from autobatch.decision.constants import MAX_REPEATS
 from autobatch.engines import messages
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.communication import measure_communication
@@ -25,7 +25,7 @@ def test_ranks_step_with_and_without_communication() -> None:
     assert measured is not None
     assert measured.batch_size == 8
     assert measured.step_seconds == pytest.approx(measured.alone_seconds)
-    assert members[1].rounds == [8] * (2 * SIDE_BY_SIDE_ROUNDS)
+    assert members[1].rounds == [8] * (2 * MAX_REPEATS)
     assert engine.fresh
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from autobatch.decision.constants import SIDE_BY_SIDE_ROUNDS
+from autobatch.decision.constants import MAX_REPEATS
 from autobatch.engines.messages import Timed, Tried
 from autobatch.measurement.interleaved import time_in_turns
 from autobatch.records.trial import Outcome
@@ -25,13 +25,13 @@ def timed(step_seconds: float) -> Timed:
 
 def test_a_machine_that_slows_down_slows_both_kinds() -> None:
     """Timed one after the other, the second kind would seem twice as slow."""
-    slowness = iter(1 + turn / SIDE_BY_SIDE_ROUNDS for turn in range(2 * SIDE_BY_SIDE_ROUNDS))
+    slowness = iter(1 + turn / MAX_REPEATS for turn in range(2 * MAX_REPEATS))
     first, second = time_in_turns(lambda: timed(next(slowness)), lambda: timed(next(slowness)))
     assert second / first == pytest.approx(1, rel=0.1)
 
 
 def test_a_single_slow_round_does_not_count() -> None:
-    rounds = iter([1.0] * 3 + [50.0] + [1.0] * (SIDE_BY_SIDE_ROUNDS - 4))
+    rounds = iter([1.0] * 3 + [50.0] + [1.0] * (MAX_REPEATS - 4))
     assert time_in_turns(lambda: timed(next(rounds)), lambda: timed(2.0)) == (1.0, 2.0)
 
 

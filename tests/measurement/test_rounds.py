@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from autobatch.decision.constants import MAX_ROUNDS, MIN_ROUNDS, SIDE_BY_SIDE_ROUNDS
+from autobatch.decision.constants import MAX_REPEATS, MIN_REPEATS
 from autobatch.engines import messages
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.rounds import Rounds
@@ -33,7 +33,7 @@ def test_a_clear_gain_takes_the_fewest_rounds_and_alternates() -> None:
     assert isinstance(gain, Gain)
     assert (gain.over, gain.decided) == (32, True)
     assert gain.ratio == pytest.approx(2.0)
-    assert engine.rounds == [64, 32] * MIN_ROUNDS
+    assert engine.rounds == [64, 32] * MIN_REPEATS
 
 
 def test_noise_takes_more_rounds_up_to_the_most() -> None:
@@ -42,15 +42,15 @@ def test_noise_takes_more_rounds_up_to_the_most() -> None:
         rounds, engine, _ = rounds_on(Machine(step_seconds=lambda size: size * 1e-3, noise=0.5, seed=seed))
         rounds.compare(64, 32)
         counts.append(engine.rounds.count(64))
-    assert max(counts) == MAX_ROUNDS
-    assert min(counts) >= MIN_ROUNDS
+    assert max(counts) == MAX_REPEATS
+    assert min(counts) >= MIN_REPEATS
 
 
 def test_the_first_size_is_timed_alone() -> None:
     rounds, engine, _ = rounds_on(Machine())
     assert rounds.compare(8, None) is None
-    assert engine.rounds == [8] * MIN_ROUNDS
-    assert len(rounds.of(8)) == MIN_ROUNDS
+    assert engine.rounds == [8] * MIN_REPEATS
+    assert len(rounds.of(8)) == MIN_REPEATS
 
 
 def test_a_round_that_fails_is_the_result() -> None:
@@ -63,11 +63,11 @@ def test_a_round_that_fails_is_the_result() -> None:
 def test_the_end_of_the_budget_ends_the_rounds() -> None:
     rounds, engine, _ = rounds_on(Machine(step_seconds=lambda size: 1.0), seconds=3.0)
     rounds.compare(64, 32)
-    assert len(engine.rounds) < 2 * MIN_ROUNDS
+    assert len(engine.rounds) < 2 * MIN_REPEATS
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(1e6, SIDE_BY_SIDE_ROUNDS), (9.0, 4), (7.0, MIN_ROUNDS), (5.0, 0)]
+    ("seconds", "expected"), [(1e6, MAX_REPEATS), (9.0, 4), (7.0, MIN_REPEATS), (5.0, 0)]
 )
 def test_a_window_takes_the_rounds_that_fit(seconds: float, expected: int) -> None:
     rounds, engine, budget = rounds_on(Machine(step_seconds=lambda size: 0.5))
