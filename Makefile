@@ -21,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n $(PROCESSES) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow ray golden cov fmt lint clean
+.PHONY: help setup demo test slow ray golden cov fmt lint docs clean
 
 help:
 	@echo "make demo    set up and find the batch size of a small CNN on real data"
@@ -32,6 +32,7 @@ help:
 	@echo "make cov     run the tests as \`make test\` does, and write their coverage to htmlcov/"
 	@echo "make fmt     format, and mend the linter's findings where it can"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
+	@echo "make docs    build the documentation in build/docs; a warning is an error"
 	@echo "make clean   remove $(VENV), caches and build outputs"
 
 setup: $(READY)
@@ -66,6 +67,9 @@ lint: $(READY)
 	  echo "$$linter"; $(BIN)/python -m $$linter || failed="$$failed, $$linter"; \
 	done; \
 	test -z "$$failed" || { echo "failed: $${failed#, }" >&2; exit 1; }
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -b html -d build/doctrees docs build/docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .coverage htmlcov

@@ -33,7 +33,7 @@ STAND_INS = {
 # They set up the checkout itself, which is done wherever a test runs.
 SETS_UP = re.compile(r"(make (demo|test)|pip install)\b")
 
-_FENCE = re.compile(r"^```(\w*)\s*$")
+_FENCE = re.compile(r"^```([\w{}-]*)(?: .*)?$")
 _MARKER = re.compile(r"^<!-- (file|not run): (.+) -->$")
 
 
