@@ -27,7 +27,7 @@ extensions = [
 ]
 # Docstrings put code between single backticks, as Markdown does.
 default_role = "code"
-exclude_patterns = ["style.md"]
+exclude_patterns: list[str] = []
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]
 linkcheck_timeout = 10

@@ -31,7 +31,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"style"}
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
     assert {path.stem for path in (tmp_path / "site").glob("*.html")} >= pages
     api = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
     assert "A problem that the user has to repair" in api
