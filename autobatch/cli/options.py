@@ -129,6 +129,14 @@ budget = option(
     help="Time for the measurements.",
 )
 fresh = option(MEASUREMENT, "--fresh", is_flag=True, help="Measure again, even if the cache has an answer.")
+group = option(
+    SIZES,
+    "--group",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Samples that belong together, as in GRPO: the global batch is a multiple of it.",
+)
 input_shape = option(
     TARGET, "--input-shape", type=SHAPE, help="Random inputs of this shape instead of a data set: 3,32,32."
 )

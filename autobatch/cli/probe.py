@@ -69,6 +69,7 @@ from autobatch.records.limits import Limits, Objective
     show_default=True,
     help="Try only multiples of this.",
 )
+@options.group
 @options.option(
     options.SIZES,
     "--global-batch",
@@ -183,6 +184,7 @@ def _limits(given: dict[str, Any]) -> Limits:
         min_batch=given["min_batch"],
         max_batch=given["max_batch"],
         multiple_of=given["multiple_of"],
+        group=given["group"],
         global_batch=given["global_batch"],
         budget_seconds=given["budget"],
         trial_timeout_seconds=given["trial_timeout"],

@@ -35,8 +35,9 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     limits, ranks = limits or Limits(), curve.world_size
     trials = TrialSet.of(curve)
     rank_check = None if check is None else scaling.per_rank(check, ranks)
-    target = scaling.limits_of_a_rank(limits, ranks).global_batch
-    permitted = _permitted(trials, limits, curve)
+    limits_of_rank = scaling.limits_of_a_rank(limits, ranks)
+    target = limits_of_rank.global_batch
+    permitted = _permitted(trials, limits_of_rank, curve)
     if target is not None:
         choice = size_choice.for_global_batch(permitted, target, ranks)
     else:

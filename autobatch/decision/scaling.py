@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite
+from math import gcd, isfinite
 
 from autobatch.decision.constants import FARTHEST_PREDICTION
 from autobatch.decision.step_time import StepTimeLaw
@@ -36,16 +36,21 @@ def over_ranks(check: Check, ranks: int) -> Check:
 
 
 def limits_of_a_rank(limits: Limits, ranks: int) -> Limits:
-    """The limits with one rank's share of the global batch. Raises UsageError if the ranks can't share it."""
-    if limits.global_batch is None or ranks == 1:
+    """The limits with one rank's share of the global batch, or of a group.
+
+    Raises UsageError if the ranks can't share the global batch.
+    """
+    if ranks == 1:
         return limits
+    if limits.global_batch is None:
+        return replace(limits, group=limits.group // gcd(limits.group, ranks))
     if limits.global_batch % ranks:
         raise UsageError(
             f"the global batch size {limits.global_batch:,} can't be shared out to {ranks:,} ranks",
             code="bad_limit",
             hint=f"give a multiple of {ranks:,}",
         )
-    return replace(limits, global_batch=limits.global_batch // ranks)
+    return replace(limits, global_batch=limits.global_batch // ranks, group=1)
 
 
 def share_of_dataset(size: int | None, ranks: int) -> int | None:

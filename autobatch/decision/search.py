@@ -76,13 +76,13 @@ def next_move(
 
 
 def size_cap(limits: Limits, dataset_size: int | None) -> tuple[int, LimitedBy]:
-    """The largest size that may be tried at all (a multiple of `multiple_of`), and the limit that sets it."""
+    """The largest size that may be tried at all (a multiple of the unit), and the limit that sets it."""
     caps = [(10**9, LimitedBy.SIZE_LIMIT)]
     if dataset_size is not None:
         caps.append((dataset_size, LimitedBy.DATASET))
     caps += [(cap, LimitedBy.MAX_BATCH) for cap in (limits.max_batch, limits.global_batch) if cap is not None]
     cap, reason = min(caps, key=lambda pair: pair[0])
-    return _rounded_down(cap, limits), reason
+    return limits.rounded_down(cap), reason
 
 
 def climbs_past_plateau(limits: Limits) -> bool:
@@ -106,7 +106,7 @@ def size_to_confirm(
     if reach.failure is not None:
         highest = min(highest, reach.below(reach.failure))
     failed = {size for size, trial in trial_set.latest.items() if not trial.ok}
-    sizes = range(_rounded_down(min(highest, cap), limits), limits.smallest - 1, -limits.multiple_of)
+    sizes = range(limits.rounded_down(min(highest, cap)), limits.smallest - 1, -limits.unit)
     return next((size for size in sizes if size not in failed), reach.passed)
 
 
@@ -120,14 +120,14 @@ def extra_sizes(
     wanted = [current_batch_size, largest_divisor(limits.global_batch, ceiling, limits)]
     usable = {size for size in wanted if size and limits.smallest <= size <= ceiling}
     untried = usable - set(trial_set.latest)
-    return tuple(sorted(size for size in untried if size % limits.multiple_of == 0))
+    return tuple(sorted(size for size in untried if size % limits.unit == 0))
 
 
 def largest_divisor(global_batch: int | None, at_most: int, limits: Limits) -> int | None:
     """The largest permitted size that divides `global_batch`; None without a target or such a size."""
     if global_batch is None:
         return None
-    sizes = range(_rounded_down(min(at_most, global_batch), limits), 0, -limits.multiple_of)
+    sizes = range(limits.rounded_down(min(at_most, global_batch)), 0, -limits.unit)
     return next((size for size in sizes if global_batch % size == 0 and size >= limits.smallest), None)
 
 
@@ -149,24 +149,24 @@ class _Reach:
     @cached_property
     def failure(self) -> Trial | None:
         """The failed trial of the smallest size above it."""
-        return self.trial_set.smallest_failure_above(self.passed, self.limits.multiple_of)
+        return self.trial_set.smallest_failure_above(self.passed, self.limits.unit)
 
     @cached_property
     def doubled(self) -> int:
         """The next doubling, as far as the cap allows."""
-        return min(_rounded_up(2 * self.passed, self.limits), self.cap)
+        return min(self.limits.rounded_up(2 * self.passed), self.cap)
 
     @cached_property
     def fits(self) -> int | None:
         """The largest permitted size that is predicted to fit; None without a forecast."""
         fits = largest_that_fits(self.memory, self.trial_set.passed)
-        return None if fits is None else _rounded_down(fits, self.limits)
+        return None if fits is None else self.limits.rounded_down(fits)
 
     @property
     def resolution(self) -> int:
         """Samples: no size closer to the ceiling is looked for. On a heap it is its margin."""
         closest = int(MEMORY_MARGIN * self.passed) if self.memory.heap else 0
-        return max(self.limits.multiple_of, closest)
+        return max(self.limits.unit, closest)
 
     @property
     def stride(self) -> int:
@@ -174,17 +174,17 @@ class _Reach:
         below = max((t.batch_size for t in self.trial_set.passed if t.batch_size < self.passed), default=0)
         gap = self.passed - below
         grown = 2 * gap if below and gap <= MEMORY_MARGIN * self.passed else 0
-        return _rounded_up(max(self.limits.multiple_of, grown), self.limits)
+        return self.limits.rounded_up(max(self.limits.unit, grown))
 
     def below(self, failure: Trial) -> int:
         """The size that leaves the margin to a failure."""
-        return _rounded_down(int((1 - MEMORY_MARGIN) * failure.batch_size), self.limits)
+        return self.limits.rounded_down(int((1 - MEMORY_MARGIN) * failure.batch_size))
 
     def between(self, share: float, failure: Trial) -> int:
         """The size `share` of the way from the success to the failure, strictly between them."""
-        step = self.limits.multiple_of
+        step = self.limits.unit
         steps = (failure.batch_size - self.passed) // step
-        return _rounded_down(self.passed + min(max(1, int(share * steps)), steps - 1) * step, self.limits)
+        return self.limits.rounded_down(self.passed + min(max(1, int(share * steps)), steps - 1) * step)
 
 
 def _upwards(reach: _Reach, *, to_ceiling: bool) -> Try | Trace | Stop:
@@ -212,7 +212,7 @@ def _close_in(reach: _Reach, failure: Trial) -> Try | Stop:
     """A size between the largest success and the smallest failure above it."""
     reason = limit_of(failure)
     by_memory = reason is LimitedBy.MEMORY
-    resolution = reach.resolution if by_memory else reach.limits.multiple_of
+    resolution = reach.resolution if by_memory else reach.limits.unit
     if failure.batch_size - reach.passed <= resolution or reason is LimitedBy.BUDGET:
         return Stop(reason, failure.detail)
     if not by_memory or reach.fits is None:
@@ -244,7 +244,7 @@ def _past_tried(move: Try | Stop, reach: _Reach, failure: Trial) -> Try | Stop:
     tried = reach.trial_set.latest
     if isinstance(move, Stop) or move.batch_size not in tried:
         return move
-    step = reach.limits.multiple_of
+    step = reach.limits.unit
     below = range(move.batch_size - step, reach.passed, -step)
     above = range(move.batch_size + step, failure.batch_size, step)
     size = next((size for size in chain(below, above) if size not in tried), None)
@@ -278,7 +278,7 @@ def _failures_in_a_row(trial_set: TrialSet) -> int:
 
 def _beyond_hole(trial_set: TrialSet, passed: int, limits: Limits, cap: int) -> Try | None:
     """The next size after an error that is not of memory, as long as the error may be of that size alone."""
-    step, latest = limits.multiple_of, trial_set.latest
+    step, latest = limits.unit, trial_set.latest
     failed = trial_set.trials[-1]
     following = failed.batch_size + step
     if failed.outcome is not Outcome.FAILED or following > cap or following in latest:
@@ -290,7 +290,7 @@ def _beyond_hole(trial_set: TrialSet, passed: int, limits: Limits, cap: int) -> 
 def _after_first_failure(trial_set: TrialSet, limits: Limits, cap: int) -> Try | Stop:
     """The move where nothing passed yet. An error may be a floor, such as BatchNorm's two samples."""
     first, last = trial_set.trials[0], trial_set.trials[-1]
-    doubled = min(_rounded_up(2 * last.batch_size, limits), cap)
+    doubled = min(limits.rounded_up(2 * last.batch_size), cap)
     only_errors = all(trial.outcome is Outcome.FAILED for trial in trial_set.trials)
     if only_errors and may_be_floor(last.batch_size, limits) and doubled > last.batch_size:
         return Try(doubled, timed=limits.objective is not Objective.MEMORY)
@@ -313,11 +313,3 @@ def _on_plateau(trial_set: TrialSet) -> bool:
 
 def _crashes(trial_set: TrialSet, size: int) -> int:
     return sum(t.outcome is Outcome.CRASHED for t in trial_set.trials if t.batch_size == size)
-
-
-def _rounded_up(size: int, limits: Limits) -> int:
-    return -(-size // limits.multiple_of) * limits.multiple_of
-
-
-def _rounded_down(size: int, limits: Limits) -> int:
-    return size // limits.multiple_of * limits.multiple_of

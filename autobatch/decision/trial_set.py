@@ -123,9 +123,7 @@ class TrialSet:
             {
                 size
                 for size, trial in self.latest.items()
-                if limits.smallest <= size <= (limits.max_batch or size)
-                and size % limits.multiple_of == 0
-                and (room_bytes is None or held_bytes(trial) <= room_bytes)
+                if limits.permits(size) and (room_bytes is None or held_bytes(trial) <= room_bytes)
             }
         )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from autobatch import api
+from autobatch.decision import scaling
 from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits, Precision
 from autobatch.records.recommendation import Recommendation
@@ -79,7 +79,7 @@ class Fit:
         )
         return api.find_parts(
             parts,
-            _limits_of_a_rank(limits, trainer.world_size),
+            scaling.limits_of_a_rank(limits, trainer.world_size),
             precision=_AUTOCAST.get(trainer.precision) if self._module.automatic_optimization else None,
             device=str(trainer.strategy.root_device),
         )
@@ -131,19 +131,6 @@ class Fit:
         optimizers = self._trainer.strategy.optimizers
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         return [group["lr"] for group in groups if "lr" in group]
-
-
-def _limits_of_a_rank(limits: Limits, world_size: int) -> Limits:
-    """The limits with a rank's share of the global batch. Raises UsageError where it can't be divided."""
-    if limits.global_batch is None or world_size == 1:
-        return limits
-    if limits.global_batch % world_size:
-        raise UsageError(
-            f"the global batch size {limits.global_batch:,} can't be divided among {world_size:,} ranks",
-            code="bad_limit",
-            hint=f"give a multiple of {world_size:,}",
-        )
-    return replace(limits, global_batch=limits.global_batch // world_size)
 
 
 def _check_trainer(trainer: Any) -> None:

@@ -230,7 +230,7 @@ class Climb:
                 raise self._first_error
         elif error is not None and tried.cause in (Cause.USER_ERROR, Cause.PEER):
             self._errors[tried.batch_size] = error
-            step = self._limits.multiple_of
+            step = self._limits.unit
             if self.trial_set.persists(tried.batch_size, step) or not is_of_size:
                 raise self._errors.get(tried.batch_size - step, error)
         return Outcome.FAILED

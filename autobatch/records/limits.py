@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import isfinite
+from math import isfinite, lcm
 
 from autobatch.records.errors import UsageError
 
@@ -40,7 +40,8 @@ class Limits:
     loading; elsewhere the memory that the device's allocator may hold. None takes the available memory. Of
     either, the share `memory_fraction` is used: the rest is the margin of a training that goes on for long.
     `budget_seconds`: wall time of the measurements, start-up of the worker excepted.
-    `global_batch`: samples per optimizer step over all accumulation steps and ranks.
+    `global_batch`: samples per optimizer step over all accumulation steps and ranks. `group`: samples that
+    belong together, as the completions of a prompt; the global batch size is a multiple of it.
     `ceiling`: climb past a throughput plateau, to the largest size that fits. `sizes_per_rank`: after the
     common answer, a size for each rank where ranks differ in speed.
 
@@ -52,6 +53,7 @@ class Limits:
     min_batch: int = 1
     max_batch: int | None = None
     multiple_of: int = 1
+    group: int = 1
     global_batch: int | None = None
     budget_seconds: float = 60.0
     trial_timeout_seconds: float = 120.0
@@ -62,7 +64,7 @@ class Limits:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("memory_bytes", "min_batch", "max_batch", "multiple_of", "global_batch"):
+        for name in ("memory_bytes", "min_batch", "max_batch", "multiple_of", "group", "global_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` must be at least 1, not {value}", code="bad_limit")
@@ -84,23 +86,56 @@ class Limits:
             )
         # A plain string compares equal, but is not the member that decisions look for.
         object.__setattr__(self, "objective", Objective(self.objective))
+        if self.global_batch is not None and self.global_batch % self.group:
+            raise UsageError(
+                f"`global_batch` {self.global_batch} is no multiple of the group of {self.group}",
+                code="bad_limit",
+                hint=f"give a multiple of {self.group}",
+            )
+        # Ranks share a group, so that a size of one rank may be smaller than it.
+        least = _rounded_up(self.min_batch, self.multiple_of)
         for name in ("max_batch", "global_batch"):
             value = getattr(self, name)
-            if value is not None and value < self.smallest:
+            if value is not None and value < least:
                 raise UsageError(
-                    f"`{name}` {value} is below the smallest batch size that may be tried, {self.smallest}",
+                    f"`{name}` {value} is below the smallest batch size that may be tried, {least}",
                     code="bad_limit",
                     facts=(f"`min_batch` is {self.min_batch}, `multiple_of` is {self.multiple_of}",),
                     hint=f"raise `{name}`, or lower `min_batch` or `multiple_of`",
                 )
 
     @property
+    def unit(self) -> int:
+        """Samples: every batch size of a rank is a multiple of it. A global batch holds whole groups."""
+        return lcm(self.multiple_of, self.group if self.global_batch is None else 1)
+
+    @property
     def smallest(self) -> int:
         """The smallest batch size that may be tried: min_batch rounded up to a multiple."""
-        return -(-self.min_batch // self.multiple_of) * self.multiple_of
+        return self.rounded_up(self.min_batch)
+
+    def permits(self, size: int) -> bool:
+        """True for a batch size of one rank that may be tried, trained or recommended."""
+        return self.smallest <= size <= (self.max_batch or size) and size % self.unit == 0
+
+    def rounded_up(self, size: int) -> int:
+        """The smallest multiple of the unit from `size` on."""
+        return _rounded_up(size, self.unit)
+
+    def rounded_down(self, size: int) -> int:
+        """The largest multiple of the unit up to `size`; 0 below the unit."""
+        return size // self.unit * self.unit
+
+    def nearest(self, size: int) -> int:
+        """The largest permitted size up to `size`, else the smallest permitted size."""
+        return max(self.smallest, self.rounded_down(min(size, self.max_batch or size)))
 
     @property
     def asks_for_size(self) -> bool:
         """True where what was asked for settles the size, so that no training has to choose it."""
         times = (Objective.TIME, Objective.TIME_TO_LOSS)
         return self.objective not in times or self.global_batch is not None
+
+
+def _rounded_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit

@@ -55,7 +55,7 @@ def _options(limits: Limits) -> str:
     text = "" if limits.memory_bytes is None else f" --memory-limit {limits.memory_bytes}"
     if limits.memory_bytes is not None and limits.memory_bytes % 2**20 == 0:
         text = f" --memory-limit {limits.memory_bytes // 2**20}MiB"
-    for name in ("min_batch", "max_batch", "multiple_of", "global_batch", "objective"):
+    for name in ("min_batch", "max_batch", "multiple_of", "group", "global_batch", "objective"):
         value = getattr(limits, name)
         if value != getattr(_DEFAULTS, name):
             text += f" --{name.replace('_', '-')} {value}"
