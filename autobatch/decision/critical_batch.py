@@ -199,8 +199,12 @@ def _central(cost: Mapping[int, float], tied: Sequence[int], noise: float) -> in
 
 
 def learning_rate_power(optimizer: str) -> float | None:
-    """The power of the noise rule for an optimizer's class name; None where no rule is known."""
-    return _LEARNING_RATE_POWERS.get(optimizer)
+    """The power of the noise rule that all optimizers of a training have in common; None without one.
+
+    `optimizer`: the classes of all of them, joined as in Workload, such as `SparseAdam and Adam`.
+    """
+    powers = {_LEARNING_RATE_POWERS.get(kind) for kind in optimizer.split(" and ")}
+    return powers.pop() if len(powers) == 1 else None
 
 
 def scaled_learning_rate(

@@ -169,7 +169,8 @@ class MeasureNoise(_Message, frozen=True):
     """Train for a while at `batch_size`, and measure the gradient's noise. Answered by Noise.
 
     All learning rates are multiplied by `learning_rate_factor`. `most_samples` of each measurement, in
-    chunks of `largest_chunk` at most; none begins after `seconds`.
+    chunks of at least `smallest_chunk` and at most `largest_chunk`, multiples of `multiple_of`; none begins
+    after `seconds`.
     """
 
     batch_size: int
@@ -178,6 +179,8 @@ class MeasureNoise(_Message, frozen=True):
     burn_in_seconds: float
     most_samples: int
     largest_chunk: int
+    smallest_chunk: int = 1
+    multiple_of: int = 1
 
 
 class Noise(_Message, frozen=True):
@@ -192,8 +195,9 @@ class Noise(_Message, frozen=True):
 class Train(_Message, frozen=True):
     """Train from the first weights for `seconds`, all learning rates multiplied. Answered by Trained.
 
-    `samples` of those held out are evaluated, in parts of `part_size`. `most_samples`: the training ends
-    after so many samples on each rank, as the user's whole training does.
+    `samples` of those held out are evaluated, in parts of `part_size`, or of fewer where fewer are held out:
+    at least `smallest_part`, a multiple of `multiple_of`. `most_samples`: the training ends after so many
+    samples on each rank, as the user's whole training does.
     """
 
     batch_size: int
@@ -203,6 +207,8 @@ class Train(_Message, frozen=True):
     part_size: int
     seed: int
     most_samples: int | None = None
+    smallest_part: int = 1
+    multiple_of: int = 1
 
 
 class Trained(_Message, frozen=True):

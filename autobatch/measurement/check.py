@@ -118,6 +118,8 @@ class GeneralizationCheck:
             burn_in_seconds=BURN_IN_SHARE * left_seconds,
             most_samples=samples,
             largest_chunk=self._largest_chunk(trial.batch_size),
+            smallest_chunk=self._limits.smallest,
+            multiple_of=self._limits.multiple_of,
         )
 
     def _largest_chunk(self, batch_size: int) -> int:
@@ -290,14 +292,18 @@ class GeneralizationCheck:
         # A sample's forward pass takes at most half of its training step.
         samples = int(2 * EVALUATION_SHARE * seconds * rate)
         samples = max(FEWEST_SAMPLES, min(samples, FIRST_SAMPLES))
+        smallest, multiple_of = self._limits.smallest, self._limits.multiple_of
+        part_size = min(samples // MAX_REPEATS // multiple_of * multiple_of, self._largest_chunk(size))
         return messages.Train(
             batch_size=run.batch_size,
             learning_rate_factor=run.learning_rate_factor,
             seconds=seconds,
             samples=samples,
-            part_size=max(1, min(samples // MAX_REPEATS, self._largest_chunk(size))),
+            part_size=max(smallest, part_size),
             seed=self._limits.seed,
             most_samples=most_samples,
+            smallest_part=smallest,
+            multiple_of=multiple_of,
         )
 
     def _record_trainings(self, plan: next_training.TrainingPlan) -> None:

@@ -67,14 +67,14 @@ class _BurnIn:
     def run(self) -> None:
         """Raises TargetError for a gradient that is not finite, and the errors of the user's code."""
         trainer, command = self._trainer, self._command
-        _warm_up(trainer, command.batch_size)
+        _warm_up(trainer, command)
         deadline = time.perf_counter() + command.seconds
         trainer.scale_learning_rates(command.learning_rate_factor)
         for share in _MEASURE_AT:
             self._train(share)
             if self.measured and time.perf_counter() > deadline:
                 break
-            chunks = _measure(trainer, self._most_samples, command.largest_chunk, deadline)
+            chunks = _measure(trainer, command, self._most_samples, deadline)
             if chunks is None:
                 continue
             if not _is_finite(chunks):
@@ -93,21 +93,23 @@ class _BurnIn:
             begin = time.perf_counter()
 
 
-def _warm_up(trainer: Trainer, batch_size: int) -> None:
+def _warm_up(trainer: Trainer, command: messages.MeasureNoise) -> None:
     """Compiles the model before the burn-in, so that compiling takes none of its time."""
     if trainer.compiled:
         # After a second size, torch compiles for sizes of any kind.
-        for size in {batch_size, max(2, batch_size // 2)}:
+        for size in {command.batch_size, _chunk_size(max(2, command.batch_size // 2), command)}:
             trainer.warm_up(trainer.load(size, 0))
 
 
-def _measure(trainer: Trainer, most_samples: int, largest_chunk: int, deadline: float) -> Chunks | None:
+def _measure(
+    trainer: Trainer, command: messages.MeasureNoise, most_samples: int, deadline: float
+) -> Chunks | None:
     """The sums over the samples that the estimate needs, up to `most_samples`; None if these are too few."""
     least = _SMALLEST_WITH_BATCH_NORM if has_batch_norm(trainer.model) else 1
     chunks: Chunks | None = None
     samples = noise_scale.samples_wanted(None, most_samples)
     while True:
-        chunk = min(max(least, samples // _CHUNKS), largest_chunk)
+        chunk = _chunk_size(max(least, samples // _CHUNKS), command)
         if samples // chunk < FEWEST_CHUNKS:
             return chunks
         chunks = measure_chunks(trainer, chunk, samples // chunk, _SEED, deadline)
@@ -118,6 +120,12 @@ def _measure(trainer: Trainer, most_samples: int, largest_chunk: int, deadline: 
         if wanted <= samples or time.perf_counter() > deadline:
             return chunks
         samples = wanted
+
+
+def _chunk_size(wanted: int, command: messages.MeasureNoise) -> int:
+    """The multiple nearest to `wanted` from above, within the sizes that the command allows."""
+    multiple = -(-wanted // command.multiple_of) * command.multiple_of
+    return min(max(multiple, command.smallest_chunk), command.largest_chunk)
 
 
 def _is_finite(chunks: Chunks) -> bool:

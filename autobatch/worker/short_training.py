@@ -47,6 +47,8 @@ def run(trainer: Trainer, start: Snapshot, command: messages.Train) -> messages.
     holdout = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
     if holdout is None or len(holdout.train) < command.batch_size * trainer.ranks.count:
         return messages.Trained(training=None, held_out="the data set is too small to hold samples out")
+    if len(holdout.held_out) < command.smallest_part:
+        return messages.Trained(training=None, held_out="fewer samples are held out than a batch has to have")
     attempt = _Run(trainer, holdout, command)
     training = attempt.training(start)
     return messages.Trained(training=training, held_out=holdout.description, by_peer=attempt.by_peer)
@@ -64,7 +66,7 @@ class _Run:
         self._from_validation = holdout.from_validation
         self._first = list(holdout.train[: command.batch_size])
         self._rows = _rows(holdout.train, command.seed)
-        self._parts = _parts(holdout.held_out, command.part_size)
+        self._parts = _parts(holdout.held_out, command.part_size, command.multiple_of)
         most = command.most_samples
         self._most_steps = math.inf if most is None else max(1, round(most / command.batch_size))
         self.by_peer = False
@@ -158,7 +160,7 @@ def _rows(train: Sequence[int], seed: int) -> Iterator[int]:
             yield train[place]
 
 
-def _parts(held_out: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Parts of equal size. A shorter rest is left out, unless there is nothing else."""
-    size = min(size, len(held_out))
+def _parts(held_out: Sequence[int], size: int, multiple_of: int) -> list[Sequence[int]]:
+    """Parts of equal size, a multiple of `multiple_of`. A shorter rest is left out."""
+    size = min(size, len(held_out) // multiple_of * multiple_of)
     return [held_out[start : start + size] for start in range(0, len(held_out) - size + 1, size)]

@@ -329,3 +329,22 @@ def test_epochs_follow_from_steps() -> None:
 def test_a_half_life_in_samples_is_kept() -> None:
     scaled = critical_batch.kept_half_life(0.999, 32, 256)
     assert math.log(2) / -math.log(scaled) * 256 == pytest.approx(math.log(2) / -math.log(0.999) * 32)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "power"),
+    [
+        ("SGD", 1.0),
+        ("AdamW", 0.5),
+        ("Adam and SparseAdam", 0.5),
+        ("Adam and Adam", 0.5),
+        ("SGD and SGD and SGD", 1.0),
+        ("SGD and Adam", None),
+        ("Adam and Adafactor", None),
+        ("Adafactor", None),
+    ],
+)
+def test_several_optimizers_follow_the_rule_that_they_have_in_common(
+    optimizer: str, power: float | None
+) -> None:
+    assert critical_batch.learning_rate_power(optimizer) == power

@@ -175,3 +175,32 @@ def test_a_stream_is_refused_in_words() -> None:
 def test_past_its_time_a_measurement_ends_with_the_fewest_chunks() -> None:
     found = gradient_noise.run(trainer(nn.Linear(4, 1), 512), command(seconds=0.0))
     assert [len(one.squared_norms) for one in found.measured] == [FEWEST_CHUNKS]
+
+
+class Grouped(nn.Module):
+    """Takes whole groups of `group` rows, at least `groups` of them."""
+
+    def __init__(self, group: int, groups: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 1)
+        self.group = group
+        self.groups = groups
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs) % self.group or len(inputs) < self.group * self.groups:
+            raise ValueError(f"{len(inputs)} rows are no whole groups of {self.group}")
+        found: torch.Tensor = self.body(inputs)
+        return found
+
+
+@pytest.mark.parametrize(("group", "groups", "samples"), [(3, 1, 300), (5, 2, 4096), (7, 1, 640)])
+def test_chunks_hold_whole_groups(group: int, groups: int, samples: int) -> None:
+    made = trainer(Grouped(group, groups), samples)
+    asked = {"batch_size": 10 * group, "largest_chunk": 10 * group}
+    found = gradient_noise.run(made, command(**asked, smallest_chunk=group * groups, multiple_of=group))
+    assert found.error == ""
+    assert len(found.measured) == 3
+    for one in found.measured:
+        assert one.chunk_size % group == 0
+        assert one.chunk_size >= group * groups
+        assert samples_in(one) <= samples

@@ -286,3 +286,26 @@ def test_the_noise_scale_of_a_linear_model_is_the_analytic_one() -> None:
         found.append(judged(measure_chunks(one, chunk, 32, seed=100 * seed)).batch_size)
     assert all(one == pytest.approx(true, rel=0.3) for one in found)
     assert sum(found) / len(found) == pytest.approx(true, rel=0.1)
+
+
+class Rotations(nn.Module):
+    """Multiplies pairs of inputs by complex weights, or by the same weights kept as real pairs."""
+
+    def __init__(self, *, as_complex: bool) -> None:
+        super().__init__()
+        weight = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(2))
+        self.weight = nn.Parameter(torch.view_as_complex(weight) if as_complex else weight)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        weight = self.weight if self.weight.is_complex() else torch.view_as_complex(self.weight)
+        return (torch.view_as_complex(inputs.reshape(len(inputs), 4, 2)) @ weight).abs()
+
+
+def test_complex_gradients_count_as_their_two_parts() -> None:
+    of_complex, of_real = (
+        measure_chunks(trainer(Rotations(as_complex=as_complex), (INPUTS, CLASSES)), 8, 6, seed=100)
+        for as_complex in (True, False)
+    )
+    assert of_complex.sum_squared_norm == pytest.approx(of_real.sum_squared_norm, rel=1e-5)
+    assert of_complex.squared_norms == pytest.approx(of_real.squared_norms, rel=1e-5)
+    assert of_complex.inner_products == pytest.approx(of_real.inner_products, rel=1e-4)

@@ -575,3 +575,38 @@ def test_a_batch_larger_than_what_is_left_to_train_on_is_told(clock: Clock) -> N
     made = trainer(Watched(linear(), clock), rows(200))
     assert "too small to hold samples out" in none_because(made, batch_size=181)
     assert training(made, batch_size=180, seconds=0.0).steps == 1
+
+
+class InGroups(nn.Module):
+    """Takes whole groups of rows, at least two of them."""
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.body = linear()
+        self.group = group
+        self.judged: list[int] = []
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        assert len(rows) % self.group == 0
+        assert len(rows) >= 2 * self.group
+        if not self.training:
+            self.judged.append(len(rows))
+        found: torch.Tensor = self.body(rows[:, 1:])
+        return found
+
+
+@pytest.mark.parametrize(("samples", "held_out"), [(400, 40), (200, 20)])
+def test_held_out_parts_hold_whole_groups(samples: int, held_out: int) -> None:
+    model = InGroups(6)
+    asked = {"seconds": 0.02, "part_size": 24, "smallest_part": 12, "multiple_of": 6}
+    found = training(trainer(model, rows(samples)), batch_size=12, **asked)
+    assert found.outcome is Outcome.OK, found.detail
+    assert set(model.judged) == {min(24, held_out // 6 * 6)}
+
+
+def test_fewer_held_out_than_a_batch_has_to_have_are_refused_in_words() -> None:
+    made = trainer(linear(), rows(200))
+    asked = command(batch_size=24, part_size=24, smallest_part=24, multiple_of=6)
+    found = short_training.run(made, Snapshot(made), asked)
+    assert found.training is None
+    assert found.held_out == "fewer samples are held out than a batch has to have"
