@@ -15,7 +15,7 @@ from autobatch.engines import messages
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome
-from autobatch.workload.holdout import Split, split
+from autobatch.workload.holdout import Split
 from autobatch.workload.snapshot import Snapshot
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
@@ -44,7 +44,7 @@ def run(trainer: Trainer, start: Snapshot, command: messages.Train) -> messages.
     """A training from the start for the given time. A failure is its outcome."""
     if trainer.why_no_check:
         return messages.Trained(training=None, held_out=trainer.why_no_check)
-    holdout = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
+    holdout = trainer.hold_out(command.samples, command.seed)
     if holdout is None or len(holdout.train) < command.batch_size * trainer.ranks.count:
         return messages.Trained(training=None, held_out="the data set is too small to hold samples out")
     attempt = _Run(trainer, holdout, command)

@@ -16,6 +16,7 @@ from autobatch.workload.data_loader import LoaderSettings, make_loader
 from autobatch.workload.random_state import random_state_kept
 from autobatch.workload.sample_size import Extent
 from autobatch.workload.samples import Collate, Samples, collated, extent_of_sample
+from autobatch.workload.sampling import SampledDataset
 from autobatch.workload.user_errors import describe_error, location_of
 
 # The largest samples are rare and decide on memory, so a scan reads all of them if the time suffices. Beside
@@ -36,6 +37,7 @@ class MappedSamples(Samples):
         self.kind = kind or type(dataset).__name__
         self.size = len(dataset)
         self.notes = notes
+        self.keys = dataset.keys if isinstance(dataset, SampledDataset) else None
 
     def batch(self, batch_size: int, seed: int) -> Any:
         return self.rows(random.Random(seed).sample(range(self.size or 0), batch_size))

@@ -25,7 +25,8 @@ class Samples(ABC):
     `kind` describes the data set, `notes` its changes. `synthetic`: the samples are random numbers.
     `bulk_indexing`: rows of arrays are taken all at once, as Keras does. A DataLoader takes them one by one.
     `kept`: each sample is read only once, so that loading a batch again takes no time. `scanned`: the result
-    of a scan; None without one.
+    of a scan; None without one. `keys`: the data set's index of each sample, where a sampler may draw some
+    more than once.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Samples(ABC):
     bulk_indexing = False
     kept = False
     scanned: Scan | None = None
+    keys: Sequence[Any] | None = None
 
     @abstractmethod
     def batch(self, batch_size: int, seed: int) -> Any:

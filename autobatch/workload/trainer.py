@@ -15,6 +15,7 @@ from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload import compilation, loop_choice, optimizers
 from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
+from autobatch.workload.holdout import Split, split
 from autobatch.workload.model_size import is_lazy
 from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
@@ -93,6 +94,10 @@ class Trainer:
         """The number of validation samples; None without a set whose rows can be picked."""
         held_out = self._val_samples
         return None if held_out is None or isinstance(held_out, StreamedSamples) else held_out.size
+
+    def hold_out(self, wanted: int, seed: int) -> Split | None:
+        """The samples to train on and those to judge by; None where there are too few of them."""
+        return split(self.dataset_size or 0, self.validation_size, wanted, seed, self._samples.keys)
 
     @property
     def why_no_check(self) -> str:
