@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 import torch
@@ -16,6 +17,7 @@ from autobatch.records.check import Evaluation, Training
 from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome
 from autobatch.workload.holdout import Split
+from autobatch.workload.loss import NoLossError
 from autobatch.workload.snapshot import Snapshot
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
@@ -49,7 +51,8 @@ def run(trainer: Trainer, start: Snapshot, command: messages.Train) -> messages.
         return messages.Trained(training=None, held_out="the data set is too small to hold samples out")
     attempt = _Run(trainer, holdout, command)
     training = attempt.training(start)
-    return messages.Trained(training=training, held_out=holdout.description, by_peer=attempt.by_peer)
+    held_out = ", ".join(filter(None, (holdout.description, trainer.evaluation_note)))
+    return messages.Trained(training=training, held_out=held_out, by_peer=attempt.by_peer)
 
 
 class _Run:
@@ -118,12 +121,18 @@ class _Run:
     def _step(self) -> bool:
         """True where the loss of the step was a finite number."""
         begin = time.perf_counter()
-        loss = self._trainer.step(self._trainer.load_rows(self._next_rows()))
+        loss = self._loss_of_step()
         # Reading the loss waits for the device.
         finite = loss is None or math.isfinite(float(loss))
         self._seconds += time.perf_counter() - begin
         self._steps += 1
         return finite
+
+    def _loss_of_step(self) -> torch.Tensor | None:
+        # As in Lightning, a batch without a loss changes nothing.
+        with suppress(NoLossError):
+            return self._trainer.step(self._trainer.load_rows(self._next_rows()))
+        return None
 
     def _next_rows(self) -> list[int]:
         """This rank's part of the next global batch."""

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from autobatch.devices.torch_internals import tree_leaves
 from autobatch.records.errors import TargetError
 from autobatch.workload import sampling
-from autobatch.workload.array_samples import ArraySamples, as_tensor, is_array, notes_on
+from autobatch.workload.array_samples import ArraySamples, is_array
+from autobatch.workload.column_samples import ColumnSamples, as_columns, notes_on
 from autobatch.workload.data_loader import check_loader
 from autobatch.workload.keras import detection
 from autobatch.workload.mapped_samples import MappedSamples
@@ -31,11 +32,15 @@ def open_samples(data: Any, collate: Collate | None = None, sampler: Any = None)
     if sampler is not None:
         chosen, notes = sampling.sampled(data, sampler)
         return _checked(MappedSamples(chosen, collate, notes, type(data).__name__))
-    if is_array(data):
-        return _checked(MappedSamples(as_tensor(data), collate, notes_on((data,))))
     leaves = tree_leaves(data) if isinstance(data, tuple) else []
-    if leaves and all(map(is_array, leaves)):
+    if is_array(data) or (leaves and all(map(is_array, leaves))):
         return _checked(ArraySamples(data, collate))
+    columns = as_columns(data)
+    if columns is not None:
+        arrays = all(map(is_array, columns))
+        return _checked(
+            ArraySamples(columns, collate) if arrays else ColumnSamples(columns, collate, notes_on(data))
+        )
     detection.refuse_batches(data)
     if isinstance(data, IterableDataset):
         return StreamedSamples(data, collate)

@@ -129,7 +129,7 @@ def test_a_plain_batch_sampler_is_its_sampler_and_its_size() -> None:
 
 
 def test_another_batch_sampler_is_refused_by_its_name_and_sizes() -> None:
-    loader = DataLoader(Mapped(), batch_sampler=Buckets())  # type: ignore[arg-type]
+    loader = DataLoader(Mapped(), batch_sampler=Buckets())
     assert sampling.batch_size_of(loader) is None
     with pytest.raises(TargetError) as caught:
         sampling.refuse_batches(sampling.sampler_of(loader))
@@ -140,7 +140,7 @@ def test_another_batch_sampler_is_refused_by_its_name_and_sizes() -> None:
 
 
 def test_a_batch_sampler_of_validation_data_chooses_its_samples() -> None:
-    samples = open_samples(DataLoader(Mapped(), batch_sampler=Buckets()))  # type: ignore[arg-type]
+    samples = open_samples(DataLoader(Mapped(), batch_sampler=Buckets()))
     assert samples.size == 10
     assert drawn(samples, 10) == [0, 1, 2, 4, 5, 10, 11, 12, 13, 14]
 
@@ -182,7 +182,7 @@ def test_a_sampler_goes_to_the_worker_with_its_data_set() -> None:
 
 def test_a_training_holds_out_samples_of_its_sampler() -> None:
     dataset = [(torch.full((4,), float(index)), index % 3) for index in range(4000)]
-    loader: DataLoader[Any] = DataLoader(dataset, sampler=SubsetRandomSampler(range(1000, 1400)))  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(dataset, sampler=SubsetRandomSampler(range(1000, 1400)))
     made = trainer(torch.nn.Linear(4, 3), loader)
     parts = made.hold_out(40, 0)
     assert parts is not None
