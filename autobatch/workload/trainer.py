@@ -167,6 +167,7 @@ class Trainer:
             synthetic=samples.synthetic,
             sizes=samples.sizes,
             workers=None if parts.loader is None else parts.loader.workers,
+            drop_last=parts.loader is not None and parts.loader.drop_last,
             precision=loop.precision,
             inferred=(*samples.notes, *loop.inferred, *parts.remarks()),
         )
