@@ -14,7 +14,7 @@ from autobatch.decision.constants import (
 from autobatch.records.check import CheckStatus
 from autobatch.records.formatting import format_rate, format_short_duration
 from autobatch.records.recommendation import Recommendation
-from autobatch.records.trial import Loader
+from autobatch.records.trial import Loader, Outcome
 from autobatch.records.workload import StepCount, Workload
 
 
@@ -31,6 +31,7 @@ def restated_schedule(workload: Workload, batch_size: int) -> tuple[StepCount, .
 def warnings_about(answer: Recommendation) -> list[str]:
     """The warnings that follow from an answer and its measurements."""
     return [
+        *_last_batch(answer),
         *_few_steps(answer),
         *_changed_decays(answer),
         *_learning_rate(answer),
@@ -38,6 +39,19 @@ def warnings_about(answer: Recommendation) -> list[str]:
         *_smaller_by_noise(answer),
         *_synthetic(answer),
         *_unsteady(answer),
+    ]
+
+
+def _last_batch(answer: Recommendation) -> list[str]:
+    """Warn where an epoch ends with a smaller batch at which training fails."""
+    samples = answer.workload.last_batch(answer.batch_size, answer.world_size)
+    trial = next((t for t in reversed(answer.trials) if t.batch_size == samples), None)
+    if trial is None or trial.outcome is not Outcome.FAILED:
+        return []
+    count = "1 sample" if samples == 1 else f"{samples:,} samples"
+    return [
+        f"at {answer.batch_size:,} the last batch of an epoch has {count}, and training fails there "
+        f"({trial.detail}): set `drop_last=True` in the DataLoader"
     ]
 
 

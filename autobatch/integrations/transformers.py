@@ -195,6 +195,7 @@ def _loader(args: TrainingArguments, dataset: Any, collate: Callable[[list[Any]]
         prefetch_factor=args.dataloader_prefetch_factor if workers else None,
         persistent_workers=args.dataloader_persistent_workers and workers > 0,
         pin_memory=args.dataloader_pin_memory,
+        drop_last=args.dataloader_drop_last,
     )
 
 

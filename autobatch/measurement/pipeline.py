@@ -22,6 +22,7 @@ from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb, Observer
 from autobatch.measurement.communication import measure_communication
 from autobatch.measurement.confirmation import confirm
+from autobatch.measurement.last_batch import try_last_batch
 from autobatch.measurement.loading import Loading
 from autobatch.measurement.unequal_ranks import size_ranks
 from autobatch.records.check import Check
@@ -161,7 +162,8 @@ class Search:
 
     def _confirm(self, curve: Curve, check: Check | None) -> Curve:
         self._watch.checking("confirming the answer in a fresh process")
-        return confirm(self._engine, curve, check, self._limits, self._budget)
+        curve = confirm(self._engine, curve, check, self._limits, self._budget)
+        return try_last_batch(self._engine, curve, check, self._limits, self._budget)
 
     def _size_ranks(self, curve: Curve, check: Check | None) -> Curve:
         if self._engine.ranks == 1 or not self._limits.sizes_per_rank:

@@ -59,7 +59,8 @@ class Workload:
     are measured, and learning is not. `batch_size` is the current batch size, `epochs` the declared number,
     `schedule` the parts that are counted in steps. `learning_rate` is None where parameter groups differ in
     it. `sizes` is None where no sample was read, `workers` (of the DataLoader) where none was given: then
-    torch's default of 0 holds. `precision` is None for a `step` that the user wrote: it sets the precision.
+    torch's default of 0 holds. `drop_last`: a last batch that is not full is left out. `precision` is None
+    for a `step` that the user wrote: it sets the precision.
     """
 
     target: str
@@ -77,5 +78,15 @@ class Workload:
     synthetic: bool = False
     sizes: SampleSizes | None = None
     workers: int | None = None
+    drop_last: bool = False
     precision: Precision | None = Precision.FP32
     inferred: tuple[str, ...] = ()
+
+    def last_batch(self, batch_size: int, ranks: int) -> int:
+        """Samples in a rank's last batch of an epoch; 0 where it is full, left out or unknown.
+
+        Ranks get equal shares, as from torch's DistributedSampler.
+        """
+        if self.dataset_size is None or self.drop_last:
+            return 0
+        return -(-self.dataset_size // ranks) % batch_size

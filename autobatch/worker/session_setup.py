@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy
 import torch
+from torch.utils.data import DataLoader
 
 from autobatch.devices import open_backend
 from autobatch.devices.base import Backend
@@ -17,7 +19,7 @@ from autobatch.devices.oom import Cause, classify
 from autobatch.engines import messages, worker_failures
 from autobatch.records.errors import AutobatchError, DeviceError, TargetError, UsageError
 from autobatch.records.limits import Precision
-from autobatch.workload import optimizers, serialization
+from autobatch.workload import optimizers, sampling, serialization
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.parts import Parts
 from autobatch.workload.process_group import Ranks, RanksTogether
@@ -131,13 +133,19 @@ def open_both_samples(parts: Parts, command: messages.Start) -> tuple[Samples, S
         raise _no_dataset(recipe.target)
     val_samples = None
     if parts.val_dataset is not None:
-        val_samples = open_samples(parts.val_dataset, parts.val_collate_fn or parts.collate_fn)
-    samples = open_samples(parts.dataset, parts.collate_fn)
+        val_collate_fn = parts.val_collate_fn or parts.collate_fn
+        val_samples = open_samples(parts.val_dataset, val_collate_fn, parts.val_sampler)
+    sampling.refuse_batches(_sampler_of(parts))
+    samples = open_samples(parts.dataset, parts.collate_fn, parts.sampler)
     if command.scan is not None:
         samples.scanned = command.scan
     else:
         samples.scan(command.seed)
     return samples, val_samples
+
+
+def _sampler_of(parts: Parts) -> Any:
+    return sampling.sampler_of(parts.dataset) if isinstance(parts.dataset, DataLoader) else parts.sampler
 
 
 def seed_everything(seed: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 import torch
@@ -15,7 +16,8 @@ from autobatch.engines import messages
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome
-from autobatch.workload.holdout import Split, split
+from autobatch.workload.holdout import Split
+from autobatch.workload.loss import NoLossError
 from autobatch.workload.snapshot import Snapshot
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
@@ -44,14 +46,15 @@ def run(trainer: Trainer, start: Snapshot, command: messages.Train) -> messages.
     """A training from the start for the given time. A failure is its outcome."""
     if trainer.why_no_check:
         return messages.Trained(training=None, held_out=trainer.why_no_check)
-    holdout = split(trainer.dataset_size or 0, trainer.validation_size, command.samples, command.seed)
+    holdout = trainer.hold_out(command.samples, command.seed)
     if holdout is None or len(holdout.train) < command.batch_size * trainer.ranks.count:
         return messages.Trained(training=None, held_out="the data set is too small to hold samples out")
     if len(holdout.held_out) < command.smallest_part:
         return messages.Trained(training=None, held_out="fewer samples are held out than a batch has to have")
     attempt = _Run(trainer, holdout, command)
     training = attempt.training(start)
-    return messages.Trained(training=training, held_out=holdout.description, by_peer=attempt.by_peer)
+    held_out = ", ".join(filter(None, (holdout.description, trainer.evaluation_note)))
+    return messages.Trained(training=training, held_out=held_out, by_peer=attempt.by_peer)
 
 
 class _Run:
@@ -120,12 +123,18 @@ class _Run:
     def _step(self) -> bool:
         """True where the loss of the step was a finite number."""
         begin = time.perf_counter()
-        loss = self._trainer.step(self._trainer.load_rows(self._next_rows()))
+        loss = self._loss_of_step()
         # Reading the loss waits for the device.
         finite = loss is None or math.isfinite(float(loss))
         self._seconds += time.perf_counter() - begin
         self._steps += 1
         return finite
+
+    def _loss_of_step(self) -> torch.Tensor | None:
+        # As in Lightning, a batch without a loss changes nothing.
+        with suppress(NoLossError):
+            return self._trainer.step(self._trainer.load_rows(self._next_rows()))
+        return None
 
     def _next_rows(self) -> list[int]:
         """This rank's part of the next global batch."""

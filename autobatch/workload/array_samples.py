@@ -15,20 +15,29 @@ from autobatch.workload.data_loader import LoaderSettings
 from autobatch.workload.mapped_samples import MappedSamples
 from autobatch.workload.samples import Collate
 
-_NOTE = "NumPy float64 arrays taken as float32"
+_NOTE = "NumPy float64 arrays taken as {}"
+_DOUBLE = torch.float64
 
 
 class ArraySamples(MappedSamples):
-    """Rows of arrays that share their first dimension, in tuples and dicts of any depth."""
+    """Rows of an array, or of arrays that share their first dimension, in tuples and dicts of any depth."""
 
-    def __init__(self, arrays: tuple[Any, ...], collate: Collate | None) -> None:
+    def __init__(self, arrays: Any, collate: Collate | None) -> None:
         """Raises TargetError where the arrays differ in length."""
         leaves = tree_leaves(arrays)
         _check_lengths(leaves)
-        self._rows = _Rows(tree_map(as_tensor, arrays))
+        self._arrays = arrays
         noun = "array" if isinstance(leaves[0], np.ndarray) else "tensor"
         kind = f"{len(leaves)} {noun}s" if len(leaves) > 1 else f"1 {noun}"
-        super().__init__(self._rows, collate, notes_on(leaves), kind)
+        super().__init__(_Rows(arrays), collate, kind=kind)
+        self.use_dtype(torch.get_default_dtype())
+
+    def use_dtype(self, dtype: torch.dtype) -> None:
+        doubles = any(map(_is_double, tree_leaves(self._arrays)))
+        self.notes = (
+            (_NOTE.format(str(dtype).removeprefix("torch.")),) if doubles and dtype != _DOUBLE else ()
+        )
+        self._dataset = self._rows = _Rows(tree_map(lambda array: as_tensor(array, dtype), self._arrays))
 
     def rows(self, indices: Sequence[int]) -> Any:
         if self.bulk_indexing and self._collate is default_collate:
@@ -45,7 +54,7 @@ class ArraySamples(MappedSamples):
 class _Rows:
     """A map-style view of arrays: sample i is row i of each."""
 
-    def __init__(self, arrays: tuple[Any, ...]) -> None:
+    def __init__(self, arrays: Any) -> None:
         self._arrays = arrays
         self._size = len(tree_leaves(arrays)[0])
 
@@ -57,25 +66,22 @@ class _Rows:
 
     def collated(self, indices: list[int]) -> Any:
         """The batch that `default_collate` makes of these rows."""
-        return list(tree_map(lambda array: array[indices], self._arrays))
+        batch = tree_map(lambda array: array[indices], self._arrays)
+        return list(batch) if isinstance(batch, tuple) else batch
 
 
 def is_array(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, np.ndarray))
 
 
-def as_tensor(array: Any) -> torch.Tensor:
-    """The array as a tensor, float64 of NumPy in torch's default dtype: ordinary models take no other."""
-    if isinstance(array, torch.Tensor):
-        return array
+def as_tensor(array: Any, dtype: torch.dtype) -> torch.Tensor:
+    """The array as a tensor, float64 of NumPy as `dtype`: that of the model, since it takes no other."""
     tensor = torch.as_tensor(array)
-    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
+    return tensor.to(dtype) if _is_double(array) else tensor
 
 
-def notes_on(arrays: Sequence[Any]) -> tuple[str, ...]:
-    """The note on arrays whose dtype `as_tensor` changes."""
-    doubles = any(isinstance(array, np.ndarray) and array.dtype == np.float64 for array in arrays)
-    return (_NOTE,) if doubles else ()
+def _is_double(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.float64
 
 
 def _check_lengths(arrays: Sequence[Any]) -> None:

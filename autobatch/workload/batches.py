@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,7 +20,7 @@ _TARGET_KEYS = ("labels", "label", "target", "targets", "y")
 def to_device(batch: Any, device: str) -> Any:
     """The same nested batch with its tensors on `device`.
 
-    Objects with a `to`, such as PackedSequence or BatchEncoding, move by that.
+    Objects with a `to`, such as PackedSequence or BatchEncoding, move by that, dataclasses by their fields.
     """
 
     def moved(leaf: Any) -> Any:
@@ -31,6 +33,8 @@ def to_device(batch: Any, device: str) -> Any:
             return _rebuilt(leaf, {key: to_device(value, device) for key, value in leaf.items()})
         if isinstance(leaf, (list, tuple)):
             return type(leaf)(to_device(part, device) for part in leaf)
+        if is_dataclass(leaf) and not isinstance(leaf, type):
+            return _copied(leaf, device)
         return leaf
 
     return tree_map(moved, batch, is_leaf=_moves_itself)
@@ -69,6 +73,15 @@ def _listed(parts: list[str], count: int) -> str:
 
 def _moves_itself(part: Any) -> bool:
     return hasattr(part, "to")
+
+
+def _copied(batch: Any, device: str) -> Any:
+    """The same dataclass with its fields on the device. Its constructor may take other arguments."""
+    moved = copy.copy(batch)
+    for field in fields(batch):
+        # A frozen dataclass refuses an assignment.
+        object.__setattr__(moved, field.name, to_device(getattr(batch, field.name), device))
+    return moved
 
 
 def _rebuilt(batch: Mapping[str, Any], moved: dict[str, Any]) -> Any:

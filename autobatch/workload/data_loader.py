@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from autobatch.records.errors import TargetError, UsageError
 from autobatch.records.recommendation import Recommendation
+from autobatch.workload.sampling import drops_last
 
 # Names that every class statement defines, and the constructor: they change nothing in how batches are made.
 _HARMLESS = {"__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__firstlineno__"}
@@ -31,6 +32,7 @@ class LoaderSettings:
     timeout_seconds: float = 0.0
     start_method: str | None = None
     worker_init_fn: Callable[[int], None] | None = None
+    drop_last: bool = False
 
 
 def settings_of(data: Any) -> LoaderSettings | None:
@@ -47,6 +49,7 @@ def settings_of(data: Any) -> LoaderSettings | None:
         # A context can't be sent to another process; its name is enough.
         start_method=None if context is None else context.get_start_method(),
         worker_init_fn=data.worker_init_fn,
+        drop_last=drops_last(data),
     )
 
 
@@ -68,14 +71,14 @@ def rebuild(dataloader: DataLoader[Any], recommendation: Recommendation | int) -
     are those of the original, not copies. A subclass that adds only a constructor, such as PyTorch
     Geometric's, comes back as a plain DataLoader with the settings of that constructor.
 
-    Raises UsageError for other objects and for bad batch sizes. Raises TargetError for a DataLoader that does
-    not batch single samples itself: with a `batch_sampler`, with `batch_size=None`, or of a class that
-    iterates in another way.
+    Raises UsageError for other objects, for bad batch sizes, and for a size that `drop_last` leaves no batch
+    of. Raises TargetError for a DataLoader that does not batch single samples itself: with a `batch_sampler`,
+    with `batch_size=None`, or of a class that iterates in another way.
     """
     batch_size = _wanted_size(recommendation)
     _check_rebuildable(dataloader)
     streamed = isinstance(dataloader.dataset, IterableDataset)
-    return DataLoader(
+    rebuilt = DataLoader(
         dataloader.dataset,
         batch_size=batch_size,
         # For a stream a DataLoader takes no sampler: it makes one.
@@ -93,6 +96,8 @@ def rebuild(dataloader: DataLoader[Any], recommendation: Recommendation | int) -
         multiprocessing_context=dataloader.multiprocessing_context,
         in_order=dataloader.in_order,
     )
+    _check_batches(rebuilt, batch_size)
+    return rebuilt
 
 
 def _wanted_size(recommendation: Any) -> int:
@@ -130,6 +135,22 @@ def _check_rebuildable(dataloader: Any) -> None:
             facts=(f"its class has its own {', '.join(f'`{name}`' for name in changes[:4])}",),
             hint="make it by its constructor, with `batch_size=found.batch_size`",
         )
+
+
+def _check_batches(rebuilt: DataLoader[Any], batch_size: int) -> None:
+    """Raises UsageError for a DataLoader whose epoch has no batch."""
+    sampler: Any = rebuilt.sampler
+    if not rebuilt.drop_last or not hasattr(sampler, "__len__") or batch_size <= len(sampler):
+        return
+    raise UsageError(
+        f"a DataLoader at batch size {batch_size:,} would give no batch",
+        code="no_batches",
+        facts=(
+            f"its {type(sampler).__name__} gives {len(sampler):,} samples an epoch",
+            "it has `drop_last=True`",
+        ),
+        hint=f"give at most {len(sampler):,}, or a DataLoader with `drop_last=False`",
+    )
 
 
 def _changed_names(kind: type) -> set[str]:

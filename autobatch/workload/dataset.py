@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from autobatch.devices.torch_internals import tree_leaves
 from autobatch.records.errors import TargetError
-from autobatch.workload.array_samples import ArraySamples, as_tensor, is_array, notes_on
+from autobatch.workload import sampling
+from autobatch.workload.array_samples import ArraySamples, is_array
+from autobatch.workload.column_samples import ColumnSamples, as_columns, notes_on
 from autobatch.workload.data_loader import check_loader
 from autobatch.workload.keras import detection
 from autobatch.workload.mapped_samples import MappedSamples
@@ -18,19 +20,27 @@ from autobatch.workload.samples import Collate, Samples, empty_dataset
 from autobatch.workload.streamed_samples import StreamedSamples
 
 
-def open_samples(data: Any, collate: Collate | None = None) -> Samples:
+def open_samples(data: Any, collate: Collate | None = None, sampler: Any = None) -> Samples:
     """Samples of a Dataset, a DataLoader, an iterable of samples, or arrays with one row a sample.
 
+    `sampler`: chooses the samples of an epoch; None for the whole data set. A DataLoader brings its own.
     Raises TargetError where `data` is empty or is none of these.
     """
     if isinstance(data, DataLoader):
         check_loader(data)
-        return open_samples(data.dataset, collate or data.collate_fn)
-    if is_array(data):
-        return _checked(MappedSamples(as_tensor(data), collate, notes_on((data,))))
+        return open_samples(data.dataset, collate or data.collate_fn, sampling.sampler_of(data))
+    if sampler is not None:
+        chosen, notes = sampling.sampled(data, sampler)
+        return _checked(MappedSamples(chosen, collate, notes, type(data).__name__))
     leaves = tree_leaves(data) if isinstance(data, tuple) else []
-    if leaves and all(map(is_array, leaves)):
+    if is_array(data) or (leaves and all(map(is_array, leaves))):
         return _checked(ArraySamples(data, collate))
+    columns = as_columns(data)
+    if columns is not None:
+        arrays = all(map(is_array, columns))
+        return _checked(
+            ArraySamples(columns, collate) if arrays else ColumnSamples(columns, collate, notes_on(data))
+        )
     detection.refuse_batches(data)
     if isinstance(data, IterableDataset):
         return StreamedSamples(data, collate)

@@ -7,6 +7,7 @@ bytecode, files by their content.
 from __future__ import annotations
 
 import platform
+from array import array
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
@@ -23,7 +24,7 @@ from autobatch.workload.samples import Samples
 from autobatch.workload.trainer import Trainer
 
 # These have digests of the objects that were made of them.
-_DIGESTED_APART = ("name", "dataset", "val_dataset", "optimizer")
+_DIGESTED_APART = ("name", "dataset", "val_dataset", "sampler", "val_sampler", "optimizer")
 
 
 def take(parts: Parts, samples: Samples, val_samples: Samples | None, trainer: Trainer) -> dict[str, str]:
@@ -72,6 +73,7 @@ def _of_samples(parts: Parts, samples: Samples, val_samples: Samples | None, dig
             digest.add(None)
             continue
         digest.add(source.kind).add(source.size).add(source.synthetic)
+        digest.add(bytes(source.keys) if isinstance(source.keys, array) else source.keys)
         with random_state_kept():
             for batch in _batches(source):
                 digest.add("sample")

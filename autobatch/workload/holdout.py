@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # Without validation data, this share of the training set is held out.
 _SHARE = 0.1
@@ -31,11 +32,13 @@ class Split:
         )
 
 
-def split(size: int, validation_size: int | None, wanted: int, seed: int) -> Split | None:
+def split(
+    size: int, validation_size: int | None, wanted: int, seed: int, keys: Sequence[Any] | None = None
+) -> Split | None:
     """A split with up to `wanted` held-out samples, the same for the same seed; None for too few samples.
 
     They come from the validation set where it has enough, else from a tenth of the training set. Nothing of
-    that tenth is trained on, however few are wanted.
+    that tenth is trained on, however few are wanted. `keys`: what each sample is, where one may come twice.
     """
     if validation_size is not None and validation_size >= FEWEST_HELD_OUT:
         held_out = random.Random(seed).sample(range(validation_size), min(wanted, validation_size))
@@ -44,4 +47,8 @@ def split(size: int, validation_size: int | None, wanted: int, seed: int) -> Spl
     if spared < FEWEST_HELD_OUT:
         return None
     order = random.Random(seed).sample(range(size), size)
-    return Split(train=order[spared:], held_out=order[: min(wanted, spared)], from_validation=False)
+    train = order[spared:]
+    if keys is not None:
+        held_out_keys = {keys[place] for place in order[:spared]}
+        train = [place for place in train if keys[place] not in held_out_keys]
+    return Split(train=train, held_out=order[: min(wanted, spared)], from_validation=False)

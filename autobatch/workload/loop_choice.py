@@ -32,7 +32,7 @@ def choose(
 ) -> TrainingLoop:
     """The loop that trains `model`, which is on `device`. Raises TargetError where none can be meant."""
     given = {name: getattr(parts, name) for name in _KERAS_BRINGS}
-    keras_model = compiled.open_model(model, device, given, lambda: samples.batch(1, 0))
+    keras_model = compiled.open_model(model, device, given, samples.example)
     if keras_model is not None:
         _check_keras(parts.precision, ranks)
         samples.bulk_indexing = True

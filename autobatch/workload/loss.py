@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional as F
@@ -12,6 +12,10 @@ from autobatch.records.errors import TargetError
 from autobatch.workload.batches import describe_batch
 
 Loss = Callable[[Any, Any], Any]
+
+
+class NoLossError(TargetError):
+    """A batch has no loss. Lightning's `training_step` may return None to leave a batch out."""
 
 
 def infer(target: Any) -> tuple[str, Loss, str]:
@@ -30,7 +34,9 @@ def infer(target: Any) -> tuple[str, Loss, str]:
 
 
 def loss_of_output(output: Any) -> Any:
-    """The loss that a model returned with its output. Raises TargetError where there is none."""
+    """The loss that a model returned with its output, or first in a tuple. Raises TargetError without one."""
+    if isinstance(output, (tuple, list)) and output and _is_number(output[0]):
+        return output[0]
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", output)
     if loss is None:
         raise TargetError(
@@ -54,16 +60,35 @@ def widened(output: Any) -> Any:
 
 
 def scalar(loss: Any) -> torch.Tensor:
-    """The loss, which has to be a tensor of one number. Raises TargetError otherwise."""
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        return loss
+    """The loss, which has to be a tensor of one number. Raises NoLossError for None, else TargetError."""
+    if _is_number(loss):
+        return cast(torch.Tensor, loss)
     kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-    raise TargetError(
+    raise (NoLossError if loss is None else TargetError)(
         "the loss is not one number",
         code="bad_loss",
         facts=(f"it is {kind}",),
-        hint="return the mean over the batch",
+        hint=_hint_for(loss),
     )
+
+
+def _is_number(loss: Any) -> bool:
+    return isinstance(loss, torch.Tensor) and loss.numel() == 1
+
+
+def _hint_for(loss: Any) -> str:
+    """The way from this object to a loss."""
+    if loss is None:
+        return "return the loss; where small batches have none, leave such sizes out by `--min-batch`"
+    if isinstance(loss, torch.Tensor):
+        return "return the mean over the batch"
+    if isinstance(loss, (int, float)):
+        return "return the tensor, from which autobatch calls `backward`, not its `.item()`"
+    if isinstance(loss, Mapping):
+        return "return the sum of its values as the loss"
+    if isinstance(loss, (tuple, list)):
+        return "return the loss alone, without the other outputs"
+    return "return a tensor of one number"
 
 
 def no_target(inputs: Any) -> TargetError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from autobatch.workload import compilation
-from autobatch.workload.batches import split_batch
+from autobatch.workload.batches import split_batch, to_device
 from autobatch.workload.loss import infer, loss_of_output, no_target, scalar, tensor_of, widened
 from autobatch.workload.parts import Parts
 from autobatch.workload.samples import Samples
@@ -34,7 +35,7 @@ def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
     if parts.training_step is not None:
         step = parts.training_step
         return ChosenLoss("your `training_step`", lambda model, batch: scalar(step(model, batch)))
-    example = samples.batch(1, 0)
+    example = samples.example()
     if parts.loss_fn is None and _takes_labels(model, example):
         return ChosenLoss("the model's own", lambda model, batch: scalar(loss_of_output(model(**batch))))
     inputs, target = split_batch(example)
@@ -51,6 +52,16 @@ def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
         return ChosenLoss(getattr(given, "__name__", type(given).__name__), _of_output(given))
     name, loss_fn, reason = infer(target)
     return ChosenLoss(name, _of_output(loss_fn), (f"loss: {name}, since {reason}",))
+
+
+def loss_on(loss_fn: Any, device: str) -> Any:
+    """The same loss with its weights on the device: those of a module, or the arguments of a partial."""
+    if isinstance(loss_fn, nn.Module):
+        return loss_fn.to(device)
+    if isinstance(loss_fn, partial):
+        arguments, keywords = to_device((loss_fn.args, loss_fn.keywords), device)
+        return partial(loss_on(loss_fn.func, device), *arguments, **keywords)
+    return loss_fn
 
 
 def _of_output(loss_fn: Callable[..., Any]) -> Callable[[nn.Module, Any], torch.Tensor]:

@@ -16,6 +16,7 @@ from autobatch.workload.data_loader import LoaderSettings, make_loader
 from autobatch.workload.random_state import random_state_kept
 from autobatch.workload.sample_size import Extent
 from autobatch.workload.samples import Collate, Samples, collated, extent_of_sample
+from autobatch.workload.sampling import SampledDataset
 from autobatch.workload.user_errors import describe_error, location_of
 
 # The largest samples are rare and decide on memory, so a scan reads all of them if the time suffices. Beside
@@ -23,6 +24,8 @@ from autobatch.workload.user_errors import describe_error, location_of
 _MOST_SCANNED, _SCAN_SECONDS, _SCAN_PROCESSOR_SECONDS = 100_000, 5.0, 2.0
 # After so many samples of one size, drawn at random, the others are taken to have that size too.
 _ALIKE = 2048
+# After so many samples that hide their sizes, the others are taken to hide theirs.
+_HIDDEN = 32
 
 
 class MappedSamples(Samples):
@@ -36,6 +39,7 @@ class MappedSamples(Samples):
         self.kind = kind or type(dataset).__name__
         self.size = len(dataset)
         self.notes = notes
+        self.keys = dataset.keys if isinstance(dataset, SampledDataset) else None
 
     def batch(self, batch_size: int, seed: int) -> Any:
         return self.rows(random.Random(seed).sample(range(self.size or 0), batch_size))
@@ -49,17 +53,27 @@ class MappedSamples(Samples):
         size = self.size or 0
         places: list[int] = []
         extents: list[Extent] = []
+        unknown = ""
         with random_state_kept():
-            for place in random.Random(seed).sample(range(size), min(size, most)):
+            for read, place in enumerate(random.Random(seed).sample(range(size), min(size, most)), start=1):
                 # A sample that can't be read is an error only when a batch needs it.
                 with suppress(TargetError):
-                    extents.append(extent_of_sample(self._read([place])[0]))
-                    places.append(place)
+                    sample = self._read([place])[0]
+                    extent = extent_of_sample(sample, self._collate)
+                    if extent is None:
+                        unknown = type(sample).__name__
+                    else:
+                        extents.append(extent)
+                        places.append(place)
                 if time.perf_counter() > deadline or time.thread_time() > work:
+                    break
+                if unknown and not places and read == _HIDDEN:
                     break
                 if len(extents) == _ALIKE and len(set(extents)) == 1:
                     break
         self.scanned = sample_size.scan_of(places, extents) if places else None
+        if unknown and not places:
+            self.notes += (f"sizes of samples: unknown, since a {unknown} shows no arrays",)
 
     def largest(self, batch_size: int, seed: int) -> Any:
         if self.scanned is None or not self.vary:

@@ -16,6 +16,14 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
 
 
+def floating_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype of the model's first weights that are no integers, real for complex ones."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point() or parameter.is_complex():
+            return parameter.dtype.to_real()
+    return torch.get_default_dtype()
+
+
 def model_bytes(model: nn.Module) -> int:
     """Bytes of a model's parameters and buffers, shared storage counted once."""
     tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if not is_lazy(tensor)]

@@ -20,6 +20,7 @@ class Parts:
     """A training, in the arguments of `find`, and in the names of a target file.
 
     `model`: an nn.Module, or a function that returns one. `loader`: None for a data set without DataLoader.
+    `sampler`: chooses the samples of an epoch; None where all are taken, or where `dataset` is a DataLoader.
     `parallelize`: makes of the model on its device a module for several ranks, in place of
     DistributedDataParallel. `prepared`: the sender has set up the data. `zero_grad_after_forward`: gradients
     of a step live until after the next forward pass. `remarks`: notes on a training that a framework defines.
@@ -29,6 +30,8 @@ class Parts:
     model: Any
     dataset: Any = None
     val_dataset: Any = None
+    sampler: Any = None
+    val_sampler: Any = None
     loader: LoaderSettings | None = None
     collate_fn: Callable[[list[Any]], Any] | None = None
     val_collate_fn: Callable[[list[Any]], Any] | None = None

@@ -1,8 +1,8 @@
 """Pure: the sizes of samples, the largest of them, and the largest batch that they make.
 
 A sample's extent is its number of tensor elements, since that makes a batch large: the length of a text, the
-pixels of an image, the boxes in it. Tensors and arrays are recognized by their `shape`, so that this module
-imports neither torch nor numpy.
+pixels of an image, the boxes in it, the nodes of a graph. Tensors and arrays are recognized by their `shape`,
+so that this module imports neither torch nor numpy. Objects are looked into by their attributes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from autobatch.records.workload import SampleSizes, SequenceLengths
 
 # The key of the tokens in a dict of inputs. Without it, the first sequence of integers counts.
 _TOKENS_KEY = "input_ids"
+# How deep objects are looked into: a graph of PyTorch Geometric keeps its tensors three levels down.
+_DEEPEST = 8
+_PLAIN = (int, float, complex, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,18 @@ class Scan:
 def extent_of(sample: Any, inputs: Any) -> Extent:
     """The extent of a sample, of which `inputs` is the part that a model gets."""
     return Extent(_elements(sample), _tokens(sample if _is_list_of_integers(sample) else inputs))
+
+
+def is_opaque(sample: Any) -> bool:
+    """True for a sample that shows neither arrays nor text, such as a path: its size shows once collated."""
+    return _visible(sample, _DEEPEST) is None
+
+
+def is_plain(sample: Any) -> bool:
+    """True for a number, None, or a record of these: it is of one size."""
+    if isinstance(sample, (list, tuple)):
+        return all(map(is_plain, sample))
+    return isinstance(sample, _PLAIN)
 
 
 def sum_up(extents: Sequence[Extent]) -> SampleSizes:
@@ -80,17 +95,51 @@ def worst(largest: Sequence[int], batch_size: int, dataset_size: int) -> list[in
 
 
 def _elements(part: Any) -> int:
-    """The numbers in a nested sample. A text counts its characters, any other object counts as one."""
+    """The numbers in a nested sample. A text counts its characters, another object as one."""
+    if isinstance(part, Mapping):
+        return sum(map(_elements, part.values()))
+    if isinstance(part, (list, tuple)) and _shape(part) is None:
+        return len(part) if _is_list_of_integers(part) else sum(map(_elements, part))
+    visible = _visible(part, _DEEPEST)
+    return 1 if visible is None else visible
+
+
+def _visible(part: Any, depth: int, *, texts: bool = True) -> int | None:
+    """The numbers in the arrays and the characters in the texts of a nested sample; None without any."""
     shape = _shape(part)
     if shape is not None:
         return prod(shape)
-    if isinstance(part, Mapping):
-        return sum(map(_elements, part.values()))
     if isinstance(part, (str, bytes)):
+        return len(part) if texts else None
+    if isinstance(part, _PLAIN) or depth == 0:
+        return None
+    if _is_list_of_integers(part):
         return len(part)
-    if isinstance(part, (list, tuple)):
-        return len(part) if _is_list_of_integers(part) else sum(map(_elements, part))
-    return 1
+    container = isinstance(part, (Mapping, list, tuple))
+    parts = _items_of(part) if container else _attributes_of(part)
+    # The texts in an object are names, such as the parts of a path.
+    visible = (_visible(held, depth - 1, texts=texts and container) for held in parts)
+    counts = [count for count in visible if count is not None]
+    return sum(counts) if counts else None
+
+
+def _items_of(container: Any) -> list[Any]:
+    return list(container.values() if isinstance(container, Mapping) else container)
+
+
+def _attributes_of(part: Any) -> list[Any]:
+    """The values of an object's attributes; none for classes and functions."""
+    if isinstance(part, type) or callable(part):
+        return []
+    slots = (name for kind in type(part).__mro__ for name in _slots_of(kind))
+    attributes = {name: getattr(part, name, None) for name in slots}
+    return list((attributes | getattr(part, "__dict__", {})).values())
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def _shape(part: Any) -> tuple[int, ...] | None:

@@ -26,6 +26,7 @@ from autobatch.workload.keras import detection
 from autobatch.workload.keras.archive import Archive
 from autobatch.workload.lightning.detection import detached, frameworks_of
 from autobatch.workload.parts import Parts, check_model
+from autobatch.workload.sampling import batch_size_of, sampler_of
 from autobatch.workload.user_errors import describe_error
 
 # How deep an attribute that can't be pickled is looked for.
@@ -51,16 +52,18 @@ def sendable(parts: Parts) -> Parts:
     Raises TargetError for data and for Keras models that can't be measured.
     """
     dataset, loader = detached(parts.dataset), parts.loader
-    collate_fn, batch_size = parts.collate_fn, parts.batch_size
+    collate_fn, batch_size, sampler = parts.collate_fn, parts.batch_size, parts.sampler
     if isinstance(dataset, DataLoader):
         check_loader(dataset)
-        loader = settings_of(dataset)
-        collate_fn, batch_size = collate_fn or dataset.collate_fn, batch_size or dataset.batch_size
+        loader, sampler = settings_of(dataset), sampler_of(dataset)
+        collate_fn, batch_size = collate_fn or dataset.collate_fn, batch_size or batch_size_of(dataset)
         dataset = dataset.dataset
     val_dataset, val_collate_fn = detached(parts.val_dataset), parts.val_collate_fn
+    val_sampler = parts.val_sampler
     if isinstance(val_dataset, DataLoader):
         check_loader(val_dataset)
-        val_collate_fn, val_dataset = val_dataset.collate_fn, val_dataset.dataset
+        val_collate_fn, val_sampler = val_dataset.collate_fn, sampler_of(val_dataset)
+        val_dataset = val_dataset.dataset
     detection.refuse_batches(dataset)
     detection.refuse_batches(val_dataset)
     detection.refuse_other_backend(parts.model)
@@ -69,6 +72,8 @@ def sendable(parts: Parts) -> Parts:
         model=Archive(parts.model) if detection.is_model(parts.model) else parts.model,
         dataset=dataset,
         loader=loader,
+        sampler=sampler,
+        val_sampler=val_sampler,
         collate_fn=collate_fn,
         batch_size=batch_size,
         val_dataset=val_dataset,

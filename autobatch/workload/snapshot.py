@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from autobatch.devices.torch_internals import buffer_slots, fill_buffer
-from autobatch.workload.trainer import Trainer
 
 if TYPE_CHECKING:
     from autobatch.devices.torch_internals import BufferSlot
+    from autobatch.workload.trainer import Trainer
 
 
 class Snapshot:

@@ -16,6 +16,9 @@ from autobatch.workload.sample_size import Extent
 from autobatch.workload.samples import Collate, Samples, collated, empty_dataset, extent_of_sample
 from autobatch.workload.user_errors import describe_error, location_of
 
+# Samples that hide their sizes are taken as alike.
+_UNKNOWN = Extent(1, None)
+
 
 class StreamEndedError(Exception):
     """A stream had fewer samples than a batch needs: `size` of them."""
@@ -69,7 +72,7 @@ class StreamedSamples(Samples):
         """Reads on until `count` samples are kept. A batch needs no more, and each takes memory."""
         for sample in itertools.islice(self._stream, max(0, count - len(self._kept))):
             self._kept.append(sample)
-            self._extents.append(extent_of_sample(sample))
+            self._extents.append(extent_of_sample(sample, self._collate) or _UNKNOWN)
         if not self._kept:
             raise empty_dataset("it gives no sample", self.kind)
         if len(self._kept) < count:

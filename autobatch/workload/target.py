@@ -16,6 +16,7 @@ from autobatch.records.limits import Precision
 from autobatch.workload.data_loader import settings_of
 from autobatch.workload.model_search import find_model, named_model, needs_no_arguments
 from autobatch.workload.parts import Parts, check_model, schedule_of
+from autobatch.workload.sampling import batch_size_of
 from autobatch.workload.target_import import import_target
 from autobatch.workload.user_errors import describe_error, location_of
 
@@ -116,4 +117,4 @@ def _current_batch_size(module: ModuleType, dataset: Any) -> int | None:
     size = getattr(module, "batch_size", None)
     if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
         return size
-    return dataset.batch_size if isinstance(dataset, DataLoader) else None
+    return batch_size_of(dataset) if isinstance(dataset, DataLoader) else None

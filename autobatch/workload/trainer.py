@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload import compilation, loop_choice, optimizers
 from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
-from autobatch.workload.model_size import is_lazy
+from autobatch.workload.evaluation import Evaluation
+from autobatch.workload.holdout import Split, split
+from autobatch.workload.loss_choice import loss_on
+from autobatch.workload.model_size import floating_dtype, is_lazy
 from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
 from autobatch.workload.process_group import Ranks
@@ -51,7 +55,11 @@ class Trainer:
         self.optimizer_steps = 0
         self._enter("build")
         self.arithmetic = Arithmetic(parts.precision, device)
+        self._evaluation = Evaluation()
         model = self._make_model()
+        for source in filter(None, (samples, val_samples)):
+            source.use_dtype(floating_dtype(model))
+        self._parts = parts = replace(parts, loss_fn=loss_on(parts.loss_fn, device))
         self._loop = loop_choice.choose(
             parts,
             model,
@@ -62,6 +70,9 @@ class Trainer:
             ranks=self.ranks.count,
             accumulates=accumulates,
         )
+        # A first batch that fails is an error of its trial.
+        with contextlib.suppress(Exception):
+            self.materialize()
         self._model_name, self._parameters = compilation.name_of(model), self._loop.parameters
         if self.ranks.count > 1:
             self._parallelize()
@@ -93,6 +104,10 @@ class Trainer:
         """The number of validation samples; None without a set whose rows can be picked."""
         held_out = self._val_samples
         return None if held_out is None or isinstance(held_out, StreamedSamples) else held_out.size
+
+    def hold_out(self, wanted: int, seed: int) -> Split | None:
+        """The samples to train on and those to judge by; None where there are too few of them."""
+        return split(self.dataset_size or 0, self.validation_size, wanted, seed, self._samples.keys)
 
     @property
     def why_no_check(self) -> str:
@@ -131,7 +146,7 @@ class Trainer:
     def materialize(self) -> None:
         """Gives lazy modules their weights, which they get from a first batch."""
         if any(is_lazy(parameter) for parameter in self.model.parameters()):
-            self.evaluate(self.load(1, 0))
+            self.evaluate(self._samples.example())
 
     def describe(self) -> Workload:
         """The workload, with everything that was inferred."""
@@ -152,6 +167,7 @@ class Trainer:
             synthetic=samples.synthetic,
             sizes=samples.sizes,
             workers=None if parts.loader is None else parts.loader.workers,
+            drop_last=parts.loader is not None and parts.loader.drop_last,
             precision=loop.precision,
             inferred=(*samples.notes, *loop.inferred, *parts.remarks()),
         )
@@ -200,8 +216,18 @@ class Trainer:
         if self._loop.why_no_gradient:
             return None
         self._enter("evaluation")
-        with _evaluation_mode(self.model), torch.no_grad(), self.arithmetic.autocast():
-            return self._loop.evaluation_loss(to_device(batch, self._device))
+        moved = to_device(batch, self._device)
+
+        def loss() -> torch.Tensor:
+            with self.arithmetic.autocast():
+                return self._loop.evaluation_loss(moved)
+
+        return self._evaluation.loss(self.model, loss, self._device)
+
+    @property
+    def evaluation_note(self) -> str:
+        """How losses of held-out samples are computed; empty for the usual way, in evaluation mode."""
+        return self._evaluation.note
 
     def held_out_loss(self, rows: Sequence[int], *, from_validation: bool) -> float:
         """The loss of rows of the validation set, or of the training set."""
@@ -258,6 +284,7 @@ class Trainer:
         """Takes batches to another device from here on, where the model is by then. No step is skipped."""
         self._device = device
         self.arithmetic.move_to(device)
+        loss_on(self._parts.loss_fn, device)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiplies the learning rate of every parameter group."""
@@ -294,16 +321,3 @@ class Trainer:
 
     def _count_step(self, *_: Any) -> None:
         self.optimizer_steps += 1
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """A context in which the model is in evaluation mode. Parts that stay out of training stay out after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
-        for module, mode in modes:
-            module.training = mode

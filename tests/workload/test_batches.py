@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, UserDict, namedtuple
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,15 @@ class Graph:
         return Graph(self.nodes.to(device))
 
 
+@dataclass(frozen=True)
+class Scene:
+    """A batch by its attributes, with a constructor that takes others."""
+
+    images: list[torch.Tensor]
+    target: dict[str, torch.Tensor]
+    name: InitVar[str]
+
+
 def tensors(part: Any) -> list[torch.Tensor]:
     if isinstance(part, torch.Tensor):
         return [part]
@@ -43,6 +53,8 @@ def tensors(part: Any) -> list[torch.Tensor]:
         return [part.nodes]
     if isinstance(part, PackedSequence):
         return [part.data]
+    if isinstance(part, Scene):
+        return [*part.images, *part.target.values()]
     values = part.values() if hasattr(part, "values") else part if isinstance(part, (list, tuple)) else ()
     return [tensor for value in values for tensor in tensors(value)]
 
@@ -60,6 +72,7 @@ def tensors(part: Any) -> list[torch.Tensor]:
         Rows([X, (X,)]),
         Graph(X),
         (Graph(X), X),
+        Scene([X], {"boxes": X}, "a.png"),
         pack_sequence([X, X[:2]]),
     ],
     ids=lambda batch: type(batch).__name__,

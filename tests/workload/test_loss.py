@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from autobatch.records.errors import TargetError
-from autobatch.workload.loss import infer, loss_of_output, scalar, tensor_of, widened
+from autobatch.workload.loss import NoLossError, infer, loss_of_output, scalar, tensor_of, widened
 
 X = torch.arange(12.0).reshape(4, 3)
 CLASSES = torch.tensor([0, 2, 1, 0])
@@ -94,3 +94,26 @@ def test_a_loss_is_one_number() -> None:
     for bad in (X, None, 3.0):
         with pytest.raises(TargetError, match="not one number"):
             scalar(bad)
+
+
+@pytest.mark.parametrize(
+    ("loss", "word"),
+    [
+        (X, "mean over the batch"),
+        (None, "--min-batch"),
+        (3.0, ".item()"),
+        ({"box": X[0, 0]}, "sum of its values"),
+        ((X[0, 0], X), "without the other outputs"),
+    ],
+)
+def test_the_hint_leads_from_the_object_to_a_loss(loss: object, word: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        scalar(loss)
+    assert word in caught.value.hint
+    assert isinstance(caught.value, NoLossError) == (loss is None)
+
+
+def test_a_loss_comes_first_in_a_tuple() -> None:
+    assert float(loss_of_output((X[1, 2], X))) == float(X[1, 2])
+    with pytest.raises(TargetError):
+        scalar(loss_of_output((X, X)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autobatch.records.errors import TargetError
+from autobatch.workload.loss_choice import loss_on
 from tests.workload.trainings import CLASSES, FLOATS, INPUTS, learns, linear, trainer
 
 Pair = namedtuple("Pair", "inputs target")
@@ -127,3 +129,33 @@ def test_refusals(model: nn.Module, dataset: Any, parts: dict[str, Any], code: s
     assert error.code == code
     assert any(fact in one for one in error.facts) or not fact
     assert error.hint
+
+
+def test_the_weights_of_a_loss_go_to_the_device() -> None:
+    weights = torch.ones(3)
+    module = loss_on(nn.CrossEntropyLoss(weight=weights.clone()), "meta")
+    assert module.weight.device.type == "meta"
+    function = loss_on(partial(F.cross_entropy, weight=weights, label_smoothing=0.1), "meta")
+    assert function.keywords["weight"].device.type == "meta"
+    assert function.keywords["label_smoothing"] == 0.1
+    assert weights.device.type == "cpu"
+    assert loss_on(F.mse_loss, "meta") is F.mse_loss
+    assert loss_on(None, "meta") is None
+
+
+class WithLoss(nn.Module):
+    """Takes labels, and returns (loss, logits), as older models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.head(x)
+        return F.cross_entropy(logits, labels), logits
+
+
+def test_a_model_that_returns_its_loss_first_trains_by_it() -> None:
+    made = trainer(WithLoss(), [{"x": x, "labels": y} for x, y in zip(INPUTS, CLASSES, strict=True)])
+    assert made.describe().loss == "the model's own"
+    assert learns(made)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
 from torch import nn
 
-from autobatch.workload.model_size import count_parameters, is_lazy, model_bytes
+from autobatch.workload.model_size import count_parameters, floating_dtype, is_lazy, model_bytes
 
 
 def test_shared_storage_is_counted_once() -> None:
@@ -26,3 +28,17 @@ def test_a_lazy_module_has_no_size_before_its_first_batch() -> None:
     assert any(map(is_lazy, lazy.parameters()))
     assert count_parameters(lazy) == 8
     assert model_bytes(lazy) == 32
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        (nn.Linear(2, 2), torch.float32),
+        (nn.Linear(2, 2).double(), torch.float64),
+        (nn.Linear(2, 2, dtype=torch.complex128), torch.float64),
+        (nn.LazyLinear(2, dtype=torch.bfloat16), torch.bfloat16),
+        (nn.ReLU(), torch.float32),
+    ],
+)
+def test_inputs_have_the_dtype_of_the_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    assert floating_dtype(model) is dtype

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import namedtuple
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobatch.workload.sample_size import Extent, Scan, extent_of, largest_first, scan_of, sum_up, worst
+from autobatch.workload.sample_size import (
+    Extent,
+    Scan,
+    extent_of,
+    is_opaque,
+    is_plain,
+    largest_first,
+    scan_of,
+    sum_up,
+    worst,
+)
 
 EXTENTS = st.lists(st.builds(Extent, st.integers(0, 10**6), st.none() | st.integers(0, 10**4)), min_size=1)
 
@@ -21,6 +35,55 @@ class Picture:
     """What a PIL image shows of itself."""
 
     size = (30, 20)
+
+
+@dataclass
+class Molecule:
+    positions: torch.Tensor
+    name: str
+
+
+class Slotted:
+    __slots__ = ("empty", "values")
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+
+class Nested:
+    """A store in an attribute, as graphs of PyTorch Geometric have it."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._store = SimpleNamespace(_mapping={"x": values})
+
+
+class Ring:
+    """An object that holds itself."""
+
+    def __init__(self) -> None:
+        self.next = self
+
+
+Named = namedtuple("Named", "image boxes")
+
+
+@pytest.mark.parametrize(
+    ("sample", "hidden", "plain"),
+    [
+        (torch.zeros(3), False, False),
+        ("a text", False, False),
+        ([1, 2], False, True),
+        (Molecule(torch.zeros(3), ""), False, False),
+        (Path("a.png"), True, False),
+        ((Path("a.png"), 3), True, False),
+        ((3, 4), True, True),
+        (None, True, True),
+        (Ring(), True, False),
+        (int, True, False),
+    ],
+)
+def test_samples_that_hide_their_sizes(sample: Any, hidden: bool, plain: bool) -> None:
+    assert (is_opaque(sample), is_plain(sample)) == (hidden, plain)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +105,13 @@ class Picture:
         ([], [], 0, None),
         (None, None, 1, None),
         (torch.zeros(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool), 4, None),
+        (Molecule(torch.zeros(5, 3), "C6H6"), Molecule(torch.zeros(5, 3), "C6H6"), 15, None),
+        (Slotted(torch.zeros(7)), Slotted(torch.zeros(7)), 7, None),
+        (Nested(torch.zeros(6)), Nested(torch.zeros(6)), 6, None),
+        (Named(torch.zeros(4), [1.0, 2.0]), torch.zeros(4), 6, None),
+        ((Nested(torch.zeros(6)), 1), Nested(torch.zeros(6)), 7, None),
+        (Path("a/long/name.png"), Path("a/long/name.png"), 1, None),
+        (Ring(), Ring(), 1, None),
     ],
 )
 def test_the_extent_of_a_sample(sample: Any, inputs: Any, elements: int, tokens: int | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
@@ -52,3 +53,17 @@ def test_a_small_validation_set_does_not_limit_the_batch(few: Any) -> None:
     assert len(made.load_validation(3, 0)[0]) == 3
     assert len(made.load_validation(8, 0)[0]) == 8
     assert made.dataset_size == 16
+
+
+def test_lazy_layers_have_their_weights_before_they_are_counted() -> None:
+    model = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.LazyLinear(3))
+    made = trainer(model, (INPUTS, CLASSES), optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    assert made.describe().parameters == 4 * 8 + 8 + 8 + 8 + 8 * 3 + 3
+    assert learns(made)
+
+
+def test_numpy_doubles_go_to_a_model_of_doubles_as_they_are() -> None:
+    made = trainer(linear(1).double(), (INPUTS.double().numpy(), FLOATS.double().numpy()))
+    assert made.describe().inferred[0] == "loss: mean squared error, since the target is floating point"
+    assert made.load(2, 0)[0].dtype == torch.float64
+    assert learns(made)

@@ -19,6 +19,7 @@ from autobatch.workload.data_loader import settings_of
 from autobatch.workload.lightning.detection import framework_of, frameworks_in_use, is_datamodule, overrides
 from autobatch.workload.lightning.steps import Steps
 from autobatch.workload.parts import Parts
+from autobatch.workload.sampling import batch_size_of
 
 # Lightning's default.
 _EPOCHS = 1000
@@ -109,7 +110,7 @@ def _with_data(parts: Parts, module: Any) -> Parts:
         dataset=train,
         loader=settings_of(train),
         val_dataset=val_dataset,
-        batch_size=parts.batch_size or train.batch_size or _batch_size_of(module, datamodule),
+        batch_size=parts.batch_size or batch_size_of(train) or _batch_size_of(module, datamodule),
     )
 
 

@@ -6,12 +6,14 @@ differ in the loss alone, and in when gradients are zeroed.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from autobatch.records.errors import TargetError
 from autobatch.workload import loss_choice
 from autobatch.workload.loss import scalar
 from autobatch.workload.parts import Parts
@@ -19,6 +21,10 @@ from autobatch.workload.precision import MOST_SKIPS, Arithmetic, gradient_not_fi
 from autobatch.workload.process_group import BatchLoss
 from autobatch.workload.samples import Samples
 from autobatch.workload.training_loop import EnterPhase, TrainingLoop
+from autobatch.workload.user_errors import describe_error
+
+# The message of torch for a graph that was freed by another backward pass.
+_SECOND_BACKWARD = "backward through the graph a second time"
 
 
 class LossLoop(TrainingLoop):
@@ -48,6 +54,11 @@ class LossLoop(TrainingLoop):
         self._arithmetic = arithmetic
         self._accumulates = accumulates
         self._last_loss: torch.Tensor | None = None
+
+    def make_optimizers(self) -> None:
+        super().make_optimizers()
+        for optimizer in self.optimizers:
+            _check_step(optimizer)
 
     def step(self, batch: Any) -> torch.Tensor:
         # As in a user's loop, gradients live until the next step, through an evaluation. So does the loss:
@@ -90,9 +101,43 @@ class LossLoop(TrainingLoop):
 
     def _backward(self, loss: torch.Tensor) -> None:
         self._enter("backward")
-        self._arithmetic.backward(loss)
+        try:
+            self._arithmetic.backward(loss)
+        except RuntimeError as error:
+            if loss.requires_grad and _SECOND_BACKWARD not in str(error):
+                raise
+            raise _no_graph(loss, error) from error
 
     def _zero_gradients(self) -> None:
         # With accumulation, the second batch of a step adds to gradients that exist already.
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=not self._accumulates)
+
+
+def _check_step(optimizer: torch.optim.Optimizer) -> None:
+    """Raises TargetError for an optimizer, such as LBFGS, whose step computes the loss several times."""
+    # torch wraps the `step` of each optimizer's class.
+    parameters = [*inspect.signature(inspect.unwrap(type(optimizer).step)).parameters.values()]
+    if len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty:
+        return
+    if parameters[1].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+        return
+    name = type(optimizer).__name__
+    raise TargetError(
+        f"{name} needs a closure, which computes the loss anew",
+        code="needs_closure",
+        facts=(f"`{name}.step({parameters[1].name})` has no default for it",),
+        hint="add `def step(model, optimizer, batch)`, which calls `optimizer.step(closure)`",
+    )
+
+
+def _no_graph(loss: torch.Tensor, error: RuntimeError) -> TargetError:
+    """The error for a loss that can't be derived: its step went back through it already, or detached it."""
+    done = loss.requires_grad
+    return TargetError(
+        f"the loss {'went through `backward` already' if done else 'has no graph to go back through'}",
+        code="own_backward" if done else "detached_loss",
+        facts=(describe_error(error),),
+        hint="return the loss before `backward`, or name a step that calls `backward` and `optimizer.step()` "
+        "by itself `step(model, optimizer, batch)`",
+    )

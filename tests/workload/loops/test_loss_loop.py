@@ -11,10 +11,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autobatch.records.errors import TargetError
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.parts import Parts
 from autobatch.workload.trainer import Trainer
 from tests.workload.trainings import CLASSES, INPUTS, learns, linear, trainer
+
+
+class Twice(torch.optim.SGD):
+    """Looks at the loss twice, as sharpness-aware optimizers do."""
+
+    def step(self, closure: Any) -> Any:
+        return super().step(closure)
 
 
 def test_a_training_step_of_ones_own_on_nested_batches() -> None:
@@ -84,3 +92,46 @@ def test_a_step_that_accumulates_trains_like_any_other() -> None:
             one.step(one.load(8, seed))
         weights.append(one.model.weight.detach().clone())
     assert torch.equal(*weights)
+
+
+def test_a_training_step_that_calls_backward_is_named() -> None:
+    def training_step(model: nn.Module, batch: Any) -> torch.Tensor:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        return loss
+
+    made = trainer(linear(), (INPUTS, CLASSES), training_step=training_step)
+    with pytest.raises(TargetError) as caught:
+        made.step(made.load(4, 0))
+    assert caught.value.code == "own_backward"
+    assert "step(model, optimizer, batch)" in caught.value.hint
+
+
+def test_a_loss_without_a_graph_is_named() -> None:
+    made = trainer(
+        linear(),
+        (INPUTS, CLASSES),
+        training_step=lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]).detach(),
+    )
+    with pytest.raises(TargetError) as caught:
+        made.step(made.load(4, 0))
+    assert caught.value.code == "detached_loss"
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, Twice])
+def test_an_optimizer_that_needs_a_closure_leads_to_a_step(optimizer: Any) -> None:
+    with pytest.raises(TargetError) as caught:
+        trainer(linear(), (INPUTS, CLASSES), optimizer=optimizer)
+    assert caught.value.code == "needs_closure"
+    assert optimizer.__name__ in caught.value.message
+    assert "optimizer.step(closure)" in caught.value.hint
+
+
+def test_an_optimizer_whose_closure_may_be_left_out_is_used() -> None:
+    class Other(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    made = trainer(linear(), (INPUTS, CLASSES), optimizer=lambda params: Other(params, lr=0.1))
+    made.step(made.load(4, 0))
+    assert made.optimizer_steps > 0
