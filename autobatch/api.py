@@ -19,7 +19,7 @@ from autobatch.engines.ranks.leader import RankedEngine, follow, lead
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.engines.ranks.rendezvous import met
 from autobatch.measurement.climb import Observer
-from autobatch.measurement.pipeline import Watch, run
+from autobatch.measurement.pipeline import RECIPE_FIELDS_OF_CACHE, Watch, run
 from autobatch.planning import catalogue
 from autobatch.planning.assembly import plan_for
 from autobatch.planning.sample import as_dataset
@@ -29,6 +29,7 @@ from autobatch.records.formatting import parse_optimizer, parse_precision
 from autobatch.records.limits import Limits, Precision
 from autobatch.records.plan import Plan, PlannedDevice
 from autobatch.records.recommendation import Recommendation
+from autobatch.storage.first_key import FirstKey
 from autobatch.storage.journal import Journal
 
 if TYPE_CHECKING:
@@ -123,8 +124,22 @@ def find_parts(
     `precision` is asked for in place of the parts' own. With a `meeting`, all of its ranks measure together;
     without one, this process measures alone.
     """
+    first_key = None if meeting is not None else _first_key_of(parts, limits, precision, device)
+    if first_key is not None and not fresh and (answer := first_key.answer()) is not None:
+        return answer
     with _sent(parts, precision) as recipe:
-        return probe(recipe, limits, device=device, fresh=fresh, meeting=meeting)
+        return _search(recipe, limits, device=device, fresh=fresh, meeting=meeting, first_key=first_key)
+
+
+def _first_key_of(
+    parts: Parts, limits: Limits, precision: Precision | None, device: str | None
+) -> FirstKey | None:
+    """The first key of the caller's objects; None where they can't be digested completely."""
+    from autobatch.workload import fingerprint, serialization
+
+    objects = fingerprint.of_arguments(serialization.sendable(parts))
+    asked = {"objects": objects, "precision": precision, "sys_path": sys.path}
+    return FirstKey.of(limits, asked, device) if objects else None
 
 
 @contextlib.contextmanager
@@ -219,11 +234,44 @@ def probe(
     make_engine: EngineMaker = LocalEngine,
     meeting: Meeting | None = None,
 ) -> Recommendation:
-    """The recommendation for a recipe; `on_output` gets each line that the worker prints.
+    """The recommendation for a recipe of a target; `on_output` gets each line that the worker prints.
 
     It comes from the cache where it can, unless it has to be `fresh`. With a `meeting`, all of its ranks
     measure together and get the same answer; `observer` is heard by the first of them alone.
     """
+    first_key = None
+    # Ranks have to agree, and an engine elsewhere has files of its own.
+    if meeting is None and make_engine is LocalEngine:
+        asked = {name: getattr(recipe, name) for name in RECIPE_FIELDS_OF_CACHE}
+        first_key = FirstKey.of(limits, asked, device)
+        if not fresh and (answer := first_key.answer()) is not None:
+            return answer
+    return _search(
+        recipe,
+        limits,
+        device=device,
+        observer=observer,
+        on_output=on_output,
+        fresh=fresh,
+        make_engine=make_engine,
+        meeting=meeting,
+        first_key=first_key,
+    )
+
+
+def _search(
+    recipe: messages.Recipe,
+    limits: Limits,
+    *,
+    device: str | None,
+    observer: Observer | None = None,
+    on_output: Callable[[str], None] | None = None,
+    fresh: bool,
+    make_engine: EngineMaker = LocalEngine,
+    meeting: Meeting | None,
+    first_key: FirstKey | None,
+) -> Recommendation:
+    """The recommendation by a worker: measured, or from the cache by the fingerprint that it takes."""
     if limits.sizes_per_rank and meeting is None:
         raise UsageError(
             "`sizes_per_rank` needs several ranks, and there is one",
@@ -236,7 +284,16 @@ def probe(
 
     def search(engine: Engine) -> Recommendation:
         watch = Watch(observer, limits, Journal())
-        return run(engine, recipe, limits, of_a_rank, watch, contended=contended, fresh=fresh)
+        return run(
+            engine,
+            recipe,
+            limits,
+            of_a_rank,
+            watch,
+            contended=contended,
+            fresh=fresh,
+            first_key=first_key,
+        )
 
     try:
         if meeting is None:

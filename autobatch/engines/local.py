@@ -53,6 +53,7 @@ class LocalEngine:
             seed=limits.seed,
             frameworks=recipe.frameworks,
             accumulates=limits.global_batch is not None,
+            watches_files=True,
         )
         self._timeout_seconds = limits.trial_timeout_seconds
         self._start_seconds = worker_failures.START_TRIALS * limits.trial_timeout_seconds
@@ -89,7 +90,9 @@ class LocalEngine:
         if worker_failures.identity(reply.workload) != worker_failures.identity(self._first):
             self._worker.end_session()
             raise worker_failures.changed(self._start.recipe, self._first, reply.workload)
-        self._start = msgspec.structs.replace(self._start, scan=reply.scan, frameworks=reply.frameworks)
+        self._start = msgspec.structs.replace(
+            self._start, scan=reply.scan, frameworks=reply.frameworks, watches_files=False
+        )
         self.sizes = self.sizes or reply.workload.sizes
         self._opened = Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
         return self._opened

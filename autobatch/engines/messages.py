@@ -12,6 +12,7 @@ import msgspec
 from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.oom import Cause
 from autobatch.memory.storage_log import Lifetime
+from autobatch.records.cached import FilesRead
 from autobatch.records.check import Training
 from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
@@ -71,7 +72,8 @@ class Start(_Message, frozen=True):
     `group` is None for a session that trains alone. `scan`: the sizes of samples that an earlier session has
     read, so that they are read only once.
     `frameworks`: imports that take seconds, made once for all sessions.
-    `accumulates`: gradients of several batches may add up to a step.
+    `accumulates`: gradients of several batches may add up to a step. `watches_files`: the fingerprint of
+    this session lists the files that it has read.
     """
 
     recipe: Recipe
@@ -83,6 +85,7 @@ class Start(_Message, frozen=True):
     frameworks: tuple[str, ...] = ()
     group: Group | None = None
     accumulates: bool = False
+    watches_files: bool = False
 
 
 class TakeFingerprint(_Message, frozen=True):
@@ -90,10 +93,14 @@ class TakeFingerprint(_Message, frozen=True):
 
 
 class Fingerprint(_Message, frozen=True):
-    """A digest for each part of the workload; without `parts`, `detail` says why there are none."""
+    """A digest for each part of the workload; without `parts`, `detail` says why there are none.
+
+    `files`: those that a session read which `watches_files`.
+    """
 
     parts: dict[str, str]
     detail: str = ""
+    files: FilesRead | None = None
 
 
 class TryOut(_Message, frozen=True):

@@ -33,6 +33,7 @@ from autobatch.records.recommendation import Environment, Recommendation
 from autobatch.records.trial import Curve, Trial
 from autobatch.records.workload import Workload
 from autobatch.storage import cache
+from autobatch.storage.first_key import FirstKey
 
 # Where the objects of a `find` lie, and where modules are looked for, may be new each time.
 RECIPE_FIELDS_OF_CACHE = tuple(
@@ -73,14 +74,17 @@ def run(
     *,
     contended: bool,
     fresh: bool,
+    first_key: FirstKey | None = None,
 ) -> Recommendation:
     """The answer, from the cache unless it has to be `fresh`. `limits_of_rank`: those for a rank's share.
+
+    `first_key` gets the answer's place in the cache.
 
     Raises Interrupted, with the records of the search so far.
     """
     search = Search(engine, limits, limits_of_rank, watch)
     try:
-        slot = _open_slot(engine, recipe, limits)
+        slot = _open_slot(engine, recipe, limits, first_key)
         if not fresh and (answer := slot.answer()) is not None:
             return answer
         curve, check = search.run()
@@ -174,7 +178,9 @@ class Search:
         return replace(curve, sizes_per_rank=sizes)
 
 
-def _open_slot(engine: Engine, recipe: messages.Recipe, limits: Limits) -> cache.Slot:
+def _open_slot(
+    engine: Engine, recipe: messages.Recipe, limits: Limits, first_key: FirstKey | None
+) -> cache.Slot:
     """The place of the engine's workload in the cache. Raises like `engine.open`."""
     opened = engine.open()
     fingerprint = engine.take_fingerprint()
@@ -183,7 +189,14 @@ def _open_slot(engine: Engine, recipe: messages.Recipe, limits: Limits) -> cache
         asked = {field: getattr(recipe, field) for field in RECIPE_FIELDS_OF_CACHE}
         asked |= {"world_size": engine.ranks} if engine.ranks > 1 else {}
         name = cache.name_of(fingerprint.parts, limits, opened.device, asked, os.environ)
-    return cache.Slot(name, limits, opened.device, opened.workload, why_not=fingerprint.detail)
+
+    def remember(entry: str) -> None:
+        if first_key is not None and fingerprint.files is not None:
+            first_key.keep(entry, device=opened.device, workload=opened.workload, files=fingerprint.files)
+
+    return cache.Slot(
+        name, limits, opened.device, opened.workload, why_not=fingerprint.detail, remember=remember
+    )
 
 
 class Watch(Observer):

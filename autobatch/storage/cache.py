@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from json import dumps
 from pathlib import Path
@@ -30,6 +30,7 @@ NEAR = 0.1
 _SPARE = 0.05
 _ENTRY = re.compile(r"[0-9a-f]{32}\.json")
 _UNFINISHED = ".autobatch-*.part"
+_FIRST_KEYS = "key-*.json"
 # Prefixes of variables that change how torch and its libraries train.
 _TORCH_PREFIXES = ("PYTORCH_", "TORCH_", "OMP_", "MKL_", "KMP_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_")
 _MEMORY_OUTCOMES = (Outcome.OUT_OF_MEMORY, Outcome.CRASHED)
@@ -38,14 +39,23 @@ _MEMORY_OUTCOMES = (Outcome.OUT_OF_MEMORY, Outcome.CRASHED)
 class Slot:
     """The place of one search's answer in the cache. A failure to use it is a warning on the answer.
 
-    Without a `name`, nothing is looked up and nothing kept; `why_not` is the reason.
+    Without a `name`, nothing is looked up and nothing kept; `why_not` is the reason. `remember` hears the
+    name of an entry that holds the answer.
     """
 
     def __init__(
-        self, name: str, limits: Limits, device: Device, workload: Workload, *, why_not: str = ""
+        self,
+        name: str,
+        limits: Limits,
+        device: Device,
+        workload: Workload,
+        *,
+        why_not: str = "",
+        remember: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._name = name
         self._why_not = why_not
+        self._remember = remember
         self._limits = limits
         self._device = device
         self._workload = workload
@@ -66,7 +76,10 @@ class Slot:
         if not self._is_of_this_search(answer):
             self._warn(f"`{self._name}` holds the answer of another search")
             return None
-        return replace(answer, cached=True) if still_fits(answer, self._device) else None
+        if not still_fits(answer, self._device):
+            return None
+        self._remember(self._name)
+        return replace(answer, cached=True)
 
     def keep(self, answer: Recommendation) -> Recommendation:
         """Write the answer, and return it with a warning for each failure and each ignored entry."""
@@ -79,6 +92,7 @@ class Slot:
                 content = (codec.render(answer) + "\n").encode()
                 result_files.replace_file(folder / self._name, content, mode=0o600)
                 _drop_oldest(folder)
+                self._remember(self._name)
             except (AutobatchError, OSError) as error:
                 self._warnings.append(f"the answer was not kept in the cache: {printable(str(error))}")
         return replace(answer, warnings=(*answer.warnings, *self._warnings))
@@ -150,6 +164,11 @@ def still_fits(answer: Recommendation, device: Device) -> bool:
     return near if needed_bytes is None else (1 + _SPARE) * needed_bytes <= current_bytes
 
 
+def is_entry(name: str) -> bool:
+    """True for the name of a file that holds an answer."""
+    return _ENTRY.fullmatch(name) is not None
+
+
 def list_entries() -> CacheListing:
     """List the answers in the cache. Raises AutobatchError for a folder that can't be read."""
     folder = cache_folder.find_folder()
@@ -167,14 +186,14 @@ def list_entries() -> CacheListing:
 
 
 def clear() -> int:
-    """Remove all answers, damaged ones too, and all journals. Returns the number of answers.
+    """Remove all answers, damaged ones too, all first keys and journals. Returns the number of answers.
 
     Raises AutobatchError if a file can't be removed.
     """
     folder = cache_folder.find_folder()
     paths = _paths(folder)
     try:
-        for path in (*paths, *folder.glob(_UNFINISHED)):
+        for path in (*paths, *folder.glob(_UNFINISHED), *folder.glob(_FIRST_KEYS)):
             path.unlink(missing_ok=True)
         journal.remove_all(folder)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,7 @@ from autobatch.records.errors import AutobatchError, TargetError
 from autobatch.worker import gradient_noise, loader_timing, memory_trace, session_setup, short_training
 from autobatch.worker.step_timing import Measurer
 from autobatch.workload import compilation, fingerprint
+from autobatch.workload.file_watch import FileWatch
 from autobatch.workload.lightning.completion import completed
 from autobatch.workload.lightning.detection import frameworks_in_use
 from autobatch.workload.model_size import model_bytes
@@ -49,6 +51,7 @@ class Session:
         self._silent = False
         self._start: Snapshot | None = None
         self._tracer: memory_trace.Tracer | None = None
+        self._files: FileWatch | None = None
 
     def answer(self, command: messages.Command) -> messages.Reply:
         """The reply to one command. Every failure is a reply too."""
@@ -80,7 +83,7 @@ class Session:
             case messages.ListDevices():
                 return messages.Devices(devices=tuple(backend.describe() for backend in open_all()))
             case messages.TakeFingerprint():
-                return messages.Fingerprint(parts=fingerprint.take(*self._opened, self._trainer))
+                return self._take_fingerprint()
             case messages.TryOut():
                 return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
             case messages.TimeRound():
@@ -99,6 +102,14 @@ class Session:
             case messages.TimeLoader():
                 return loader_timing.run(self._trainer, command)
 
+    def _take_fingerprint(self) -> messages.Fingerprint:
+        modules: set[str] = set()
+        with self._files or contextlib.nullcontext():
+            parts = fingerprint.take(*self._opened, self._trainer, modules)
+        return messages.Fingerprint(
+            parts=parts, files=None if self._files is None else self._files.records(modules)
+        )
+
     def _at_start(self) -> Snapshot:
         """The trainer's state before the session's first training. Raises TargetError if it can't be kept."""
         if self._start is None:
@@ -116,7 +127,10 @@ class Session:
         session_setup.seed_everything(command.seed)
         recipe = command.recipe
         device, ranks = session_setup.join_ranks(command)
-        parts, samples, val_samples = self._load(command, ranks)
+        if command.watches_files:
+            self._files = FileWatch()
+        with self._files or contextlib.nullcontext():
+            parts, samples, val_samples = self._load(command, ranks)
         self._backend = backend = open_backend(device)
         # The file may have switched gradients off. That shall fail in its training step, not here.
         with torch.enable_grad():
@@ -125,7 +139,10 @@ class Session:
         held_bytes = 0 if on_host is None else model_bytes(on_host)
         backend.limit_memory(command.memory_bytes, held_bytes, session_setup.memory_share(command, backend))
         self._on_phase("build")
-        with session_setup.target_errors("build", recipe.target, ranks.count):
+        with (
+            session_setup.target_errors("build", recipe.target, ranks.count),
+            self._files or contextlib.nullcontext(),
+        ):
             self._trainer = Trainer(
                 parts,
                 samples,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import platform
 from array import array
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from autobatch._version import __version__
 from autobatch.workload import source_files
@@ -27,13 +29,19 @@ from autobatch.workload.trainer import Trainer
 _DIGESTED_APART = ("name", "dataset", "val_dataset", "sampler", "val_sampler", "optimizer")
 
 
-def take(parts: Parts, samples: Samples, val_samples: Samples | None, trainer: Trainer) -> dict[str, str]:
+def take(
+    parts: Parts,
+    samples: Samples,
+    val_samples: Samples | None,
+    trainer: Trainer,
+    modules: set[str] | None = None,
+) -> dict[str, str]:
     """The digests of `model`, `optimizer`, `samples`, `source`, `training` and `versions`.
 
-    Reads a few samples, and leaves the random state as it was. Raises OSError where a file of the user's
-    code can't be read.
+    Reads a few samples, and leaves the random state as it was. `modules` gets the names of the modules of the
+    code. Raises OSError where a file of the user's code can't be read.
     """
-    modules: set[str] = set()
+    modules = set() if modules is None else modules
     digests = {
         "model": ObjectDigest(modules).add_model(trainer.model).hexdigest(),
         "optimizer": _of_optimizers(trainer, ObjectDigest(modules)),
@@ -48,14 +56,38 @@ def take(parts: Parts, samples: Samples, val_samples: Samples | None, trainer: T
     return digests
 
 
-def _of_optimizers(trainer: Trainer, digest: ObjectDigest) -> str:
-    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
-    for optimizer in trainer.optimizers:
+def of_arguments(parts: Parts) -> str:
+    """The digest of parts before a worker has them; empty where they can't be digested completely.
+
+    Weights count by shape and dtype, the rest by content. No code of the parts runs.
+    """
+    digest = ObjectDigest(set(), whole=True)
+    optimizer = parts.optimizer if isinstance(parts.optimizer, torch.optim.Optimizer) else None
+    try:
+        for field in sorted(field.name for field in fields(parts)):
+            digest.add(field).add(None if field == "optimizer" and optimizer else getattr(parts, field))
+        if optimizer is not None and parts.ready_model is not None:
+            _add_optimizers(parts.ready_model, [optimizer], digest)
+    # An object of the user's may raise anything while it is looked into.
+    except Exception:
+        return ""
+    return digest.hexdigest()
+
+
+def _add_optimizers(
+    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], digest: ObjectDigest
+) -> None:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
         digest.add(type(optimizer)).add(_plain(optimizer.defaults))
         for group in optimizer.param_groups:
             digest.add("group").add(_plain(group))
             for parameter in group["params"]:
-                digest.add(names.get(id(parameter), "")).add(parameter)
+                digest.add(names.get(id(parameter), "")).add_shape(parameter)
+
+
+def _of_optimizers(trainer: Trainer, digest: ObjectDigest) -> str:
+    _add_optimizers(trainer.model, trainer.optimizers, digest)
     return digest.hexdigest()
 
 

@@ -46,6 +46,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return folder, found
 
 
+def entries(cache: Path) -> list[Path]:
+    """The answers in a cache folder, without their first keys."""
+    return sorted(cache.glob("[0-9a-f]*.json"))
+
+
 def cached_in(folder: Path) -> dict[str, str]:
     return {"AUTOBATCH_CACHE": str(folder / "cache")}
 
@@ -64,13 +69,32 @@ def test_the_second_probe_measures_nothing(work: tuple[Path, dict[str, Any]]) ->
     assert plain.stderr == ""
 
 
+def test_a_hit_starts_no_worker_until_something_changes(tmp_path: Path) -> None:
+    """The model file prints when a worker imports it."""
+    model = tmp_path / "model.py"
+    model.write_text("import sys\nimport part\nprint('imported', file=sys.stderr)\n" + MODEL)
+    (tmp_path / "part.py").write_text("width = 1\n")
+
+    def imported(**environment: str) -> bool:
+        (ended,) = run(tmp_path, (*PROBE, "--json"), environment=cached_in(tmp_path) | environment)
+        answer(ended)
+        return "imported" in ended.stderr
+
+    assert imported()
+    assert not imported()
+    assert imported(OMP_NUM_THREADS="1")
+    (tmp_path / "part.py").write_text("width = 2\n")
+    assert imported()
+    assert not imported()
+
+
 def test_fresh_measures_anew_and_replaces_the_entry(work: tuple[Path, dict[str, Any]]) -> None:
     folder, first = work
     (fresh,) = run(folder, (*PROBE, "--json", "--fresh"), environment=cached_in(folder))
     anew = answer(fresh)
     assert anew["cached"] is False
     assert measured(anew) != measured(first)
-    (entry,) = (folder / "cache").iterdir()
+    (entry,) = entries(folder / "cache")
     assert json.loads(entry.read_text()) == anew
 
 
@@ -81,7 +105,7 @@ def test_another_source_is_measured_anew_and_a_damaged_entry_told(
     folder, _ = work
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
-    (entry,) = (damaged / "cache").iterdir()
+    (entry,) = entries(damaged / "cache")
     entry.write_text('{"schema": "autobatch/2", "ok": true, "batch_size": 1000000}')
     (tmp_path / "model.py").write_text(MODEL + "\n# another line\n")
     (source,) = run(tmp_path, (*PROBE, "--json"), environment=cached_in(folder))
@@ -109,7 +133,7 @@ def test_listing_and_clearing(work: tuple[Path, dict[str, Any]]) -> None:
     empty, cleared = run(folder, (command(), "cache", "list"), LIST, environment=own)
     assert empty.stdout == f"0 answers, 0 B, in {folder / 'other'}\n"
     assert json.loads(cleared.stdout)["entries"] == []
-    for entry in (folder / "cache").iterdir():
+    for entry in entries(folder / "cache"):
         (folder / "other").mkdir(exist_ok=True)
         os.link(entry, folder / "other" / entry.name)
     table, as_json = run(folder, (command(), "cache", "list"), LIST, environment=own)

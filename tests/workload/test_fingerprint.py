@@ -303,3 +303,56 @@ def test_a_worker_that_dies_of_it_costs_the_cache_alone(folder: Path, worker: Lo
         assert worker.try_out(2, 30, 1).outcome is Outcome.OK
         worker.renew()
     assert told(worker).parts
+
+
+def arguments(**changes: Any) -> Parts:
+    """A training whose weights and samples have fixed shapes."""
+    model = changes.pop("model", None) or Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=changes.pop("lr", 0.1))
+    given = {"dataset": FIXED, "batch_size": 8, "optimizer": optimizer, **changes}
+    return Parts(model=model, **given)
+
+
+FIXED = TensorDataset(torch.ones(24, 4), torch.zeros(24, dtype=torch.int64))
+
+
+def test_arguments_have_a_digest_whatever_the_weights() -> None:
+    digest = fingerprint.of_arguments(arguments())
+    assert digest
+    assert fingerprint.of_arguments(arguments()) == digest
+    others = [
+        arguments(lr=0.2),
+        arguments(batch_size=16),
+        arguments(epochs=3.0),
+        arguments(model=Net(width=16)),
+        arguments(model=Net(scale=2.0)),
+        arguments(model=Net(last=nn.Tanh)),
+        arguments(model=frozen()),
+        arguments(loss_fn=F.mse_loss),
+        arguments(loss_fn=torch.dist),
+        arguments(loss_fn=torch.dot),
+        arguments(dataset=TensorDataset(torch.zeros(24, 4), torch.zeros(24, dtype=torch.int64))),
+        arguments(dataset=[(torch.ones(length), 0) for length in range(1, 100)]),
+        arguments(dataset=[(torch.ones(length), 0) for length in range(100, 1, -1)]),
+        arguments(dataset=Stream(length=5)),
+    ]
+    digests = [digest, *map(fingerprint.of_arguments, others)]
+    assert "" not in digests
+    assert len(set(digests)) == len(digests)
+
+
+class Opaque:
+    """A data set that reads from an open file, which nobody can see into."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open()
+
+
+def test_arguments_that_can_not_be_seen_into_have_none(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    opaque = Opaque(tmp_path / "data")
+    assert fingerprint.of_arguments(arguments(dataset=opaque)) == ""
+    opaque.file.close()
+    assert fingerprint.of_arguments(arguments(dataset=np.array([object()]))) == ""
+    assert fingerprint.of_arguments(arguments(dataset=list(range(60_000)))) != ""
+    assert fingerprint.of_arguments(arguments(dataset=[(number,) for number in range(60_000)])) == ""
