@@ -265,7 +265,7 @@ RULES: dict[str, list[tuple[Any, str, Any]]] = {
     "a fourth size": [(next_training, "MOST_TRAINED_SIZES", 3)],
     "a training only where it can save 2%": [(next_training, "RESOLUTION", 0.0)],
     "vetoes": [(next_training, "vetoes", lambda reference_size, trainings: ())],
-    "the standard error in vetoes": [(loss_curves, "WORST_GAP_ERRORS", 0.0)],
+    "the standard error in vetoes": [(loss_curves, "stdev", lambda gaps: 0.0)],
     "a loss that did not fall is worse": [(loss_curves, "RESOLUTION", -math.inf)],
     "a lower rate wins a tie of losses": [(loss_curves, "TOLERANCE", 0.0)],
     "a loss that three sizes reach, if there are as many": [(loss_curves, "MOST_TRAINED_SIZES", 3)],

@@ -301,7 +301,7 @@ def calibration(scores: list[Score]) -> dict[str, dict[str, float]]:
     rows_of: dict[str, list[tuple[float, bool]]] = {}
     for s in scores:
         if s.decision is not None:
-            word = f"{s.decision.action}, {s.decision.confidence_in_words}"
+            word = f"{s.decision.action}, {s.decision.level}"
             rows_of.setdefault(word, []).append((s.decision.confidence, _right(s)))
     return {
         word: {

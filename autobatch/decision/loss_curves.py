@@ -22,7 +22,6 @@ from autobatch.decision.constants import (
     RESOLUTION,
     TOLERANCE,
     WORST_GAP,
-    WORST_GAP_ERRORS,
 )
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.trial import Outcome
@@ -115,7 +114,7 @@ def _higher_loss(reference: Training, other: Training) -> str:
     expected, actual = sorted(pairs, key=lambda pair: fmean(_gaps(*pair)))[len(pairs) // 2]
     gaps = _gaps(expected, actual)
     error = stdev(gaps) / sqrt(len(gaps)) if len(gaps) > 1 else 0.0
-    if fmean(gaps) <= max(WORST_GAP, WORST_GAP_ERRORS * error):
+    if fmean(gaps) <= max(WORST_GAP, 2 * error):
         return ""
     return (
         f"loss {fmean(actual.losses):.3g} against {fmean(expected.losses):.3g} at {reference.batch_size:,} "
