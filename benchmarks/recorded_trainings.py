@@ -175,8 +175,11 @@ def main() -> None:
 
 
 def record(case: Case, seed: int, rate: float) -> None:
-    """Runs the trainings of a seed that are not on file, the current size first: it measures the noise."""
-    for size in case.sizes:
+    """Runs the trainings of a seed that are not on file, the current size first: it measures the noise.
+
+    Other rates than the rule's are tried from the current size on.
+    """
+    for size in case.sizes if rate == 1 else (size for size in case.sizes if size >= case.batch_size):
         rows = recorded(case.name)
         if (size, rate, seed) in rows:
             continue

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import inf, log
+from math import exp, inf, log
 
 from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.base import Backend, Peak
@@ -38,22 +38,22 @@ class CrashError(BaseException):
 
 @dataclass
 class Machine:
-    """The facts of a simulated device, in bytes and seconds. `step_seconds`: of a batch size.
-
-    Loading a sample takes `load_seconds` in one process; the workers of a DataLoader share it, as many as
-    there are `processors`, and with a number in `loader_errors` it fails. The largest samples take
-    `largest_ratio` times the memory and the time of typical ones. `noise`: standard deviation of the
-    logarithm of a step's time. `crashes`: how often the process dies at a size. `failures`: the message of
-    the error that a size raises. `dataset_size` may be more than a stream really has (`stream_size`).
-    `noise_scale`: of the gradient, in samples, infinite where it has no mean. `noise_error`: the
-    error of its measurement, which then has no result. A training takes S_min (1 + critical_batch_size / B)
-    steps to a loss, with `loss_noise` (of its logarithm) in each evaluation; it diverges above
+    """The facts of a simulated device, in bytes and seconds. `step_seconds`: of a batch size. Loading a
+    sample takes `load_seconds` in one process; the workers of a DataLoader share it, as many as there are
+    `processors`, and with a number in `loader_errors` it fails. The largest samples take `largest_ratio`
+    times the memory and the time of typical ones. `noise`: standard deviation of the logarithm of a
+    step's time. `crashes`: how often the process dies at a size. `failures`: the message of the error
+    that a size raises. `dataset_size` may be more than a stream really has (`stream_size`).
+    `noise_scale`: of the gradient, in samples, infinite where it has no mean. `noise_error`: the error of
+    its measurement, which then has no result. A training takes S_min (1 + critical_batch_size / B) steps
+    to a loss, with `loss_noise` (of its logarithm) in each evaluation; it diverges above
     `highest_learning_rate_factor`, its loss is higher the further the learning rate is from
     `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at those of
-    `training_deaths`. `heap_loss`: a process loses up to this share of its memory between blocks,
-    another share in each fresh process; the device then calls itself a CPU. `traced_share`: the share of its
-    memory that a trace sees; None where the step can't be traced. `smallest_trained`: all sizes below fail.
-    `trainings_at_once`: that many take the time of the longest of them.
+    `training_deaths`. A step makes x exp(1 - x) of its progress at x times the
+    `fastest_learning_rate_factor`. `heap_loss`: a process loses up to this share of its memory between
+    blocks, another share in each fresh process; the device then calls itself a CPU. `traced_share`: the
+    share of its memory that a trace sees; None where the step can't be traced. `smallest_trained`: all
+    sizes below fail. `trainings_at_once`: that many take the time of the longest of them.
     """
 
     total_bytes: int = 1024 * MIB
@@ -76,6 +76,7 @@ class Machine:
     critical_batch_size: float = 200.0
     highest_learning_rate_factor: float = float("inf")
     best_learning_rate_factor: float | None = None
+    fastest_learning_rate_factor: float | None = None
     handicaps: dict[int, float] = field(default_factory=dict)
     training_deaths: set[int] = field(default_factory=set)
     loss_noise: float = 0.0
@@ -412,6 +413,9 @@ class SimulatedEngine:
         most = inf if command.most_samples is None else max(1, round(command.most_samples / size))
         while True:
             progress = at / (1 + self.machine.critical_batch_size / size)
+            if self.machine.fastest_learning_rate_factor is not None:
+                share = command.learning_rate_factor / self.machine.fastest_learning_rate_factor
+                progress *= share * exp(1 - share)
             loss = self.machine.handicaps.get(size, 1.0) * (1 + progress / 5) ** -0.5
             if self.machine.best_learning_rate_factor is not None:
                 distance = log(command.learning_rate_factor / self.machine.best_learning_rate_factor)

@@ -192,6 +192,8 @@ def _limits(given: dict[str, Any]) -> Limits:
         ceiling=given["ceiling"],
         check=not given["no_check"],
         sizes_per_rank=given["sizes_per_rank"],
+        # Whoever prints the number alone applies it without the learning rate.
+        keep_learning_rate=given["quiet"],
         seed=given["seed"],
     )
 

@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import exp, inf
 
 from autobatch.decision import loss_curves
 from autobatch.decision.confidence import Speedup, compare_sizes, decide, measured_speedups
-from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_SIZE
-from autobatch.decision.loss_extrapolation import LossCurve, loss_curve
+from autobatch.decision.constants import HARM_TOLERANCE, USUAL_BATCH_SIZE
+from autobatch.decision.learning_rate import RateWalk, walk
+from autobatch.decision.loss_extrapolation import loss_curve
 from autobatch.decision.same_epochs import Course, HarmEstimate, estimate_harms
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, Training
 from autobatch.records.recommendation import Decision, SameEpochs
-from autobatch.records.trial import Trial
-from autobatch.records.workload import Workload
+from autobatch.records.trial import Outcome, Trial
+
+_WORSE = HarmEstimate(log_harm=inf, sd=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """The decision for a training of the same epochs, and the estimates that it rests on, by batch size.
 
-    `reference`: the current size, or the size that stands for it. `run_epochs`: the part of the training that
-    was run at the reference; 0 without a training.
+    `reference`: the current size, or the size that stands for it. `rates`: the learning rates of the trained
+    sizes; they stay as they are where it `keeps_rate`. `diverged`: trained sizes without a training that went
+    well. `run_epochs`: the part of the training that was run at the reference; 0 without a training.
+    `is_whole`: that part stands for the whole training, or is all of it.
     """
 
     reference: int
     speedups: dict[int, Speedup]
     harms: dict[int, HarmEstimate]
     decision: Decision
-    run_epochs: float
+    rates: dict[int, RateWalk] = field(default_factory=dict)
+    keeps_rate: bool = False
+    diverged: tuple[int, ...] = ()
+    run_epochs: float = 0.0
+    is_whole: bool = False
+
+    def next_factor(self, size: int) -> float | None:
+        """The learning rate to train next at a size, as a factor of the user's; None where none is wanted."""
+        rate = self.rates.get(size)
+        return None if rate is None or self.keeps_rate else rate.next_factor
 
     @property
     def rows(self) -> tuple[SameEpochs, ...]:
         """Each size beside the reference, by rising batch size."""
-        return compare_sizes(self.reference, self.speedups, self.harms)
+        rows = compare_sizes(self.reference, self.speedups, self.harms)
+        return tuple(self._with_rate(row) for row in rows)
+
+    def _with_rate(self, row: SameEpochs) -> SameEpochs:
+        rate = self.rates.get(row.batch_size)
+        if rate is None:
+            return row
+        return replace(row, learning_rate_factor=rate.factor, rate_gain=exp(-rate.log_gain))
 
 
 def judge(
@@ -45,10 +65,12 @@ def judge(
     current_size: int | None,
     samples: int | None,
     epochs: float | None,
+    keeps_rate: bool = False,
 ) -> Judgement | None:
     """The decision of the check so far, in units of one rank; None where no permitted size was timed.
 
-    `samples`: those of one epoch. Without a loss curve of the reference, the decision is to keep it.
+    `samples`: those of one epoch. `keeps_rate`: all sizes train with the user's learning rate. Without a loss
+    curve of the reference, the decision is to keep it.
     """
     law = permitted.step_time
     reference = _reference(permitted, check, current_size)
@@ -56,37 +78,47 @@ def judge(
         return None
     speedups = measured_speedups(reference, permitted.timed, law)
     size = reference.batch_size
-    base = _reference_curve(check, size, samples)
-    harms = _harms(check, size, tuple(speedups), samples, epochs, base)
+    first = next((training for training in check.trainings if training.batch_size == size), None)
+    base = None if first is None or samples is None else loss_curve(first, samples)
+    if first is None or base is None or samples is None or not base.epochs:
+        return Judgement(reference=size, speedups=speedups, harms={}, decision=decide(size, speedups, {}))
+    run_epochs = base.epochs[-1]
+    trainings = _by_size(
+        [t for t in check.trainings if not keeps_rate or t.learning_rate_factor == first.learning_rate_factor]
+    )
+    share = None if epochs is None else run_epochs / epochs
+    rates = {size: walk(runs, share) for size, runs in trainings.items()}
+    course = Course(
+        current_size=size,
+        samples=samples,
+        epochs=epochs,
+        curve=base,
+        noise=check.noise_points,
+        keeps_rate=keeps_rate,
+    )
+    settled = {
+        size: next(t for t in runs if t.learning_rate_factor == rates[size].factor)
+        for size, runs in trainings.items()
+    }
+    harms = _harms(course, check, first, settled, tuple(speedups), rates)
+    # Beyond a size at which the rule's rate diverged, only trainings are believed.
+    limit = min(
+        (size for size, runs in trainings.items() if runs[0].outcome is Outcome.DIVERGED), default=inf
+    )
+    harms |= {s: _WORSE for s in harms if s > limit and s not in trainings}
     return Judgement(
         reference=size,
         speedups=speedups,
         harms=harms,
         decision=decide(size, speedups, harms),
-        run_epochs=base.epochs[-1] if base is not None and base.epochs else 0.0,
+        rates=rates,
+        keeps_rate=keeps_rate,
+        diverged=tuple(
+            size for size, runs in trainings.items() if all(t.outcome is Outcome.DIVERGED for t in runs)
+        ),
+        run_epochs=run_epochs,
+        is_whole=share is None or share >= 1 - HARM_TOLERANCE,
     )
-
-
-def next_size(judgement: Judgement, trainings: Sequence[Training], workload: Workload) -> int | None:
-    """The size to train next, for as many epochs as the reference; None where no training can tell more.
-
-    Trainings that cover the user's epochs, or stand for them, are compared size by size from the reference
-    upwards, as long as the sizes are safe and may be faster. Shorter ones only confirm the decision.
-    """
-    trained = {training.batch_size for training in trainings}
-    decided = judgement.decision.batch_size
-    epochs = workload.epochs
-    is_whole = epochs is None or judgement.run_epochs >= (1 - HARM_TOLERANCE) * epochs
-    if not judgement.harms or not is_whole:
-        return decided if judgement.harms and decided not in trained else None
-    for row in judgement.rows:
-        if row.batch_size <= judgement.reference or row.interval[1] < 1 + TOLERANCE:
-            continue
-        if row.batch_size not in trained:
-            return row.batch_size
-        if not row.safe:
-            return None
-    return None
 
 
 def _reference(permitted: TrialSet, check: Check, current_size: int | None) -> Trial | None:
@@ -97,34 +129,31 @@ def _reference(permitted: TrialSet, check: Check, current_size: int | None) -> T
     return permitted.nearest(current_size or USUAL_BATCH_SIZE)
 
 
-def _reference_curve(check: Check, size: int, samples: int | None) -> LossCurve | None:
-    """The loss curve of the first training at the reference size."""
-    training = next((training for training in check.trainings if training.batch_size == size), None)
-    return None if training is None or samples is None else loss_curve(training, samples)
+def _by_size(trainings: Sequence[Training]) -> dict[int, list[Training]]:
+    """The trainings of each size, in the order in which they were run."""
+    by_size: dict[int, list[Training]] = {}
+    for training in trainings:
+        by_size.setdefault(training.batch_size, []).append(training)
+    return by_size
 
 
 def _harms(
+    course: Course,
     check: Check,
-    reference: int,
+    reference: Training,
+    settled: Mapping[int, Training],
     sizes: Sequence[int],
-    samples: int | None,
-    epochs: float | None,
-    base: LossCurve | None,
+    rates: Mapping[int, RateWalk],
 ) -> dict[int, HarmEstimate]:
-    """The harm of each size; infinite where it trained worse. Empty where nothing is known."""
-    if base is None or samples is None or not base.epochs:
-        return {}
-    course = Course(
-        current_size=reference, samples=samples, epochs=epochs, curve=base, noise=check.noise_points
-    )
-    trainings: dict[int, Training] = loss_curves.best_of_each(check.trainings)
-    curves = {size: loss_curve(training, samples) for size, training in trainings.items() if size in sizes}
-    harms = estimate_harms(course, sizes, curves)
+    """The harm of each size at its learning rate; infinite where it trained worse.
+
+    Empty where the losses of the current size can't be judged.
+    """
+    others = {size: training for size, training in settled.items() if training is not reference}
+    curves = {size: loss_curve(t, course.samples) for size, t in others.items() if size in sizes}
+    gains = {size: rate.log_gain for size, rate in rates.items()}
+    harms = estimate_harms(course, sizes, curves, gains)
     worse = {veto.batch_size for veto in check.vetoed} | {
-        size
-        for size, training in trainings.items()
-        if size != reference and loss_curves.why_worse(trainings[reference], training)
+        size for size, training in others.items() if loss_curves.why_worse(reference, training)
     }
-    return {
-        size: HarmEstimate(log_harm=inf, sd=0.0) if size in worse else harm for size, harm in harms.items()
-    }
+    return {size: _WORSE if size in worse else harm for size, harm in harms.items()}

@@ -32,7 +32,8 @@ class TrainingPlan:
     `sizes` were timed, with the step-time model `law`; `prior` comes from the noise scale. Trainings are
     compared with the one at `reference_size`. `current_size` wins ties, and the learning rates belong to it;
     None where the user named none: the reference size takes its place. Learning rates are scaled by `power`;
-    None where no rule is known for the optimizer: then they stay.
+    None where no rule is known for the optimizer, or the user keeps the rate: then they stay. `keeps_rate`:
+    no other rate is tried.
     """
 
     sizes: tuple[int, ...]
@@ -41,6 +42,7 @@ class TrainingPlan:
     reference_size: int
     current_size: int | None
     power: float | None
+    keeps_rate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def state_after(plan: TrainingPlan, trainings: Sequence[Training]) -> TrainingSt
     """The state after `trainings`."""
     matched = loss_curves.match(loss_curves.sound(plan.reference_size, trainings))
     belief = critical_batch.posterior(plan.prior, matched.pooled if matched else ())
-    vetoed = vetoes(plan.reference_size, trainings)
+    vetoed = vetoes(plan.reference_size, trainings, is_final=plan.keeps_rate)
     allowed = without_vetoed(plan.sizes, plan.reference_size, vetoed)
     choice = critical_batch.pick(allowed, belief, plan.law, current_size=plan.current_size)
     return TrainingState(
@@ -84,8 +86,11 @@ def next_runs(plan: TrainingPlan, trainings: Sequence[Training], most: int) -> t
     return tuple(islice(_runs(plan, trainings), most))
 
 
-def vetoes(reference_size: int, trainings: Sequence[Training]) -> tuple[Veto, ...]:
-    """The sizes that trained worse than the reference size, also with half the learning rate, or failed."""
+def vetoes(reference_size: int, trainings: Sequence[Training], *, is_final: bool = False) -> tuple[Veto, ...]:
+    """The sizes that trained worse than the reference size, also with half the learning rate, or failed.
+
+    `is_final`: half the learning rate won't be tried.
+    """
     trained = loss_curves.best_of_each(trainings)
     reference = trained.get(reference_size)
     if reference is None:
@@ -95,7 +100,7 @@ def vetoes(reference_size: int, trainings: Sequence[Training]) -> tuple[Veto, ..
         Veto(batch_size=size, reason=reason)
         for size, training in sorted(trained.items())
         if size != reference_size
-        and (tries[size] > 1 or training.outcome not in _REPAIRABLE)
+        and (is_final or tries[size] > 1 or training.outcome not in _REPAIRABLE)
         and (reason := loss_curves.why_worse(reference, training))
     )
 
@@ -126,7 +131,7 @@ def _runs(plan: TrainingPlan, trainings: Sequence[Training]) -> Iterator[Run]:
         yield _run(plan, state, plan.reference_size)
     elif loss_curves.why_worse(reference, reference):
         return
-    else:
+    elif not plan.keeps_rate:
         yield from _retries(state, reference, trainings)
     taken = {plan.reference_size, *trained}
     while (size := _most_worthwhile(plan, state, taken)) is not None:

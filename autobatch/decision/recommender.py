@@ -8,6 +8,7 @@ from math import ceil
 from autobatch.decision import critical_batch, loss_curves, scaling, size_choice, time_to_loss
 from autobatch.decision.candidates import candidates
 from autobatch.decision.constants import TOLERANCE
+from autobatch.decision.equal_training import octaves_below
 from autobatch.decision.judgement import Judgement
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
@@ -46,7 +47,7 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     chosen = choice.trial
     accumulation = _accumulation_steps(chosen.batch_size, target)
     rank_batch = chosen.batch_size * accumulation
-    factor = _learning_rate_factor(curve.workload, rank_check, rank_batch)
+    factor = _learning_rate_factor(curve.workload, rank_check, limits, rank_batch, choice.judgement)
     rate = curve.workload.learning_rate
     answer = Recommendation(
         batch_size=chosen.batch_size,
@@ -148,7 +149,7 @@ def _more_epochs(
     alternative = Alternative(
         kind=AlternativeKind.MORE_EPOCHS,
         batch_size=size,
-        learning_rate_factor=_learning_rate_factor(answer.workload, check, size),
+        learning_rate_factor=_learning_rate_factor(answer.workload, check, answer.limits, size),
         epochs_ratio=comparison.epochs_ratio,
         epochs=None if epochs is None else ceil(epochs * comparison.epochs_ratio),
         speedup=comparison.relative_time,
@@ -192,17 +193,46 @@ def _tokens_per_second(workload: Workload, chosen: Trial) -> float | None:
     return None if tokens is None or not rate else tokens.mean * rate
 
 
-def _learning_rate_factor(workload: Workload, check: Check | None, rank_batch: int) -> float | None:
-    """The factor of the learning rates: as trained at this size, else by the noise rule."""
+def _learning_rate_factor(
+    workload: Workload,
+    check: Check | None,
+    limits: Limits,
+    rank_batch: int,
+    judgement: Judgement | None = None,
+) -> float | None:
+    """The factor of the learning rates: as decided for this size or trained at it, else by the noise rule."""
     if check is None or check.batch_size is None or check.critical_batch_size is None:
         return None
+    if limits.keep_learning_rate:
+        return 1.0
+    if judgement is not None:
+        return _decided_factor(workload, check, rank_batch, judgement)
     trained = loss_curves.best_of_each(check.trainings).get(rank_batch)
     if trained is not None and trained.outcome is Outcome.OK:
         return trained.learning_rate_factor
-    power = critical_batch.learning_rate_power(workload.optimizer)
-    if power is None:
+    return _rule_factor(workload, check, rank_batch)
+
+
+def _decided_factor(workload: Workload, check: Check, rank_batch: int, judgement: Judgement) -> float | None:
+    """The factor of the trainings at this size; of an untrained size that of the rule, or of a lower rate.
+
+    A rate that had to be lowered at the largest trained size below is too high here as well.
+    """
+    if rank_batch in judgement.rates:
+        return judgement.rates[rank_batch].factor
+    factor = _rule_factor(workload, check, rank_batch)
+    if factor is None:
         return None
-    current_size = workload.batch_size or check.batch_size
+    octaves = octaves_below(judgement, rank_batch, lambda size: _rule_factor(workload, check, size) or 1.0)
+    return factor * 2.0 ** min(octaves, 0)
+
+
+def _rule_factor(workload: Workload, check: Check, rank_batch: int) -> float | None:
+    """The factor by the noise rule; None where no rule is known for the optimizer."""
+    power = critical_batch.learning_rate_power(workload.optimizer)
+    if power is None or check.critical_batch_size is None:
+        return None
+    current_size = workload.batch_size or check.batch_size or rank_batch
     return critical_batch.scaled_learning_rate(
         1.0, current_size, rank_batch, check.critical_batch_size, power
     )

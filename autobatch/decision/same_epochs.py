@@ -41,6 +41,7 @@ class Course:
     """A training of `epochs` at the current size, and the loss curve of as much of it as was run.
 
     `epochs` is None where the user's length is unknown. `samples`: of one epoch. `noise` is ascending.
+    `keeps_rate`: all sizes train with the user's learning rate.
     """
 
     current_size: int
@@ -48,6 +49,7 @@ class Course:
     epochs: float | None
     curve: LossCurve
     noise: tuple[NoisePoint, ...]
+    keeps_rate: bool = False
 
     @property
     def end_epochs(self) -> float:
@@ -71,19 +73,24 @@ class HarmEstimate:
 
 
 def estimate_harms(
-    course: Course, sizes: Sequence[int], curves: Mapping[int, LossCurve]
+    course: Course,
+    sizes: Sequence[int],
+    curves: Mapping[int, LossCurve],
+    log_gains: Mapping[int, float] | None = None,
 ) -> dict[int, HarmEstimate]:
     """ln(harm) of each size at the user's epochs. `curves` are trainings at some of the sizes.
 
-    A size whose training failed has infinite harm. Empty where the current size's losses can't be judged. The
-    scatter of the losses around their fit adds to all errors: a training ends anywhere within it.
+    `curves` has the current size only where it was trained at another learning rate than in the course.
+    `log_gains`: the fall of ln(final loss) that a tried learning rate is credited with, by size. A size whose
+    training failed has infinite harm. Empty where the current size's losses can't be judged. The scatter of
+    the losses around their fit adds to all errors: a training ends anywhere within it.
     """
     noise = tuple(point for point in course.noise if point.low > 0)
     curve = course.curve if course.epochs is None else course.curve.until(course.epochs)
     if curve.failed or not curve.losses or not noise:
         return {}
     course = replace(course, noise=noise, curve=curve)
-    trained = {size: curves[size] for size in sizes if size in curves and size != course.current_size}
+    trained = {size: curves[size] for size in sizes if size in curves}
     scaled = _comparable(course, trained)
     if scaled is None:
         return {}
@@ -91,7 +98,9 @@ def estimate_harms(
     fits = fit_loss_curve(course.curve)
     if not fits:
         return {}
+    gains = log_gains or {}
     harms = {size: _predicted(course, fits, size) for size in sizes}
+    harms = {size: replace(h, log_harm=h.log_harm - gains.get(size, 0.0)) for size, h in harms.items()}
     for size, curve in trained.items():
         if curve.failed or not curve.losses:
             harms[size] = HarmEstimate(log_harm=inf, sd=0.0)
@@ -121,7 +130,8 @@ def epoch_shift(course: Course, size: int, noise_factor: float = 1.0) -> float:
     """ln(E / tau): how far back on the current size's loss curve a training at `size` ends.
 
     `noise_factor` multiplies every noise scale. The scale is a running median of three, interpolated over
-    ln(epochs). Beyond the last point it stays as it is, on the safe side: it rises during a training.
+    ln(epochs). Beyond the last point it stays as it is, on the safe side: it rises during a training. With
+    the rate of the current size, a step at a larger size makes no more progress, however small the noise.
     """
     end = course.end_epochs
     noise_scales = _smoothed_noise(course)
@@ -129,6 +139,8 @@ def epoch_shift(course: Course, size: int, noise_factor: float = 1.0) -> float:
     for part in _PARTS:
         noise = noise_factor * exp(_interpolated(noise_scales, log((part + 0.5) * step)))
         cost = (size + noise) / (course.current_size + noise)
+        if course.keeps_rate:
+            cost = max(cost, size / course.current_size)
         if spent + cost * step >= end:
             break
         spent, epochs = spent + cost * step, epochs + step

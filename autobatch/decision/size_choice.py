@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import exp, log
 
 from autobatch.decision import next_training, time_to_loss
 from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_SIZE
@@ -68,7 +68,12 @@ def choose(
     judgement = None
     if check is not None and outlook is not None:
         judgement = judge(
-            permitted, check, current_size=current_size, samples=samples, epochs=workload.epochs
+            permitted,
+            check,
+            current_size=current_size,
+            samples=samples,
+            epochs=workload.epochs,
+            keeps_rate=limits.keep_learning_rate,
         )
     if judgement is None:
         return knee(_not_below(allowed, current_size or USUAL_BATCH_SIZE))
@@ -92,11 +97,22 @@ def at_the_same_epochs(
         )
     return SizeChoice(
         trial=permitted.latest[decision.batch_size],
-        why=_change_text(judgement, workload) if decision.action is Action.CHANGE else _keep_text(judgement),
+        why=_why(judgement, workload),
         outlook=outlook,
         judgement=judgement,
         warnings=tuple(warnings),
     )
+
+
+def _why(judgement: Judgement, workload: Workload) -> str:
+    """The gain of the size, and that of the learning rate where another than the rule's was better."""
+    decision = judgement.decision
+    is_change = decision.action is Action.CHANGE
+    text = _change_text(judgement, workload) if is_change else _keep_text(judgement)
+    rate = judgement.rates.get(decision.batch_size)
+    if rate is None or not rate.log_gain:
+        return text
+    return f"{text}; the learning rate that was tried lowers the final loss by {1 - exp(-rate.log_gain):.0%}"
 
 
 def _change_text(judgement: Judgement, workload: Workload) -> str:

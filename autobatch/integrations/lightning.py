@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -53,7 +54,8 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
         learning_rate: bool | str = False,
     ) -> None:
         self.recommendation: Recommendation | None = None
-        self._limits = limits or Limits()
+        # The size is decided with the rate that the training will have.
+        self._limits = replace(limits or Limits(), keep_learning_rate=not learning_rate)
         self._attribute = attribute
         self._learning_rate = learning_rate
         self._applied: dict[str, int] = {}

@@ -72,7 +72,8 @@ def tune_training_arguments(
         schedule={name: int(getattr(args, name)) for name in _SCHEDULE},
         precision=_precision(args),
         device=str(args.device),
-        limits=limits,
+        # The size is decided with the rate that the arguments will have.
+        limits=replace(limits or Limits(), keep_learning_rate=not learning_rate),
     )
     if recommendation.accumulation_steps > 1:
         warnings = accumulation.gradient_warnings(args, model, dataset, collate, recommendation)

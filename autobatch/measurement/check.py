@@ -9,11 +9,8 @@ from math import ceil, inf, isfinite
 from autobatch.decision import next_training, noise_scale
 from autobatch.decision.constants import (
     BURN_IN_SHARE,
-    EVALUATION_SHARE,
     FEWEST_SAMPLES,
     FEWEST_STEPS,
-    FIRST_SAMPLES,
-    MAX_REPEATS,
     MOST_EPOCHS,
     MOST_TRAINED_SIZES,
     NOISE_SAMPLES_SHARE,
@@ -21,16 +18,17 @@ from autobatch.decision.constants import (
     USUAL_BATCH_SIZE,
 )
 from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate
-from autobatch.decision.judgement import Judgement, judge, next_size
 from autobatch.decision.scaling import over_ranks, share_of_dataset
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.measurement.budget import Budget
-from autobatch.records.check import Check, CheckStatus, NoisePoint, Training
+from autobatch.measurement.same_epochs import SameEpochsComparison
+from autobatch.measurement.trainings import Trainings
+from autobatch.records.check import Check, CheckStatus, NoisePoint
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.trial import Curve, Outcome
+from autobatch.records.trial import Curve
 
 
 class GeneralizationCheck:
@@ -57,14 +55,14 @@ class GeneralizationCheck:
         self._announce = announce
         self._trial_set = TrialSet.of(curve)
         self._ranks = curve.world_size
-        self._trainings: list[Training] = []
-        self._held_out = ""
+        self._trainings: Trainings | None = None
         self._check = Check(status=CheckStatus.NOT_RUN, detail="interrupted")
 
     @property
     def check(self) -> Check:
         """The result so far."""
-        return over_ranks(self._check, self._ranks)
+        check = self._check if self._trainings is None else self._trainings.check
+        return over_ranks(check, self._ranks)
 
     def run(self) -> Check:
         """The check, as far as the time allows; its detail says how far that was."""
@@ -133,7 +131,7 @@ class GeneralizationCheck:
         A step has fewer where the current size does not fit, and where one rank trains alone.
         """
         current, power = self._curve.workload.batch_size, learning_rate_power(self._curve.workload.optimizer)
-        if power is None:
+        if power is None or self._keeps_rate:
             return 1.0
         return scaled_learning_rate(1.0, self._ranks * (current or size), size, inf, power)
 
@@ -165,102 +163,50 @@ class GeneralizationCheck:
             prior=prior,
             reference_size=reference_size,
             current_size=workload.batch_size,
-            power=learning_rate_power(workload.optimizer),
+            power=None if self._keeps_rate else learning_rate_power(workload.optimizer),
+            keeps_rate=self._keeps_rate,
         )
+
+    @property
+    def _keeps_rate(self) -> bool:
+        """True where all sizes train with the user's learning rate."""
+        return self._limits.keep_learning_rate
 
     def _compare_trainings(self, plan: next_training.TrainingPlan) -> None:
-        """Runs trainings of equal time, as long as one is worth it and there is time."""
+        """Runs short trainings, as long as one is worth it and there is time."""
+        self._trainings = Trainings(
+            self._engine,
+            plan,
+            self._check,
+            limits=self._limits,
+            largest_part=self._largest_chunk(plan.reference_size),
+            announce=self._announce,
+        )
         if self._limits.asks_for_size:
-            return self._explain("the size was asked for")
-        if self._limits.objective is Objective.TIME:
-            return self._compare_at_the_same_epochs(plan)
+            return self._trainings.explain("the size was asked for")
+        if self._limits.objective is Objective.TIME_TO_LOSS:
+            return self._compare_times_to_loss(plan, self._trainings)
+        workload = self._curve.workload
+        samples = share_of_dataset(workload.dataset_size, self._ranks)
+        if samples is None:
+            return self._trainings.explain("the number of samples of an epoch is unknown")
+        comparison = SameEpochsComparison(
+            self._trainings, plan, self._trial_set, workload, samples, self._budget
+        )
+        return comparison.run()
+
+    def _compare_times_to_loss(self, plan: next_training.TrainingPlan, trainings: Trainings) -> None:
+        """Runs trainings of equal time."""
         seconds = self._training_seconds(plan)
         if next_training.next_run(plan, ()) is None:
-            return self._explain("no other size can be expected to be quicker")
+            return trainings.explain("no other size can be expected to be quicker")
         if seconds is None:
-            return self._explain("too little of the budget was left for trainings")
+            return trainings.explain("too little of the budget was left for trainings")
         while self._budget.left_seconds >= seconds:
-            runs = next_training.next_runs(plan, self._trainings, self._engine.trainings_at_once)
-            if not runs or not self._train(plan, runs, seconds):
+            runs = next_training.next_runs(plan, trainings.done, self._engine.trainings_at_once)
+            if not runs or not trainings.run(runs, seconds):
                 return None
         return None
-
-    def _compare_at_the_same_epochs(self, plan: next_training.TrainingPlan) -> None:
-        """Trains at the reference size, then at the sizes that may be the answer for the same epochs.
-
-        Where the time allows, these are whole trainings of the user's epochs.
-        """
-        samples = share_of_dataset(self._curve.workload.dataset_size, self._ranks)
-        if samples is None:
-            return self._explain("the number of samples of an epoch is unknown")
-        least = FEWEST_STEPS * plan.law.step_seconds_at(plan.reference_size)
-        # The other half of the time is for the trainings that are compared with this one.
-        seconds = self._budget.left_seconds / 2
-        if seconds < least:
-            return self._explain("too little of the budget was left for trainings")
-        epochs = self._curve.workload.epochs or MOST_EPOCHS
-        first = next_training.Run(
-            batch_size=plan.reference_size,
-            learning_rate_factor=next_training.learning_rate_factor(
-                plan, next_training.state_after(plan, ()).belief, plan.reference_size
-            ),
-        )
-        if not self._train(plan, [first], seconds, most_samples=ceil(epochs * samples)):
-            return None
-        while len(self._trainings) < MOST_TRAINED_SIZES:
-            judgement = self._judge(samples)
-            size = None if judgement is None else next_size(judgement, self._trainings, self._curve.workload)
-            if judgement is None or size is None:
-                return None
-            most_samples = ceil(judgement.run_epochs * samples)
-            seconds = most_samples / size * plan.law.step_seconds_at(size)
-            if seconds > self._budget.left_seconds:
-                return None
-            state = next_training.state_after(plan, self._trainings)
-            run = next_training.Run(
-                batch_size=size,
-                learning_rate_factor=next_training.learning_rate_factor(plan, state.belief, size),
-            )
-            # The law is no promise: a training that is slower than expected ends with the time left.
-            if not self._train(plan, [run], self._budget.left_seconds, most_samples=most_samples):
-                return None
-        return None
-
-    def _judge(self, samples: int) -> Judgement | None:
-        """The decision by the trainings so far."""
-        workload = self._curve.workload
-        return judge(
-            self._trial_set,
-            self._check,
-            current_size=workload.batch_size,
-            samples=samples,
-            epochs=workload.epochs,
-        )
-
-    def _train(
-        self,
-        plan: next_training.TrainingPlan,
-        runs: Sequence[next_training.Run],
-        seconds: float,
-        *,
-        most_samples: int | None = None,
-    ) -> bool:
-        """Runs these trainings and records them; False where one of them can't be run."""
-        sizes = ", ".join(f"{run.batch_size:,}" for run in runs)
-        self._announce(f"training at batch size {sizes}, to compare")
-        replies = self._engine.train_all(
-            [self._train_command(plan, run, seconds, most_samples) for run in runs]
-        )
-        for reply in replies:
-            if reply.training is not None:
-                self._trainings.append(reply.training)
-                self._held_out = reply.held_out or self._held_out
-        if any(training.batch_size == plan.reference_size for training in self._trainings):
-            self._record_trainings(plan)
-        reasons = [reply.held_out for reply in replies if reply.training is None]
-        if reasons:
-            self._explain(reasons[0])
-        return not reasons
 
     def _training_seconds(self, plan: next_training.TrainingPlan) -> float | None:
         """Seconds of each training; None where the time left can't compare two sizes."""
@@ -280,64 +226,14 @@ class GeneralizationCheck:
         size = plan.reference_size
         return inf if samples is None else samples / size * plan.law.step_seconds_at(size)
 
-    def _train_command(
-        self,
-        plan: next_training.TrainingPlan,
-        run: next_training.Run,
-        seconds: float,
-        most_samples: int | None,
-    ) -> messages.Train:
-        size = plan.reference_size
-        rate = size / plan.law.step_seconds_at(size)
-        # A sample's forward pass takes at most half of its training step.
-        samples = int(2 * EVALUATION_SHARE * seconds * rate)
-        samples = max(FEWEST_SAMPLES, min(samples, FIRST_SAMPLES))
-        smallest, multiple_of = self._limits.smallest, self._limits.multiple_of
-        part_size = min(samples // MAX_REPEATS // multiple_of * multiple_of, self._largest_chunk(size))
-        return messages.Train(
-            batch_size=run.batch_size,
-            learning_rate_factor=run.learning_rate_factor,
-            seconds=seconds,
-            samples=samples,
-            part_size=max(smallest, part_size),
-            seed=self._limits.seed,
-            most_samples=most_samples,
-            smallest_part=smallest,
-            multiple_of=multiple_of,
-        )
-
-    def _record_trainings(self, plan: next_training.TrainingPlan) -> None:
-        """The check with the evidence of the trainings so far."""
-        check = replace(self._check, trainings=tuple(self._trainings), held_out=self._held_out)
-        reference = next(t for t in self._trainings if t.batch_size == plan.reference_size)
-        if reference.outcome is not Outcome.OK:
-            detail = f"at batch size {reference.batch_size:,}: {reference.detail}"
-            self._check = replace(check, detail=detail)
-            return
-        if len({training.batch_size for training in self._trainings}) == 1:
-            self._check = replace(check, detail="only the reference size was trained")
-            return
-        state = next_training.state_after(plan, self._trainings)
-        check = replace(check, vetoed=state.vetoed, detail="")
-        if state.matched is not None:
-            check = replace(
-                check,
-                matched_loss=state.matched.loss,
-                critical_batch_size=state.belief.batch_size,
-                interval=state.belief.interval,
-                log_sd=state.belief.log_sd,
-            )
-        elif check.critical_batch_size is None:
-            self._check = replace(check, detail="neither the gradient's noise nor the trainings tell enough")
-            return
-        self._check = replace(check, status=CheckStatus.VETOED if state.vetoed else CheckStatus.PASSED)
-
     def _not_run(self, reason: str) -> None:
         self._check = Check(status=CheckStatus.NOT_RUN, detail=reason)
 
     def _explain(self, reason: str) -> None:
         """Keeps the results so far; their detail is the reason why there are no more."""
-        if not self._check.detail or self._check.status is CheckStatus.NOT_RUN:
+        if self._trainings is not None:
+            self._trainings.explain(reason)
+        elif not self._check.detail or self._check.status is CheckStatus.NOT_RUN:
             self._check = replace(self._check, detail=reason)
 
 

@@ -39,11 +39,12 @@ class Limits:
     `memory_bytes`: on CPU the memory of training on top of the worker after imports and data set
     loading; elsewhere the memory that the device's allocator may hold. None takes the available memory. Of
     either, the share `memory_fraction` is used: the rest is the margin of a training that goes on for long.
-    `budget_seconds`: wall time of the measurements, start-up of the worker excepted.
+    `budget_seconds`: wall time of the whole search, start-up of the worker included.
     `global_batch`: samples per optimizer step over all accumulation steps and ranks. `group`: samples that
     belong together, as the completions of a prompt; the global batch size is a multiple of it.
     `ceiling`: climb past a throughput plateau, to the largest size that fits. `sizes_per_rank`: after the
-    common answer, a size for each rank where ranks differ in speed.
+    common answer, a size for each rank where ranks differ in speed. `keep_learning_rate`: the answer is
+    applied without its learning rate, so that sizes are trained and judged with the current one.
 
     Raises UsageError for a value that can't be meant.
     """
@@ -61,6 +62,7 @@ class Limits:
     ceiling: bool = False
     check: bool = True
     sizes_per_rank: bool = False
+    keep_learning_rate: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

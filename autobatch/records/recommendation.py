@@ -118,8 +118,11 @@ class Confidence(StrEnum):
 class SameEpochs:
     """A size beside the current one, for a training of the user's epochs.
 
-    `harm`: expected final loss over that at the current size. `harm_low` and `harm_high`: one standard
-    deviation below and above. All three are None without a loss curve, and where the training failed.
+    `harm`: expected final loss over that at the current size with the current learning rate. `harm_low` and
+    `harm_high`: one standard deviation below and above. All three are None without a loss curve, and where
+    the training failed. `learning_rate_factor`: the learning rate of the trainings at this size, over the
+    current one; None without a training. `rate_gain`: the part of `harm` that comes from a tried learning
+    rate in place of the rule's, 1 where none was better.
     `speedup`: time of the training at the current size over that at this size, with its 90% `interval`.
     `safe`: the expected harm is within 2%.
     """
@@ -131,6 +134,8 @@ class SameEpochs:
     speedup: float
     interval: tuple[float, float]
     safe: bool
+    learning_rate_factor: float | None = None
+    rate_gain: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,16 @@
-"""Every timed size beside the current one at the same epochs, and the size to train next."""
+"""Every timed size beside the current one at the same epochs, and its learning rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from math import log
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autobatch.decision.judgement import Judgement, judge, next_size
+from autobatch.decision.judgement import Judgement, judge
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, Evaluation, NoisePoint, Training, Veto
 from autobatch.records.recommendation import Action
@@ -54,17 +56,18 @@ def judged(
     current_size: int | None = 32,
     samples: int | None = SAMPLES,
     epochs: float | None = 10.0,
+    keeps_rate: bool = False,
 ) -> Judgement:
     judgement = judge(
-        permitted or trials(), measured, current_size=current_size, samples=samples, epochs=epochs
+        permitted or trials(),
+        measured,
+        current_size=current_size,
+        samples=samples,
+        epochs=epochs,
+        keeps_rate=keeps_rate,
     )
     assert judgement is not None
     return judgement
-
-
-def next_after(trainings: Sequence[Training], epochs: float | None = 10.0, **fields: float) -> int | None:
-    judgement = judged(check(trainings, fields.pop("noise", HARMLESS)), trials(**fields), epochs=epochs)
-    return next_size(judgement, trainings, builders.workload(batch_size=32, epochs=epochs))
 
 
 # The judgement
@@ -170,68 +173,65 @@ def test_the_decision_is_a_timed_size_and_keeps_without_harms(
     assert chosen.batch_size == 32 or chosen.interval[0] > 1
 
 
-# The next training
+# Learning rates
 
 
-def trained_sizes(
-    train: Callable[[int], Training], epochs: float | None = 10.0, **fields: float
-) -> list[int]:
-    """The sizes after the reference, in the order in which they are trained."""
-    trainings = [train(32)]
-    while (size := next_after(trainings, epochs, **fields)) is not None:
-        trainings.append(train(size))
-        assert len(trainings) <= len(SIZES), "no end"
-    return [training.batch_size for training in trainings[1:]]
+def at_rate(size: int, factor: float, lead: float = 0.0) -> Training:
+    """A whole training at a learning rate, ahead of the others by a share of their steps."""
+    measured = training(size)
+    ahead = tuple(
+        replace(e, losses=(loss_after((1 + lead) * e.steps * size / SAMPLES),) * 4)
+        for e in measured.evaluations
+    )
+    return replace(measured, learning_rate_factor=factor, evaluations=ahead)
 
 
-@pytest.mark.parametrize("epochs", [10.0, None])
-def test_whole_trainings_go_upwards_from_the_reference(epochs: float | None) -> None:
-    """A run stands for the whole training where the user's epochs are unknown."""
-    assert trained_sizes(training, epochs) == [64, 128, 256, 512]
+def test_a_faster_rate_is_that_of_its_size_and_its_gain_is_told_apart() -> None:
+    runs = [at_rate(32, 1.0), at_rate(64, 1.5), at_rate(64, 3.0, lead=1.0)]
+    judgement = judged(check(runs))
+    rows = {row.batch_size: row for row in judgement.rows}
+    assert rows[32].learning_rate_factor == 1.0
+    assert (rows[64].learning_rate_factor, rows[128].learning_rate_factor) == (3.0, None)
+    assert rows[32].rate_gain == 1.0
+    assert 1 / 1.05 <= rows[64].rate_gain < 1.0
+    assert rows[64].harm is not None
+    assert rows[64].harm < 0.99
 
 
-def test_whole_trainings_stop_at_the_first_unsafe_size() -> None:
-    assert trained_sizes(lambda size: training(size, factor=1.2 if size > 64 else 1.0)) == [64, 128]
+def test_the_current_size_has_a_harm_below_1_at_a_better_rate() -> None:
+    judgement = judged(check([at_rate(32, 1.0), at_rate(32, 2.0, lead=1.0)], HARMFUL))
+    (row,) = (row for row in judgement.rows if row.batch_size == 32)
+    assert row.learning_rate_factor == 2.0
+    assert row.harm is not None
+    assert row.harm < 0.99
+    assert judgement.decision.batch_size == 32
+    assert judgement.decision.action is Action.KEEP
 
 
-def test_a_whole_training_that_failed_is_unsafe() -> None:
-    def failing(size: int) -> Training:
-        return training(size) if size == 32 else builders.failed_training(size)
-
-    assert trained_sizes(failing) == [64]
-
-
-def test_sizes_that_are_not_faster_are_not_trained() -> None:
-    assert trained_sizes(training, hardware_batch_size=0.01) == []
+@pytest.mark.parametrize(("epochs", "factor"), [(10.0, 2.0), (99.0, 2.0), (150.0, 1.0), (None, 1.0)])
+def test_a_tenth_of_the_training_may_raise_a_rate(epochs: float | None, factor: float) -> None:
+    judgement = judged(check([at_rate(32, 1.0), at_rate(32, 2.0, lead=1.0)]), epochs=epochs)
+    assert judgement.rates[32].factor == factor
 
 
-def test_short_trainings_only_confirm_the_decision() -> None:
-    decided = judged(check([training(32)]), epochs=100.0).decision.batch_size
-    assert decided == 512
-    assert trained_sizes(training, 100.0) == [decided]
+def test_a_part_of_a_training_credits_half_of_the_gain_that_it_shows() -> None:
+    rule, faster = at_rate(64, 1.0), at_rate(64, 2.0, lead=0.2)
+    before = judged(check([at_rate(32, 1.0), rule], HARMFUL), epochs=99.0)
+    after = judged(check([at_rate(32, 1.0), rule, faster], HARMFUL), epochs=99.0)
+    shown = rule.evaluations[-1].losses[0] / faster.evaluations[-1].losses[0]
+    gain = before.harms[64].log_harm - after.harms[64].log_harm
+    assert after.rates[64].factor in (1.0, 2.0)
+    assert gain == pytest.approx(0.0 if after.rates[64].factor == 1.0 else log(shown) / 2, abs=0.005)
 
 
-def test_short_trainings_do_not_confirm_the_current_size() -> None:
-    assert trained_sizes(training, 100.0, noise=HARMFUL) == []
+def test_a_kept_rate_is_never_left() -> None:
+    runs = [at_rate(32, 1.0), at_rate(32, 2.0, lead=1.0)]
+    judgement = judged(check(runs), keeps_rate=True)
+    assert judgement.next_factor(32) is None
+    assert all(row.harm is None or row.harm >= 0.99 for row in judgement.rows if row.batch_size == 32)
 
 
-def test_nothing_is_trained_without_harms() -> None:
-    assert next_after([]) is None
-    assert next_after([builders.failed_training(32)]) is None
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.sampled_from([None, 5.0, 10.0, 100.0]),
-    st.floats(1.0, 1e5),
-    st.lists(st.floats(0.8, 1.5), min_size=len(SIZES), max_size=len(SIZES)),
-)
-def test_each_size_is_trained_once_at_most(epochs: float | None, noise: float, factors: list[float]) -> None:
-    by_size = dict(zip(SIZES, factors, strict=True))
-    trained = trained_sizes(lambda size: training(size, factor=by_size[size]), epochs, noise=noise)
-    assert set(trained) <= set(SIZES) - {32}
-    assert len(set(trained)) == len(trained)
-    if epochs == 100.0:
-        assert len(trained) <= 2
-    else:
-        assert trained == sorted(trained)
+def test_larger_sizes_are_worse_at_a_kept_rate() -> None:
+    harms = [judged(check([training(32)]), keeps_rate=keeps).harms[64].log_harm for keeps in (False, True)]
+    assert harms[0] < 0.01
+    assert harms[1] > 0.05

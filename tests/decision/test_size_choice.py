@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf, log
 from typing import Any
 
@@ -14,6 +15,7 @@ from autobatch.decision import size_choice
 from autobatch.decision.confidence import Speedup, decide
 from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.judgement import Judgement
+from autobatch.decision.learning_rate import RateWalk
 from autobatch.decision.same_epochs import HarmEstimate
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import Check, CheckStatus, Veto
@@ -260,3 +262,17 @@ def test_a_veto_of_a_smaller_size_is_no_limit() -> None:
 def test_a_larger_size_without_a_speed_tells_nothing() -> None:
     trials = TrialSet((trial(32, 0.1), trial(64, 0.2, samples_per_second=None)))
     assert limit(trials, 32) is None
+
+
+def test_the_gain_of_the_learning_rate_is_said_beside_that_of_the_size() -> None:
+    judged = judgement({64: 1.5, 128: 2.0}, {64: 0.98, 128: 1.2})
+    tried = replace(judged, rates={64: RateWalk(factor=3.0, next_factor=None, log_gain=0.03)})
+    choice = at_the_same_epochs(tried)
+    assert choice.why == (
+        "1.50x as fast as 32 at your 10 epochs (90% CI 1.45 to 1.55), with an expected final loss within 2%; "
+        "the learning rate that was tried lowers the final loss by 3%"
+    )
+    kept = replace(judgement({}, {}), rates={32: RateWalk(factor=2.0, next_factor=None, log_gain=0.05)})
+    assert at_the_same_epochs(kept).why == (
+        "no other size is more than 5% faster; the learning rate that was tried lowers the final loss by 5%"
+    )

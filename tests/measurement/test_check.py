@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from autobatch.decision.constants import MOST_EPOCHS
 from autobatch.decision.recommender import recommend
 from autobatch.engines import messages
 from autobatch.measurement.check import GeneralizationCheck
@@ -17,7 +16,7 @@ from autobatch.records.check import Check, CheckStatus
 from autobatch.records.device import Device
 from autobatch.records.errors import TargetError
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import Action, AnswerLimit
+from autobatch.records.recommendation import AnswerLimit
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
 from tests.simulated import Machine, SimulatedEngine, noise_chunks
@@ -396,203 +395,3 @@ def test_a_training_that_can_not_be_held_leaves_those_beside_it() -> None:
     assert found.critical_batch_size is not None
     alone = assess(Short(machine()), timed_curve(), replace(BUDGET, budget_seconds=60.0))
     assert [one.batch_size for one in alone.trainings] == [32]
-
-
-# The same epochs
-
-EPOCHS = Limits(budget_seconds=20.0)
-
-
-def harmless(**given: Any) -> Machine:
-    """So much gradient noise that larger sizes lose little at the same epochs."""
-    return replace(machine(**given), noise_scale=1e6, critical_batch_size=2e6)
-
-
-def harmful(**given: Any) -> Machine:
-    return replace(machine(**given), noise_scale=10.0, critical_batch_size=20.0)
-
-
-def trained(engine: SimulatedEngine) -> list[int]:
-    return [command.batch_size for command in engine.train_commands]
-
-
-@pytest.mark.parametrize("epochs", [2.0, 100.0, None])
-@pytest.mark.parametrize("made", [harmless, harmful])
-def test_the_current_size_trains_first_for_half_of_the_time_at_most(
-    made: Callable[[], Machine], epochs: float | None
-) -> None:
-    engine = SimulatedEngine(made())
-    check = assess(engine, timed_curve(epochs=epochs), EPOCHS)
-    first = engine.train_commands[0]
-    assert (first.batch_size, first.learning_rate_factor) == (32, 1.0)
-    assert first.most_samples == math.ceil((epochs or MOST_EPOCHS) * 20_000)
-    assert first.seconds == pytest.approx((20.0 - 5.0) / 2)
-    assert check.trainings[0].batch_size == 32
-    assert len(check.noise_points) == 3
-
-
-def test_whole_trainings_go_upwards_where_they_fit() -> None:
-    engine = SimulatedEngine(harmless())
-    about = timed_curve(epochs=2.0)
-    check = assess(engine, about, EPOCHS)
-    assert check.status is CheckStatus.PASSED
-    assert trained(engine) == [32, 64, 128, 256]
-    for training in check.trainings:
-        assert training.steps * training.batch_size == pytest.approx(2 * 20_000, abs=training.batch_size)
-    answer = recommend(about, check, EPOCHS)
-    assert answer.decision is not None
-    assert answer.decision.action is Action.CHANGE
-    assert answer.batch_size > 32
-
-
-def test_whole_trainings_end_with_the_first_that_ends_at_a_higher_loss() -> None:
-    engine = SimulatedEngine(harmful())
-    about = timed_curve(epochs=2.0)
-    check = assess(engine, about, EPOCHS)
-    assert trained(engine) == [32, 64]
-    answer = recommend(about, check, EPOCHS)
-    assert answer.batch_size == 32
-    assert answer.why.startswith("faster sizes end at a higher loss at the same epochs")
-
-
-def test_a_long_training_is_run_in_part_and_its_decision_confirmed() -> None:
-    engine = SimulatedEngine(harmless())
-    about = timed_curve(epochs=100.0)
-    check = assess(engine, about, EPOCHS)
-    first, *others = check.trainings
-    assert first.seconds == pytest.approx(7.5, rel=0.01)
-    assert len(others) == 1
-    assert others[0].batch_size == recommend(about, check, EPOCHS).batch_size > 32
-    assert others[0].steps * others[0].batch_size == pytest.approx(first.steps * 32, rel=0.05)
-
-
-def test_a_long_training_that_larger_sizes_harm_needs_no_second() -> None:
-    engine = SimulatedEngine(harmful())
-    about = timed_curve(epochs=100.0)
-    check = assess(engine, about, EPOCHS)
-    assert trained(engine) == [32]
-    assert check.status is CheckStatus.NOISE_ONLY
-    assert check.detail == "only the reference size was trained"
-    assert recommend(about, check, EPOCHS).batch_size == 32
-
-
-@pytest.mark.parametrize("epochs", [0.1, 2.0, 100.0, None])
-@pytest.mark.parametrize("budget", [0.2, 1.0, 5.0, 60.0])
-@pytest.mark.parametrize("made", [harmless, harmful])
-def test_the_same_epochs_keep_the_budget(
-    made: Callable[[], Machine], budget: float, epochs: float | None
-) -> None:
-    engine = SimulatedEngine(made())
-    assess(engine, timed_curve(epochs=epochs), Limits(budget_seconds=budget))
-    assert engine.busy_seconds <= 1.1 * budget + MACHINE.step_seconds(2048)
-
-
-def test_too_little_time_for_the_current_size() -> None:
-    engine = SimulatedEngine(harmless())
-    about = timed_curve(epochs=2.0)
-    check = assess(engine, about, Limits(budget_seconds=0.08))
-    assert engine.train_commands == []
-    assert check.detail == "too little of the budget was left for trainings"
-    assert recommend(about, check, EPOCHS).batch_size >= 32
-
-
-def test_without_the_length_of_an_epoch_nothing_is_trained() -> None:
-    engine = SimulatedEngine(harmless())
-    about = timed_curve()
-    about = replace(about, workload=replace(about.workload, dataset_size=None))
-    check = assess(engine, about, EPOCHS)
-    assert engine.train_commands == []
-    assert check.detail == "the number of samples of an epoch is unknown"
-    assert recommend(about, check, EPOCHS).batch_size == 32
-
-
-def test_a_larger_size_that_kills_its_process_is_vetoed() -> None:
-    engine = SimulatedEngine(harmless(training_deaths={128}))
-    about = timed_curve(epochs=2.0)
-    check = assess(engine, about, EPOCHS)
-    assert trained(engine) == [32, 64, 128]
-    assert check.status is CheckStatus.VETOED
-    assert [veto.batch_size for veto in check.vetoed] == [128]
-    answer = recommend(about, check, EPOCHS)
-    assert answer.batch_size == 64
-    assert answer.limited_by is AnswerLimit.VETO
-
-
-def test_a_larger_size_that_diverges_is_not_chosen() -> None:
-    engine = SimulatedEngine(harmless(highest_learning_rate_factor=3.0))
-    about = timed_curve(epochs=2.0)
-    check = assess(engine, about, EPOCHS)
-    assert trained(engine) == [32, 64, 128]
-    assert check.trainings[-1].outcome is Outcome.DIVERGED
-    assert recommend(about, check, EPOCHS).batch_size == 64
-
-
-def test_a_current_size_that_can_not_train_is_kept() -> None:
-    engine = SimulatedEngine(harmless(training_deaths={32}))
-    about = timed_curve(epochs=2.0)
-    check = assess(engine, about, EPOCHS)
-    assert trained(engine) == [32]
-    assert check.detail.startswith("at batch size 32: ")
-    answer = recommend(about, check, EPOCHS)
-    assert answer.batch_size == 32
-    assert answer.why.startswith("no training shows the final loss of faster sizes")
-
-
-def test_a_size_asked_for_needs_no_training() -> None:
-    engine = SimulatedEngine(harmless())
-    check = assess(engine, timed_curve(epochs=2.0), replace(EPOCHS, global_batch=64))
-    assert engine.train_commands == []
-    assert check.detail == "the size was asked for"
-
-
-@pytest.mark.parametrize("ranks", [1, 4])
-def test_noise_points_count_the_samples_of_the_rank_that_trained_alone(ranks: int) -> None:
-    engine = SimulatedEngine(harmless())
-    check = assess(engine, replace(timed_curve(epochs=2.0), world_size=ranks), EPOCHS)
-    (command,) = engine.noise_commands
-    steps = int(command.burn_in_seconds / MACHINE.step_seconds(32))
-    assert [point.samples_seen for point in check.noise_points] == pytest.approx(
-        [32 * int(share * steps) for share in (0.25, 0.5, 1.0)]
-    )
-    assert [point.batch_size for point in check.noise_points] == pytest.approx([1e6] * 3)
-
-
-def test_ranks_train_their_parts_of_an_epoch() -> None:
-    engine = SimulatedEngine(harmless())
-    check = assess(engine, replace(timed_curve(epochs=2.0), world_size=4), EPOCHS)
-    assert engine.train_commands[0].most_samples == 2 * 20_000 / 4
-    assert trained(engine) == [32, 64, 128, 256]
-    assert check.status is CheckStatus.PASSED
-
-
-def test_a_whole_training_that_does_not_fit_is_not_begun() -> None:
-    engine = SimulatedEngine(harmless())
-    check = assess(engine, timed_curve(epochs=2.0), Limits(budget_seconds=10.0))
-    assert trained(engine) == [32, 64, 128]
-    assert {round(training.steps * training.batch_size, -3) for training in check.trainings} == {40_000}
-
-
-@pytest.mark.parametrize("epochs", [2.0, 100.0])
-def test_trainings_that_are_slower_than_timed_keep_the_budget(epochs: float) -> None:
-    engine = SimulatedEngine(harmless(step_seconds=lambda size: MACHINE.step_seconds(size) * size / 16))
-    assess(engine, timed_curve(epochs=epochs), EPOCHS)
-    assert len(engine.train_commands) > 1
-    assert engine.busy_seconds <= 1.1 * EPOCHS.budget_seconds
-
-
-@pytest.mark.parametrize(("multiple_of", "min_batch"), [(3, 1), (2, 4), (24, 1), (1, 40)])
-def test_every_size_in_the_check_is_allowed(multiple_of: int, min_batch: int) -> None:
-    limits = replace(EPOCHS, multiple_of=multiple_of, min_batch=min_batch)
-    sizes = [limits.smallest * factor for factor in (1, 2, 4, 8, 16, 32)]
-    trials = [replace(passed(size), step_seconds=(MACHINE.step_seconds(size),) * 5) for size in sizes]
-    about = timed_curve(epochs=2.0)
-    ceiling = replace(about.ceiling, batch_size=sizes[-2])
-    about = replace(about, trials=tuple(trials), ceiling=ceiling)
-    engine = SimulatedEngine(harmless())
-    assess(engine, about, limits)
-    (noise,) = engine.noise_commands
-    assert (noise.smallest_chunk, noise.multiple_of) == (limits.smallest, multiple_of)
-    chosen = {noise.batch_size, noise.largest_chunk, *trained(engine)}
-    chosen |= {command.part_size for command in engine.train_commands}
-    assert len(engine.train_commands) > 1
-    assert all(size % multiple_of == 0 and limits.smallest <= size <= sizes[-2] for size in chosen)

@@ -1,0 +1,179 @@
+"""Pure: the walk over learning rates at one batch size: which rate to train next, and which to recommend.
+
+The rate of the rule is trained first, then twice the rate while that is faster to the same loss, and half of
+it where no raise was accepted. All trainings start from the same weights, see the same samples in the same
+order and as many of them. Loss gaps after equal steps would mislead: early in a training they favour rates
+that are too high for its end, by two octaves on one of five tasks. So the time to the same loss decides.
+
+Rates are multiples (`factor`) of the user's learning rates. Losses are those of held-out samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, log, sqrt
+from statistics import fmean, median, stdev
+
+from autobatch.decision.constants import (
+    HARM_TOLERANCE,
+    MOST_TRAINED_SIZES,
+    RAISE_FROM,
+    RAISED_STEPS,
+    SMOOTHED,
+    TOLERANCE,
+)
+from autobatch.records.check import Evaluation, Training
+from autobatch.records.trial import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateWalk:
+    """Where the walk stands.
+
+    `factor`: the rate to recommend by the trainings so far. `next_factor`: the rate to train next, None at
+    the end. `log_gain`: how much lower ln(final loss) may be expected than at the first rate, 0 or more.
+    """
+
+    factor: float
+    next_factor: float | None
+    log_gain: float = 0.0
+
+
+def walk(trainings: Sequence[Training], share: float | None) -> RateWalk:
+    """The walk from the rate of the first of these trainings, all at one batch size.
+
+    `share`: the part of the user's training that each of them is; None where its length is unknown. A rate is
+    raised from 10% on. To lower it, half of the evidence will do, as a rate that is too high costs more than
+    a rate that is too low. Shorter trainings move nothing, but a rate that diverges is halved.
+    """
+    runs = {training.learning_rate_factor: training for training in reversed(trainings)}
+    first = trainings[0]
+    may_raise = share is not None and share >= RAISE_FROM
+    may_lower = share is not None and share >= RAISE_FROM / 2
+    factor, following = _replayed(_steps(first, may_raise, may_lower), runs)
+    return RateWalk(factor=factor, next_factor=following, log_gain=_final_loss_credit(first, runs[factor]))
+
+
+# Yields the best factor so far and the one to train next, is sent its training, and returns the best factor.
+_Walk = Generator[tuple[float, float], Training, float]
+
+
+def _replayed(steps: _Walk, runs: Mapping[float, Training]) -> tuple[float, float | None]:
+    """The best factor by these trainings, and the first factor that they lack; None where they lack none."""
+    try:
+        best, following = next(steps)
+        while following in runs:
+            best, following = steps.send(runs[following])
+    except StopIteration as end:
+        return end.value, None
+    return best, following
+
+
+def _steps(first: Training, may_raise: bool, may_lower: bool) -> _Walk:
+    start = first.learning_rate_factor
+    best, left, raises = first, MOST_TRAINED_SIZES - 1, 2 if may_raise else 0
+    if not trains(first):
+        leaps = [start / 4] * may_lower + [4 * start] * may_raise
+        if first.outcome is Outcome.DIVERGED:
+            leaps, raises = [start / 2], 0
+        elif first.outcome is not Outcome.OK:
+            leaps = []
+        left -= len(leaps)
+        landed: list[Training] = []
+        for leap in leaps:
+            landed.append((yield start, leap))
+        diverged = first.outcome is Outcome.DIVERGED
+        landed = [run for run in landed if trains(run) or (diverged and run.outcome is Outcome.OK)]
+        if not landed:
+            return start
+        best = min(landed, key=end_loss)
+    reached = factor = best.learning_rate_factor
+    while left and raises:
+        run = yield factor, 2 * factor
+        left, raises = left - 1, raises - 1
+        if not trains(run) or relative_steps(run, best) >= RAISED_STEPS:
+            break
+        best, factor = run, 2 * factor
+    while left and may_lower and factor <= reached:
+        run = yield factor, factor / 2
+        left -= 1
+        if not trains(run) or relative_steps(run, best) >= (1 + RAISED_STEPS) / 2:
+            break
+        best, factor = run, factor / 2
+    return factor
+
+
+def trains(training: Training) -> bool:
+    """Whether the loss fell by 2% of its first value, and the training did not fail."""
+    if training.outcome is not Outcome.OK or len(training.evaluations) < 2:
+        return False
+    first = fmean(training.evaluations[0].losses)
+    return first - end_loss(training) >= HARM_TOLERANCE * abs(first)
+
+
+def end_loss(training: Training) -> float:
+    """The median loss of the last evaluations."""
+    return median(fmean(e.losses) for e in training.evaluations[-SMOOTHED:])
+
+
+def relative_steps(training: Training, other: Training) -> float:
+    """Steps of a training over those of another one to the same loss: the higher of their two last losses.
+
+    Infinite where neither falls to the last loss of the other.
+    """
+    curve, reference = _smoothed(training), _smoothed(other)
+    reached = _crossing(curve, reference[-1][1])
+    if reached is not None:
+        return reached / reference[-1][0]
+    reached = _crossing(reference, curve[-1][1])
+    return inf if reached is None else curve[-1][0] / reached
+
+
+def _smoothed(training: Training) -> list[tuple[float, float]]:
+    """Steps and the median loss of the evaluations up to there. The first weights count as half a step."""
+    losses = [fmean(e.losses) for e in training.evaluations]
+    return [
+        (max(e.steps, 0.5), median(losses[max(0, i + 1 - SMOOTHED) : i + 1]))
+        for i, e in enumerate(training.evaluations)
+    ]
+
+
+def _crossing(curve: Sequence[tuple[float, float]], loss: float) -> float | None:
+    """The steps after which a curve first is at or below `loss`, interpolated over ln(steps)."""
+    if curve[0][1] <= loss:
+        return curve[0][0]
+    for (steps, high), (more_steps, low) in pairwise(curve):
+        if low <= loss:
+            return float(steps * (more_steps / steps) ** ((high - loss) / (high - low)))
+    return None
+
+
+def _final_loss_credit(former: Training, training: Training) -> float:
+    """By how much ln(final loss) may be expected to be lower with another rate at the same size; 0 or more.
+
+    Both trainings are compared by their last common evaluations, part by part of the held-out samples. A lead
+    of more than 2% beyond two standard errors counts by half, and by 5% at most: leads shrink later on.
+    """
+    if not (trains(former) and trains(training)):
+        return 0.0
+    pairs = _common(former, training)[-SMOOTHED:]
+    if not pairs or min(loss for pair in pairs for e in pair for loss in e.losses) <= 0:
+        return 0.0
+    leads = [
+        fmean(log(before / after) for before, after in parts)
+        for parts in zip(*(zip(a.losses, b.losses, strict=True) for a, b in pairs), strict=True)
+    ]
+    lead = fmean(leads)
+    error = stdev(leads) / sqrt(len(leads)) if len(leads) > 1 else 0.0
+    if lead - 2 * error <= HARM_TOLERANCE:
+        return 0.0
+    return min(lead / 2, log(1 + TOLERANCE))
+
+
+def _common(former: Training, training: Training) -> list[tuple[Evaluation, Evaluation]]:
+    """The evaluations after equal steps, on the same parts of the held-out samples."""
+    before = {e.steps: e for e in former.evaluations}
+    pairs = [(before[e.steps], e) for e in training.evaluations if e.steps in before]
+    return [(a, b) for a, b in pairs if len(a.losses) == len(b.losses)]
