@@ -60,6 +60,7 @@ class Workload:
     `schedule` the parts that are counted in steps. `learning_rate` is None where parameter groups differ in
     it. `sizes` is None where no sample was read, `workers` (of the DataLoader) where none was given: then
     torch's default of 0 holds. `precision` is None for a `step` that the user wrote: it sets the precision.
+    `framework`: `keras`, `lightning` or `transformers`, where the model is written for it; else empty.
     """
 
     target: str
@@ -78,4 +79,5 @@ class Workload:
     sizes: SampleSizes | None = None
     workers: int | None = None
     precision: Precision | None = Precision.FP32
+    framework: str = ""
     inferred: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload import compilation, loop_choice, optimizers
 from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
+from autobatch.workload.framework import framework_of
 from autobatch.workload.model_size import is_lazy
 from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
@@ -153,6 +154,7 @@ class Trainer:
             sizes=samples.sizes,
             workers=None if parts.loader is None else parts.loader.workers,
             precision=loop.precision,
+            framework=framework_of(self.model),
             inferred=(*samples.notes, *loop.inferred, *parts.remarks()),
         )
 
