@@ -225,6 +225,7 @@ def workloads(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[Worklo
         synthetic=st.booleans(),
         sizes=st.none() | sample_sizes(),
         workers=st.none() | COUNTS,
+        framework=texts,
         inferred=st.lists(texts, max_size=3).map(tuple),
     )
 

@@ -12,6 +12,7 @@ import click
 from autobatch._version import __version__
 from autobatch.cli import bug_report, console, options, scripts
 from autobatch.cli.cache import cached_answers
+from autobatch.cli.compare import compare
 from autobatch.cli.devices import devices
 from autobatch.cli.fleet import fleet
 from autobatch.cli.plan import plan
@@ -33,7 +34,7 @@ def cli(context: click.Context) -> None:
         console.print_out(context.get_help())
 
 
-for command in (probe, scripts.run_script, show, plan, fleet, devices, cached_answers):
+for command in (probe, scripts.run_script, show, compare, plan, fleet, devices, cached_answers):
     cli.add_command(command)
 
 

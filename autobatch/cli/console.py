@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TextIO
 
 from autobatch.engines.ranks import membership
@@ -24,7 +25,7 @@ from autobatch.storage import codec, result_files
 INTERRUPTED = 130
 # torchrun ends all ranks as soon as one has failed: the rank that reports the error needs time to do so.
 _SILENT_SECONDS = 5.0
-_WIDTH, _MAX_WIDTH = 80, 100
+_WIDTH, _MAX_WIDTH = 80, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Output:
     quiet: bool = False
     save_to: str | None = None
     html_to: str | None = None
+    verbose: bool = False
 
     def check_writable(self, source: str | None) -> None:
         """Raise an error for a file that can't be written, or that would replace `source` or another."""
@@ -168,7 +170,7 @@ def _print(answer: Recommendation, output: Output) -> None:
     elif output.quiet:
         print_size(answer)
     else:
-        print_laid_out(terminal.render, answer)
+        print_laid_out(partial(terminal.render, verbose=output.verbose), answer)
 
 
 def _report(error: AutobatchError, *, as_json: bool) -> None:

@@ -117,6 +117,7 @@ json_output = option(
     OUTPUT, "--json", "as_json", is_flag=True, help="Print one JSON object, for an error too."
 )
 quiet = option(OUTPUT, "-q", "--quiet", is_flag=True, help="Print the batch size only.")
+verbose = option(OUTPUT, "-v", "--verbose", is_flag=True, help="Print every measurement, and all warnings.")
 html_report = option(
     OUTPUT, "--html", "html_to", type=click.Path(), help="Write a report for the browser to a file."
 )

@@ -118,6 +118,7 @@ from autobatch.records.limits import Limits, Objective
 @options.ray_address
 @options.json_output
 @options.quiet
+@options.verbose
 @options.option(
     options.OUTPUT,
     "--save",
@@ -144,7 +145,9 @@ def probe(target: str, **given: Any) -> None:
         epochs=given["epochs"],
         precision=given["precision"],
     )
-    output = console.Output(given["as_json"], given["quiet"], given["save_to"], given["html_to"])
+    output = console.Output(
+        given["as_json"], given["quiet"], given["save_to"], given["html_to"], given["verbose"]
+    )
     meeting = membership.of_environment()
     if meeting is not None:
         _refuse_cluster(given["engine"])

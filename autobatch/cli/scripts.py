@@ -67,6 +67,7 @@ def _limits(values: dict[str, Any]) -> Limits:
 @_measuring_options
 @options.json_output
 @options.quiet
+@options.verbose
 @options.option(options.OUTPUT, "--save", "save_to", type=click.Path(), help="Write the result to a file.")
 @options.html_report
 def probe_script(words: tuple[str, ...], **values: Any) -> None:
@@ -91,7 +92,7 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
     elif values["quiet"]:
         console.print_size(recommendation)
     else:
-        render = partial(terminal.render, next_steps=answer.application.lines)
+        render = partial(terminal.render, verbose=values["verbose"], next_steps=answer.application.lines)
         console.print_laid_out(render, recommendation)
 
 

@@ -10,7 +10,7 @@ from autobatch.cli import console, options
 from autobatch.decision.recommender import recommend
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.errors import SavedResultError
-from autobatch.records.recommendation import Recommendation
+from autobatch.records.recommendation import INTERRUPTED, Recommendation
 from autobatch.records.trial import Ceiling, Curve, LimitedBy
 from autobatch.storage import journal, result_files
 from autobatch.storage.journal import UnfinishedSearch
@@ -31,8 +31,11 @@ _MAX_FACTS = 5
 )
 @options.json_output
 @options.quiet
+@options.verbose
 @options.html_report
-def show(file: str | None, last: bool, as_json: bool, quiet: bool, html_to: str | None) -> None:
+def show(
+    file: str | None, last: bool, as_json: bool, quiet: bool, verbose: bool, html_to: str | None
+) -> None:
     """Show a saved result again.
 
     FILE is a file that `autobatch probe --save` wrote. With --last: the trials of the last search that was
@@ -42,7 +45,7 @@ def show(file: str | None, last: bool, as_json: bool, quiet: bool, html_to: str 
         message = "`--last` and FILE exclude each other" if last else "Missing argument 'FILE'"
         raise click.UsageError(message, click.get_current_context())
     answer = decide_unfinished(journal.load_newest()) if file is None else result_files.load(file)
-    output = console.Output(as_json, quiet, html_to=html_to)
+    output = console.Output(as_json, quiet, html_to=html_to, verbose=verbose)
     output.check_writable(file)
     console.deliver(answer, output)
 
@@ -57,9 +60,7 @@ def decide_unfinished(unfinished: UnfinishedSearch) -> Recommendation:
         raise _nothing_passed(unfinished)
     curve = Curve(
         trials=unfinished.trials,
-        ceiling=Ceiling(
-            batch_size=largest, limited_by=LimitedBy.BUDGET, verified=False, detail="interrupted"
-        ),
+        ceiling=Ceiling(batch_size=largest, limited_by=LimitedBy.BUDGET, verified=False, detail=INTERRUPTED),
         workload=unfinished.workload,
         device=unfinished.device,
         warnings=(INTERRUPTION_WARNING,),

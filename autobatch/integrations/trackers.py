@@ -106,7 +106,7 @@ def _to_tensorboard(recommendation: Recommendation, writer: Any) -> None:
     """Log a scalar for each size, with the batch size in place of the step, and the report as a text."""
     for name, size, value in curves(recommendation):
         writer.add_scalar(name, value, size)
-    writer.add_text(f"{PREFIX}report", _indented(terminal.render(recommendation)))
+    writer.add_text(f"{PREFIX}report", _indented(terminal.render(recommendation, verbose=True)))
     # Without a name, the row of this answer gets a folder that is named after the time.
     named = [name for name in ("run_name", "name") if _takes(writer.add_hparams, name)]
     writer.add_hparams(
@@ -131,7 +131,7 @@ def _to_mlflow(recommendation: Recommendation, client: Any, run_id: str) -> None
         client.log_metric(run_id, name, value)
     for name, size, value in curves(recommendation):
         client.log_metric(run_id, name, value, step=size)
-    client.set_tag(run_id, f"{PREFIX}report", terminal.render(recommendation)[:_LONGEST_TAG])
+    client.set_tag(run_id, f"{PREFIX}report", terminal.render(recommendation, verbose=True)[:_LONGEST_TAG])
 
 
 def _mlflow(run: Any, run_id: str | None) -> tuple[Any | None, str | None]:

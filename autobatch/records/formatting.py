@@ -68,39 +68,41 @@ def format_percent(share: float | None) -> str:
     return f"{share:.0%}" if abs(share) < _HUGE else f"{share:.1e}"
 
 
-def format_rate(rate: float | None, interval: tuple[float, float] | None = None) -> str:
-    """`1,008 ± 2`: a rate and the distance to the farther end of its interval, in 12 columns at most.
-
-    A distance that rounds to nothing counts as one of the last figure shown; where it would be long it
-    is a share (`10,080 ± 12%`, `1.23M ± 0.8%`), and `?` where it is as large as the rate itself.
-    """
+def format_rate(rate: float | None) -> str:
+    """`1,008`, `52.1`, `1.23M`: a rate in 7 columns at most."""
     if rate is None or not isfinite(rate):
         return MISSING
     size = abs(rate)
-    text, places = _short_number(rate)
-    if interval is None:
-        return text
-    doubt = max(interval[1] - rate, rate - interval[0], 0.0)
-    if not doubt <= 0.99 * size and doubt > 0:
-        return f"{text} ± ?"
-    if places is not None and doubt < 999.5:
-        return f"{text} ± {max(doubt, 10.0**-places):.{places}f}"
-    share = doubt / size if size else 0.0
-    return f"{text} ± {share:.0%}" if share >= 0.00995 else f"{text} ± {max(share, 0.001):.1%}"
-
-
-def _short_number(number: float) -> tuple[str, int | None]:
-    """`number` in 6 columns or so, and its decimals; None for these where a doubt is told as a share."""
-    size = abs(number)
     if size < 0.9995:
-        return (f"{number:.3f}" if size >= 0.01 else f"{number:.0e}" if size else "0"), None
-    for until, places in ((9.995, 2), (99.95, 1), (99_999.5, 0)):
-        if size < until:
-            return f"{number:,.{places}f}", places
-    for factor, suffix in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
+        return f"{rate:.3f}" if size >= 0.01 else f"{rate:.0e}" if size else "0"
+    if size < 99.95:
+        return _three_figures(rate)
+    if size < 999_999.5:
+        return f"{rate:,.0f}"
+    for factor, suffix in ((1e6, "M"), (1e9, "G")):
         if size < 999.5 * factor:
-            return f"{_three_figures(number / factor)}{suffix}", None
-    return f"{number:.0e}", None
+            return f"{_three_figures(rate / factor)}{suffix}"
+    return f"{rate:.0e}"
+
+
+def format_spread(rate: float | None, interval: tuple[float, float] | None) -> str:
+    """`12%`: the distance from a rate to the farther end of its interval, in 5 columns at most."""
+    if rate is None or interval is None or not rate > 0:
+        return MISSING
+    share = max(interval[1] - rate, rate - interval[0], 0.0) / rate
+    return format_percent(share) if not share >= 9.995 else ">999%"
+
+
+def format_milliseconds(seconds: float | None) -> str:
+    """`2.32`, `40.9`, `1,150`: three figures of a time in milliseconds, without the unit."""
+    if seconds is None or not isfinite(seconds) or seconds < 0:
+        return MISSING
+    milliseconds = seconds * 1e3
+    if milliseconds < 0.9995:
+        return f"{milliseconds:.3f}" if milliseconds >= 0.001 else f"{milliseconds:.0e}"
+    if milliseconds < 999.5:
+        return _three_figures(milliseconds)
+    return f"{milliseconds:,.0f}" if milliseconds < 9_999_999.5 else f"{milliseconds:.1e}"
 
 
 def _three_figures(number: float) -> str:
@@ -110,7 +112,7 @@ def _three_figures(number: float) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """`812 µs`, `40.8 ms`, `1.24 s`, `64 s`, `2 min 05 s`, `1 h 04 min`, `2 d 03 h`."""
+    """`812 µs`, `40.8 ms`, `1.24 s`, `64.3 s`, `2 min 05 s`, `1 h 04 min`, `2 d 03 h`."""
     if seconds is None or not isfinite(seconds) or seconds < 0:
         return MISSING
     if seconds < 119.5:
@@ -124,7 +126,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_short_duration(seconds: float | None) -> str:
-    """The same in 7 columns at most, with one unit: `40.8 ms`, `64 s`, `2.5 min`, `3.2 h`, `51 d`."""
+    """The same in 7 columns at most, with one unit: `40.8 ms`, `64.3 s`, `2.5 min`, `3.2 h`, `51 d`."""
     if seconds is None or not isfinite(seconds) or seconds < 0:
         return MISSING
     if seconds < 119.5:
@@ -140,7 +142,7 @@ def _below_two_minutes(seconds: float) -> str:
         return f"{_three_figures(seconds * 1e6)} µs"
     if seconds < 0.9995:
         return f"{_three_figures(seconds * 1e3)} ms"
-    return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.0f} s"
+    return f"{_three_figures(seconds)} s"
 
 
 def format_moment(moment: str) -> str:

@@ -12,6 +12,9 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Ceiling, Communication, Curve, Loader, SizesPerRank, Trial
 from autobatch.records.workload import StepCount, Workload
 
+# The detail of the ceiling of a search that ended before its sizes were measured.
+INTERRUPTED = "interrupted"
+
 
 class AnswerLimit(StrEnum):
     """The reason why the answer is not larger.
@@ -268,6 +271,11 @@ class Recommendation:
     def chosen(self) -> Trial:
         """The trial of the recommended batch size."""
         return next(t for t in reversed(self.trials) if t.ok and t.batch_size == self.batch_size)
+
+    @property
+    def stopped(self) -> bool:
+        """True where the search was interrupted before its sizes were measured: nothing is recommended."""
+        return self.ceiling.detail == INTERRUPTED
 
     def __str__(self) -> str:
         """The answer in up to three lines; all fields before `render_as_text_by` was called."""

@@ -61,6 +61,7 @@ class Workload:
     it. `sizes` is None where no sample was read, `workers` (of the DataLoader) where none was given: then
     torch's default of 0 holds. `drop_last`: a last batch that is not full is left out. `precision` is None
     for a `step` that the user wrote: it sets the precision.
+    `framework`: `keras`, `lightning` or `transformers`, where the model is written for it; else empty.
     """
 
     target: str
@@ -80,6 +81,7 @@ class Workload:
     workers: int | None = None
     drop_last: bool = False
     precision: Precision | None = Precision.FP32
+    framework: str = ""
     inferred: tuple[str, ...] = ()
 
     def last_batch(self, batch_size: int, ranks: int) -> int:

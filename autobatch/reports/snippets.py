@@ -13,6 +13,7 @@ _TORCH_OPTIMIZERS = ("Adam", "AdamW", "SGD", "NAdam", "RAdam", "Adamax", "RMSpro
 _KERAS_OPTIMIZERS = ("Adam", "AdamW", "SGD", "Nadam", "Adamax", "RMSprop", "Adagrad", "Adadelta")
 # Steps that `TrainingArguments` knows by the same name.
 _HF_STEPS = ("warmup_steps", "max_steps")
+_TITLES = {"lightning": "Lightning", "transformers": "Hugging Face Transformers", "keras": "Keras"}
 _WIDTH = 46
 
 
@@ -46,6 +47,16 @@ def made_for(recommendation: Recommendation) -> tuple[Snippet, ...]:
         Snippet("Keras", "python", _keras(recommendation)),
         Snippet("Shell", "sh", _shell(recommendation)),
     )
+
+
+def for_framework(recommendation: Recommendation) -> tuple[list[Snippet], list[Snippet]]:
+    """Return (snippets for the framework of the model and for a shell, the others)."""
+    title = _TITLES.get(recommendation.workload.framework, "PyTorch")
+    fitting: list[Snippet] = []
+    others: list[Snippet] = []
+    for snippet in made_for(recommendation):
+        (fitting if snippet.title in (title, "Shell") else others).append(snippet)
+    return fitting, others
 
 
 def _pytorch(answer: Recommendation) -> str:

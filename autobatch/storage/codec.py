@@ -20,11 +20,13 @@ from autobatch.storage import migration
 from autobatch.storage.json_records import clean, convert, damaged, decode, encode, values_of
 
 if TYPE_CHECKING:
+    from autobatch.records.comparison import ResultComparison
     from autobatch.records.fleet import Fleet
 
 SCHEMA = "autobatch/2"
 PLAN_SCHEMA = "autobatch-plan/1"
 FLEET_SCHEMA = "autobatch-fleet/1"
+COMPARISON_SCHEMA = "autobatch-comparison/1"
 
 
 def render(recommendation: Recommendation) -> str:
@@ -40,6 +42,11 @@ def render_plan(plan: Plan) -> str:
 def render_fleet(fleet: Fleet) -> str:
     """Render a fleet as one JSON object: `schema`, `ok` (true), and its fields with each kind's answer."""
     return encode({"schema": FLEET_SCHEMA, "ok": True, **values_of(fleet)})
+
+
+def render_comparison(comparison: ResultComparison) -> str:
+    """Render a comparison of two results as one JSON object: `schema`, `ok` (true), and its fields."""
+    return encode({"schema": COMPARISON_SCHEMA, "ok": True, **values_of(comparison)})
 
 
 def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:

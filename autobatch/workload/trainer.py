@@ -17,6 +17,7 @@ from autobatch.workload import compilation, loop_choice, optimizers
 from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
 from autobatch.workload.evaluation import Evaluation
+from autobatch.workload.framework import framework_of
 from autobatch.workload.holdout import Split, split
 from autobatch.workload.loss_choice import loss_on
 from autobatch.workload.model_size import floating_dtype, is_lazy
@@ -169,6 +170,7 @@ class Trainer:
             workers=None if parts.loader is None else parts.loader.workers,
             drop_last=parts.loader is not None and parts.loader.drop_last,
             precision=loop.precision,
+            framework=framework_of(self.model),
             inferred=(*samples.notes, *loop.inferred, *parts.remarks()),
         )
 

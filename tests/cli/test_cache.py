@@ -64,8 +64,8 @@ def test_the_second_probe_measures_nothing(work: tuple[Path, dict[str, Any]]) ->
     assert measured(second) == measured(first)
     assert json.loads((folder / "saved.json").read_text()) == second
     assert (quiet.status, quiet.stdout, quiet.stderr) == (0, f"{first['batch_size']}\n", "")
-    (line,) = re.findall("^cache .*$", plain.stdout, re.MULTILINE)
-    assert re.fullmatch(r"cache  measured on \d{4}-\d\d-\d\d \d\d:\d\d UTC, in [\d.]+ \w+; --fresh .*", line)
+    (line,) = re.findall("^Measured .*$", plain.stdout, re.MULTILINE)
+    assert re.match(r"Measured \d{4}-\d\d-\d\d \d\d:\d\d UTC in [\d.]+ \w+; --fresh measures again", line)
     assert plain.stderr == ""
 
 
@@ -111,18 +111,18 @@ def test_another_source_is_measured_anew_and_a_damaged_entry_told(
     (source,) = run(tmp_path, (*PROBE, "--json"), environment=cached_in(folder))
     assert answer(source)["cached"] is False
 
-    (told,) = run(damaged, PROBE, environment=cached_in(damaged))
+    (told,) = run(damaged, (*PROBE, "-v"), environment=cached_in(damaged))
     assert told.status == 0
-    assert "warn   an entry of the cache was ignored" in told.stdout
+    assert "! An entry of the cache was ignored" in told.stdout
     assert not [one for one in load(entry).warnings if "cache" in one]
 
 
 def test_a_folder_that_can_not_be_written_to_costs_a_warning(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "cache").write_text("a file")
-    probed, listed = run(tmp_path, PROBE, LIST, environment=cached_in(tmp_path))
+    probed, listed = run(tmp_path, (*PROBE, "-v"), LIST, environment=cached_in(tmp_path))
     assert probed.status == 0
-    assert "warn   the answer was not kept in the cache: " in probed.stdout
+    assert "! The answer was not kept in the cache: " in probed.stdout
     assert listed.status == 1
     assert json.loads(listed.stdout)["error"]["code"] == "no_cache_folder"
 

@@ -55,9 +55,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended, Ended]
 def test_the_report_goes_to_stdout_and_the_progress_to_stderr(saved: tuple[Path, Ended, Ended]) -> None:
     _, plain, _ = saved
     assert plain.status == 0, plain.stderr
-    assert "use    batch size" in plain.stdout
-    assert "check  critical batch size" in plain.stdout or "quality check: no" in plain.stdout
-    assert "use    batch size" not in plain.stderr
+    answer_line = r"^(✔ Use|= Keep) batch size [1248]\b"
+    assert re.search(answer_line, plain.stdout, re.MULTILINE)
+    assert not re.search(answer_line, plain.stderr, re.MULTILINE)
     assert plain.stderr.startswith("autobatch ")
     assert max(map(len, plain.stdout.splitlines())) <= 80
 
@@ -77,8 +77,11 @@ def test_quiet_prints_the_number_and_a_low_confidence(saved: tuple[Path, Ended, 
 def test_show_tells_a_saved_result_again(saved: tuple[Path, Ended, Ended]) -> None:
     folder, plain, _ = saved
     show = (autobatch(), "show", "result.json")
-    again, as_json, quiet = run(folder, show, (*show, "--json"), (*show, "-q"))
+    again, as_json, quiet, detailed = run(folder, show, (*show, "--json"), (*show, "-q"), (*show, "-v"))
     assert again.stdout == plain.stdout
+    assert "critical batch size" in detailed.stdout or re.search("^check +not run", detailed.stdout, re.M)
+    assert "all measurements: -v" in plain.stdout
+    assert detailed.stdout.count("samples/s     ±") == 1
     assert answer(as_json) == json.loads((folder / "result.json").read_text())
     assert quiet.stdout == f"{load(folder / 'result.json').batch_size}\n"
     assert again.stderr == as_json.stderr == ""
@@ -181,7 +184,7 @@ def test_random_inputs_are_labelled(folder: Path) -> None:
     (folder / "model.py").write_text(NO_DATASET)
     command = (*PROBE, "--input-shape", "3,8,8", "--classes", "10")
     plain, without = run(folder, command, PROBE)
-    assert "memory and speed only" in plain.stdout
+    assert "Memory and speed only" in plain.stdout
     assert without.status == 1
     assert "--input-shape 3,32,32" in without.stderr
 
@@ -316,7 +319,7 @@ def on_a_terminal(folder: Path, command: tuple[str, ...], environment: dict[str,
 def test_a_report_for_the_browser_is_written_beside_the_answer(folder: Path) -> None:
     (told,) = run(folder, (*PROBE, "--no-check", "--html", "report.html", "--save", "result.json"))
     assert told.status == 0, told.stderr
-    assert "use    batch size" in told.stdout
+    assert re.search(r"^(✔ Use|= Keep) batch size", told.stdout, re.MULTILINE)
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>\n<html ")
     show = (autobatch(), "show", "result.json", "--html")
     again, quiet = run(folder, (*show, "again.html"), (*show, "quiet.html", "-q"))

@@ -9,7 +9,8 @@ import pytest
 from markupsafe import escape
 
 from autobatch.reports.html import document, notebook
-from autobatch.reports.text.answer import statements
+from autobatch.reports.text import answer, details
+from autobatch.reports.text.notices import notices
 from tests.golden.test_text_report import CASES
 
 Golden = Callable[[str | Path, str], None]
@@ -29,9 +30,14 @@ def test_fragment_for_a_notebook(golden: Golden) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_shows_what_the_text_report_says(name: str) -> None:
-    """Each sentence of the answer is on the page too."""
-    page = document.render(CASES[name]())
-    for said in statements(CASES[name]()):
-        if said.label != "use":
-            assert str(escape(said.text)) in page
-    assert f">{CASES[name]().batch_size}<" in page
+    """Each sentence of the answer and of the details is on the page too."""
+    recommendation = CASES[name]()
+    page = document.render(recommendation)
+    shown, further = notices(recommendation)
+    sentences = [*answer.facts(recommendation), *answer.alternatives(recommendation), *shown, *further]
+    sentences += [
+        statement.text for statement in details.statements(recommendation) if statement.label != "versions"
+    ]
+    for sentence in sentences:
+        assert str(escape(sentence)) in page
+    assert f">{recommendation.batch_size:,}<" in page

@@ -496,6 +496,20 @@ def hostile() -> Recommendation:
     )
 
 
+def stopped() -> Recommendation:
+    """A search that Ctrl-C has ended after six sizes."""
+    ceiling = Ceiling(batch_size=32, limited_by=LimitedBy.BUDGET, verified=False, detail="interrupted")
+    workload = replace(DIGITS, batch_size=32)
+    curve = Curve(
+        trials=CPU_TRIALS[:6],
+        ceiling=ceiling,
+        workload=workload,
+        device=CPU,
+        warnings=("interrupted: only the sizes shown were measured",),
+    )
+    return replace(recommend(curve), environment=ENVIRONMENT)
+
+
 CASES: dict[str, Callable[[], Recommendation]] = {
     "gpu": lambda: GPU_ANSWER,
     "cpu_limit": lambda: CPU_ANSWER,
@@ -513,6 +527,7 @@ CASES: dict[str, Callable[[], Recommendation]] = {
     "warnings": warned,
     "varied": varied,
     "slow_samples": slow_samples,
+    "stopped": stopped,
     "hostile": hostile,
 }
 
@@ -525,20 +540,33 @@ def test_report(name: str, golden: Golden) -> None:
     golden(f"text/{name}.txt", shown)
 
 
+# A decision; short trainings and a veto; several ranks; loading; folded rows; failures; a stopped search.
+DETAILED = ("same_epochs_change", "checked", "ranks", "varied", "refinements", "broken_rows", "stopped")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", DETAILED)
+def test_detailed_report(name: str, width: int, golden: Golden) -> None:
+    shown = terminal.render(CASES[name](), width=width, verbose=True)
+    assert max(map(cell_len, shown.split("\n"))) <= width
+    golden(f"text/{name}_detailed_at_{width}.txt", shown)
+
+
 LONG_NAME = "Intel(R) Xeon(R) Platinum 8481C Processor with 56 Cores @ 2.7"
 
 
+@pytest.mark.parametrize("verbose", [False, True])
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 @pytest.mark.parametrize("name", CASES)
-def test_a_long_device_name_changes_the_header_alone(name: str, width: int) -> None:
+def test_a_long_device_name_changes_the_header_alone(name: str, width: int, verbose: bool) -> None:
     """Each golden report on a device of another name: the header wraps, and no row moves."""
     assert len(LONG_NAME) >= 60
     answer = CASES[name]()
     longer = replace(answer, device=replace(answer.device, name=LONG_NAME))
-    shown = terminal.render(longer, width=width)
+    shown = terminal.render(longer, width=width, verbose=verbose)
     assert max(map(cell_len, shown.split("\n"))) <= width
     head, _, body = shown.partition("\n\n")
-    short_head, _, short_body = terminal.render(answer, width=width).partition("\n\n")
+    short_head, _, short_body = terminal.render(answer, width=width, verbose=verbose).partition("\n\n")
     assert body == short_body
     # The name is cut at its end; the facts around it stay whole, and so do the lines below them.
     facts = " ".join(head.split())
@@ -553,7 +581,7 @@ def test_a_long_device_name(golden: Golden) -> None:
     golden("text/long_device_name.txt", terminal.render(longer))
 
 
-@pytest.mark.parametrize("width", [40, 60, 100])
+@pytest.mark.parametrize("width", [40, 60, 120])
 def test_other_widths(width: int, golden: Golden) -> None:
     shown = terminal.render(GPU_ANSWER, width=width)
     assert max(map(cell_len, shown.split("\n"))) <= width
@@ -569,16 +597,13 @@ def test_in_colour(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("colour", [False, True])
 def test_rows_of_live_progress_are_those_of_the_report(colour: bool) -> None:
-    """What is printed while it is measured is the final report line for line, but for bars and marks."""
+    """The rows that are printed while they are measured have the columns of the final report."""
     final = terminal.render(GPU_ANSWER, colour=colour).split("\n")
     assert terminal.header(GPU, IMAGES, colour=colour).split("\n") == final[:2]
-    assert terminal.column_titles(IMAGES, colour=colour) == final[3]
-    best = max(trial.samples_per_second or 0 for trial in GPU_TRIALS)
-    for trial, line in zip(GPU_TRIALS, final[4:], strict=False):
-        chosen = trial.batch_size == 128
-        assert terminal.row(trial, IMAGES, best=best, chosen=chosen, colour=colour) == line
-        if not colour:
-            assert line.startswith(terminal.row(trial, IMAGES))
+    titles = final.index(terminal.column_titles(IMAGES, colour=colour))
+    for trial, line in zip(GPU_TRIALS, final[titles + 1 :], strict=False):
+        if trial.batch_size != GPU_ANSWER.batch_size:
+            assert terminal.row(trial, IMAGES, colour=colour) == line
 
 
 ERRORS: Sequence[AutobatchError] = (
@@ -639,11 +664,14 @@ def test_devices(golden: Golden) -> None:
 @given(
     recommendations(texts=st.text(st.characters(), max_size=200), floats=st.floats()),
     st.integers(40, 120),
+    st.booleans(),
 )
-def test_any_answer_keeps_to_its_width_and_steers_nothing(recommendation: Recommendation, width: int) -> None:
-    shown = terminal.render(recommendation, width=width)
+def test_any_answer_keeps_to_its_width_and_steers_nothing(
+    recommendation: Recommendation, width: int, verbose: bool
+) -> None:
+    shown = terminal.render(recommendation, width=width, verbose=verbose)
     for line in shown.split("\n"):
         assert cell_len(line) <= width
         assert not {unicodedata.category(char) for char in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    coloured = terminal.render(recommendation, width=width, colour=True)
+    coloured = terminal.render(recommendation, width=width, colour=True, verbose=verbose)
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == shown

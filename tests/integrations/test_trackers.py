@@ -93,7 +93,7 @@ def test_tensorboard_gets_curves_over_batch_size_and_the_report(tmp_path: Path) 
     rates = events.Scalars("autobatch/trials/samples_per_second")
     assert [(one.step, one.value) for one in rates] == [(32, 783), (64, 920), (128, 1008), (256, 1057)]
     (report,) = events.Tensors("autobatch/report/text_summary")
-    assert "use    batch size 32" in report.tensor_proto.string_val[0].decode()
+    assert "Keep batch size 32" in report.tensor_proto.string_val[0].decode()
     # The row of hyperparameters lies in a folder of its own, named for what it is.
     assert [one.name for one in tmp_path.iterdir() if one.is_dir()] == ["autobatch"]
     row = EventAccumulator(str(tmp_path / "autobatch")).Reload()
@@ -122,7 +122,7 @@ def test_mlflow_gets_parameters_metrics_and_the_report(tmp_path: Path, monkeypat
     data = client.get_run(run.info.run_id).data
     assert data.params["autobatch/batch_size"] == "32"
     assert data.metrics["autobatch/samples_per_second"] == 783
-    assert "use    batch size 32" in data.tags["autobatch/report"]
+    assert "Keep batch size 32" in data.tags["autobatch/report"]
     history = client.get_metric_history(run.info.run_id, "autobatch/trials/peak_bytes")
     assert {one.step for one in history} == {32, 64, 128, 256}
 

@@ -14,9 +14,11 @@ from autobatch.records.formatting import (
     format_bytes,
     format_count,
     format_duration,
+    format_milliseconds,
     format_percent,
     format_rate,
     format_short_duration,
+    format_spread,
     parse_bytes,
     parse_seconds,
     printable,
@@ -44,25 +46,62 @@ def test_bytes(count: int | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "interval", "text"),
+    ("rate", "text"),
     [
-        (1008, (1006, 1010), "1,008 ± 2"),
-        (1008.4, None, "1,008"),
-        (783, (783, 783), "783 ± 1"),
-        (52.34, (51.9, 52.5), "52.3 ± 0.4"),
-        (5.234, (5.2, 5.25), "5.23 ± 0.03"),
-        (0.0521, (0.0511, 0.0531), "0.052 ± 2%"),
-        (10_080, (8876, 11_284), "10,080 ± 12%"),
-        (123_456, (123_000, 124_000), "123k ± 0.4%"),
-        (1_234_567, (1_230_000, 1_239_000), "1.23M ± 0.4%"),
-        (1008, (3, 9000), "1,008 ± ?"),
-        (0.0, (0.0, 0.0), "0 ± 0.1%"),
-        (float("nan"), None, "-"),
-        (None, None, "-"),
+        (1008.4, "1,008"),
+        (783.2, "783"),
+        (52.34, "52.3"),
+        (5.234, "5.23"),
+        (0.0521, "0.052"),
+        (0.00123, "1e-03"),
+        (123_456.0, "123,456"),
+        (999_999.4, "999,999"),
+        (1_234_567.0, "1.23M"),
+        (2e15, "2e+15"),
+        (0.0, "0"),
+        (float("nan"), "-"),
+        (None, "-"),
     ],
 )
-def test_rate(rate: float | None, interval: tuple[float, float] | None, text: str) -> None:
-    assert format_rate(rate, interval) == text
+def test_rate(rate: float | None, text: str) -> None:
+    assert format_rate(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "interval", "text"),
+    [
+        (1008, (1006, 1009), "<1%"),
+        (10_080, (8_876, 11_284), "12%"),
+        # The farther end counts.
+        (100, (99, 140), "40%"),
+        (100, (100, 100), "0%"),
+        (100, (-1e9, 1e9), ">999%"),
+        (0.0, (0.0, 0.0), "-"),
+        (100, None, "-"),
+        (None, (1.0, 2.0), "-"),
+        (100, (float("nan"), float("nan")), "-"),
+    ],
+)
+def test_spread(rate: float | None, interval: tuple[float, float] | None, text: str) -> None:
+    assert format_spread(rate, interval) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.00232, "2.32"),
+        (0.0408, "40.8"),
+        (0.2422, "242"),
+        (1.15, "1,150"),
+        (0.0000521, "0.052"),
+        (19.194, "19,194"),
+        (1e9, "1.0e+12"),
+        (-1.0, "-"),
+        (None, "-"),
+    ],
+)
+def test_milliseconds(seconds: float | None, text: str) -> None:
+    assert format_milliseconds(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -72,7 +111,8 @@ def test_rate(rate: float | None, interval: tuple[float, float] | None, text: st
         (0.000812, "812 µs", "812 µs"),
         (0.0408, "40.8 ms", "40.8 ms"),
         (1.24, "1.24 s", "1.24 s"),
-        (64.3, "64 s", "64 s"),
+        (64.3, "64.3 s", "64.3 s"),
+        (110.2, "110 s", "110 s"),
         (119.6, "2 min 00 s", "2.0 min"),
         (125, "2 min 05 s", "2.1 min"),
         (3599.7, "1 h 00 min", "60 min"),
@@ -100,8 +140,14 @@ def test_bytes_fit_their_column(count: int) -> None:
 
 
 @given(st.just(0.0) | st.floats(1e-9, 1e15), st.floats(0, 1e15), st.floats(0, 1e15))
-def test_rates_fit_their_column(rate: float, below: float, above: float) -> None:
-    assert len(format_rate(rate, (rate - below, rate + above))) <= 12
+def test_rates_and_their_spreads_fit_their_columns(rate: float, below: float, above: float) -> None:
+    assert len(format_rate(rate)) <= 7
+    assert len(format_spread(rate, (rate - below, rate + above))) <= 5
+
+
+@given(st.floats(1e-9, 1e12))
+def test_milliseconds_fit_their_column(seconds: float) -> None:
+    assert len(format_milliseconds(seconds)) <= 9
 
 
 @given(st.floats(0, 8e8))
@@ -112,7 +158,9 @@ def test_short_durations_fit_their_column(seconds: float) -> None:
 @given(st.floats())
 def test_any_float_has_a_text(number: float) -> None:
     for text in (
-        format_rate(number, (number, number)),
+        format_rate(number),
+        format_spread(number, (number, number)),
+        format_milliseconds(number),
         format_percent(number),
         format_duration(number),
         format_short_duration(number),

@@ -15,13 +15,12 @@ def test_an_answer_prints_in_a_few_lines() -> None:
         32, why="no size is surely\x1b faster", learning_rate=0.1, decision=decision
     )
     assert str(answer).splitlines() == [
-        "batch size 32, learning rate 0.1",
-        "no size is surely\\x1b faster",
-        "confidence low: 58% that this decision is right",
+        "Keep batch size 32, learning rate 0.1",
+        "No size is surely\\x1b faster · confidence low (58%)",
+        "Largest measured that fits: 4,096",
     ]
-    assert f"{builders.recommendation(8, accumulation_steps=4, global_batch_size=32)}" == (
-        "batch size 8 x 4 accumulation steps = 32"
-    )
+    accumulated = builders.recommendation(8, accumulation_steps=4, global_batch_size=32)
+    assert str(accumulated).splitlines()[0] == "Use batch size 8 x 4 accumulation steps = 32"
     assert "trials=" in repr(answer)
 
 

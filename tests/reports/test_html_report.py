@@ -50,7 +50,7 @@ ELEMENTS = set(
 ATTRIBUTES = set(
     """lang charset http-equiv content name class id datetime style role aria-label aria-labelledby
     aria-hidden tabindex scope colspan viewbox font-size fill stroke points d x y x1 x2 y1 y2 cx cy r
-    text-anchor width height""".split()  # noqa: SIM905
+    text-anchor width height fill-opacity""".split()  # noqa: SIM905
 )
 FIGURES = ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r")
 
@@ -226,7 +226,7 @@ def test_a_page_names_what_it_is_and_where_each_part_begins() -> None:
     assert page.attributes["lang"] == ["en"]
     assert page.texts["title"][:1] == ["batch size 8 · Net · autobatch"]
     assert page.elements >= {"header", "main", "footer", "h1", "h2", "caption"}
-    assert page.attributes["scope"].count("col") == 5
+    assert page.attributes["scope"].count("col") == 6
     # Each section is named by its own heading.
     named = set(page.attributes["aria-labelledby"])
     assert len(named) == len(page.attributes["aria-labelledby"])

@@ -38,9 +38,9 @@ def loader(*batch_seconds: float | None, sufficient_workers: int | None = None) 
     ("timed", "end"),
     [
         (loader(0.001, sufficient_workers=0), "training alone 1,000: that is enough"),
-        (loader(0.4), "training alone 1,000: loading sets the pace"),
-        (loader(0.4, 0.05, sufficient_workers=1), "; 1 worker lifts it to 1,000 (measured)"),
-        (loader(0.4, 0.3, 0.1, sufficient_workers=2), "; 2 workers lift it to 1,000 (measured)"),
+        (loader(0.4), "training alone 1,000: loading is the bottleneck"),
+        (loader(0.4, 0.05, sufficient_workers=1), "; with 1 worker 1,000 (measured)"),
+        (loader(0.4, 0.3, 0.1, sufficient_workers=2), "; with 2 workers 1,000 (measured)"),
         (loader(None), "a DataLoader with 0 workers (torch's default) failed"),
     ],
 )
@@ -61,5 +61,11 @@ def test_only_an_accelerator_has_an_allocator() -> None:
 
 
 def test_a_cached_answer_has_its_date_or_none() -> None:
-    assert measurements.cache_text(ENVIRONMENT).startswith("measured on 2026-03-01 12:00 UTC, in 43")
-    assert measurements.cache_text(None) == "measured earlier; --fresh measures anew"
+    cached = measurements.took_text(ENVIRONMENT, cached=True)
+    assert cached == "Measured 2026-03-01 12:00 UTC in 43.0 s; --fresh measures again"
+    assert measurements.took_text(None, cached=True) == "Measured earlier; --fresh measures again"
+
+
+def test_another_answer_has_the_time_it_took() -> None:
+    assert measurements.took_text(ENVIRONMENT) == "Took 43.0 s"
+    assert measurements.took_text(None) == ""

@@ -10,6 +10,7 @@ from autobatch.records.check import Check, CheckStatus, Veto
 from autobatch.records.recommendation import Action, Confidence, Decision, Recommendation, SameEpochs
 from autobatch.reports.text import same_epochs_table
 from autobatch.reports.text.lines import paint
+from autobatch.reports.text.size_marks import mark_of
 from tests import builders
 
 SIZES = tuple(2**power for power in range(12))
@@ -44,7 +45,7 @@ def text(recommendation: Recommendation, width: int = 80) -> list[str]:
 
 def marks(recommendation: Recommendation) -> dict[int, str]:
     shown = same_epochs_table.rows(recommendation)
-    return {each.batch_size: same_epochs_table.mark(each, recommendation) for each in shown}
+    return {each.batch_size: mark_of(each.batch_size, recommendation) for each in shown}
 
 
 @pytest.mark.parametrize(
@@ -67,22 +68,22 @@ def test_the_rows_are_the_nearest_to_the_answer_and_the_reference(
 def test_marks_of_the_current_the_recommended_and_unsafe_sizes() -> None:
     harms = {16: 0.99, 32: 1.0, 64: 1.01, 128: 1.03, 256: None}
     rows = [row(size, harm=harm) for size, harm in harms.items()]
-    unsafe = {128: "unsafe", 256: "unsafe"}
-    assert marks(decided(rows)) == {16: "", 32: "<- now", 64: "<- use", **unsafe}
+    others = {16: "", 64: "recommended", 128: "loss +3%", 256: ""}
+    assert marks(decided(rows)) == {32: "current", **others}
     # 32 stands for a current size that is unknown.
-    assert marks(decided(rows, current=None))[32] == "<- reference"
+    assert marks(decided(rows, current=None)) == {32: "reference", **others}
 
 
 def test_without_a_loss_curve_no_size_is_called_unsafe() -> None:
     recommendation = decided([row(size, harm=None) for size in (32, 64, 128)], batch_size=32)
-    assert marks(recommendation) == {32: "<- use", 64: "", 128: ""}
+    assert marks(recommendation) == {32: "current", 64: "", 128: ""}
     assert text(recommendation)[0].split() == ["batch", "speedup", "90%", "CI"]
 
 
 def test_a_veto_takes_the_place_of_the_figures() -> None:
     check = Check(status=CheckStatus.VETOED, vetoed=(Veto(batch_size=128, reason="worse\x1b"),))
     rows = [row(32), row(64), row(128, harm=None)]
-    assert text(replace(decided(rows), check=check))[-1] == "    128   vetoed: worse\\x1b"
+    assert text(replace(decided(rows), check=check))[-1] == "     128   vetoed: worse\\x1b"
 
 
 @pytest.mark.parametrize(
@@ -94,8 +95,8 @@ def test_a_narrow_terminal_loses_the_interval(width: int, titles: list[str]) -> 
     assert max(map(len, shown)) <= width
     assert shown[0].split() == ["batch", *titles]
     assert shown[2].split()[:2] == ["64", "1.41x"]
-    assert shown[2].endswith("1.25x <- use")
-    assert shown[3].endswith("1.50x unsafe")
+    assert shown[2].endswith("1.25x  recommended")
+    assert shown[3].endswith("1.50x  loss +50%")
 
 
 def test_there_is_no_table_without_a_decision_or_a_comparison() -> None:

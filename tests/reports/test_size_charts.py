@@ -21,7 +21,7 @@ def test_each_size_has_its_dot_and_each_failure_its_cross() -> None:
     assert (marks(chart.picture, "dot"), marks(chart.picture, "chosen")) == (3, 1)
     assert (marks(chart.picture, "cross"), marks(chart.picture, "interval")) == (1, 4)
     assert "Crosses" in chart.caption
-    assert "recommended: batch size 128: 1,008 ± 2 samples/s" in chart.picture
+    assert "recommended: batch size 128: 1,008 samples/s ± &lt;1%" in chart.picture
 
 
 def test_the_current_size_is_named() -> None:
@@ -30,8 +30,27 @@ def test_the_current_size_is_named() -> None:
         chart = draw(answer)
         assert chart is not None
         assert marks(chart.picture, "current") == 1
-        assert ">now 64<" in chart.picture
-        assert ">use 128<" in chart.picture
+        assert ">current 64<" in chart.picture
+        assert ">recommended 128<" in chart.picture
+
+
+def test_the_ideal_line_starts_at_the_smallest_size_and_ends_where_the_chart_ends() -> None:
+    chart = size_charts.throughput(GPU_ANSWER)
+    assert chart is not None
+    (ideal,) = re.findall(r'points="([^"]+)" class="ideal"', chart.picture)
+    (measured,) = re.findall(r'points="([^"]+)" class="line"', chart.picture)
+    assert ideal.split()[0] == measured.split()[0]
+    places = [float(place.split(",")[1]) for place in ideal.split()]
+    assert places == sorted(places, reverse=True)
+
+
+def test_memory_has_its_line_of_best_fit_for_three_sizes_or_more() -> None:
+    chart = size_charts.memory(GPU_ANSWER)
+    assert chart is not None
+    assert marks(chart.picture, "ideal") == 1
+    few = size_charts.memory(replace(GPU_ANSWER, batch_size=64, trials=GPU_ANSWER.trials[:2]))
+    assert few is not None
+    assert marks(few.picture, "ideal") == 0
 
 
 def heights(answer: Recommendation) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Trial
 from autobatch.reports.html import svg
 from autobatch.reports.html.markup import Markup
+from autobatch.reports.text.size_marks import CURRENT, RECOMMENDED, is_answer
 from autobatch.reports.text.table import failure_text
 
 SIZE_LABEL = "batch size (logarithmic)"
@@ -19,12 +20,16 @@ _RADIUS, _NAMED_RADIUS = 3.2, 5.5
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture with its title, its caption, and a legend of (stroke, words) for each line."""
+    """A picture with its title, its caption, and a legend of (stroke, words) for each line.
+
+    `wide`: the same over the whole width of a desk's screen; `picture` is then for a telephone.
+    """
 
     title: str
     picture: Markup
     caption: str
     legend: tuple[tuple[str, str], ...] = ()
+    wide: Markup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,54 +46,48 @@ def fits_chart(value: float) -> bool:
     return 1 / LARGEST < value < LARGEST
 
 
-def size_axis(sizes: Sequence[int], failures: Sequence[Trial] = ()) -> svg.Axis:
+def size_axis(sizes: Sequence[int], failures: Sequence[Trial] = (), width: int = svg.WIDTH) -> svg.Axis:
     """Return the axis that holds all sizes, those that failed too."""
     every = [*sizes, *(trial.batch_size for trial in failures)]
-    return svg.doubling_axis([float(size) for size in every], SIZE_LABEL)
+    return svg.doubling_axis([float(size) for size in every], SIZE_LABEL, width)
 
 
 def crosses(frame: svg.Frame, failures: Sequence[Trial]) -> list[Markup]:
     """Draw a cross for each size that failed."""
     return [
-        svg.cross(frame, trial.batch_size, f"batch size {trial.batch_size}: {failure_text(trial)}")
+        svg.cross(frame, trial.batch_size, f"batch size {trial.batch_size:,}: {failure_text(trial)}")
         for trial in failures
     ]
 
 
 def dots(
-    frame: svg.Frame,
-    points: Sequence[Point],
-    recommendation: Recommendation,
-    hollow: set[int] | frozenset[int] = frozenset(),
-    *,
-    below: bool = False,
+    frame: svg.Frame, points: Sequence[Point], recommendation: Recommendation, hollow: Collection[int] = ()
 ) -> list[Markup]:
-    """Draw a dot for each size. The current and the recommended size come last, with their names.
+    """Draw a dot for each size, a ring for those in `hollow`.
 
-    `hollow`: sizes whose dot is a ring. `below`: the name of the recommended size is below its dot.
+    The current and the recommended size come last, larger, with their names above the plot.
     """
-    recommended, current = recommendation.batch_size, recommendation.workload.batch_size
     plain: list[Markup] = []
-    named: list[Markup] = []
+    larger: list[Markup] = []
+    named: list[svg.Name] = []
     for point in points:
         size, value = point.batch_size, point.value
-        kind = "chosen" if size == recommended else "current" if size == current else "dot"
+        is_current = size == recommendation.workload.batch_size
+        kind = "chosen" if is_answer(size, recommendation) else "current" if is_current else "dot"
         class_ = f"{kind} hollow" if size in hollow else kind
         radius = _RADIUS if kind == "dot" else _NAMED_RADIUS
-        dot = svg.dot(frame, size, value, point.words, class_, radius)
-        (plain if kind == "dot" else named).append(dot)
-        if kind == "chosen":
-            named.append(svg.note(frame, size, value, f"use {size}", "use", below=below))
-        elif kind == "current":
-            named.append(svg.note(frame, size, value, f"now {size}", "now", below=not below))
-    return plain + named
+        (plain if kind == "dot" else larger).append(svg.dot(frame, size, value, point.words, class_, radius))
+        if kind != "dot":
+            word = CURRENT if is_current else RECOMMENDED
+            named.append(svg.Name(size, value, f"{word} {size:,}", "use" if kind == "chosen" else "now"))
+    return [*svg.names(frame, named), *plain, *larger]
 
 
 def summary(points: Sequence[Point], recommendation: Recommendation) -> str:
     """Describe the first, the last and the recommended point."""
     texts = [points[0].words, points[-1].words] if len(points) > 1 else [points[0].words]
     texts += [
-        f"recommended: {point.words}" for point in points if point.batch_size == recommendation.batch_size
+        f"recommended: {point.words}" for point in points if is_answer(point.batch_size, recommendation)
     ]
     return "; ".join(texts) + "."
 

@@ -5,39 +5,46 @@ It has no scripts: the browser itself folds what is folded. `element` escapes ev
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from autobatch._version import __version__
-from autobatch.records.formatting import format_count
 from autobatch.records.recommendation import Environment, Recommendation
 from autobatch.reports import snippets
-from autobatch.reports.html import charts, facts, style, svg, tables
+from autobatch.reports.html import (
+    facts,
+    hero,
+    loss_charts,
+    size_charts,
+    step_parts,
+    style,
+    svg,
+    tables,
+    time_charts,
+)
 from autobatch.reports.html.chart import Chart
 from autobatch.reports.html.markup import Markup, element, join
-from autobatch.reports.text.answer import Statement, statements
-from autobatch.reports.text.lines import clean, counted, shorten
+from autobatch.reports.text import details
+from autobatch.reports.text.lines import clean, shorten
 from autobatch.storage import codec
 
 # Whatever gets into the page, no script runs there, and it loads nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _LABELS = {
+    "why": "Why",
     "fits": "Fits",
     "memory": "Memory",
     "data": "Data",
-    "speed": "Speed",
-    "loader": "Loading",
-    "check": "Check",
+    "speed": "Step time",
+    "loading": "Loading",
     "ranks": "Ranks",
-    "steps": "Schedule",
+    "check": "Check",
+    "versions": "Versions",
 }
-# Statements beside the answer, in this order.
-_REASONS = ("why", "sure", "also", "gain")
-_HEADING_CELLS, _TITLE_CELLS = 48, 40
-# Digits of a large figure that the letters of the answer leave room for.
-_LARGE_DIGITS = 5
+_TITLE_CELLS = 40
 
 
 def render(recommendation: Recommendation) -> str:
     """Render the whole page: one HTML document."""
-    shown = statements(recommendation)
     page = element(
         "html",
         _head(recommendation),
@@ -45,15 +52,7 @@ def render(recommendation: Recommendation) -> str:
             "body",
             _top(recommendation),
             _title(recommendation),
-            element(
-                "main",
-                _answer(recommendation, shown),
-                _measurements(recommendation),
-                _trials(recommendation, shown),
-                _use(recommendation),
-                _environment(recommendation),
-                _raw(recommendation),
-            ),
+            element("main", *(section(recommendation) for section in _SECTIONS)),
             element("footer", element("p", _footer(recommendation.environment))),
         ),
         lang="en",
@@ -62,8 +61,8 @@ def render(recommendation: Recommendation) -> str:
 
 
 def _head(recommendation: Recommendation) -> Markup:
-    model = shorten(clean(recommendation.workload.model), _TITLE_CELLS)
-    parts = (f"batch size {recommendation.batch_size}", model, "autobatch")
+    name = shorten(facts.name_of(recommendation.workload), _TITLE_CELLS)
+    parts = (f"batch size {recommendation.batch_size:,}", name, "autobatch")
     return element(
         "head",
         element("meta", charset="utf-8"),
@@ -83,108 +82,46 @@ def _top(recommendation: Recommendation) -> Markup:
 
 
 def _title(recommendation: Recommendation) -> Markup:
-    model = shorten(clean(recommendation.workload.model), _HEADING_CELLS)
-    heading = join("Batch size for ", element("bdi", model)) if model else "Batch size"
+    name = shorten(facts.name_of(recommendation.workload), _TITLE_CELLS)
+    heading = join("Batch size for ", element("bdi", name)) if name else "Batch size"
     pairs = [*facts.of_device(recommendation.device), *facts.of_workload(recommendation.workload)]
     return element("div", element("h1", heading), facts.listed(pairs), class_="head")
 
 
-def _answer(recommendation: Recommendation, shown: list[Statement]) -> Markup:
-    """Build the answer in large figures, with its reason, its gain and its warnings."""
-    reasons = [element("p", said.text, class_="why") for said in shown if said.label in _REASONS]
-    warnings = [element("li", statement.text) for statement in shown if statement.tone == "doubt"]
-    box = None
-    if warnings:
-        box = element("div", element("h3", "Doubts"), element("ul", *warnings), class_="doubts")
-    return element(
-        "section",
-        element("h2", "Recommendation", id="answer"),
-        element(
-            "dl",
-            _figure("Batch size", str(recommendation.batch_size), _ranks_text(recommendation), "first"),
-            _figure("Learning rate", *_learning_rate(recommendation)),
-            _figure("Accumulation", *_accumulation(recommendation)),
-            class_="answer",
-        ),
-        *reasons,
-        box,
-        class_="card hero",
-        aria_labelledby="answer",
-    )
-
-
-def _figure(label: str, figure: str, remark: str, class_: str = "") -> Markup:
-    quiet = "" if any(char.isdigit() for char in figure) else " quiet"
-    # A larger figure gets smaller letters, so that it stays on one line.
-    size = (
-        f"font-size: {_LARGE_DIGITS / len(figure) * 5:.2f}rem"
-        if class_ and len(figure) > _LARGE_DIGITS
-        else None
-    )
-    return element(
-        "div",
-        element("dt", label),
-        element("dd", figure, class_=f"figure{quiet}", style=size),
-        element("dd", remark, class_="remark"),
-        class_=class_ or None,
-    )
-
-
-def _ranks_text(recommendation: Recommendation) -> str:
-    """Relate the batch size to the ranks, or to the current size."""
-    world, total = recommendation.world_size, format_count(recommendation.global_batch_size)
-    current = recommendation.workload.batch_size
-    if world > 1:
-        return f"on each of {counted(world, 'rank')}: {total} samples an optimizer step"
-    if current is None:
-        return "samples that pass through the network at once"
-    return "as you have it" if current == recommendation.batch_size else f"instead of {current}"
-
-
-def _learning_rate(recommendation: Recommendation) -> tuple[str, str]:
-    rate, factor = snippets.learning_rate_text(recommendation), snippets.factor_text(recommendation)
-    if not factor:
-        return (rate or "yours", "" if rate else "no check has found another one")
-    remark = "as you have it" if factor == "1" else f"your present one × {factor}"
-    return (rate, remark) if rate else (f"× {factor}", "what to multiply yours by")
-
-
-def _accumulation(recommendation: Recommendation) -> tuple[str, str]:
-    steps = recommendation.accumulation_steps
-    if steps == 1:
-        return "none", "an optimizer step each batch"
-    total = format_count(recommendation.global_batch_size)
-    return f"{format_count(steps)} steps", f"{total} samples an optimizer step"
-
-
-def _measurements(recommendation: Recommendation) -> Markup | None:
-    drawn = [_chart(chart) for chart in charts.drawn(recommendation)]
-    if not drawn:
+def _time(recommendation: Recommendation) -> Markup | None:
+    """Build the chart of time over the batch size, and one sentence why."""
+    chart = time_charts.time_over_size(recommendation)
+    if chart is None:
         return None
-    return _section("charts", "What was measured", element("div", *drawn, class_="charts"))
+    why = details.limit_text(recommendation)
+    sentence = element("p", f"{why[:1].upper()}{why[1:]}.", class_="why") if why else None
+    return _section("time", chart.title, _figure(chart, titled=False), sentence)
 
 
-def _chart(chart: Chart) -> Markup:
-    legend = [element("li", svg.sample(stroke), words) for stroke, words in chart.legend]
-    return element(
-        "figure",
-        element(
-            "figcaption", element("h3", chart.title), element("p", chart.caption) if chart.caption else None
-        ),
-        chart.picture,
-        element("ul", *legend, class_="legend") if legend else None,
-    )
+def _trainings(recommendation: Recommendation) -> Markup | None:
+    charts = loss_charts.over_seconds(recommendation), loss_charts.over_epochs(recommendation)
+    return _charts_section("trainings", "Short training runs", *charts)
 
 
-def _trials(recommendation: Recommendation, shown: list[Statement]) -> Markup:
+def _sizes(recommendation: Recommendation) -> Markup | None:
+    charts = size_charts.throughput(recommendation), size_charts.memory(recommendation)
+    return _charts_section("sizes", "Throughput and memory", *charts)
+
+
+def _step(recommendation: Recommendation) -> Markup | None:
+    shown = step_parts.render(recommendation)
+    return None if shown is None else _section("step", "Where a step's time goes", shown)
+
+
+def _measurements(recommendation: Recommendation) -> Markup:
     pairs = [
         (_LABELS[statement.label], join(statement.text))
-        for statement in shown
-        if statement.label in _LABELS and not statement.tone
+        for statement in details.statements(recommendation)
+        if statement.label != "versions"
     ]
     return _section(
         "trials",
-        "Each size",
+        "All measurements",
         tables.trials(recommendation),
         tables.trainings(recommendation),
         tables.devices(recommendation),
@@ -193,29 +130,66 @@ def _trials(recommendation: Recommendation, shown: list[Statement]) -> Markup:
 
 
 def _use(recommendation: Recommendation) -> Markup:
-    pieces = []
-    for snippet in snippets.made_for(recommendation):
-        code = element("pre", element("code", snippet.code), tabindex=0)
-        pieces.append(element("div", element("h3", snippet.title), code))
-    return _section("use", "Use it", element("div", *pieces, class_="snippets"))
+    """Build the snippets for the detected framework and a shell; the others are folded."""
+    fitting, others = snippets.for_framework(recommendation)
+    return _section(
+        "use",
+        "Use it",
+        element("div", *map(_snippet, fitting), class_="snippets"),
+        element(
+            "details",
+            element("summary", "Other frameworks"),
+            element("div", *map(_snippet, others), class_="snippets"),
+            class_="more",
+        ),
+    )
+
+
+def _snippet(snippet: snippets.Snippet) -> Markup:
+    code = element("pre", element("code", snippet.code), tabindex=0)
+    return element("div", element("h3", snippet.title), code)
 
 
 def _environment(recommendation: Recommendation) -> Markup | None:
     if recommendation.environment is None:
         return None
     pairs = facts.of_environment(recommendation.environment, recommendation.device)
-    return _section("where", "Environment", facts.listed(pairs))
+    return _folded("Environment", "versions, platform, processor", facts.listed(pairs), "where")
 
 
 def _raw(recommendation: Recommendation) -> Markup:
     """Build the folded result as `--json` prints it; the text of the element can be loaded again."""
-    words = element("span", "what --save writes and `autobatch show` reads")
     shown = element("pre", element("code", codec.render(recommendation), id="result"), tabindex=0)
+    return _folded("Raw result", "the file of --save, for autobatch show", shown, "raw")
+
+
+def _folded(title: str, words: str, content: Markup, class_: str) -> Markup:
     return element(
         "section",
-        element("details", element("summary", "Raw result", words), shown),
-        class_="card raw",
-        aria_label="Raw result",
+        element("details", element("summary", title, element("span", words)), content),
+        class_=f"card {class_}",
+        aria_label=title,
+    )
+
+
+def _charts_section(name: str, title: str, *charts: Chart | None) -> Markup | None:
+    drawn = [_figure(chart) for chart in charts if chart is not None]
+    return _section(name, title, element("div", *drawn, class_="charts")) if drawn else None
+
+
+def _figure(chart: Chart, *, titled: bool = True) -> Markup:
+    legend = [element("li", svg.sample(stroke), words) for stroke, words in chart.legend]
+    return element(
+        "figure",
+        element(
+            "figcaption",
+            element("h3", chart.title) if titled else None,
+            element("p", chart.caption) if chart.caption else None,
+        ),
+        chart.picture,
+        chart.wide,
+        element("ul", *legend, class_="legend") if legend else None,
+        class_=None if chart.wide is None else "both",
     )
 
 
@@ -226,6 +200,19 @@ def _section(name: str, title: str, *parts: Markup | None) -> Markup:
 def _footer(environment: Environment | None) -> str:
     version = clean(environment.autobatch) if environment else __version__
     return (
-        f"Measured by autobatch {version}. Throughput, memory and losses were measured; "
-        "expected times are predicted from them."
+        f"Measured by autobatch {version}. Throughput, memory and losses were measured. "
+        "Relative times and final losses are predicted from them."
     )
+
+
+_SECTIONS: tuple[Callable[[Recommendation], Markup | None], ...] = (
+    hero.render,
+    _time,
+    _trainings,
+    _sizes,
+    _step,
+    _measurements,
+    _use,
+    _environment,
+    _raw,
+)

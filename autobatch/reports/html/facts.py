@@ -17,6 +17,8 @@ from autobatch.reports.text.terminal import memory_text
 Pair = tuple[str, Markup]
 
 _NAME_CELLS = 100
+# Names of models that say nothing about them: the target says more.
+_GENERAL = ("", "Sequential", "Functional", "Module", "ModuleList", "Model")
 _DATE_CELLS = 40
 
 
@@ -33,6 +35,12 @@ def of_device(device: Device) -> list[Pair]:
     return pairs
 
 
+def name_of(workload: Workload) -> str:
+    """Return the name of the model; that of the target where the model's is a general one."""
+    model, target = clean(workload.model), clean(workload.target)
+    return target if model in _GENERAL and target else model
+
+
 def of_workload(workload: Workload) -> list[Pair]:
     """Return model, data, loss, optimizer, target, and what was inferred, as far as they are there."""
     model = join(_name(workload.model), f", {counted(workload.parameters, 'parameter')}")
@@ -43,10 +51,16 @@ def of_workload(workload: Workload) -> list[Pair]:
         ("Model", model),
         ("Data", data),
         ("Loss", _name(workload.loss)),
-        ("Optimizer", _name(workload.optimizer)),
+        ("Optimizer", _optimizer(workload)),
         ("Target", element("code", _path(workload.target)) if workload.target else Markup()),
         *(("Inferred", _name(guess)) for guess in workload.inferred),
     )
+
+
+def _optimizer(workload: Workload) -> Markup:
+    rate = workload.learning_rate
+    name = _name(workload.optimizer)
+    return join(name, f", learning rate {rate:.3g}") if name and rate is not None else name
 
 
 def of_environment(environment: Environment, device: Device) -> list[Pair]:

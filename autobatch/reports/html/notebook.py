@@ -5,28 +5,33 @@ from __future__ import annotations
 from autobatch.records.recommendation import Recommendation
 from autobatch.reports.html import style, tables
 from autobatch.reports.html.markup import Markup, element
-from autobatch.reports.text.answer import statements
+from autobatch.reports.text import answer, details
+from autobatch.reports.text.notices import notices
 
 
 def render(recommendation: Recommendation) -> str:
-    """Render the answer, its reason, its warnings, and the folded table of trials; readable unstyled."""
-    shown = statements(recommendation)
-    texts = {statement.label: statement.text for statement in shown}
-    reasons = [element("p", said.text) for said in shown if said.label in ("why", "sure", "also")]
-    warnings = [element("li", statement.text) for statement in shown if statement.tone == "doubt"]
-    further = [element("p", texts[label]) for label in ("gain", "fits", "check") if label in texts]
+    """Render the answer, its warnings, and the folded measurements; readable unstyled."""
+    shown, further = notices(recommendation)
+    current = answer.current_text(recommendation)
     return element(
         "div",
         element("style", Markup(style.notebook())),
-        element("p", texts["use"], class_="autobatch-use"),
-        *reasons,
-        element("ul", *warnings) if warnings else None,
+        element("p", answer.headline(recommendation), class_="autobatch-use"),
+        element("p", current, class_="autobatch-soft") if current else None,
+        *(element("p", text) for text in answer.facts(recommendation)),
+        *(element("p", text) for text in answer.alternatives(recommendation)),
+        _listed(shown),
         element(
             "details",
-            element("summary", "What was measured"),
+            element("summary", "All measurements"),
             tables.trials(recommendation),
             tables.trainings(recommendation),
-            *further,
+            *(element("p", statement.text) for statement in details.statements(recommendation)),
+            _listed(further),
         ),
         class_="autobatch-answer",
     )
+
+
+def _listed(warnings: list[str]) -> Markup | None:
+    return element("ul", *(element("li", text) for text in warnings)) if warnings else None

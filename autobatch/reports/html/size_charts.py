@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
+from statistics import linear_regression
 
-from autobatch.records.formatting import format_bytes, format_rate
+from autobatch.records.formatting import format_bytes, format_rate, format_spread
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import LimitedBy, Outcome, Trial
 from autobatch.reports.html import svg
@@ -20,6 +22,8 @@ from autobatch.reports.html.chart import (
 )
 from autobatch.reports.text.table import latest
 
+_IDEAL_CAPTION = "Dashed: in proportion to the batch size."
+_THROUGHPUT_CAPTION = f"{_IDEAL_CAPTION} Upright lines: 90% interval over separate rounds."
 # An interval that ends further above the highest rate than this must not press all others flat.
 _MAX_INTERVAL = 1.4
 # A limit further above the highest peak than this would press the curve flat; then words replace it.
@@ -59,11 +63,12 @@ def throughput(recommendation: Recommendation) -> Chart | None:
             "Throughput over batch size. " + summary(points, recommendation),
             frame,
             *bars,
+            svg.curve(frame, _ideal(points, frame.y.high), "ideal"),
             svg.curve(frame, [(point.batch_size, point.value) for point in points], "line"),
             *crosses(frame, failures),
             *dots(frame, points, recommendation),
         ),
-        with_failures("Upright lines: 90% interval over separate rounds." if ends else "", failures),
+        with_failures(_THROUGHPUT_CAPTION if ends else _IDEAL_CAPTION, failures),
     )
 
 
@@ -74,7 +79,7 @@ def memory(recommendation: Recommendation) -> Chart | None:
         Point(
             trial.batch_size,
             float(trial.peak_bytes),
-            f"batch size {trial.batch_size}: {format_bytes(trial.peak_bytes)}",
+            f"batch size {trial.batch_size:,}: {format_bytes(trial.peak_bytes)}",
         )
         for trial in trials
         if trial.ok and trial.peak_bytes and fits_chart(trial.batch_size) and fits_chart(trial.peak_bytes)
@@ -98,7 +103,13 @@ def memory(recommendation: Recommendation) -> Chart | None:
         words = f"{name} {format_bytes(limit)}"
         parts.append(svg.level(frame, limit, words) if in_sight else svg.remark(f"↑ {words}, far above"))
     if fits_chart(ceiling.batch_size) and ceiling.limited_by in (LimitedBy.MEMORY, LimitedBy.SIZE_LIMIT):
-        parts.append(svg.upright(frame, ceiling.batch_size, f"ceiling {ceiling.batch_size}"))
+        parts.append(svg.upright(frame, ceiling.batch_size, f"largest {ceiling.batch_size:,}"))
+    fitted = _memory_line(points)
+    if fitted:
+        parts.insert(0, svg.curve(frame, fitted, "ideal"))
+    caption = "Peak memory above the idle process." + (
+        " Dashed: straight line of best fit." if fitted else ""
+    )
     return Chart(
         "Memory",
         svg.picture(
@@ -108,14 +119,37 @@ def memory(recommendation: Recommendation) -> Chart | None:
             *crosses(frame, failures),
             *dots(frame, points, recommendation),
         ),
-        with_failures("The most that training took at once, above the process at rest.", failures),
+        with_failures(caption, failures),
     )
 
 
+def _ideal(points: Sequence[Point], top: float) -> list[tuple[float, float]]:
+    """Return the line of throughput in proportion to the batch size, from the smallest size up to `top`."""
+    first = points[0]
+    largest = min(points[-1].batch_size, first.batch_size * top / first.value)
+    steps = 24  # a straight line is bent on a logarithmic axis
+    sizes = [first.batch_size * (largest / first.batch_size) ** (step / steps) for step in range(steps + 1)]
+    return [(size, first.value * size / first.batch_size) for size in sizes]
+
+
 def _rate_point(trial: Trial) -> Point:
-    rate = trial.samples_per_second or 0.0
-    figure = format_rate(rate, trial.samples_per_second_interval)
-    return Point(trial.batch_size, rate, f"batch size {trial.batch_size}: {figure} samples/s")
+    rate, interval = trial.samples_per_second or 0.0, trial.samples_per_second_interval
+    spread = "" if interval is None else f" ± {format_spread(rate, interval)}"
+    words = f"batch size {trial.batch_size:,}: {format_rate(rate)} samples/s{spread}"
+    return Point(trial.batch_size, rate, words)
+
+
+def _memory_line(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Return the line fixed + per sample x B of best fit, over the sizes; empty for fewer than three."""
+    if len(points) < 3:
+        return []
+    slope, fixed = linear_regression(
+        [float(point.batch_size) for point in points], [point.value for point in points]
+    )
+    low, high = points[0].batch_size, points[-1].batch_size
+    steps = 24  # a straight line is bent on a logarithmic axis
+    sizes = [low * (high / low) ** (step / steps) for step in range(steps + 1)]
+    return [(size, max(0.0, fixed + slope * size)) for size in sizes]
 
 
 def _bytes_text(value: float) -> str:

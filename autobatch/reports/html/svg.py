@@ -1,7 +1,8 @@
 """The parts of a chart as SVG: axes, and the lines and points between them, of any quantity.
 
-A chart is 400 by 264 units, so that its letters stay readable on a telephone's 343 pixels. Colours come from
-the page's style sheet. Without it, lines and letters have the colour of the text.
+A chart is 400 by 286 units, so that its letters stay readable on a telephone's 343 pixels; a chart for the
+whole page is wider. Colours come from the page's style sheet. Without it, everything has the colour of the
+text.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from math import ceil, floor, log2, log10
 
 from autobatch.reports.html.markup import Markup, element
 
-WIDTH, HEIGHT = 400, 264
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 384, 30, 220
+WIDTH, FULL_WIDTH, HEIGHT = 400, 860, 286
+_LEFT, _RIGHT_MARGIN, _TOP, _TOP_ALONE, _BOTTOM = 60, 16, 54, 30, 242
+# The lines above the plot for the names of sizes, clear of everything that is drawn.
+_NAME_LINES = (46, 31)
 # The widest letter of a figure, in the larger size for telephones.
 _LETTER = 8.2
 _MAX_TICKS = 6
@@ -44,24 +47,37 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Two axes, which place a pair of values in the picture."""
+    """Two axes, which place a pair of values in the picture of a width.
+
+    `has_names`: room for the names of sizes is kept above the plot.
+    """
 
     x: Axis
     y: Axis
+    width: int = WIDTH
+    has_names: bool = True
+
+    @property
+    def right(self) -> int:
+        return self.width - _RIGHT_MARGIN
+
+    @property
+    def top(self) -> int:
+        return _TOP if self.has_names else _TOP_ALONE
 
     def across(self, value: float) -> float:
-        return _LEFT + self.x.share(value) * (_RIGHT - _LEFT)
+        return _LEFT + self.x.share(value) * (self.right - _LEFT)
 
     def down(self, value: float) -> float:
-        return _BOTTOM - self.y.share(value) * (_BOTTOM - _TOP)
+        return _BOTTOM - self.y.share(value) * (_BOTTOM - self.top)
 
 
-def doubling_axis(values: Sequence[float], label: str) -> Axis:
+def doubling_axis(values: Sequence[float], label: str, width: int = WIDTH) -> Axis:
     """Return an axis by powers of two, with as many ticks as there is room for."""
     low, high = min(values) / 2**0.4, max(values) * 2**0.4
     powers = range(ceil(log2(low)), floor(log2(high)) + 1)
     widest = max((len(_short(2.0**power)) for power in powers), default=1)
-    room = max(2, int((_RIGHT - _LEFT) / (widest * _LETTER + 10)))
+    room = max(2, int((width - _RIGHT_MARGIN - _LEFT) / (widest * _LETTER + 10)))
     stride = -(-len(powers) // room)
     ticks = [2.0**power for power in powers[::stride]] if stride else []
     if len(ticks) < 2:
@@ -72,7 +88,8 @@ def doubling_axis(values: Sequence[float], label: str) -> Axis:
 def amount_axis(top: float, label: str, write: Write, *, base: int = 10) -> Axis:
     """Return an axis from 0 to a little above `top`; `base` 1024 puts ticks at round numbers of bytes."""
     high = top * 1.08 if top > 1e-15 else 1.0
-    step = _round_step(high / 4, base)
+    # Between three and six steps fit, whatever the height.
+    step = _round_step(high / 6, base)
     ticks = tuple((step * number, write(step * number)) for number in range(int(high / step) + 1))
     return Axis(0.0, high, ticks, label)
 
@@ -89,7 +106,7 @@ def range_axis(values: Sequence[float], label: str, write: Write) -> Axis:
     else:
         margin = (high - low) * 0.05 or 1.0
         low, high = low - margin, high + margin
-    step = _round_step((high - low) / 4, 10)
+    step = _round_step((high - low) / 6, 10)
     first = ceil(low / step)
     ticks = [number * step for number in range(first, first + _MAX_TICKS + 2) if number * step <= high]
     return Axis(low, high, tuple((value, write(value)) for value in ticks), label, powers)
@@ -107,9 +124,9 @@ def _power_ticks(low: float, high: float) -> list[float]:
 
 
 def _round_step(rough: float, base: int) -> float:
-    """Return the first of 1, 2, 5, 10, 20 ... from `rough` on, in units of a power of `base`."""
+    """Return the first of 1, 2, 2.5, 5, 10 ... from `rough` on, in units of a power of `base`."""
     unit = float(base) ** floor(log2(rough) / log2(base))
-    steps = (1, 2, 5, 10) if base == 10 else (1, 2, 5, 10, 25, 50, 100, 250, 500, 1024)
+    steps = (1, 2, 2.5, 5, 10) if base == 10 else (1, 2, 5, 10, 25, 50, 100, 250, 500, 1024)
     return next((step * unit for step in steps if step * unit >= rough * 0.999), steps[-1] * unit)
 
 
@@ -123,8 +140,8 @@ def picture(alternative: str, frame: Frame, *parts: Markup) -> Markup:
         "svg",
         _axes(frame),
         *parts,
-        class_="chart",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        class_="chart" if frame.width == WIDTH else "chart wide",
+        viewBox=f"0 0 {frame.width} {HEIGHT}",
         role="img",
         aria_label=alternative,
         font_size=11,
@@ -136,15 +153,15 @@ def _axes(frame: Frame) -> Markup:
     parts = []
     for value, text in frame.y.ticks:
         y = frame.down(value)
-        parts.append(_line(_LEFT, y, _RIGHT, y, "grid"))
+        parts.append(_line(_LEFT, y, frame.right, y, "grid"))
         parts.append(_text(_LEFT - 8, y + 4, text, "tick", "end"))
     for value, text in frame.x.ticks:
         x = frame.across(value)
         parts.append(_line(x, _BOTTOM, x, _BOTTOM + 4, "axis"))
         parts.append(_text(x, _BOTTOM + 18, text, "tick", "middle"))
-    parts.append(_line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis"))
+    parts.append(_line(_LEFT, _BOTTOM, frame.right, _BOTTOM, "axis"))
     parts.append(_text(4, 14, frame.y.label, "label", "start"))
-    parts.append(_text((_LEFT + _RIGHT) / 2, _BOTTOM + 38, frame.x.label, "label", "middle"))
+    parts.append(_text((_LEFT + frame.right) / 2, _BOTTOM + 38, frame.x.label, "label", "middle"))
     return element("g", *parts, class_="axes")
 
 
@@ -174,20 +191,35 @@ def dot(frame: Frame, x: float, y: float, title: str, class_: str, radius: float
 
 def cross(frame: Frame, x: float, title: str, y: float | None = None) -> Markup:
     """Draw a cross for a failure; at the upper end if it has no value."""
-    across, down = frame.across(x), _TOP + 5 if y is None else frame.down(y)
+    across, down = frame.across(x), frame.top + 5 if y is None else frame.down(y)
     arms = f"M{across - 4:.1f} {down - 4:.1f}l8 8m0 -8l-8 8"
     return element(
         "path", element("title", title), d=arms, class_="cross", fill="none", stroke="currentColor"
     )
 
 
-def note(frame: Frame, x: float, y: float, text: str, class_: str, *, below: bool = False) -> Markup:
-    """Write a word above or below a point, inside the picture."""
-    across = frame.across(x)
-    down = frame.down(y) + 19 if below else frame.down(y) - 11
-    half = len(text) * _LETTER / 2
-    across = min(max(across, _LEFT + half), _RIGHT + 10 - half)
-    return _text(across, min(max(down, _TOP - 4), _BOTTOM - 5), text, class_, "middle")
+@dataclass(frozen=True, slots=True)
+class Name:
+    """The words for a point (x, y), which stand above the plot, on a line down to the point."""
+
+    x: float
+    y: float
+    text: str
+    class_: str
+
+
+def names(frame: Frame, given: Sequence[Name]) -> list[Markup]:
+    """Write names above the plot, each in the first line where it overlaps no name to its left."""
+    parts: list[Markup] = []
+    ends = [0.0] * len(_NAME_LINES)
+    for name in sorted(given, key=lambda name: name.x):
+        across, half = frame.across(name.x), len(name.text) * _LETTER / 2
+        middle = min(max(across, _LEFT + half), frame.width - half)
+        line = next((at for at, end in enumerate(ends) if middle - half > end), len(ends) - 1)
+        ends[line] = middle + half
+        parts.append(_line(across, _NAME_LINES[line] + 4, across, frame.down(name.y), "leader"))
+        parts.append(_text(middle, _NAME_LINES[line], name.text, name.class_, "middle"))
+    return parts
 
 
 def level(frame: Frame, y: float, text: str) -> Markup:
@@ -195,19 +227,37 @@ def level(frame: Frame, y: float, text: str) -> Markup:
     down = frame.down(y)
     return element(
         "g",
-        _line(_LEFT, down, _RIGHT, down, "rule"),
+        _line(_LEFT, down, frame.right, down, "rule"),
         _text(_LEFT + 6, down - 5, text, "remark", "start"),
     )
 
 
-def upright(frame: Frame, x: float, text: str) -> Markup:
-    """Draw an upright rule with a text above it."""
-    across = frame.across(x)
-    half = len(text) * _LETTER / 2
+def zone(frame: Frame, low: float, high: float, text: str) -> Markup:
+    """Shade the values between two levels, with a text at the right end."""
+    top, bottom, reach = frame.down(high), frame.down(low), frame.right - _LEFT
+    area = f"M{_LEFT} {top:.1f}h{reach}l0 {bottom - top:.1f}h-{reach}"
     return element(
         "g",
-        _line(across, _TOP - 2, across, _BOTTOM, "rule"),
-        _text(min(across, _RIGHT + 10 - half), _TOP - 8, text, "remark", "middle"),
+        element("path", d=area, class_="zone", fill="currentColor", fill_opacity=0.08),
+        _text(frame.right - 4, top - 4, text, "remark", "end"),
+    )
+
+
+def band(frame: Frame, lows: Sequence[tuple[float, float]], highs: Sequence[tuple[float, float]]) -> Markup:
+    """Fill the area between two lines over the same x."""
+    outline = [*lows, *reversed(highs)]
+    drawn = " ".join(f"{frame.across(x):.1f},{frame.down(y):.1f}" for x, y in outline)
+    return element("polyline", points=drawn, class_="band", fill="currentColor", fill_opacity=0.16)
+
+
+def upright(frame: Frame, x: float, text: str) -> Markup:
+    """Draw an upright rule with a text beside its lower end."""
+    across = frame.across(x)
+    room = across + 6 + len(text) * _LETTER < frame.width
+    return element(
+        "g",
+        _line(across, frame.top - 2, across, _BOTTOM, "rule"),
+        _text(across + (6 if room else -6), _BOTTOM - 7, text, "remark", "start" if room else "end"),
     )
 
 

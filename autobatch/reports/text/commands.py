@@ -7,7 +7,7 @@ import shlex
 from math import isfinite
 
 from autobatch.records.limits import Limits, Precision
-from autobatch.records.recommendation import Recommendation
+from autobatch.records.recommendation import Confidence, Recommendation
 from autobatch.records.trial import LimitedBy
 from autobatch.records.workload import Workload
 
@@ -17,16 +17,19 @@ _DEFAULTS = Limits()
 
 
 def next_commands(recommendation: Recommendation) -> tuple[str, ...]:
-    """Return the most useful next command; none if it can't be written in full."""
-    limits, command = recommendation.limits, probe_command(recommendation)
-    if not command:
+    """Return the command that would make the answer surer; none where more time would not, or can't be asked.
+
+    A search that ended with its budget, or an answer of low confidence, asks for twice the budget.
+    """
+    command, decision = probe_command(recommendation), recommendation.decision
+    unsure = decision is not None and decision.level is Confidence.LOW
+    if (
+        not command
+        or recommendation.stopped
+        or not (unsure or recommendation.ceiling.limited_by is LimitedBy.BUDGET)
+    ):
         return ()
-    by = recommendation.ceiling.limited_by
-    if by is LimitedBy.BUDGET:
-        return (f"{command} --budget {2 * limits.budget_seconds:.0f}s",)
-    if by is LimitedBy.PLATEAU:
-        return (f"{command} --ceiling",)
-    return (f"{command} --save result.json",)
+    return (f"{command} --budget {2 * recommendation.limits.budget_seconds:.0f}s",)
 
 
 def probe_command(recommendation: Recommendation) -> str:

@@ -98,6 +98,17 @@ def hang(
     return [((label, label_style), (first, style)), *(((indent, ""), (line, style)) for line in rest)]
 
 
+def flow(parts: Sequence[str], width: int, *, indent: str = "") -> list[Line]:
+    """Wrap the first part, and add the others by " · ", each whole on the same line or on the next."""
+    texts = wrap(parts[0], width - cells(indent))
+    for part in parts[1:]:
+        if cells(indent + texts[-1] + part) + 3 <= width:
+            texts[-1] += f" · {part}"
+        else:
+            texts += wrap(part, width - cells(indent))
+    return [((indent, ""), (text, "")) for text in texts]
+
+
 def join(parts: Sequence[str], width: int, *, style: str = "", first_style: str = "") -> list[Line]:
     """Join `parts` by " · ", as many on a line as fit; further lines are indented by two."""
     lines: list[list[Span]] = []

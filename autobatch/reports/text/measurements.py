@@ -10,7 +10,7 @@ from autobatch.records.formatting import (
     format_rate,
     format_short_duration,
 )
-from autobatch.records.recommendation import Environment, Recommendation, StepTime
+from autobatch.records.recommendation import INTERRUPTED, Environment, Recommendation, StepTime
 from autobatch.records.trial import Ceiling, LimitedBy, Loader, LoaderTiming
 from autobatch.records.workload import SampleSizes, Workload
 from autobatch.reports.text import table
@@ -22,15 +22,17 @@ def ceiling_text(ceiling: Ceiling, workload: Workload) -> str:
     samples = "" if workload.dataset_size is None else f" of {counted(workload.dataset_size, 'sample')}"
     reasons = {
         LimitedBy.MEMORY: "memory is the limit",
-        LimitedBy.PLATEAU: "larger ones were not tried: throughput no longer rises",
-        LimitedBy.DATASET: f"larger ones were not tried: the data set{samples} ends",
-        LimitedBy.BUDGET: "larger ones would take more than the time allowed",
-        LimitedBy.MAX_BATCH: "larger ones were not allowed",
-        LimitedBy.SIZE_LIMIT: "larger ones fail for a reason other than memory",
+        LimitedBy.PLATEAU: "larger sizes were not tried: throughput stops improving (--ceiling tries them)",
+        LimitedBy.DATASET: f"larger sizes were not tried: the data set{samples} ends",
+        LimitedBy.BUDGET: "the budget ended before larger sizes",
+        LimitedBy.MAX_BATCH: "larger sizes were not allowed",
+        LimitedBy.SIZE_LIMIT: "larger sizes fail for a reason other than memory",
     }
+    if ceiling.detail == INTERRUPTED:
+        reasons[LimitedBy.BUDGET] = "the search was interrupted before larger sizes"
     reach = "up to" if ceiling.limited_by in (LimitedBy.MEMORY, LimitedBy.SIZE_LIMIT) else "at least"
     again = "; it passed again in a fresh process" if ceiling.verified else ""
-    return f"{reach} {ceiling.batch_size}; {reasons[ceiling.limited_by]}{again}"
+    return f"{reach} {ceiling.batch_size:,}; {reasons[ceiling.limited_by]}{again}"
 
 
 def allocator_text(recommendation: Recommendation) -> str:
@@ -42,7 +44,7 @@ def allocator_text(recommendation: Recommendation) -> str:
     for trial in table.latest(recommendation):
         if trial.batch_size in sizes and None not in (trial.peak_bytes, trial.reserved_bytes):
             allocated, reserved = format_bytes(trial.peak_bytes), format_bytes(trial.reserved_bytes)
-            parts.append(f"at {trial.batch_size}: {allocated} allocated, {reserved} reserved")
+            parts.append(f"at {trial.batch_size:,}: {allocated} allocated, {reserved} reserved")
     return "; ".join(parts)
 
 
@@ -66,7 +68,7 @@ def speed_text(recommendation: Recommendation) -> str:
     step_time, tokens = recommendation.step_time, recommendation.tokens_per_second
     parts = [] if step_time is None else [_step_time_text(step_time)]
     if tokens is not None:
-        parts.append(f"{format_rate(tokens)} tokens/s at {recommendation.batch_size}")
+        parts.append(f"{format_rate(tokens)} tokens/s at {recommendation.batch_size:,}")
     return "; ".join(parts)
 
 
@@ -74,7 +76,7 @@ def _step_time_text(step_time: StepTime) -> str:
     fixed = format_short_duration(step_time.fixed_seconds)
     per_sample = format_short_duration(step_time.sample_seconds)
     error = format_percent(step_time.relative_error)
-    return f"a step takes {fixed} and {per_sample} a sample, ± {error}"
+    return f"step = {fixed} + {per_sample} x batch size, ± {error}"
 
 
 def loader_text(recommendation: Recommendation, loader: Loader) -> str:
@@ -85,16 +87,15 @@ def loader_text(recommendation: Recommendation, loader: Loader) -> str:
     pace = loader.pace_seconds(current)
     if pace is None:
         return f"a DataLoader with {who} failed"
-    text = f"with {who} {_rate(loader, pace)} samples/s at {loader.batch_size}, "
+    text = f"with {who} {_rate(loader, pace)} samples/s at {loader.batch_size:,}, "
     text += f"training alone {_rate(loader, loader.step_seconds)}"
     enough = [timing for timing in loader.timings if timing.workers == loader.sufficient_workers]
     if not enough or enough[0] is current:
-        return f"{text}: {'that is enough' if enough else 'loading sets the pace'}"
+        return f"{text}: {'that is enough' if enough else 'loading is the bottleneck'}"
     sufficient = enough[0]
     rate = _rate(loader, loader.pace_seconds(sufficient))
-    verb = "lifts" if sufficient.workers == 1 else "lift"
     apart = ", apart from the training" if recommendation.device.kind == "cpu" else ""
-    return f"{text}; {_workers(sufficient)} {verb} it to {rate} (measured{apart})"
+    return f"{text}; with {_workers(sufficient)} {rate} (measured{apart})"
 
 
 def _workers(timing: LoaderTiming) -> str:
@@ -105,10 +106,10 @@ def _rate(loader: Loader, seconds: float | None) -> str:
     return format_rate(loader.batch_size / seconds if seconds else None)
 
 
-def cache_text(environment: Environment | None) -> str:
-    """Say when the cached answer was measured, and how to measure again."""
-    when = "earlier"
-    if environment is not None:
-        took = format_short_duration(environment.elapsed_seconds)
-        when = f"on {clean(format_moment(environment.started_at))}, in {took}"
-    return f"measured {when}; --fresh measures anew"
+def took_text(environment: Environment | None, *, cached: bool = False) -> str:
+    """Say how long the measurements took; for a cached answer, when they were made and how to repeat them."""
+    took = "" if environment is None else format_short_duration(environment.elapsed_seconds)
+    if not cached:
+        return f"Took {took}" if took else ""
+    when = "earlier" if environment is None else f"{clean(format_moment(environment.started_at))} in {took}"
+    return f"Measured {when}; --fresh measures again"

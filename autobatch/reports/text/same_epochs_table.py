@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from autobatch.records.check import Check, Veto
 from autobatch.records.formatting import MISSING
 from autobatch.records.recommendation import Recommendation, SameEpochs
 from autobatch.reports.text.lines import Line, clean, hang
-from autobatch.reports.text.table import NOW, USE, fit, size_text
+from autobatch.reports.text.size_marks import RECOMMENDED, is_answer, mark_of, reference, veto_of
+from autobatch.reports.text.table import fit, size_text
 
-REFERENCE, UNSAFE = "<- reference", "unsafe"
 # Column titles and widths; the batch size comes first, and the mark last.
-_BATCH = 7
-_WIDTHS = {"lr": 8, "loss": 9, "speedup": 8, "90% CI": 14, "final loss": 12}
+_BATCH = 8
+_WIDTHS = {"lr": 8, "loss": 9, "speedup": 8, "90% CI": 15, "final loss": 11}
 COLUMNS = tuple(_WIDTHS)
 # The columns that a narrow terminal loses, in this order.
 _EXPENDABLE = ("lr", "loss", "90% CI")
-_MARK = 1 + len(REFERENCE)
+_MARK = 2 + len(RECOMMENDED)
 _ROWS = 7
 
 
@@ -28,7 +27,7 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
     title = "".join(fit(name, _WIDTHS[name]) for name in columns)
     laid_out: list[Line] = [(("batch".rjust(_BATCH) + title, "dim"),)]
     for row in shown:
-        veto = veto_of(row, recommendation.check)
+        veto = veto_of(row.batch_size, recommendation)
         if veto is not None:
             label = fit(size_text(row.batch_size), _BATCH) + "   "
             laid_out += hang(label, f"vetoed: {clean(veto.reason)}", width, style="yellow")
@@ -51,30 +50,6 @@ def rows(recommendation: Recommendation) -> list[SameEpochs]:
     return [sizes[place] for place in sorted(nearest[:_ROWS])]
 
 
-def reference(recommendation: Recommendation) -> int | None:
-    """The size that the others are compared with: alone, its speedup of 1 has no error."""
-    exact = (row.batch_size for row in recommendation.same_epochs if row.interval == (1.0, 1.0))
-    return next(exact, None)
-
-
-def veto_of(row: SameEpochs, check: Check | None) -> Veto | None:
-    vetoes = () if check is None else check.vetoed
-    return next((veto for veto in vetoes if veto.batch_size == row.batch_size), None)
-
-
-def mark(row: SameEpochs, recommendation: Recommendation) -> str:
-    """Mark the recommended, the current and the reference size, and sizes that end at a higher loss."""
-    if row.batch_size == recommendation.batch_size:
-        return USE
-    if row.batch_size == recommendation.workload.batch_size:
-        return NOW
-    if row.batch_size == reference(recommendation):
-        return REFERENCE
-    # Without a loss curve no harm is known, and none of the other sizes is called unsafe.
-    known = any(each.harm is not None for each in recommendation.same_epochs)
-    return UNSAFE if known and not row.safe else ""
-
-
 def figures(row: SameEpochs, recommendation: Recommendation) -> dict[str, str]:
     """Return the figures of a size, by the title of their column.
 
@@ -91,13 +66,13 @@ def figures(row: SameEpochs, recommendation: Recommendation) -> dict[str, str]:
     return {
         "lr": MISSING if factor is None else f"×{factor:.3g}",
         "loss": MISSING if loss is None else f"{loss:.3g}",
-        "speedup": f"{_ratio(row.speedup)}x",
-        "90% CI": "" if (low, high) == (1.0, 1.0) else f"{_ratio(low)} to {_ratio(high)}",
-        "final loss": MISSING if row.harm is None else f"{_ratio(row.harm)}x",
+        "speedup": f"{ratio_text(row.speedup)}x",
+        "90% CI": "" if (low, high) == (1.0, 1.0) else f"{ratio_text(low)} to {ratio_text(high)}",
+        "final loss": MISSING if row.harm is None else f"{ratio_text(row.harm)}x",
     }
 
 
-def _ratio(value: float) -> str:
+def ratio_text(value: float) -> str:
     """Two decimals below 10, then three figures, so that the widest interval leaves a space."""
     return f"{value:.2f}" if value < 9.995 else f"{value:.3g}"
 
@@ -120,7 +95,7 @@ def _columns(recommendation: Recommendation, width: int) -> list[str]:
 def _row(row: SameEpochs, columns: list[str], recommendation: Recommendation) -> Line:
     texts = figures(row, recommendation)
     shown = "".join(fit(texts[name], _WIDTHS[name]) for name in columns)
-    marked = mark(row, recommendation)
-    style = {USE: "bold green", UNSAFE: "yellow"}.get(marked, "")
+    mark = mark_of(row.batch_size, recommendation)
+    style = "bold green" if is_answer(row.batch_size, recommendation) else "" if row.safe else "yellow"
     size = fit(size_text(row.batch_size), _BATCH)
-    return ((size + shown, style), (f" {marked}" if marked else "", style or "dim"))
+    return ((size + shown, style), (f"  {mark}" if mark else "", style or "dim"))

@@ -6,12 +6,13 @@ from autobatch.records.formatting import format_count, format_percent, format_sh
 from autobatch.records.recommendation import DeviceCount, Recommendation, Scaling
 from autobatch.records.trial import Communication, SizesPerRank
 from autobatch.reports.text.lines import Line, clean, shorten
-from autobatch.reports.text.table import USE, fit
+from autobatch.reports.text.table import RELATIVE_TIME, fit, time_text
 
-TITLES = ("devices", "batch", "global", "expected")
-_WIDTHS = (9, 9, 11, 10)
-# A narrow terminal loses this column.
-_EXPENDABLE = "batch"
+TITLES = ("devices", "batch", "global", RELATIVE_TIME)
+_WIDTHS = (9, 9, 11, 16)
+MEASURED = "measured"
+# The columns that a narrow terminal loses, in this order.
+_EXPENDABLE = ("batch", "global")
 # The statement below the table covers further rows.
 _MOST_ROWS = 10
 _SIZES_CELLS = 60
@@ -23,15 +24,16 @@ def lines(recommendation: Recommendation, width: int) -> list[Line]:
     if not shown:
         return []
     spans = dict(zip(TITLES, _WIDTHS, strict=True))
-    if sum(_WIDTHS) + len(USE) + 1 > width:
-        del spans[_EXPENDABLE]
+    for name in _EXPENDABLE:
+        if sum(spans.values()) + len(MEASURED) + 2 > width:
+            del spans[name]
     lines: list[Line] = [(("".join(fit(name, span) for name, span in spans.items()), "dim"),)]
     for row in shown:
         measured = row.devices == recommendation.world_size
         style = "bold green" if measured else ""
         texts = dict(zip(TITLES, figures(row), strict=True))
         cells = "".join(fit(texts[name], span) for name, span in spans.items())
-        lines.append(((cells, style), (f" {USE}" if measured else "", style)))
+        lines.append(((cells, style), (f"  {MEASURED}" if measured else "", style)))
     return lines
 
 
@@ -46,7 +48,7 @@ def figures(row: DeviceCount) -> tuple[str, ...]:
         format_count(row.devices),
         format_count(row.batch_size),
         format_count(row.global_batch_size),
-        f"{row.relative_time:.2f}",
+        time_text(row.relative_time),
     )
 
 
@@ -56,7 +58,7 @@ def communication_text(measured: Communication, ranks: int) -> str:
     alone = format_short_duration(measured.alone_seconds)
     share = format_percent(measured.seconds / measured.step_seconds if measured.step_seconds else 0.0)
     return (
-        f"a step at {measured.batch_size} takes {together} with {ranks:,} ranks and {alone} without their "
+        f"a step at {measured.batch_size:,} takes {together} with {ranks:,} ranks and {alone} without their "
         f"communication, which is {share} of it"
     )
 
@@ -82,7 +84,7 @@ def sizes_text(measured: SizesPerRank) -> str:
     common = format_short_duration(measured.common_step_seconds)
     total = sum(measured.batch_sizes)
     size = measured.common_batch_size
-    text = f"with the sizes {sizes} by rank a step takes {step}, with {size} on each {common}"
+    text = f"with the sizes {sizes} by rank a step takes {step}, with {size:,} on each {common}"
     if measured.step_seconds >= measured.common_step_seconds:
         return f"{text}: nothing is gained"
     ranks = len(measured.batch_sizes)

@@ -1,11 +1,11 @@
 """The table of trials: the choice of rows, and each row in columns of constant width.
 
-The progress and the final report draw the same rows.
+The progress and the final report draw the same columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -15,29 +15,45 @@ from autobatch.records.formatting import (
     MISSING,
     format_bytes,
     format_count,
+    format_milliseconds,
     format_percent,
     format_rate,
     format_short_duration,
+    format_spread,
 )
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Outcome, Trial
 from autobatch.records.workload import Workload
 from autobatch.reports.text.lines import Line, cells, clean, hang, shorten, wrap
+from autobatch.reports.text.size_marks import (
+    HIGHER_LOSS,
+    RECOMMENDED,
+    VETOED,
+    is_answer,
+    mark_of,
+    relative_times,
+)
 
-USE, NOW = "<- use", "<- now"
-
-# Column titles and widths. The batch size comes first, with its indent, and the bar last. If two spaces
-# between all columns don't fit, columns of short figures have one.
-_BATCH = 7
-_WIDTHS = {"steps/epoch": 11, "epoch": 7, "samples/s": 12, "step": 7, "memory": 8, "util": 4}
+# Column titles and widths. The batch size comes first, with its indent, and the mark last.
+_BATCH = 8
+_WIDTHS = {
+    "samples/s": 11,
+    "±": 6,
+    "step (ms)": 11,
+    "memory": 10,
+    "steps/epoch": 13,
+    "epoch": 9,
+    "util": 6,
+}
 COLUMNS = tuple(_WIDTHS)
-_WIDE = dict.fromkeys(_WIDTHS, 2)
-_TIGHT = {**_WIDE, "epoch": 1, "samples/s": 1, "util": 1}
+# The columns of the report without `-v`, and those that need the size of the data set.
+_USUAL = ("samples/s", "±", "step (ms)", "memory")
+_PER_EPOCH = ("steps/epoch", "epoch")
 # The columns that a narrow terminal loses, in this order.
-_EXPENDABLE = ("util", "steps/epoch", "epoch", "memory", "step")
-_MARK = len(USE) + 1
-_SHORTEST_BAR, _LONGEST_BAR = 4, 12
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_EXPENDABLE = ("util", "steps/epoch", "epoch", "±", "memory", "step (ms)")
+RELATIVE_TIME = "relative time"
+_GAP, _TIME = 3, 5
+_MARK = 2 + len(RECOMMENDED)
 _FAILURE = {
     Outcome.OUT_OF_MEMORY: ("out of memory", "yellow"),
     Outcome.CRASHED: ("crashed", "red"),
@@ -45,69 +61,86 @@ _FAILURE = {
     Outcome.FAILED: ("failed", "red"),
 }
 _FAILURE_LINES = 3
+# Rows around the answer in the report without `-v`.
+_ROWS_AROUND = 5
 # More refinement rows than this become one line with their number.
 _REFINEMENTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns that fit, each with its cells and the gap before it, and the longest bar."""
+    """The columns that fit, each with its cells. `has_times`: relative times are shown before the mark."""
 
     columns: dict[str, int]
-    bar: int
     width: int
+    has_times: bool = False
 
 
-def layout(workload: Workload, width: int) -> Layout:
+def layout(workload: Workload, width: int, *, verbose: bool = False, has_times: bool = False) -> Layout:
     """Return the widest table that `width` columns hold; no epochs without the size of the data set."""
     width = max(width, 40)
-    columns = [name for name in _WIDTHS if workload.dataset_size is not None or "epoch" not in name]
-    for expendable in (None, *_EXPENDABLE):
+    names = COLUMNS if verbose else _USUAL
+    columns = [name for name in names if workload.dataset_size is not None or name not in _PER_EPOCH]
+    end = _MARK + (_GAP + _TIME if has_times else 0)
+    for expendable in _EXPENDABLE:
+        if _BATCH + sum(_WIDTHS[name] for name in columns) + end <= width:
+            break
         columns = [name for name in columns if name != expendable]
-        for gaps in (_WIDE, _TIGHT):
-            spans = {name: gaps[name] + _WIDTHS[name] for name in columns}
-            room = width - _BATCH - sum(spans.values()) - 2 - _MARK
-            if room >= _SHORTEST_BAR:
-                return Layout(spans, min(room, _LONGEST_BAR), width)
-    return Layout(spans, 0, width)
+    return Layout({name: _WIDTHS[name] for name in columns}, width, has_times)
 
 
 def titles(plan: Layout) -> Line:
     """Lay out the line of column titles."""
     names = "".join(name.rjust(span) for name, span in plan.columns.items())
-    return (("batch".rjust(_BATCH) + names, "dim"),)
+    time = " " * _GAP + RELATIVE_TIME if plan.has_times else ""
+    return (("batch".rjust(_BATCH) + names + time, "dim"),)
 
 
-def trial_row(trial: Trial, plan: Layout, *, best: float | None = None, mark: str = "") -> list[Line]:
-    """Lay out one trial: a line of figures with its bar, or up to three lines on its failure.
-
-    `best`: the samples per second of a full bar; None draws no bar.
-    """
+def trial_row(
+    trial: Trial,
+    plan: Layout,
+    *,
+    relative_time: float | None = None,
+    mark: str = "",
+    chosen: bool = False,
+) -> list[Line]:
+    """Lay out one trial: a line of figures, or up to three lines on its failure."""
     size = fit(size_text(trial.batch_size), _BATCH)
     if not trial.ok:
         return _failed_row(size, trial, plan)
     texts = figures(trial)
-    shown = "".join(fit(texts[name], _WIDTHS[name]).rjust(span) for name, span in plan.columns.items())
-    style = "bold green" if mark == USE else ""
-    drawn = bar(trial.samples_per_second, best, plan.bar)
-    tail = f" {mark}" if mark else ""
-    return [((size, style), (shown, style), (f"  {drawn}", style or "cyan"), (tail, style or "dim"))]
+    shown = "".join(fit(texts[name], span) for name, span in plan.columns.items())
+    if plan.has_times:
+        shown += " " * _GAP + time_text(relative_time).ljust(_TIME)
+    style = "bold green" if chosen else ""
+    worse = mark == VETOED or mark.startswith(HIGHER_LOSS)
+    return [((size + shown, style), (f"  {mark}" if mark else "", style or ("yellow" if worse else "dim")))]
 
 
 def size_text(batch_size: int) -> str:
-    """Write a batch size without separators, for copying; in short if no column holds it."""
-    text = str(batch_size)
-    return text if len(text) <= _BATCH else f"{Decimal(text):.1e}"
+    """Write a batch size; in short if no column holds it."""
+    text = f"{batch_size:,}"
+    return text if len(text) < _BATCH else f"{Decimal(batch_size):.1e}"
+
+
+def time_text(relative_time: float | None) -> str:
+    """Write a relative time in 5 columns at most."""
+    if relative_time is None or not relative_time >= 0:
+        return MISSING
+    if relative_time < 99.995:
+        return f"{relative_time:.2f}"
+    return f"{relative_time:.0f}" if relative_time < 9999.5 else ">9999"
 
 
 def figures(trial: Trial) -> dict[str, str]:
     """Return the figures of a trial that passed, by the title of their column."""
     return {
+        "samples/s": format_rate(trial.samples_per_second),
+        "±": format_spread(trial.samples_per_second, trial.samples_per_second_interval),
+        "step (ms)": format_milliseconds(median(trial.step_seconds)) if trial.step_seconds else MISSING,
+        "memory": format_bytes(trial.peak_bytes),
         "steps/epoch": format_count(trial.steps_per_epoch),
         "epoch": format_short_duration(trial.epoch_seconds),
-        "samples/s": format_rate(trial.samples_per_second, trial.samples_per_second_interval),
-        "step": format_short_duration(median(trial.step_seconds)) if trial.step_seconds else MISSING,
-        "memory": format_bytes(trial.peak_bytes),
         "util": format_percent(trial.utilisation),
     }
 
@@ -134,30 +167,59 @@ def _failed_row(size: str, trial: Trial, plan: Layout) -> list[Line]:
     return [((size, ""), ("   ", ""), (first, style)), *(((indent, ""), (line, style)) for line in rest)]
 
 
-def bar(value: float | None, best: float | None, width: int) -> str:
-    """Draw `value` as a bar, exact to an eighth of a cell; `best` would take `width` cells."""
-    if value is None or best is None or not (isfinite(value) and value > 0 and best > 0):
-        return ""
-    eighths = max(1, round(min(value / best, 1.0) * width * 8)) if width else 0
-    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+def lines_around_answer(recommendation: Recommendation, width: int) -> list[Line]:
+    """Lay out the sizes around the answer, with their relative times where these are known."""
+    return _table(recommendation, around_answer(recommendation), width)
 
 
-def rows(recommendation: Recommendation, plan: Layout) -> list[Line]:
-    """Lay out the final table by batch size, with bars and marks; many refinements are folded."""
-    chosen = recommendation.chosen
-    current = recommendation.workload.batch_size
+def lines(recommendation: Recommendation, width: int) -> list[Line]:
+    """Lay out every size with every column; many refinements are folded."""
     shown, folded, failures = sorted_out(recommendation)
-    best = max((rate_of(trial) for trial in (*shown, *folded) if trial.ok), default=0.0)
-    lines: list[Line] = []
+    laid_out = _table(recommendation, shown, width, folded, verbose=True)
+    return laid_out + (_remark(further_text(failures), width) if failures else [])
+
+
+def _table(
+    recommendation: Recommendation,
+    shown: Sequence[Trial],
+    width: int,
+    folded: Sequence[Trial] = (),
+    *,
+    verbose: bool = False,
+) -> list[Line]:
+    times = relative_times(recommendation)
+    plan = layout(recommendation.workload, width, verbose=verbose, has_times=bool(times))
+    laid_out: list[Line] = [titles(plan)]
     for trial in shown:
         if folded and trial.batch_size > folded[0].batch_size:
-            lines += _folded_rows(folded, plan.width)
-            folded = []
-        mark = USE if trial is chosen else NOW if trial.batch_size == current else ""
-        lines += trial_row(trial, plan, best=best, mark=mark)
-    if folded:
-        lines += _folded_rows(folded, plan.width)
-    return lines + _further_failures(failures, plan.width)
+            laid_out += _remark(folded_text(folded), plan.width)
+            folded = ()
+        laid_out += _row(trial, plan, recommendation, times)
+    return laid_out + (_remark(folded_text(folded), plan.width) if folded else [])
+
+
+def _row(
+    trial: Trial, plan: Layout, recommendation: Recommendation, times: Mapping[int, float]
+) -> list[Line]:
+    size = trial.batch_size
+    return trial_row(
+        trial,
+        plan,
+        relative_time=times.get(size),
+        mark=mark_of(size, recommendation),
+        chosen=is_answer(size, recommendation),
+    )
+
+
+def around_answer(recommendation: Recommendation) -> list[Trial]:
+    """The answer, the current size and the sizes nearest to the answer: at most five, ascending."""
+    trials = latest(recommendation)
+    kept = (recommendation.batch_size, recommendation.workload.batch_size)
+    rank = next(rank for rank, trial in enumerate(trials) if trial.batch_size == recommendation.batch_size)
+    nearest = sorted(
+        range(len(trials)), key=lambda place: (trials[place].batch_size not in kept, abs(place - rank))
+    )
+    return [trials[place] for place in sorted(nearest[:_ROWS_AROUND])]
 
 
 def sorted_out(recommendation: Recommendation) -> tuple[list[Trial], list[Trial], list[Trial]]:
@@ -197,22 +259,14 @@ def latest(recommendation: Recommendation) -> list[Trial]:
 
 def folded_text(folded: Sequence[Trial]) -> str:
     """Summarize the refinements that are not shown."""
-    return f"{len(folded)} more sizes from {folded[0].batch_size} to {folded[-1].batch_size} fit"
+    return f"{len(folded)} more sizes from {folded[0].batch_size:,} to {folded[-1].batch_size:,} fit"
 
 
 def further_text(failures: Sequence[Trial]) -> str:
     """Summarize the sizes out of memory above the smallest of them."""
     largest = failures[-1].batch_size
-    where = str(largest) if len(failures) == 1 else f"{len(failures)} larger sizes up to {largest}"
+    where = f"{largest:,}" if len(failures) == 1 else f"{len(failures)} larger sizes up to {largest:,}"
     return f"out of memory at {where} as well"
-
-
-def _folded_rows(folded: Sequence[Trial], width: int) -> list[Line]:
-    return _remark(folded_text(folded), width)
-
-
-def _further_failures(failures: Sequence[Trial], width: int) -> list[Line]:
-    return _remark(further_text(failures), width) if failures else []
 
 
 def _remark(text: str, width: int) -> list[Line]:
@@ -227,4 +281,4 @@ def rate_of(trial: Trial) -> float:
 
 def fit(text: str, width: int) -> str:
     """Align `text` to the right of its column; a figure that doesn't fit is left out, never cut."""
-    return (text if cells(text) <= width else "…").rjust(width)
+    return (text if cells(text) < width else "…").rjust(width)

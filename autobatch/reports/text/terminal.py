@@ -1,11 +1,11 @@
-"""The report for a terminal: header, table, answer, errors and devices as text of a given width.
+"""The report for a terminal: the answer, its table and its warnings, errors and devices, in a given width.
 
 Every function returns text without a newline at its end. Colours add no information.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from autobatch._version import __version__
 from autobatch.records.device import Device
@@ -16,7 +16,7 @@ from autobatch.records.limits import Precision
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Trial
 from autobatch.records.workload import Workload
-from autobatch.reports.text import answer, table
+from autobatch.reports.text import answer, details, same_epochs_table, scaling_table, table, training_table
 from autobatch.reports.text.commands import next_commands
 from autobatch.reports.text.lines import (
     Line,
@@ -29,8 +29,26 @@ from autobatch.reports.text.lines import (
     shorten,
     wrap,
 )
+from autobatch.reports.text.measurements import took_text
+from autobatch.reports.text.notices import notices
 
 _NAME_CELLS = 44
+Section = Callable[[Recommendation, int], list[Line]]
+# The report, in order, with an empty line between two sections; the second form is that of `-v`.
+_SECTIONS: tuple[Section, ...] = (
+    answer.lines,
+    table.lines_around_answer,
+    answer.alternative_lines,
+)
+_DETAILED_SECTIONS: tuple[Section, ...] = (
+    answer.lines,
+    table.lines,
+    same_epochs_table.lines,
+    training_table.lines,
+    scaling_table.lines,
+    answer.alternative_lines,
+    details.lines,
+)
 
 
 def render(
@@ -38,24 +56,22 @@ def render(
     *,
     width: int = 80,
     colour: bool = False,
+    verbose: bool = False,
     next_steps: Sequence[str] | None = None,
 ) -> str:
-    """Render the whole report: header, table, answer.
+    """Render the whole report: header, answer, table, warnings; `verbose` adds every measurement.
 
     `next_steps`: commands to suggest; None takes those of `next_commands`.
     """
     width = max(width, 40)
     version = recommendation.environment.autobatch if recommendation.environment else __version__
-    plan = table.layout(recommendation.workload, width)
-    lines = [
-        *_header(recommendation.device, recommendation.workload, recommendation.world_size, version, width),
-        (),
-        table.titles(plan),
-        *table.rows(recommendation, plan),
-        (),
-        *answer.lines(recommendation, width),
-        *_next(next_commands(recommendation) if next_steps is None else next_steps, width),
-    ]
+    lines = _header(recommendation.device, recommendation.workload, recommendation.world_size, version, width)
+    for section in _DETAILED_SECTIONS if verbose else _SECTIONS:
+        shown = section(recommendation, width)
+        lines += [(), *shown] if shown else []
+    steps = next_commands(recommendation) if next_steps is None else next_steps
+    lines += [(), *_warnings(recommendation, width, verbose=verbose)]
+    lines += [*_next(steps, width), *_footer(recommendation, width, verbose=verbose)]
     return paint(lines, colour=colour)
 
 
@@ -77,21 +93,9 @@ def column_titles(workload: Workload, *, width: int = 80, colour: bool = False) 
     return paint([table.titles(table.layout(workload, width))], colour=colour)
 
 
-def row(
-    trial: Trial,
-    workload: Workload,
-    *,
-    best: float | None = None,
-    chosen: bool = False,
-    width: int = 80,
-    colour: bool = False,
-) -> str:
-    """Render a trial as in the final table; a failure may take up to three lines.
-
-    `best`: the samples per second of a full bar; None draws no bar, for rows printed as they come.
-    """
-    mark = table.USE if chosen else ""
-    return paint(table.trial_row(trial, table.layout(workload, width), best=best, mark=mark), colour=colour)
+def row(trial: Trial, workload: Workload, *, width: int = 80, colour: bool = False) -> str:
+    """Render a trial as in the final table; a failure may take up to three lines."""
+    return paint(table.trial_row(trial, table.layout(workload, width)), colour=colour)
 
 
 def render_error(error: AutobatchError, *, width: int = 80, colour: bool = False) -> str:
@@ -135,13 +139,14 @@ def _header(device: Device, workload: Workload, ranks: int, version: str, width:
         parts.append(f"limit {format_bytes(device.limit_bytes)}{source}")
     lines = join(parts, width, first_style="bold")
     lines += join(workload_facts(workload), width, style="dim", first_style="dim")
-    for guess in workload.inferred:
-        lines += hang("inferred: ", clean(guess), width, style="dim", label_style="dim")
+    if workload.inferred:
+        guesses = "; ".join(clean(guess) for guess in workload.inferred)
+        lines += hang("inferred: ", guesses, width, style="dim", label_style="dim")
     return lines
 
 
 def workload_facts(workload: Workload) -> list[str]:
-    """Describe model, data set, loss, optimizer and precision in a few words each."""
+    """Describe model, data set, loss, optimizer, precision and current batch size in a few words each."""
     parameters = counted(workload.parameters, "parameter")
     facts = [f"{shorten(clean(workload.model), _NAME_CELLS)}, {parameters}"]
     samples = "" if workload.dataset_size is None else counted(workload.dataset_size, "sample")
@@ -152,21 +157,46 @@ def workload_facts(workload: Workload) -> list[str]:
         facts.append(f"{name}, {samples}" if samples else name)
     elif samples:
         facts.append(samples)
-    facts += [shorten(clean(name), _NAME_CELLS) for name in (workload.loss, workload.optimizer) if name]
+    optimizer = shorten(clean(workload.optimizer), _NAME_CELLS)
+    if optimizer and workload.learning_rate is not None:
+        optimizer += f" lr {workload.learning_rate:.3g}"
+    facts += [name for name in (shorten(clean(workload.loss), _NAME_CELLS), optimizer) if name]
     if workload.precision not in (None, Precision.FP32):
         facts.append(f"{workload.precision} autocast")
+    if workload.batch_size is not None:
+        facts.append(f"current batch size {workload.batch_size:,}")
     return facts
+
+
+def _warnings(recommendation: Recommendation, width: int, *, verbose: bool) -> list[Line]:
+    """Lay out the most useful warnings, and with `verbose` the others too."""
+    shown, further = notices(recommendation)
+    lines: list[Line] = []
+    for text in [*shown, *(further if verbose else [])]:
+        lines += hang("! ", text, width, label_style="bold yellow")
+    return lines
 
 
 def _next(commands: Sequence[str], width: int) -> list[Line]:
     lines: list[Line] = []
     for command in commands:
         # A backslash at each break keeps it one command when it is copied.
-        *parts, last = wrap(printable(command), width - 9)
+        *parts, last = wrap(printable(command), width - 4)
         whole = [*(f"{part} \\" for part in parts), last]
-        labels = ["next   ", *[" " * 7] * len(parts)]
+        labels = ["→ ", *["  "] * len(parts)]
         lines += [((label, "bold"), (part, "cyan")) for label, part in zip(labels, whole, strict=True)]
     return lines
+
+
+def _footer(recommendation: Recommendation, width: int, *, verbose: bool) -> list[Line]:
+    """Say how long it took, and where there is more to see."""
+    parts = [took_text(recommendation.environment, cached=recommendation.cached)]
+    if not verbose:
+        _, further = notices(recommendation)
+        more = f" and {counted(len(further), 'more warning')}" if further else ""
+        parts += [f"all measurements{more}: -v", "report: --html FILE"]
+    parts = [part for part in parts if part]
+    return join(parts, width, style="dim", first_style="dim") if parts else []
 
 
 def _device_facts(device: Device) -> list[str]:
