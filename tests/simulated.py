@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import inf, log
+from math import inf, log, nan
 
 from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.base import Backend, Peak
@@ -53,6 +53,9 @@ class Machine:
     `training_deaths`. `heap_loss`: a process loses up to this share of its memory between blocks,
     another share in each fresh process; the device then calls itself a CPU. `traced_share`: the share of its
     memory that a trace sees; None where the step can't be traced. `smallest_trained`: all sizes below fail.
+    `keeps_state`: a batch fails after one of another size, `restorable` until the first state is put back,
+    `hidden` until the process ends. `schedule_steps`: steps after which a schedule has ended. `nan_below`:
+    smaller sizes have a loss that is not a number. `leaked_bytes`: memory that each step keeps.
     `trainings_at_once`: that many take the time of the longest of them.
     """
 
@@ -82,6 +85,10 @@ class Machine:
     heap_loss: float = 0.0
     traced_share: float | None = 1.0
     smallest_trained: int = 1
+    keeps_state: str = ""
+    schedule_steps: int | None = None
+    nan_below: int = 0
+    leaked_bytes: int = 0
     trainings_at_once: int = 1
     seed: int = 0
 
@@ -120,7 +127,8 @@ class SimulatedBackend(Backend):
             self.kind = "cpu"
 
     def start_process(self) -> None:
-        """A fresh process loses another share of its memory between blocks."""
+        """A fresh process holds nothing, and loses another share of its memory between blocks."""
+        self._allocated = self._rest
         self._lost_share = self.machine.heap_loss * self._random.random()
 
     @property
@@ -214,6 +222,8 @@ class SimulatedTrainer:
         self.phase = ""
         self.optimizer_steps = 0
         self.skipped_steps = 0
+        self.state_size: int | None = None
+        self.schedule = 0
 
     @property
     def dataset_size(self) -> int | None:
@@ -247,14 +257,50 @@ class SimulatedTrainer:
     def alone(self) -> nullcontext[None]:
         return nullcontext()
 
-    def step(self, batch: int) -> None:
+    def step(self, batch: int) -> float:
+        """The loss of the step."""
+        machine = self._backend.machine
         self.phase = "forward"
         self._on_run(batch)
+        if machine.keeps_state and self.state_size not in (None, batch):
+            raise ValueError(f"the state is of {self.state_size} samples, not {batch}")
+        if self.schedule == machine.schedule_steps:
+            raise ValueError(f"tried to step {self.schedule + 1} times")
+        self.state_size = int(batch)
+        self.schedule += 1
         self._backend.run(batch)
+        self._backend.allocate(machine.leaked_bytes)
         self.optimizer_steps += 1
+        return nan if batch < machine.nan_below else 1.0
 
     def evaluate(self, batch: int) -> None:
         self.phase = "evaluation"
+
+
+class SimulatedFirstState:
+    """The first state of the simulated work, as far as it can be put back."""
+
+    is_shared = False
+
+    def __init__(self, backend: SimulatedBackend, trainer: SimulatedTrainer) -> None:
+        self._restorable = backend.machine.keeps_state != "hidden"
+        self._trainer = trainer
+        self.is_kept = False
+
+    def keep(self) -> None:
+        self.is_kept = True
+
+    def carried(self) -> tuple[str, ...]:
+        has_state = self._restorable and self._trainer.state_size is not None
+        return ("Simulated.state",) if has_state else ()
+
+    def restore(self) -> None:
+        self.restore_plain()
+
+    def restore_plain(self) -> None:
+        if self._restorable:
+            self._trainer.state_size = None
+            self._trainer.schedule = 0
 
 
 class SimulatedEngine:
@@ -291,7 +337,9 @@ class SimulatedEngine:
         if self._measurer is None:
             self.sessions += 1
             self._backend.start_process()
-            self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
+            trainer = SimulatedTrainer(self._backend, self._before_step)
+            first_state = SimulatedFirstState(self._backend, trainer)
+            self._measurer = Measurer(self._backend, trainer, 0, first_state)
         workload = Workload(
             target="simulated",
             model="Simulated",

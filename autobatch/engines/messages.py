@@ -291,7 +291,9 @@ class Tried(_Message, frozen=True):
     `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
     largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
     samples that were kept. `sizes`: the sizes of the samples read so far. `skipped_steps` had gradients
-    beyond the range of fp16, which a training skips as well.
+    beyond the range of fp16, which a training skips as well. `kept_state`: attributes of the model that carry
+    tensors from batch to batch, so that a batch of another size fails. `grown_bytes`: memory that each of the
+    last steps added at least, of a try that was long enough to tell.
     """
 
     batch_size: int
@@ -306,6 +308,8 @@ class Tried(_Message, frozen=True):
     skipped_steps: int = 0
     finite: bool = True
     sizes: SampleSizes | None = None
+    kept_state: tuple[str, ...] = ()
+    grown_bytes: int | None = None
     phase: str = ""
     detail: str = ""
     cause: Cause | None = None
@@ -313,7 +317,10 @@ class Tried(_Message, frozen=True):
 
 
 class Timed(_Message, frozen=True):
-    """One round: its mean step, and the seconds to load one batch, where they are measured."""
+    """One round: its mean step, and the seconds to load one batch, where they are measured.
+
+    `grown_bytes`: memory that each step added, on average.
+    """
 
     batch_size: int
     step_seconds: float
@@ -321,6 +328,7 @@ class Timed(_Message, frozen=True):
     utilisation: float | None
     steps: int
     optimizer_steps: int
+    grown_bytes: float | None = None
 
 
 class Exited(_Message, frozen=True):

@@ -15,16 +15,28 @@ from autobatch.records.trial import Gain, Trial
 
 
 class Rounds:
-    """All timing rounds of a search, by batch size."""
+    """All timing rounds of a search, by batch size.
+
+    `isolated`: each round runs in a fresh process, because the training keeps state that can't be put back.
+    """
 
     def __init__(self, engine: Engine, budget: Budget) -> None:
         self._engine = engine
         self._budget = budget
         self._timed: dict[int, list[messages.Timed]] = {}
+        self.isolated = False
 
     def of(self, batch_size: int) -> list[messages.Timed]:
         """The rounds of a size, in their order."""
         return self._timed.get(batch_size, [])
+
+    def grown_bytes(self) -> dict[int, float]:
+        """The memory that every step added at least, of the sizes with enough rounds to tell."""
+        return {
+            size: min(each.grown_bytes or 0.0 for each in timed)
+            for size, timed in self._timed.items()
+            if len(timed) >= MIN_ROUNDS
+        }
 
     def compare(self, batch_size: int, best_size: int | None) -> Gain | messages.Tried | None:
         """The gain of a size over the best one, from rounds in turns; a failed round in its place.
@@ -65,6 +77,8 @@ class Rounds:
 
     def _time(self, batch_size: int) -> messages.Tried | None:
         """Times one round; the failure where it failed."""
+        if self.isolated and not self._engine.fresh:
+            self._engine.renew()
         reply = self._engine.time_round(batch_size, self._budget.trial_seconds)
         if isinstance(reply, messages.Tried):
             return reply

@@ -1,7 +1,7 @@
 """Measures a batch size, inside the worker: whether it fits, and how long its step takes.
 
-It knows two protocols only, `Backend` (the device) and `Trains` (the work), so that the tests drive the same
-code with a simulated device.
+It knows three protocols only, `Backend` (the device), `Trains` (the work) and `Restores` (its first state).
+So the tests drive the same code with a simulated device.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import gc
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
-from autobatch.devices.base import Backend
+from autobatch.devices.base import Backend, Peak
+from autobatch.devices.oom import Cause, classify
 from autobatch.engines.messages import FULL_STEPS, Timed, Tried
 from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes
@@ -24,6 +26,7 @@ _ROUND_STEPS = 3
 # A longer step is a round by itself: its noise is averaged within the step.
 _LONG_STEP_SECONDS = 0.1
 _MAX_ROUND_STEPS = 200
+_NO_PEAK = Peak(allocated_bytes=None)
 
 
 class Trains(Protocol):
@@ -50,9 +53,22 @@ class Trains(Protocol):
     def alone(self) -> AbstractContextManager[None]: ...
 
 
+class Restores(Protocol):
+    """The first state of the work, such as autobatch.worker.first_state.FirstState."""
+
+    is_kept: bool
+
+    @property
+    def is_shared(self) -> bool: ...
+    def keep(self) -> None: ...
+    def carried(self) -> tuple[str, ...]: ...
+    def restore(self) -> None: ...
+    def restore_plain(self) -> None: ...
+
+
 @dataclass
 class _Trial:
-    """A try as far as it has come."""
+    """A try as far as it has come. `live_bytes`: the memory after each of its last steps."""
 
     batch: Any = None
     load_seconds: float | None = None
@@ -62,36 +78,50 @@ class _Trial:
     steps_before: int = 0
     skips_before: int = 0
     sizes: SampleSizes | None = None
+    kept_state: tuple[str, ...] = ()
+    peak: Peak = _NO_PEAK
+    live_bytes: list[int] = field(default_factory=list)
 
     @property
     def typical(self) -> bool:
         """True where samples are of one size, so that the largest batch is like any other."""
         return self.sizes is None or not self.sizes.vary
 
+    @property
+    def grown_bytes(self) -> int | None:
+        """The memory that each of the last steps added at least; None where it was not looked at."""
+        grown = [after - before for before, after in pairwise(self.live_bytes)]
+        return max(0, min(grown)) if grown else None
+
 
 class Measurer:
     """Tries and times batch sizes on one device with one trainer."""
 
-    def __init__(self, backend: Backend, trainer: Trains, seed: int) -> None:
+    def __init__(self, backend: Backend, trainer: Trains, seed: int, first_state: Restores) -> None:
         self._backend = backend
         self._trainer = trainer
         self._seed = seed
+        self._first_state = first_state
         self._draws = 0
+        self._last_size = 0
+        self._most_round_steps = _MAX_ROUND_STEPS
+        self._looked_for_state = False
 
     def try_out(self, batch_size: int, seconds: float, steps: int = FULL_STEPS) -> Tried:
         """Runs `steps` full training steps and an evaluation pass at one size, or says how they failed.
 
-        Memory has to suffice for every batch, so it runs on the largest samples. Where samples vary in size,
-        it gives no step time: the largest say nothing about a typical batch.
+        It starts from the first state of the training. Memory has to suffice for every batch, so it runs on
+        the largest samples. Where samples vary in size, it gives no step time: the largest say nothing about
+        a typical batch.
         """
-        self._clear_memory()
         trial = _Trial()
         try:
+            trial.kept_state = self._start_anew(batch_size)
+            self._clear_memory()
             self._run(trial, batch_size, seconds, steps)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return failed(batch_size, error, self._trainer.phase, len(trial.step_seconds), trial.batch)
         trainer = self._trainer
-        peak = self._backend.peak()
         return Tried(
             batch_size=batch_size,
             outcome=Outcome.OK,
@@ -99,14 +129,39 @@ class Measurer:
             step_seconds=min(trial.step_seconds[1:] or trial.step_seconds) if trial.typical else None,
             load_seconds=trial.load_seconds if trial.typical else None,
             utilisation=trial.utilisation,
-            peak_bytes=peak.allocated_bytes,
-            reserved_bytes=peak.reserved_bytes,
+            peak_bytes=trial.peak.allocated_bytes,
+            reserved_bytes=trial.peak.reserved_bytes,
             steps=steps,
             optimizer_steps=trainer.optimizer_steps - trial.steps_before,
             skipped_steps=trainer.skipped_steps - trial.skips_before,
             finite=trial.finite,
             sizes=trial.sizes,
+            kept_state=trial.kept_state,
+            grown_bytes=trial.grown_bytes,
         )
+
+    def _start_anew(self, batch_size: int) -> tuple[str, ...]:
+        """Returns to the first state; the attributes without which a batch of this size would fail."""
+        first_state, last_size, self._last_size = self._first_state, self._last_size, batch_size
+        if not first_state.is_kept:
+            first_state.keep()
+            return ()
+        carried: tuple[str, ...] = ()
+        if batch_size != last_size and not self._looked_for_state and not first_state.is_shared:
+            carried = first_state.carried()
+            self._looked_for_state = bool(carried)
+        fails = bool(carried) and self._step_fails(batch_size)
+        first_state.restore()
+        return carried if fails else ()
+
+    def _step_fails(self, batch_size: int) -> bool:
+        """True where a step from the current state ends with an error of the user's code."""
+        try:
+            batch, _ = self._load(batch_size)
+            self._trainer.step(batch)
+        except (Exception, SystemExit) as error:
+            return classify(error) is Cause.USER_ERROR
+        return False
 
     def _run(self, trial: _Trial, batch_size: int, seconds: float, steps: int) -> None:
         """Fills the trial as it goes, so that a failure loses nothing. Raises its failure."""
@@ -123,6 +178,9 @@ class Measurer:
             loss, step_seconds = self._timed_step(trial.batch)
             trial.step_seconds.append(step_seconds)
             trial.finite = trial.finite and (loss is None or math.isfinite(float(loss)))
+            if steps > FULL_STEPS and index + 1 >= steps // 2:
+                self._take_peak(trial)
+                trial.live_bytes.append(self._live_bytes())
             # A rank that went on after another had stopped would wait for it.
             (late_seconds,) = trainer.highest(backend.now() - deadline)
             if late_seconds > 0 and index + 1 < steps:
@@ -133,8 +191,20 @@ class Measurer:
             trainer.evaluate(trial.batch)
         trainer.evaluate(trainer.load_validation(batch_size, self._seed))
         backend.synchronize()
-        if memory_pressure := backend.memory_pressure():
+        self._take_peak(trial)
+
+    def _live_bytes(self) -> int:
+        """The memory in use between two steps. It starts a new measurement of the peak."""
+        self._backend.reset_peak()
+        live_bytes = self._backend.peak().allocated_bytes or 0
+        self._backend.reset_peak()
+        return live_bytes
+
+    def _take_peak(self, trial: _Trial) -> None:
+        """Raises the trial's peak to that since the last reset. Raises MemoryPressureError."""
+        if memory_pressure := self._backend.memory_pressure():
             raise MemoryPressureError(memory_pressure)
+        trial.peak = _higher(trial.peak, self._backend.peak())
 
     def time_round(self, batch_size: int, seconds: float, *, alone: bool = False) -> Timed | Tried:
         """The mean step of a short window, after a warm-up step, synchronised at its ends only.
@@ -149,21 +219,30 @@ class Measurer:
         done = 0
         batch = None
         try:
+            self._last_size = batch_size
+            self._first_state.restore_plain()
             batch, load_seconds = self._load(batch_size)
             trainer.warm_up(batch)
             steps_before = trainer.optimizer_steps
             _, seconds_here = self._timed_step(batch)
             (warm_seconds,) = trainer.highest(seconds_here)
             done = 1
-            steps = _steps_in_round(warm_seconds, seconds)
+            steps = min(_steps_in_round(warm_seconds, seconds), self._most_round_steps)
+            live_bytes = self._live_bytes()
             backend.start_usage()
             begin = backend.now()
             for _ in range(steps):
                 trainer.step(batch)
+                done += 1
             backend.synchronize()
             step_seconds = (backend.now() - begin) / steps
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            return failed(batch_size, error, trainer.phase, done, batch)
+            failure = failed(batch_size, error, trainer.phase, done, batch)
+            if failure.cause is not Cause.USER_ERROR or done <= _ROUND_STEPS or self._first_state.is_shared:
+                return failure
+            # A schedule in the user's step may end before a round does. A shorter round fits into it.
+            self._most_round_steps = done // 2
+            return self._time_round(batch_size, seconds)
         return Timed(
             batch_size=batch_size,
             step_seconds=step_seconds,
@@ -171,6 +250,7 @@ class Measurer:
             utilisation=backend.utilisation(),
             steps=steps + 1,
             optimizer_steps=trainer.optimizer_steps - steps_before,
+            grown_bytes=(self._live_bytes() - live_bytes) / steps,
         )
 
     def _warm_up(self, batch: Any) -> None:
@@ -197,6 +277,16 @@ class Measurer:
         loss = self._trainer.step(batch)
         self._backend.synchronize()
         return loss, self._backend.now() - begin
+
+
+def _higher(peak: Peak, other: Peak) -> Peak:
+    def highest(*values: int | None) -> int | None:
+        return max((value for value in values if value is not None), default=None)
+
+    return Peak(
+        allocated_bytes=highest(peak.allocated_bytes, other.allocated_bytes),
+        reserved_bytes=highest(peak.reserved_bytes, other.reserved_bytes),
+    )
 
 
 def _steps_in_round(step_seconds: float, seconds: float) -> int:

@@ -8,12 +8,20 @@ from autobatch.devices.oom import Cause
 from autobatch.engines.messages import Timed, Tried
 from autobatch.records.trial import Outcome
 from autobatch.worker.step_timing import Measurer
-from tests.simulated import MIB, LargestBatch, Machine, SimulatedBackend, SimulatedTrainer
+from tests.simulated import (
+    MIB,
+    LargestBatch,
+    Machine,
+    SimulatedBackend,
+    SimulatedFirstState,
+    SimulatedTrainer,
+)
 
 
 def measurer(machine: Machine, ran: list[int] | None = None) -> Measurer:
     backend = SimulatedBackend(machine)
-    return Measurer(backend, SimulatedTrainer(backend, [].append if ran is None else ran.append), 0)
+    trainer = SimulatedTrainer(backend, [].append if ran is None else ran.append)
+    return Measurer(backend, trainer, 0, SimulatedFirstState(backend, trainer))
 
 
 def test_a_try_gives_time_and_memory_of_a_step() -> None:

@@ -133,6 +133,7 @@ def _evidence(check: Check) -> str:
 def _why_text(recommendation: Recommendation) -> str:
     limits = {
         AnswerLimit.MEMORY: "larger sizes don't fit",
+        AnswerLimit.SIZE_LIMIT: "larger sizes fail for a reason other than memory",
         AnswerLimit.THROUGHPUT: "larger sizes hardly raise the throughput",
         AnswerLimit.GENERALIZATION: "larger sizes need more samples than their throughput makes up for",
         AnswerLimit.VETO: "the next larger size trained worse",
