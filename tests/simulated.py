@@ -191,6 +191,9 @@ class SimulatedBackend(Backend):
     def peak(self) -> Peak:
         return Peak(allocated_bytes=max(0, self._peak - self._rest))
 
+    def live_bytes(self) -> int:
+        return self._allocated
+
     def start_usage(self) -> None:
         """Utilisation is not simulated."""
 

@@ -22,6 +22,8 @@ from autobatch.workload.sample_size import Scan
 
 # Lazy optimizer state shows in the second step, memory that the allocator keeps in the third.
 FULL_STEPS = 3
+# Between the second, third and fourth step memory that grows from step to step is told from what settles.
+CONFIRM_STEPS = 4
 _KINDS = {
     kind.__name__: kind for kind in (AutobatchError, UsageError, TargetError, DeviceError, SavedResultError)
 }
@@ -317,10 +319,7 @@ class Tried(_Message, frozen=True):
 
 
 class Timed(_Message, frozen=True):
-    """One round: its mean step, and the seconds to load one batch, where they are measured.
-
-    `grown_bytes`: memory that each step added, on average.
-    """
+    """One round: its mean step, and the seconds to load one batch, where they are measured."""
 
     batch_size: int
     step_seconds: float
@@ -328,7 +327,6 @@ class Timed(_Message, frozen=True):
     utilisation: float | None
     steps: int
     optimizer_steps: int
-    grown_bytes: float | None = None
 
 
 class Exited(_Message, frozen=True):

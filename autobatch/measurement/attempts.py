@@ -30,7 +30,7 @@ class Attempts:
         self.first_error: AutobatchError | None = None
         self.dataset_size: int | None = None
         self.isolated = False
-        self.grown_bytes: dict[int, float] = {}
+        self.grown_bytes: dict[int, int] = {}
 
     def attempt(self, size: int, seconds: float, steps: int, largest_passed: int | None) -> Trial | None:
         """A try as a trial; None where a stream ended below the size, which is then the data set's."""

@@ -20,6 +20,7 @@ from autobatch.measurement.verification import verify
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
+from autobatch.records.workload import Workload
 
 
 class Observer:
@@ -255,11 +256,19 @@ class Climb:
         before = f"batch size {move.batch_size}" if isinstance(move, Try) else "the next size"
         return f"{self._budget.total_seconds:g} s were over before {before}"
 
+    def _growing_memory(self, workload: Workload) -> list[str]:
+        assert self._opened is not None
+        limit_bytes, latest = self._opened.device.limit_bytes, self.trial_set.latest
+        texts = [
+            diagnosis.growing_memory(latest[size], grown_bytes, limit_bytes, workload.epochs)
+            for size, grown_bytes in self._attempts.grown_bytes.items()
+        ]
+        return [text for text in texts if text][-1:]
+
     def _curve(self, ceiling: Ceiling) -> Curve:
         assert self._opened is not None
         device = self._opened.device
         workload = replace(self._opened.workload, dataset_size=self._dataset_size, sizes=self._engine.sizes)
-        grown_bytes = self._comparisons.rounds.grown_bytes() | self._attempts.grown_bytes
         return Curve(
             trials=self.trials,
             ceiling=ceiling,
@@ -267,7 +276,7 @@ class Climb:
             device=device,
             warnings=(
                 *self.warnings,
-                *diagnosis.growing_memory(grown_bytes, self.trial_set, device.limit_bytes, workload),
+                *self._growing_memory(workload),
                 *diagnosis.warnings(self.trial_set, device),
                 *diagnosis.uncounted(self._engine.compile_seconds),
             ),

@@ -54,9 +54,11 @@ class Comparisons:
             return result
         if not diagnosis.may_be_of_state(result):
             return result
+        # Only the first round of a size draws the same samples again, so that state alone can be the cause.
+        is_first = not self.rounds.of(result.batch_size)
         self.rounds.isolated = True
         again = self.rounds.compare(size, best_size)
-        if not isinstance(again, messages.Tried):
+        if is_first and not isinstance(again, messages.Tried):
             self._attempts.isolate(result.batch_size)
         return again
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Sequence
 
-from autobatch.decision.constants import MOST_EPOCHS
 from autobatch.decision.memory_forecast import live_bytes
 from autobatch.decision.trial_set import TrialSet
 from autobatch.devices.oom import Cause
@@ -15,7 +13,9 @@ from autobatch.records.errors import AutobatchError, DeviceError, TargetError, U
 from autobatch.records.formatting import format_bytes, format_duration
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome, Trial
-from autobatch.records.workload import Workload
+
+# Steps of a training whose length nobody has said. Memory that grows more slowly harms few trainings.
+_STEPS_OF_A_TRAINING = 10_000.0
 
 
 def is_too_large(trial: Trial) -> bool:
@@ -148,25 +148,23 @@ def keeps_state(attributes: Sequence[str]) -> str:
     )
 
 
-def growing_memory(
-    grown_bytes: Mapping[int, float], trial_set: TrialSet, limit_bytes: int | None, workload: Workload
-) -> tuple[str, ...]:
-    """The warning for memory that grows from step to step, so that a training runs out of it before its end.
+def growing_memory(trial: Trial, grown_bytes: int, limit_bytes: int | None, epochs: float | None) -> str:
+    """The warning for memory that grows from step to step until a training runs out of it; else empty.
 
-    `grown_bytes`: memory that every step added, by batch size. Trainings of unknown length have 10 epochs.
+    `grown_bytes`: memory that every step added at least.
     """
-    for size in sorted(grown_bytes, reverse=True):
-        trial, grown = trial_set.latest[size], grown_bytes[size]
-        if limit_bytes is None or not trial.ok or grown <= 0:
-            continue
-        last_step = max(0, limit_bytes - (trial.peak_bytes or 0)) / grown
-        steps = (workload.epochs or MOST_EPOCHS) * (trial.steps_per_epoch or inf)
-        if last_step < steps:
-            return (
-                f"memory grows by {format_bytes(int(grown))} a step at batch size {size:,}, so training runs "
-                f"out of it after about {last_step:,.0f} steps: detach what is kept, such as a running loss",
-            )
-    return ()
+    if limit_bytes is None or not trial.ok or grown_bytes <= 0:
+        return ""
+    steps = _STEPS_OF_A_TRAINING
+    if epochs is not None and trial.steps_per_epoch is not None:
+        steps = epochs * trial.steps_per_epoch
+    last_step = max(0, limit_bytes - (trial.peak_bytes or 0)) / grown_bytes
+    if last_step >= steps:
+        return ""
+    return (
+        f"memory grows by {format_bytes(grown_bytes)} a step at batch size {trial.batch_size:,}, so training "
+        f"runs out of it after about {last_step:,.0f} steps: detach what is kept, such as a running loss"
+    )
 
 
 def no_optimizer_step(tried: messages.Tried) -> TargetError:

@@ -30,14 +30,6 @@ class Rounds:
         """The rounds of a size, in their order."""
         return self._timed.get(batch_size, [])
 
-    def grown_bytes(self) -> dict[int, float]:
-        """The memory that every step added at least, of the sizes with enough rounds to tell."""
-        return {
-            size: min(each.grown_bytes or 0.0 for each in timed)
-            for size, timed in self._timed.items()
-            if len(timed) >= MIN_ROUNDS
-        }
-
     def compare(self, batch_size: int, best_size: int | None) -> Gain | messages.Tried | None:
         """The gain of a size over the best one, from rounds in turns; a failed round in its place.
 

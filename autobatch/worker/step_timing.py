@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import gc
 import math
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
-from autobatch.devices.base import Backend, Peak
+from autobatch.devices.base import Backend
 from autobatch.devices.oom import Cause, classify
-from autobatch.engines.messages import FULL_STEPS, Timed, Tried
+from autobatch.engines.messages import CONFIRM_STEPS, FULL_STEPS, Timed, Tried
 from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes
 from autobatch.worker.trial_failures import MemoryPressureError, OutOfTimeError, failed
@@ -26,7 +27,6 @@ _ROUND_STEPS = 3
 # A longer step is a round by itself: its noise is averaged within the step.
 _LONG_STEP_SECONDS = 0.1
 _MAX_ROUND_STEPS = 200
-_NO_PEAK = Peak(allocated_bytes=None)
 
 
 class Trains(Protocol):
@@ -79,7 +79,6 @@ class _Trial:
     skips_before: int = 0
     sizes: SampleSizes | None = None
     kept_state: tuple[str, ...] = ()
-    peak: Peak = _NO_PEAK
     live_bytes: list[int] = field(default_factory=list)
 
     @property
@@ -102,7 +101,7 @@ class Measurer:
         self._trainer = trainer
         self._seed = seed
         self._first_state = first_state
-        self._draws = 0
+        self._rounds: Counter[int] = Counter()
         self._last_size = 0
         self._most_round_steps = _MAX_ROUND_STEPS
         self._looked_for_state = False
@@ -121,7 +120,7 @@ class Measurer:
             self._run(trial, batch_size, seconds, steps)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             return failed(batch_size, error, self._trainer.phase, len(trial.step_seconds), trial.batch)
-        trainer = self._trainer
+        trainer, peak = self._trainer, self._backend.peak()
         return Tried(
             batch_size=batch_size,
             outcome=Outcome.OK,
@@ -129,8 +128,8 @@ class Measurer:
             step_seconds=min(trial.step_seconds[1:] or trial.step_seconds) if trial.typical else None,
             load_seconds=trial.load_seconds if trial.typical else None,
             utilisation=trial.utilisation,
-            peak_bytes=trial.peak.allocated_bytes,
-            reserved_bytes=trial.peak.reserved_bytes,
+            peak_bytes=peak.allocated_bytes,
+            reserved_bytes=peak.reserved_bytes,
             steps=steps,
             optimizer_steps=trainer.optimizer_steps - trial.steps_before,
             skipped_steps=trainer.skipped_steps - trial.skips_before,
@@ -157,7 +156,7 @@ class Measurer:
     def _step_fails(self, batch_size: int) -> bool:
         """True where a step from the current state ends with an error of the user's code."""
         try:
-            batch, _ = self._load(batch_size)
+            batch, _ = self._load(batch_size, largest=True)
             self._trainer.step(batch)
         except (Exception, SystemExit) as error:
             return classify(error) is Cause.USER_ERROR
@@ -172,15 +171,14 @@ class Measurer:
         trial.steps_before, trial.skips_before = trainer.optimizer_steps, trainer.skipped_steps
         backend.start_usage()
         for index in range(steps):
-            if steps > FULL_STEPS and index > 0:
+            if steps > CONFIRM_STEPS and index > 0:
                 # A verification is a short training, in which a new batch is loaded beside the old one.
-                trial.batch, _ = self._load(batch_size, largest=True)
+                trial.batch, _ = self._load(batch_size, index, largest=True)
             loss, step_seconds = self._timed_step(trial.batch)
             trial.step_seconds.append(step_seconds)
             trial.finite = trial.finite and (loss is None or math.isfinite(float(loss)))
-            if steps > FULL_STEPS and index + 1 >= steps // 2:
-                self._take_peak(trial)
-                trial.live_bytes.append(self._live_bytes())
+            if steps > FULL_STEPS and index > 0:
+                trial.live_bytes.append(backend.live_bytes() or 0)
             # A rank that went on after another had stopped would wait for it.
             (late_seconds,) = trainer.highest(backend.now() - deadline)
             if late_seconds > 0 and index + 1 < steps:
@@ -191,20 +189,8 @@ class Measurer:
             trainer.evaluate(trial.batch)
         trainer.evaluate(trainer.load_validation(batch_size, self._seed))
         backend.synchronize()
-        self._take_peak(trial)
-
-    def _live_bytes(self) -> int:
-        """The memory in use between two steps. It starts a new measurement of the peak."""
-        self._backend.reset_peak()
-        live_bytes = self._backend.peak().allocated_bytes or 0
-        self._backend.reset_peak()
-        return live_bytes
-
-    def _take_peak(self, trial: _Trial) -> None:
-        """Raises the trial's peak to that since the last reset. Raises MemoryPressureError."""
-        if memory_pressure := self._backend.memory_pressure():
+        if memory_pressure := backend.memory_pressure():
             raise MemoryPressureError(memory_pressure)
-        trial.peak = _higher(trial.peak, self._backend.peak())
 
     def time_round(self, batch_size: int, seconds: float, *, alone: bool = False) -> Timed | Tried:
         """The mean step of a short window, after a warm-up step, synchronised at its ends only.
@@ -221,14 +207,14 @@ class Measurer:
         try:
             self._last_size = batch_size
             self._first_state.restore_plain()
-            batch, load_seconds = self._load(batch_size)
+            self._rounds[batch_size] += 1
+            batch, load_seconds = self._load(batch_size, self._rounds[batch_size])
             trainer.warm_up(batch)
             steps_before = trainer.optimizer_steps
             _, seconds_here = self._timed_step(batch)
             (warm_seconds,) = trainer.highest(seconds_here)
             done = 1
             steps = min(_steps_in_round(warm_seconds, seconds), self._most_round_steps)
-            live_bytes = self._live_bytes()
             backend.start_usage()
             begin = backend.now()
             for _ in range(steps):
@@ -250,7 +236,6 @@ class Measurer:
             utilisation=backend.utilisation(),
             steps=steps + 1,
             optimizer_steps=trainer.optimizer_steps - steps_before,
-            grown_bytes=(self._live_bytes() - live_bytes) / steps,
         )
 
     def _warm_up(self, batch: Any) -> None:
@@ -264,12 +249,14 @@ class Measurer:
         self._backend.release()
         self._backend.reset_peak()
 
-    def _load(self, batch_size: int, *, largest: bool = False) -> tuple[Any, float | None]:
-        """(batch, seconds that loading it took, None where its samples were read before)."""
-        self._draws += 1
+    def _load(self, batch_size: int, number: int = 0, *, largest: bool = False) -> tuple[Any, float | None]:
+        """(batch, seconds that loading it took, None where its samples were read before).
+
+        The same number draws the same samples in every session, so that a failure of them repeats.
+        """
         load = self._trainer.load_largest if largest else self._trainer.load
         begin = self._backend.now()
-        batch = load(batch_size, self._seed + self._draws)
+        batch = load(batch_size, self._seed + number)
         return batch, None if self._trainer.keeps_samples else self._backend.now() - begin
 
     def _timed_step(self, batch: Any) -> tuple[Any, float]:
@@ -277,16 +264,6 @@ class Measurer:
         loss = self._trainer.step(batch)
         self._backend.synchronize()
         return loss, self._backend.now() - begin
-
-
-def _higher(peak: Peak, other: Peak) -> Peak:
-    def highest(*values: int | None) -> int | None:
-        return max((value for value in values if value is not None), default=None)
-
-    return Peak(
-        allocated_bytes=highest(peak.allocated_bytes, other.allocated_bytes),
-        reserved_bytes=highest(peak.reserved_bytes, other.reserved_bytes),
-    )
 
 
 def _steps_in_round(step_seconds: float, seconds: float) -> int:
