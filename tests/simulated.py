@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import exp, inf, log
+from math import exp, inf, log, nan
 
 from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.base import Backend, Peak
@@ -53,7 +53,10 @@ class Machine:
     `fastest_learning_rate_factor`. `heap_loss`: a process loses up to this share of its memory between
     blocks, another share in each fresh process; the device then calls itself a CPU. `traced_share`: the
     share of its memory that a trace sees; None where the step can't be traced. `smallest_trained`: all
-    sizes below fail. `trainings_at_once`: that many take the time of the longest of them.
+    sizes below fail. `keeps_state`: a batch fails after one of another size, `restorable` until the first
+    state is put back, `hidden` until the process ends. `schedule_steps`: steps after which a schedule has
+    ended. `nan_below`: smaller sizes have a loss that is not a number. `leaked_bytes`: memory that each step
+    keeps. `trainings_at_once`: that many take the time of the longest of them.
     """
 
     total_bytes: int = 1024 * MIB
@@ -83,6 +86,10 @@ class Machine:
     heap_loss: float = 0.0
     traced_share: float | None = 1.0
     smallest_trained: int = 1
+    keeps_state: str = ""
+    schedule_steps: int | None = None
+    nan_below: int = 0
+    leaked_bytes: int = 0
     trainings_at_once: int = 1
     seed: int = 0
 
@@ -121,7 +128,8 @@ class SimulatedBackend(Backend):
             self.kind = "cpu"
 
     def start_process(self) -> None:
-        """A fresh process loses another share of its memory between blocks."""
+        """A fresh process holds nothing, and loses another share of its memory between blocks."""
+        self._allocated = self._rest
         self._lost_share = self.machine.heap_loss * self._random.random()
 
     @property
@@ -184,6 +192,9 @@ class SimulatedBackend(Backend):
     def peak(self) -> Peak:
         return Peak(allocated_bytes=max(0, self._peak - self._rest))
 
+    def live_bytes(self) -> int:
+        return self._allocated
+
     def start_usage(self) -> None:
         """Utilisation is not simulated."""
 
@@ -215,6 +226,8 @@ class SimulatedTrainer:
         self.phase = ""
         self.optimizer_steps = 0
         self.skipped_steps = 0
+        self.state_size: int | None = None
+        self.schedule = 0
 
     @property
     def dataset_size(self) -> int | None:
@@ -248,14 +261,50 @@ class SimulatedTrainer:
     def alone(self) -> nullcontext[None]:
         return nullcontext()
 
-    def step(self, batch: int) -> None:
+    def step(self, batch: int) -> float:
+        """The loss of the step."""
+        machine = self._backend.machine
         self.phase = "forward"
         self._on_run(batch)
+        if machine.keeps_state and self.state_size not in (None, batch):
+            raise ValueError(f"the state is of {self.state_size} samples, not {batch}")
+        if self.schedule == machine.schedule_steps:
+            raise ValueError(f"tried to step {self.schedule + 1} times")
+        self.state_size = int(batch)
+        self.schedule += 1
         self._backend.run(batch)
+        self._backend.allocate(machine.leaked_bytes)
         self.optimizer_steps += 1
+        return nan if batch < machine.nan_below else 1.0
 
     def evaluate(self, batch: int) -> None:
         self.phase = "evaluation"
+
+
+class SimulatedFirstState:
+    """The first state of the simulated work, as far as it can be put back."""
+
+    is_shared = False
+
+    def __init__(self, backend: SimulatedBackend, trainer: SimulatedTrainer) -> None:
+        self._restorable = backend.machine.keeps_state != "hidden"
+        self._trainer = trainer
+        self.is_kept = False
+
+    def keep(self) -> None:
+        self.is_kept = True
+
+    def carried(self) -> tuple[str, ...]:
+        has_state = self._restorable and self._trainer.state_size is not None
+        return ("Simulated.state",) if has_state else ()
+
+    def restore(self) -> None:
+        self.restore_plain()
+
+    def restore_plain(self) -> None:
+        if self._restorable:
+            self._trainer.state_size = None
+            self._trainer.schedule = 0
 
 
 class SimulatedEngine:
@@ -292,7 +341,9 @@ class SimulatedEngine:
         if self._measurer is None:
             self.sessions += 1
             self._backend.start_process()
-            self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
+            trainer = SimulatedTrainer(self._backend, self._before_step)
+            first_state = SimulatedFirstState(self._backend, trainer)
+            self._measurer = Measurer(self._backend, trainer, 0, first_state)
         workload = Workload(
             target="simulated",
             model="Simulated",

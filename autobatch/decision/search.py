@@ -6,300 +6,99 @@ replayed from a saved curve.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain
+import re
 
-from autobatch.decision.constants import FLATS_TO_STOP, MEMORY_MARGIN, SMALL_BATCH_SIZE
-from autobatch.decision.memory_forecast import Memory, largest_that_fits, taken_bytes
+from autobatch.decision.constants import FLATS_TO_STOP, SMALL_BATCH_SIZE
+from autobatch.decision.memory_forecast import Memory
+from autobatch.decision.reach import Reach, Stop, Trace, Try, close_in, upwards
 from autobatch.decision.round_statistics import is_flat
+from autobatch.decision.size_bounds import climbs_past_plateau, current_or_usual, next_doubling, size_cap
 from autobatch.decision.trial_set import TrialSet, limit_of
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import LimitedBy, Outcome, Trial
-
-
-@dataclass(frozen=True, slots=True)
-class Try:
-    """Try this size next; `timed`: its throughput matters, so compare it in rounds."""
-
-    batch_size: int
-    timed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Trace a step, so that its memory at any size can be predicted: the limit is near, or is the goal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """No further size is worth trying."""
-
-    limited_by: LimitedBy
-    detail: str = ""
-
 
 NO_FORECAST = Memory()
 
 
 def next_move(
-    trial_set: TrialSet, limits: Limits, dataset_size: int | None, memory: Memory = NO_FORECAST
+    trial_set: TrialSet,
+    limits: Limits,
+    dataset_size: int | None,
+    memory: Memory = NO_FORECAST,
+    *,
+    current_size: int | None = None,
 ) -> Try | Trace | Stop:
     """The next size to try, or the reason to stop.
 
-    The sizes double from the smallest to the first failure, the plateau or the cap, but never past the size
-    that is predicted to fit. Where only the ceiling counts, the search jumps to that size. Then successes and
-    failures close in on the ceiling: to a single step, or on a CPU's heap to its margin.
+    The current size comes first, because the answer is compared with it. From there, or from the smallest,
+    sizes double to the first failure, the plateau or the cap, but never past the size that is predicted to
+    fit. Where only the ceiling counts, the search jumps to that size. Then successes and failures close in on
+    the ceiling: to a single step, or on a CPU's heap to its margin.
     """
+    cap, reason = size_cap(limits, dataset_size)
+    timed = limits.objective is not Objective.MEMORY
     if not trial_set.trials:
-        return Try(limits.smallest, timed=limits.objective is not Objective.MEMORY)
+        first = current_or_usual(limits, cap, current_size) if current_size else limits.smallest
+        return Try(first, timed=timed)
     last = trial_set.trials[-1]
     # A worker may also be killed from outside, so a crash counts from the second time on.
     if last.outcome is Outcome.CRASHED and _crashes(trial_set, last.batch_size) == 1:
         return Try(last.batch_size)
-    cap, reason = size_cap(limits, dataset_size)
     if trial_set.largest_passed is None:
-        return _after_first_failure(trial_set, limits, cap)
-    beyond = _beyond_hole(trial_set, trial_set.largest_passed, limits, cap)
-    if beyond is not None:
-        return beyond
-    reach = _Reach(trial_set, limits, memory, cap)
-    if reach.failure is not None:
-        return _past_tried(_close_in(reach, reach.failure), reach, reach.failure)
+        return _without_success(trial_set, limits, cap, current_or_usual(limits, cap, current_size))
+    reach = Reach(trial_set, limits, memory, cap)
     plateau = _on_plateau(trial_set)
-    to_ceiling = limits.objective is Objective.MEMORY or (climbs_past_plateau(limits) and plateau)
+    to_ceiling = not timed or (climbs_past_plateau(limits) and plateau)
+    failure = reach.failure
+    # The current size may have failed far above: then the sizes below it are climbed first.
+    if failure is not None and (to_ceiling or failure.batch_size <= reach.doubled):
+        return _beyond_hole(reach, failure) or close_in(reach, failure)
     if plateau and not to_ceiling:
         return Stop(LimitedBy.PLATEAU, f"{FLATS_TO_STOP} doublings in a row brought no throughput")
     if reach.passed >= cap:
         return Stop(reason)
-    return _upwards(reach, to_ceiling=to_ceiling)
+    return upwards(reach, to_ceiling=to_ceiling)
 
 
-def size_cap(limits: Limits, dataset_size: int | None) -> tuple[int, LimitedBy]:
-    """The largest size that may be tried at all (a multiple of the unit), and the limit that sets it."""
-    caps = [(10**9, LimitedBy.SIZE_LIMIT)]
-    if dataset_size is not None:
-        caps.append((dataset_size, LimitedBy.DATASET))
-    caps += [(cap, LimitedBy.MAX_BATCH) for cap in (limits.max_batch, limits.global_batch) if cap is not None]
-    cap, reason = min(caps, key=lambda pair: pair[0])
-    return limits.rounded_down(cap), reason
+def _without_success(trial_set: TrialSet, limits: Limits, cap: int, usual: int) -> Try | Stop:
+    """The move where nothing passed yet. Errors of small sizes may be a floor, as BatchNorm's.
 
-
-def climbs_past_plateau(limits: Limits) -> bool:
-    """True where the answer needs the memory ceiling itself, not only the end of the gain."""
-    return limits.ceiling or limits.objective is Objective.MEMORY or limits.global_batch is not None
-
-
-def size_to_confirm(
-    trial_set: TrialSet, limits: Limits, dataset_size: int | None, memory: Memory
-) -> int | None:
-    """The size to try in a fresh process, as the ceiling; None where no size has passed.
-
-    The largest size that passed. On a heap it is the largest that is predicted to leave the margin, below all
-    that failed by the margin, whether it was tried or not; where none leaves it, the largest that passed.
+    The same error at the smallest and at the current or usual size is none of the size.
     """
-    if trial_set.largest_passed is None or not memory.heap:
-        return trial_set.largest_passed
-    cap, _ = size_cap(limits, dataset_size)
-    reach = _Reach(trial_set, limits, memory, cap)
-    highest = reach.passed if reach.fits is None else reach.fits
-    if reach.failure is not None:
-        highest = min(highest, reach.below(reach.failure))
-    failed = {size for size, trial in trial_set.latest.items() if not trial.ok}
-    sizes = range(limits.rounded_down(min(highest, cap)), limits.smallest - 1, -limits.unit)
-    return next((size for size in sizes if size not in failed), reach.passed)
-
-
-def extra_sizes(
-    trial_set: TrialSet, limits: Limits, current_batch_size: int | None, ceiling: int
-) -> tuple[int, ...]:
-    """Sizes that the answer needs beside the climb: the current one, and a divisor of the global batch.
-
-    Only sizes up to the ceiling that were not tried yet.
-    """
-    wanted = [current_batch_size, largest_divisor(limits.global_batch, ceiling, limits)]
-    usable = {size for size in wanted if size and limits.smallest <= size <= ceiling}
-    untried = usable - set(trial_set.latest)
-    return tuple(sorted(size for size in untried if size % limits.unit == 0))
-
-
-def largest_divisor(global_batch: int | None, at_most: int, limits: Limits) -> int | None:
-    """The largest permitted size that divides `global_batch`; None without a target or such a size."""
-    if global_batch is None:
-        return None
-    sizes = range(limits.rounded_down(min(at_most, global_batch)), 0, -limits.unit)
-    return next((size for size in sizes if global_batch % size == 0 and size >= limits.smallest), None)
-
-
-@dataclass(frozen=True)
-class _Reach:
-    """The bounds of a search that has a success: `passed`, the first failure above it, and the cap."""
-
-    trial_set: TrialSet
-    limits: Limits
-    memory: Memory
-    cap: int
-
-    @cached_property
-    def passed(self) -> int:
-        """The largest size that passed."""
-        assert self.trial_set.largest_passed is not None
-        return self.trial_set.largest_passed
-
-    @cached_property
-    def failure(self) -> Trial | None:
-        """The failed trial of the smallest size above it."""
-        return self.trial_set.smallest_failure_above(self.passed, self.limits.unit)
-
-    @cached_property
-    def doubled(self) -> int:
-        """The next doubling, as far as the cap allows."""
-        return min(self.limits.rounded_up(2 * self.passed), self.cap)
-
-    @cached_property
-    def fits(self) -> int | None:
-        """The largest permitted size that is predicted to fit; None without a forecast."""
-        fits = largest_that_fits(self.memory, self.trial_set.passed)
-        return None if fits is None else self.limits.rounded_down(fits)
-
-    @property
-    def resolution(self) -> int:
-        """Samples: no size closer to the ceiling is looked for. On a heap it is its margin."""
-        closest = int(MEMORY_MARGIN * self.passed) if self.memory.heap else 0
-        return max(self.limits.unit, closest)
-
-    @property
-    def stride(self) -> int:
-        """One step, or twice the last gap: where forecasts are too low, the steps above them grow."""
-        below = max((t.batch_size for t in self.trial_set.passed if t.batch_size < self.passed), default=0)
-        gap = self.passed - below
-        grown = 2 * gap if below and gap <= MEMORY_MARGIN * self.passed else 0
-        return self.limits.rounded_up(max(self.limits.unit, grown))
-
-    def below(self, failure: Trial) -> int:
-        """The size that leaves the margin to a failure."""
-        return self.limits.rounded_down(int((1 - MEMORY_MARGIN) * failure.batch_size))
-
-    def between(self, share: float, failure: Trial) -> int:
-        """The size `share` of the way from the success to the failure, strictly between them."""
-        step = self.limits.unit
-        steps = (failure.batch_size - self.passed) // step
-        return self.limits.rounded_down(self.passed + min(max(1, int(share * steps)), steps - 1) * step)
-
-
-def _upwards(reach: _Reach, *, to_ceiling: bool) -> Try | Trace | Stop:
-    """The next size where nothing above the largest success has failed: a doubling, or the forecast."""
-    fits, passed = reach.fits, reach.passed
-    if reach.memory.lines is None and _may_not_fit(reach, to_ceiling=to_ceiling):
-        return Trace()
-    if fits is None or (fits >= reach.doubled and (reach.memory.heap or not to_ceiling)):
-        return Try(reach.doubled, timed=not to_ceiling)
-    # Peaks of small batches, or a single one, say little about larger batches.
-    few = passed < SMALL_BATCH_SIZE or len(reach.trial_set.passed) == 1
-    vague = few or not reach.memory.lines
-    if reach.memory.heap and fits <= passed + reach.resolution and not vague:
-        return Stop(LimitedBy.MEMORY, "a larger batch is predicted not to leave the margin free")
-    goal = min(fits, reach.cap)
-    if goal > passed:
-        return Try(goal, timed=_is_worth_timing(goal, reach, to_ceiling=to_ceiling))
-    # The forecast says that nothing larger fits. A step upwards shows whether that is true.
-    if vague:
-        return Try(reach.doubled, timed=not to_ceiling)
-    return Try(min(passed + reach.stride, reach.doubled), timed=False)
-
-
-def _close_in(reach: _Reach, failure: Trial) -> Try | Stop:
-    """A size between the largest success and the smallest failure above it."""
-    reason = limit_of(failure)
-    by_memory = reason is LimitedBy.MEMORY
-    resolution = reach.resolution if by_memory else reach.limits.unit
-    if failure.batch_size - reach.passed <= resolution or reason is LimitedBy.BUDGET:
-        return Stop(reason, failure.detail)
-    if not by_memory or reach.fits is None:
-        return Try(reach.between(0.5, failure), timed=False)
-    if reach.memory.heap:
-        size = min(reach.fits, reach.below(failure))
-        near = size <= reach.passed + resolution
-        return Stop(reason, failure.detail) if near else Try(size, timed=False)
-    return Try(_forecast_between(reach, failure, reach.fits), timed=False)
-
-
-def _forecast_between(reach: _Reach, failure: Trial, fits: int) -> int:
-    """The size to try in the gap, as the forecast has it, or as its errors so far suggest."""
-    if reach.passed < fits < failure.batch_size:
-        return fits
-    middle = reach.between(0.5, failure)
-    if fits >= failure.batch_size:
-        # Too high: go back a little, and twice as far each time.
-        back = MEMORY_MARGIN * 2 ** (_failures_in_a_row(reach.trial_set) - 1)
-        return max(middle, reach.between(1 - back, failure))
-    if reach.passed in {trial.batch_size for trial in reach.trial_set.trials[-2:]}:
-        # The forecast says that this was the last one: then the next is the likeliest to fail.
-        return min(reach.passed + reach.stride, middle)
-    return middle
-
-
-def _past_tried(move: Try | Stop, reach: _Reach, failure: Trial) -> Try | Stop:
-    """The move, or where its size is a known hole, the nearest one below it, else above it."""
-    tried = reach.trial_set.latest
-    if isinstance(move, Stop) or move.batch_size not in tried:
-        return move
-    step = reach.limits.unit
-    below = range(move.batch_size - step, reach.passed, -step)
-    above = range(move.batch_size + step, failure.batch_size, step)
-    size = next((size for size in chain(below, above) if size not in tried), None)
-    return Stop(limit_of(failure), failure.detail) if size is None else Try(size, timed=False)
-
-
-def _may_not_fit(reach: _Reach, *, to_ceiling: bool) -> bool:
-    """True where the limit may lie below twice the size that passed, or is the goal."""
-    peak_bytes = taken_bytes(reach.trial_set.latest[reach.passed], reach.memory)
-    if reach.memory.room_bytes is None or not peak_bytes:
-        return False
-    return to_ceiling or 2 * peak_bytes > reach.memory.room_bytes
-
-
-def _is_worth_timing(size: int, reach: _Reach, *, to_ceiling: bool) -> bool:
-    """True for a jump of half a doubling or more, unless only its memory counts."""
-    if reach.limits.objective is Objective.MEMORY or (to_ceiling and size > reach.doubled):
-        return False
-    return 2 * size >= reach.passed + reach.doubled
-
-
-def _failures_in_a_row(trial_set: TrialSet) -> int:
-    """The failures since the last success; at least one."""
-    count = 0
-    for trial in reversed(trial_set.trials):
-        if trial.ok:
+    timed, latest = limits.objective is not Objective.MEMORY, trial_set.latest
+    smallest = latest.get(limits.smallest)
+    if smallest is None:
+        return Try(limits.smallest, timed=timed)
+    if smallest.outcome is not Outcome.FAILED:
+        return Stop(limit_of(smallest), smallest.detail)
+    if usual not in latest:
+        return Try(usual, timed=timed)
+    size = limits.smallest
+    while size < usual and not _same_error(smallest, latest[usual]):
+        size = next_doubling(size, limits, cap)
+        if size not in latest:
+            return Try(size, timed=timed)
+        if latest[size].outcome is not Outcome.FAILED:
             break
-        count += 1
-    return max(1, count)
+    return Stop(limit_of(smallest), smallest.detail)
 
 
-def _beyond_hole(trial_set: TrialSet, passed: int, limits: Limits, cap: int) -> Try | None:
+def _same_error(trial: Trial, other: Trial) -> bool:
+    """True where two sizes failed alike. Their errors may name shapes, so digits don't count."""
+    if trial.batch_size == other.batch_size:
+        return False
+    texts = {re.sub(r"\d+", "", failed.detail) for failed in (trial, other)}
+    return len(texts) == 1 and trial.outcome is other.outcome is Outcome.FAILED
+
+
+def _beyond_hole(reach: Reach, failure: Trial) -> Try | None:
     """The next size after an error that is not of memory, as long as the error may be of that size alone."""
-    step, latest = limits.unit, trial_set.latest
-    failed = trial_set.trials[-1]
-    following = failed.batch_size + step
-    if failed.outcome is not Outcome.FAILED or following > cap or following in latest:
+    step, latest = reach.limits.unit, reach.trial_set.latest
+    following = failure.batch_size + step
+    if failure.outcome is not Outcome.FAILED or following > reach.cap or following in latest:
         return None
-    is_limit = any(trial_set.persists(size, step) for size in latest if size > passed)
+    is_limit = any(reach.trial_set.persists(size, step) for size in latest if size > reach.passed)
     return None if is_limit else Try(following, timed=False)
-
-
-def _after_first_failure(trial_set: TrialSet, limits: Limits, cap: int) -> Try | Stop:
-    """The move where nothing passed yet. An error may be a floor, such as BatchNorm's two samples."""
-    first, last = trial_set.trials[0], trial_set.trials[-1]
-    doubled = min(limits.rounded_up(2 * last.batch_size), cap)
-    only_errors = all(trial.outcome is Outcome.FAILED for trial in trial_set.trials)
-    if only_errors and may_be_floor(last.batch_size, limits) and doubled > last.batch_size:
-        return Try(doubled, timed=limits.objective is not Objective.MEMORY)
-    return Stop(limit_of(first), first.detail)
-
-
-def may_be_floor(batch_size: int, limits: Limits) -> bool:
-    """True where an error may be of small batches only, so that a larger one may pass."""
-    return batch_size < SMALL_BATCH_SIZE * limits.smallest
 
 
 def _on_plateau(trial_set: TrialSet) -> bool:

@@ -20,7 +20,7 @@ from autobatch.records.workload import Workload
 _NONE_TIMED = "the largest size that passed: none was timed"
 _BY_CEILING = {
     LimitedBy.MEMORY: AnswerLimit.MEMORY,
-    LimitedBy.SIZE_LIMIT: AnswerLimit.MEMORY,
+    LimitedBy.SIZE_LIMIT: AnswerLimit.SIZE_LIMIT,
     LimitedBy.PLATEAU: AnswerLimit.THROUGHPUT,
     LimitedBy.DATASET: AnswerLimit.DATASET,
     LimitedBy.BUDGET: AnswerLimit.OPTIONS,
@@ -147,9 +147,12 @@ def _speedup_text(row: SameEpochs) -> str:
 
 
 def _not_below(allowed: TrialSet, size: int) -> TrialSet:
-    """The sizes from `size` on, without a check of smaller ones; all where there is none."""
+    """The sizes from `size` on, without a check of smaller sizes; where none was timed, the nearest below."""
     left = allowed.only({trial.batch_size for trial in allowed.usable if trial.batch_size >= size})
-    return left if left.timed else allowed
+    if left.timed or not allowed.timed:
+        return left if left.usable else allowed
+    nearest = left.usable[0] if left.usable else allowed.timed[-1]
+    return allowed.only({nearest.batch_size})
 
 
 def shortest_time(allowed: TrialSet, outlook: Outlook) -> SizeChoice:
@@ -181,24 +184,41 @@ def knee(allowed: TrialSet) -> SizeChoice:
     if best is None:
         return SizeChoice(trial=allowed.usable[-1], why=_NONE_TIMED)
     trial = _near_best(allowed.timed)[0]
-    others = [other for other in allowed.timed if other is not best]
+    why = _knee_text(trial, best, [other for other in allowed.timed if other is not best])
+    return SizeChoice(trial=trial, why=why, warnings=_untimed_but_faster(allowed, best))
+
+
+def _knee_text(trial: Trial, best: Trial, others: Sequence[Trial]) -> str:
     if trial is best and not others:
-        return SizeChoice(trial=trial, why="the only size that was measured")
+        return "the only size that was measured"
     if trial is best:
         second = max(others, key=throughput)
         lead = throughput(best) / throughput(second)
-        why = f"the highest throughput: {lead:.2f} times that of {second.batch_size:,}"
-        return SizeChoice(trial=trial, why=why)
+        return f"the highest throughput: {lead:.2f} times that of {second.batch_size:,}"
     share = throughput(trial) / throughput(best)
     near_best = f"the smallest size within {TOLERANCE:.0%} of the best throughput"
-    return SizeChoice(trial=trial, why=f"{near_best}: {share:.1%} of that at {best.batch_size:,}")
+    return f"{near_best}: {share:.1%} of that at {best.batch_size:,}"
 
 
 def highest_throughput(permitted: TrialSet) -> SizeChoice:
     """The timed size with the highest throughput."""
-    if permitted.best is None:
+    best = permitted.best
+    if best is None:
         return SizeChoice(trial=permitted.usable[-1], why=_NONE_TIMED)
-    return SizeChoice(trial=permitted.best, why="the highest throughput that was measured")
+    warnings = _untimed_but_faster(permitted, best)
+    return SizeChoice(trial=best, why="the highest throughput that was measured", warnings=warnings)
+
+
+def _untimed_but_faster(allowed: TrialSet, best: Trial) -> tuple[str, ...]:
+    """Warn where a row of the table shows a higher throughput than the answer, by too few steps to count."""
+    rough = [t for t in allowed.usable if t not in allowed.timed and throughput(t) > throughput(best)]
+    if not rough:
+        return ()
+    sizes = ", ".join(f"{trial.batch_size:,}" for trial in rough)
+    return (
+        f"batch size {sizes} looked faster, by too few steps to be the answer: "
+        "a longer `--budget` leaves time for more",
+    )
 
 
 def largest(permitted: TrialSet) -> SizeChoice:

@@ -127,6 +127,12 @@ class TrialSet:
             }
         )
 
+    def with_latest(self, trials: Iterable[Trial]) -> TrialSet:
+        """The set with these in place of the last trials of their sizes."""
+        latest, new = self.latest, {trial.batch_size: trial for trial in trials}
+        replaced = (new.get(t.batch_size, t) if t is latest[t.batch_size] else t for t in self.trials)
+        return TrialSet(tuple(replaced), self.ceiling)
+
     def extended(self, trials: Iterable[Trial]) -> TrialSet:
         """The set with more trials after its own."""
         return TrialSet((*self.trials, *trials), self.ceiling)

@@ -93,6 +93,9 @@ class AcceleratorBackend(Backend):
             reserved_bytes=self._above_rest(stats.get("reserved_bytes.all.peak", 0)),
         )
 
+    def live_bytes(self) -> int:
+        return self._allocated_bytes()
+
     def start_usage(self) -> None:
         """Do nothing: torch has no reading of utilisation for every accelerator."""
 

@@ -66,6 +66,10 @@ class Backend(ABC):
         """The peak since the last reset."""
 
     @abstractmethod
+    def live_bytes(self) -> int | None:
+        """The bytes that are allocated now, without free blocks; None where no reading exists."""
+
+    @abstractmethod
     def start_usage(self) -> None:
         """Start a measurement of utilisation."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from autobatch.devices import host
+from autobatch.devices import heap, host
 from autobatch.devices.base import Backend, Peak, limit_description, model_exceeds_limit
 from autobatch.devices.sampling import PeakSampler
 from autobatch.records.device import Device
@@ -110,6 +110,9 @@ class CpuBackend(Backend):
         files_bytes = max(0, _file_bytes() - self._rest_file_bytes)
         allocated_bytes = max(0, highest - self._rest_bytes - files_bytes)
         return Peak(allocated_bytes=allocated_bytes, reserved_bytes=self._reserved_bytes(allocated_bytes))
+
+    def live_bytes(self) -> int | None:
+        return heap.allocated_bytes()
 
     def _reserved_bytes(self, allocated_bytes: int) -> int | None:
         """Bytes that count against the limit: also stacks and ends of heaps that are mapped but untouched."""

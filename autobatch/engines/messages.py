@@ -23,6 +23,8 @@ from autobatch.workload.sample_size import Scan
 
 # Lazy optimizer state shows in the second step, memory that the allocator keeps in the third.
 FULL_STEPS = 3
+# Between the second, third and fourth step memory that grows from step to step is told from what settles.
+CONFIRM_STEPS = 4
 _KINDS = {
     kind.__name__: kind for kind in (AutobatchError, UsageError, TargetError, DeviceError, SavedResultError)
 }
@@ -304,7 +306,9 @@ class Tried(_Message, frozen=True):
     `step_seconds` and `load_seconds` are None where the samples vary in size: the try was made on the
     largest of them, which says nothing about a typical batch. Loading says nothing either where it takes
     samples that were kept. `sizes`: the sizes of the samples read so far. `skipped_steps` had gradients
-    beyond the range of fp16, which a training skips as well.
+    beyond the range of fp16, which a training skips as well. `kept_state`: attributes of the model that carry
+    tensors from batch to batch, so that a batch of another size fails. `grown_bytes`: memory that each of the
+    last steps added at least, of a try that was long enough to tell.
     """
 
     batch_size: int
@@ -319,6 +323,8 @@ class Tried(_Message, frozen=True):
     skipped_steps: int = 0
     finite: bool = True
     sizes: SampleSizes | None = None
+    kept_state: tuple[str, ...] = ()
+    grown_bytes: int | None = None
     phase: str = ""
     detail: str = ""
     cause: Cause | None = None

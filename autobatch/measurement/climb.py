@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autobatch.decision import search
-from autobatch.decision.constants import (
-    CONTENDER_RATIO,
-    IMPLAUSIBLE_RATIO,
-    LEAST_CANDIDATE_RATIO,
-    STAGE_SHARE,
-    USUAL_BATCH_SIZE,
-)
+from autobatch.decision import search, size_bounds
 from autobatch.decision.memory_forecast import Memory
+from autobatch.decision.reach import Stop, Trace, Try
 from autobatch.decision.scaling import share_of_dataset
-from autobatch.decision.trial_set import TrialSet, throughput
-from autobatch.devices.oom import Cause
-from autobatch.engines import messages
+from autobatch.decision.trial_set import TrialSet
 from autobatch.engines.base import Engine, Opened
 from autobatch.engines.messages import FULL_STEPS
-from autobatch.measurement import diagnosis, trials
+from autobatch.measurement import diagnosis
+from autobatch.measurement.attempts import Attempts
 from autobatch.measurement.budget import Budget
+from autobatch.measurement.comparisons import Comparisons, looks_collapsed
 from autobatch.measurement.rounds import Rounds
 from autobatch.measurement.verification import verify
-from autobatch.records.errors import AutobatchError, UsageError
+from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
+from autobatch.records.workload import Workload
 
 
 class Observer:
@@ -55,12 +50,10 @@ class Climb:
         self._limits = limits
         self._observer = observer or Observer()
         self._budget = budget or Budget.of(limits, engine)
-        self._rounds = Rounds(engine, self._budget)
+        self._attempts = Attempts(engine, self._warn)
+        self._comparisons = Comparisons(self._attempts, Rounds(engine, self._budget), self._budget)
         self._opened: Opened | None = None
-        self._tries: dict[int, Trial] = {}
         self._dataset_size: int | None = None
-        self._first_error: AutobatchError | None = None
-        self._errors: dict[int, AutobatchError] = {}
         self._memory = Memory()
         self.trial_set = TrialSet()
         self.warnings: list[str] = []
@@ -73,14 +66,15 @@ class Climb:
         """Climbs to the end and returns the curve. Raises AutobatchError, with `trials`, for the user."""
         try:
             self._opened = self._engine.open()
-            self._dataset_size = self._opened.workload.dataset_size
-            self._check_limits()
+            self._know_dataset(self._opened.workload.dataset_size)
             device = self._opened.device
             self._memory = Memory(limit_bytes=device.limit_bytes, heap=device.kind == "cpu")
             self._observer.opened(self._opened)
             ceiling = self._ceiling()
             self._measure_extras(ceiling.batch_size)
-            self._time_contenders(ceiling.batch_size)
+            self.trial_set = self._comparisons.side_by_side(
+                self.trial_set, ceiling.batch_size, self._limits, self._current
+            )
             return self._curve(ceiling)
         except AutobatchError as error:
             error.trials = self.trials
@@ -97,9 +91,18 @@ class Climb:
         )
 
     @property
-    def _samples_of_rank(self) -> int | None:
-        """The samples of an epoch, or one rank's share of them."""
-        return share_of_dataset(self._dataset_size, self._engine.ranks)
+    def _current(self) -> int | None:
+        """The current batch size of one rank, as far as anybody has said it."""
+        assert self._opened is not None
+        return self._opened.workload.batch_size
+
+    def _know_dataset(self, size: int | None) -> None:
+        """`size`: the samples of an epoch. Each rank sees its share. Raises UsageError for too few."""
+        self._dataset_size = size
+        share = self._attempts.dataset_size = share_of_dataset(size, self._engine.ranks)
+        cap, reason = size_bounds.size_cap(self._limits, share)
+        if cap < self._limits.smallest:
+            raise diagnosis.nothing_to_try(self._limits, cap, reason, size)
 
     def _ceiling(self) -> Ceiling:
         """The largest size that may be used. If memory limits it, it has passed in a fresh process.
@@ -115,13 +118,20 @@ class Climb:
                     batch_size=size, limited_by=stop.limited_by, verified=False, detail=stop.detail
                 )
             result = verify(
-                self._attempt_fresh, self.trial_set, self._limits, self._samples_of_rank, self._memory
+                self._attempt_fresh,
+                self.trial_set,
+                self._limits,
+                self._attempts.dataset_size,
+                self._memory,
+                self._budget,
             )
             if result.trial is not None:
                 self._keep(result.trial)
             if result.failed and not self._budget.is_over:
                 continue
             self._require_success()
+            if result.warning:
+                self._warn(result.warning)
             size = self.trial_set.largest_passed or size
             roomy = TrialSet(self.trials, min(size, result.batch_size)).usable
             return Ceiling(
@@ -131,16 +141,23 @@ class Climb:
                 detail=stop.detail,
             )
 
-    def _climb(self) -> search.Stop:
+    def _climb(self) -> Stop:
         while True:
-            move = search.next_move(self.trial_set, self._limits, self._samples_of_rank, self._memory)
-            if isinstance(move, search.Stop):
+            move = search.next_move(
+                self.trial_set,
+                self._limits,
+                self._attempts.dataset_size,
+                self._memory,
+                current_size=self._current,
+            )
+            if isinstance(move, Stop):
                 self._require_success()
                 return move
-            if self._budget.is_over:
+            # The first trial is that of the current size, which the answer needs whatever time is left.
+            if self._budget.is_over and self.trials:
                 self._require_success()
-                return search.Stop(LimitedBy.BUDGET, self._budget_detail(move))
-            if isinstance(move, search.Trace):
+                return Stop(LimitedBy.BUDGET, self._budget_detail(move))
+            if isinstance(move, Trace):
                 self._trace()
             else:
                 self._try(move)
@@ -153,174 +170,66 @@ class Climb:
         elif traced.detail:
             self._warn(f"what memory a step takes was predicted from a trace: {traced.detail}")
 
-    def _try(self, move: search.Try) -> None:
-        self._observer.trying(move.batch_size)
+    def _try(self, move: Try) -> Trial | None:
+        """Tries a size and keeps the trial; None where a stream ended below it."""
+        size = move.batch_size
+        self._observer.trying(size)
         # A process that trained at other sizes has gaps in its heap, so that it takes more at this one.
         if self._memory.heap and not move.timed and not self._engine.fresh:
             self._engine.renew()
         fresh = self._engine.fresh
-        trial = self._attempt(move.batch_size, FULL_STEPS)
+        trial = self._attempt(size)
         if trial is None:
-            return
-        if (
-            self._memory.heap
-            and not fresh
-            and trial.outcome is Outcome.OUT_OF_MEMORY
-            and not self._budget.is_over
-        ):
+            return None
+        in_heap = self._memory.heap and trial.outcome is Outcome.OUT_OF_MEMORY
+        if in_heap and not fresh and not self._budget.is_over:
             # A size that ran out of memory in such a process may fit in a fresh one.
-            trial = self._attempt(move.batch_size, FULL_STEPS) or trial
-        if trial.ok and (move.timed or self._looks_collapsed(trial)):
-            trial = self._compare(trial)
+            trial = self._attempt(size) or trial
+        is_compared = move.timed or looks_collapsed(trial, self.trial_set)
+        if trial.ok and is_compared and not self._budget.is_over:
+            *before, trial = self._comparisons.with_best(trial, self.trial_set, self._memory)
+            for each in before:
+                self._keep(each)
         self._keep(trial)
+        return trial
 
-    def _attempt_fresh(self, size: int, steps: int) -> Trial | None:
+    def _attempt_fresh(self, size: int, seconds: float, steps: int) -> Trial | None:
         """A try in a process that has trained nothing before; None where the time is over.
 
         Sessions of one worker share the layout of its heap, so on a heap the worker is a new one too.
         """
-        if self._budget.is_over:
-            return None
         self._observer.trying(size)
         self._engine.renew(worker=self._memory.heap)
-        trial = self._attempt(size, steps)
+        trial = self._attempt(size, seconds, steps)
         if trial is None or (trial.outcome is Outcome.TIMEOUT and self._budget.is_over):
             return None
         return replace(trial, confirmed=trial.ok)
 
-    def _attempt(self, size: int, steps: int) -> Trial | None:
-        """A try as a trial; None where a stream ended below the size, which is then the data set's."""
-        tried = self._engine.try_out(size, self._budget.trial_seconds, steps)
-        if tried.error is not None and tried.error.code == "stream_ended":
-            self._dataset_size = int(tried.detail)
-            self._check_limits()
-            return None
-        if tried.outcome is Outcome.OK:
-            self._check_training(tried)
-        trial = self._trial(tried, self._judge(tried))
-        if trial.ok:
-            self._tries[size] = trial
+    def _attempt(self, size: int, seconds: float | None = None, steps: int = FULL_STEPS) -> Trial | None:
+        """A try as a trial; None where a stream ended below the size. The first one may exceed the budget."""
+        if seconds is None:
+            seconds = self._budget.trial_seconds
+            if not self.trials:
+                seconds = max(seconds, self._budget.overrun_seconds)
+        trial = self._attempts.attempt(size, seconds, steps, self.trial_set.largest_passed)
+        if trial is None:
+            self._know_dataset(self._attempts.dataset_size)
         return trial
 
-    def _check_training(self, tried: messages.Tried) -> None:
-        """Raises the user's error, or warns, where the steps that passed don't train."""
-        counted = tried.optimizer_steps + tried.skipped_steps
-        if not tried.finite and not self.trials:
-            raise diagnosis.not_finite(tried.batch_size)
-        if not tried.finite:
-            self._warn(f"the loss was not finite at batch size {tried.batch_size}")
-        if counted == 0:
-            raise diagnosis.no_optimizer_step(tried)
-        if counted < tried.steps:
-            self._warn("the training step does not step its optimizer every time: peak memory may come later")
-
-    def _judge(self, tried: messages.Tried) -> Outcome:
-        """The outcome, by the cause of a failure. Raises the user's errors."""
-        if tried.outcome is not Outcome.FAILED:
-            return tried.outcome
-        passed = self.trial_set.largest_passed
-        error = None if tried.error is None else tried.error.rebuilt()
-        if tried.cause is Cause.SUSPECTED and passed is not None and passed < tried.batch_size:
-            return Outcome.OUT_OF_MEMORY
-        is_of_size = error is None or error.code == "step_fails"
-        if passed is None:
-            self._first_error = self._first_error or error
-            is_floor = is_of_size and search.may_be_floor(tried.batch_size, self._limits)
-            if self._first_error is not None and not is_floor:
-                raise self._first_error
-        elif error is not None and tried.cause in (Cause.USER_ERROR, Cause.PEER):
-            self._errors[tried.batch_size] = error
-            step = self._limits.unit
-            if self.trial_set.persists(tried.batch_size, step) or not is_of_size:
-                raise self._errors.get(tried.batch_size - step, error)
-        return Outcome.FAILED
-
-    def _trial(self, tried: messages.Tried, outcome: Outcome) -> Trial:
-        return trials.from_try(tried, outcome, self._samples_of_rank)
-
-    def _looks_collapsed(self, trial: Trial) -> bool:
-        """True if the rough throughput is so low that only rounds can tell whether memory spills over."""
-        best = self._best()
-        rough = trial.samples_per_second
-        return best is not None and rough is not None and IMPLAUSIBLE_RATIO * rough < throughput(best)
-
-    def _compare(self, trial: Trial) -> Trial:
-        """The trial with its throughput from rounds, in turns with rounds of the best size so far."""
-        best = self._best()
-        result = self._rounds.compare(trial.batch_size, None if best is None else best.batch_size)
-        if isinstance(result, messages.Tried):
-            return self._after_failed_round(trial, result)
-        return self._unless_collapsed(replace(self._retimed(trial), gain=result))
-
-    def _unless_collapsed(self, trial: Trial) -> Trial:
-        """The trial, or a failure in its place where its throughput fell as no computation makes it fall."""
-        gain, limit_bytes = trial.gain, self._memory.limit_bytes
-        # Below half of the limit no memory can have spilled over.
-        is_roomy = limit_bytes is not None and 2 * (trial.peak_bytes or 0) < limit_bytes
-        if is_roomy or gain is None or not gain.decided or IMPLAUSIBLE_RATIO * gain.high > 1:
-            return trial
-        detail = f"throughput collapsed to {gain.ratio:.0%} of that at {gain.over:,}: memory spills over"
-        return replace(trial, outcome=Outcome.OUT_OF_MEMORY, detail=detail, phase="timing")
-
-    def _after_failed_round(self, trial: Trial, failure: messages.Tried) -> Trial:
-        outcome = self._judge(failure)
-        if self._memory.heap and outcome is Outcome.OUT_OF_MEMORY:
-            # Rounds of two sizes in one process leave gaps in its heap; the size itself has passed.
-            return trial
-        if failure.batch_size != trial.batch_size:
-            self._keep(trial)
-        return self._trial(failure, outcome)
-
-    def _retimed(self, trial: Trial, last: int = 0) -> Trial:
-        """The trial with the times of its rounds, or of its `last` ones."""
-        rounds = self._rounds.of(trial.batch_size)
-        timed = trials.from_rounds(self._tries[trial.batch_size], rounds, self._samples_of_rank, last)
-        return replace(timed, gain=trial.gain)
-
     def _measure_extras(self, ceiling: int) -> None:
-        """The sizes that the answer is compared with: the current one, and a divisor of the global batch."""
-        assert self._opened is not None
-        current = self._opened.workload.batch_size
-        for size in search.extra_sizes(self.trial_set, self._limits, current, ceiling):
-            if not self._budget.is_over:
-                self._try(search.Try(size))
+        """The sizes that the answer is compared with: a divisor of the global batch, and smaller sizes.
 
-    def _time_contenders(self, ceiling: int) -> None:
-        """Times the sizes that may be the answer side by side, so that drift can't choose among them.
-
-        Those near the best throughput; for a check also all that it may choose, where that is cheap.
+        The current size is among them where the data set or another limit has cut the climb short.
         """
-        best, timed = self._best(), TrialSet(self.trials, ceiling).timed_in_rounds
-        if best is None:
-            return
-        near = [trial for trial in timed if throughput(trial) >= CONTENDER_RATIO * throughput(best)]
-        answers = [trial for trial in timed if trial in near or self._may_be_checked(trial)]
-        cheap = self._budget.stage(STAGE_SHARE)
-        if len(answers) == len(near) or not self._time_side_by_side(answers, cheap):
-            self._time_side_by_side(near, self._budget.stage(1))
-
-    def _may_be_checked(self, trial: Trial) -> bool:
-        """Far below the current size there is hardly ever an answer."""
-        assert self._opened is not None
-        limits, current = self._limits, self._opened.workload.batch_size or USUAL_BATCH_SIZE
-        is_candidate = trial.batch_size >= LEAST_CANDIDATE_RATIO * current
-        return limits.check and not limits.asks_for_size and is_candidate
-
-    def _time_side_by_side(self, several: list[Trial], budget: Budget) -> bool:
-        """True if each size got enough rounds in one window. They are its times from then on."""
-        rounds = self._rounds.time_side_by_side(several, budget)
-        if not rounds:
-            return False
-        retimed = {trial.batch_size: self._retimed(trial, last=rounds) for trial in several}
-        latest = self.trial_set.latest
-        self.trial_set = TrialSet(
-            tuple(retimed.get(t.batch_size, t) if t is latest[t.batch_size] else t for t in self.trials)
-        )
-        return True
-
-    def _best(self) -> Trial | None:
-        """The size of the highest throughput among those that were timed in rounds."""
-        return max(self.trial_set.timed_in_rounds, key=throughput, default=None)
+        for size in size_bounds.extra_sizes(self.trial_set, self._limits, self._current, ceiling):
+            if not self._budget.is_over:
+                self._try(Try(size))
+        for size in size_bounds.smaller_sizes(self.trial_set, self._limits):
+            if self._budget.is_over:
+                return
+            trial = self._try(Try(size))
+            if trial is None or not trial.ok:
+                return
 
     def _keep(self, trial: Trial) -> None:
         self.trial_set = self.trial_set.extended([trial])
@@ -330,42 +239,45 @@ class Climb:
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def _check_limits(self) -> None:
-        cap, reason = search.size_cap(self._limits, self._samples_of_rank)
-        if cap < self._limits.smallest:
-            raise diagnosis.nothing_to_try(self._limits, cap, reason, self._dataset_size)
-
     def _require_success(self) -> None:
         """Raises the reason where no size has passed."""
         if self.trial_set.largest_passed is not None:
             return
-        if not self.trials:
-            raise UsageError(
-                "the time budget ended before the first trial", code="no_budget", hint="raise `--budget`"
-            )
-        if self._first_error is not None and self.trials[-1].outcome is Outcome.FAILED:
+        last, first_error = self.trials[-1], self._attempts.first_error
+        if first_error is not None and last.outcome is Outcome.FAILED:
             # No larger size may be tried, so the error may be of every size.
-            raise self._first_error
+            raise first_error
         assert self._opened is not None
-        last, device = self.trials[-1], self._opened.device
+        device = self._opened.device
         predicted = self._engine.trace_memory(without_data=True).lines if diagnosis.is_too_large(last) else ()
         raise diagnosis.nothing_passed(self.trials, device, predicted)
 
-    def _budget_detail(self, move: search.Try | search.Trace) -> str:
-        before = f"batch size {move.batch_size}" if isinstance(move, search.Try) else "the next size"
+    def _budget_detail(self, move: Try | Trace) -> str:
+        before = f"batch size {move.batch_size}" if isinstance(move, Try) else "the next size"
         return f"{self._budget.total_seconds:g} s were over before {before}"
+
+    def _growing_memory(self, workload: Workload) -> list[str]:
+        assert self._opened is not None
+        limit_bytes, latest = self._opened.device.limit_bytes, self.trial_set.latest
+        texts = [
+            diagnosis.growing_memory(latest[size], grown_bytes, limit_bytes, workload.epochs)
+            for size, grown_bytes in self._attempts.grown_bytes.items()
+        ]
+        return [text for text in texts if text][-1:]
 
     def _curve(self, ceiling: Ceiling) -> Curve:
         assert self._opened is not None
+        device = self._opened.device
         workload = replace(self._opened.workload, dataset_size=self._dataset_size, sizes=self._engine.sizes)
         return Curve(
             trials=self.trials,
             ceiling=ceiling,
             workload=workload,
-            device=self._opened.device,
+            device=device,
             warnings=(
                 *self.warnings,
-                *diagnosis.warnings(self.trial_set, self._opened.device),
+                *self._growing_memory(workload),
+                *diagnosis.warnings(self.trial_set, device),
                 *diagnosis.uncounted(self._engine.compile_seconds),
             ),
             world_size=self._engine.ranks,

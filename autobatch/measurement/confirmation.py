@@ -8,8 +8,8 @@ from autobatch.decision.recommender import recommend
 from autobatch.decision.scaling import share_of_dataset
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines.base import Engine
-from autobatch.engines.messages import FULL_STEPS
-from autobatch.measurement import trials
+from autobatch.engines.messages import CONFIRM_STEPS
+from autobatch.measurement import diagnosis, trials
 from autobatch.measurement.budget import Budget
 from autobatch.records.check import Check
 from autobatch.records.errors import AutobatchError
@@ -29,11 +29,11 @@ def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits, b
             return curve
         try:
             engine.renew()
-            tried = engine.try_out(size, budget.overrun_seconds, FULL_STEPS)
+            tried = diagnosis.checked(engine.try_out(size, budget.overrun_seconds, CONFIRM_STEPS))
         except AutobatchError as error:
             return _with_warning(curve, size, error.message)
         if tried.outcome is Outcome.OK:
-            return _with_confirmed(curve, replace(trial, confirmed=True))
+            return _with_confirmed(curve, replace(trial, confirmed=True), tried.grown_bytes or 0)
         share = share_of_dataset(curve.workload.dataset_size, curve.world_size)
         failed = trials.from_try(tried, tried.outcome, share)
         trial_set = TrialSet.of(curve).extended([failed])
@@ -43,10 +43,15 @@ def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits, b
         curve = replace(curve, trials=trial_set.trials, ceiling=ceiling)
 
 
-def _with_confirmed(curve: Curve, confirmed: Trial) -> Curve:
-    """The curve with `confirmed` in place of the last trial of its size."""
-    last = TrialSet.of(curve).latest[confirmed.batch_size]
-    return replace(curve, trials=tuple(confirmed if t is last else t for t in curve.trials))
+def _with_confirmed(curve: Curve, confirmed: Trial, grown_bytes: int) -> Curve:
+    """The curve with `confirmed` in place of the last trial of its size, and a warning for growing memory."""
+    epochs, limit_bytes = curve.workload.epochs, curve.device.limit_bytes
+    warning = diagnosis.growing_memory(confirmed, grown_bytes, limit_bytes, epochs)
+    return replace(
+        curve,
+        trials=TrialSet.of(curve).with_latest([confirmed]).trials,
+        warnings=(*curve.warnings, warning) if warning else curve.warnings,
+    )
 
 
 def _lowered(ceiling: Ceiling, largest_passed: int, failed: Trial) -> Ceiling:

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from autobatch.decision.memory_forecast import live_bytes
 from autobatch.decision.trial_set import TrialSet
+from autobatch.devices.oom import Cause
 from autobatch.engines import messages
 from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError, DeviceError, TargetError, UsageError
 from autobatch.records.formatting import format_bytes, format_duration
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome, Trial
+
+# Steps of a training whose length nobody has said. Memory that grows more slowly harms few trainings.
+_STEPS_OF_A_TRAINING = 10_000.0
 
 
 def is_too_large(trial: Trial) -> bool:
@@ -99,6 +103,70 @@ def nothing_to_try(limits: Limits, cap: int, reason: str, dataset_size: int | No
     )
 
 
+def checked(tried: messages.Tried) -> messages.Tried:
+    """The try, or a failure in its place where its steps passed and did not train."""
+    if tried.outcome is not Outcome.OK:
+        return tried
+    if not tried.finite:
+        return _failed(tried, not_finite(tried.batch_size), "the loss is not a finite number")
+    if tried.steps and not tried.optimizer_steps + tried.skipped_steps:
+        return _failed(tried, no_optimizer_step(tried), "the training step does not step its optimizer")
+    return tried
+
+
+def _failed(tried: messages.Tried, error: AutobatchError, detail: str) -> messages.Tried:
+    return messages.Tried(
+        batch_size=tried.batch_size,
+        outcome=Outcome.FAILED,
+        steps=tried.steps,
+        detail=detail,
+        cause=Cause.USER_ERROR,
+        error=messages.Refused.of(error),
+    )
+
+
+def may_be_of_state(tried: messages.Tried) -> bool:
+    """True for an error that an earlier size may have caused, by state that the training keeps."""
+    ended = tried.error is not None and tried.error.code == "stream_ended"
+    return tried.outcome is Outcome.FAILED and tried.cause is not Cause.PEER and not ended
+
+
+def needs_fresh_processes(size: int) -> str:
+    """The warning for state that only a fresh process is without."""
+    return (
+        f"the model keeps state from batch to batch: batch size {size:,} failed after other sizes and "
+        "passed in a fresh process, so each was measured in its own: reset that state where the size changes"
+    )
+
+
+def keeps_state(attributes: Sequence[str]) -> str:
+    """The warning for attributes of a model that don't go with a batch of another size."""
+    names = ", ".join(f"`{name}`" for name in attributes[:3])
+    return (
+        f"the model keeps state from batch to batch ({names}), and a batch of another size fails with it: "
+        "reset it there, as before a smaller last batch"
+    )
+
+
+def growing_memory(trial: Trial, grown_bytes: int, limit_bytes: int | None, epochs: float | None) -> str:
+    """The warning for memory that grows from step to step until a training runs out of it; else empty.
+
+    `grown_bytes`: memory that every step added at least.
+    """
+    if limit_bytes is None or not trial.ok or grown_bytes <= 0:
+        return ""
+    steps = _STEPS_OF_A_TRAINING
+    if epochs is not None and trial.steps_per_epoch is not None:
+        steps = epochs * trial.steps_per_epoch
+    last_step = max(0, limit_bytes - (trial.peak_bytes or 0)) / grown_bytes
+    if last_step >= steps:
+        return ""
+    return (
+        f"memory grows by {format_bytes(grown_bytes)} a step at batch size {trial.batch_size:,}, so training "
+        f"runs out of it after about {last_step:,.0f} steps: detach what is kept, such as a running loss"
+    )
+
+
 def no_optimizer_step(tried: messages.Tried) -> TargetError:
     """The error for a loop that does not train: its memory and its time would mean nothing."""
     return TargetError(
@@ -120,22 +188,25 @@ def not_finite(size: int) -> TargetError:
 
 
 def floor_and_holes(trial_set: TrialSet) -> list[str]:
-    """Warnings about sizes that fail without memory as the reason, below those that pass or between them."""
+    """Warnings about sizes that fail, but not for memory: below, between and above those that pass."""
     latest = trial_set.latest
     passed = [trial.batch_size for trial in trial_set.passed]
     errors = sorted(size for size, trial in latest.items() if trial.outcome is Outcome.FAILED)
     below = [size for size in errors if size < passed[0]]
     between = [size for size in errors if passed[0] < size < passed[-1]]
+    above = [size for size in errors if size > passed[-1]]
     texts = []
     if below:
         texts.append(
-            f"batch sizes below {passed[0]:,} can't be trained ({latest[below[-1]].detail}): "
-            "leave out a last batch as small as that"
+            f"batch sizes below {passed[0]:,} can't be trained ({latest[below[-1]].detail}): leave out a "
+            f"last batch as small as that, and skip these sizes with `--min-batch {passed[0]}`"
         )
     texts += [
         f"batch size {size:,} can't be trained, though smaller and larger ones can: {latest[size].detail}"
         for size in between
     ]
+    if above:
+        texts.append(f"batch sizes from {above[0]:,} on can't be trained: {latest[above[0]].detail}")
     return texts
 
 

@@ -15,12 +15,16 @@ from autobatch.records.trial import Gain, Trial
 
 
 class Rounds:
-    """All timing rounds of a search, by batch size."""
+    """All timing rounds of a search, by batch size.
+
+    `isolated`: each round runs in a fresh process, because the training keeps state that can't be put back.
+    """
 
     def __init__(self, engine: Engine, budget: Budget) -> None:
         self._engine = engine
         self._budget = budget
         self._timed: dict[int, list[messages.Timed]] = {}
+        self.isolated = False
 
     def of(self, batch_size: int) -> list[messages.Timed]:
         """The rounds of a size, in their order."""
@@ -65,6 +69,8 @@ class Rounds:
 
     def _time(self, batch_size: int) -> messages.Tried | None:
         """Times one round; the failure where it failed."""
+        if self.isolated and not self._engine.fresh:
+            self._engine.renew()
         reply = self._engine.time_round(batch_size, self._budget.trial_seconds)
         if isinstance(reply, messages.Tried):
             return reply

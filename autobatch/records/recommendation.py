@@ -19,11 +19,12 @@ INTERRUPTED = "interrupted"
 class AnswerLimit(StrEnum):
     """The reason why the answer is not larger.
 
-    `generalization`: a larger size needs more samples than its throughput makes up for. `veto`: it trained
-    worse.
+    `size_limit`: larger sizes fail for a reason other than memory. `generalization`: a larger size needs more
+    samples than its throughput makes up for. `veto`: it trained worse.
     """
 
     MEMORY = "memory"
+    SIZE_LIMIT = "size_limit"
     THROUGHPUT = "throughput"
     GENERALIZATION = "generalization"
     VETO = "veto"

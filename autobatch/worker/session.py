@@ -12,6 +12,7 @@ from autobatch.devices.base import Backend
 from autobatch.engines import messages
 from autobatch.records.errors import AutobatchError, TargetError
 from autobatch.worker import gradient_noise, loader_timing, memory_trace, session_setup, short_training
+from autobatch.worker.first_state import FirstState
 from autobatch.worker.step_timing import Measurer
 from autobatch.workload import compilation, fingerprint
 from autobatch.workload.file_watch import FileWatch
@@ -21,7 +22,6 @@ from autobatch.workload.model_size import model_bytes
 from autobatch.workload.parts import Parts
 from autobatch.workload.process_group import Ranks
 from autobatch.workload.samples import Samples
-from autobatch.workload.snapshot import Snapshot
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error, location_of
 
@@ -43,13 +43,13 @@ class Session:
     _trainer: Trainer
     _backend: Backend
     _measurer: Measurer
+    _first_state: FirstState
     _opened: tuple[Parts, Samples, Samples | None]
 
     def __init__(self, send: Callable[[messages.Reply], None]) -> None:
         """`send` passes a message to the parent while a command is being answered."""
         self._send = send
         self._silent = False
-        self._start: Snapshot | None = None
         self._tracer: memory_trace.Tracer | None = None
         self._files: FileWatch | None = None
 
@@ -95,10 +95,13 @@ class Session:
                 return self._tracer.between(*command.sizes)
             case messages.MeasureNoise():
                 if not self._trainer.why_no_check:
-                    self._at_start()
+                    self._first_state.snapshot()
+                self._drop_state_between_sizes()
                 return gradient_noise.run(self._trainer, command)
             case messages.Train():
-                return short_training.run(self._trainer, self._at_start(), command)
+                start = self._first_state.snapshot()
+                self._drop_state_between_sizes()
+                return short_training.run(self._trainer, start, command)
             case messages.TimeLoader():
                 return loader_timing.run(self._trainer, command)
 
@@ -110,18 +113,10 @@ class Session:
             parts=parts, files=None if self._files is None else self._files.records(modules)
         )
 
-    def _at_start(self) -> Snapshot:
-        """The trainer's state before the session's first training. Raises TargetError if it can't be kept."""
-        if self._start is None:
-            try:
-                self._trainer.materialize()
-                self._start = Snapshot(self._trainer)
-            except Exception as error:
-                raise TargetError(
-                    f"the model can't be kept to start again from: {describe_error(error)}",
-                    code="no_snapshot",
-                ) from None
-        return self._start
+    def _drop_state_between_sizes(self) -> None:
+        """The check trains and evaluates at several sizes in turns; a hidden state is of one of them."""
+        self._first_state.keep()
+        self._trainer.on_new_size = self._first_state.drop_tensors
 
     def _open(self, command: messages.Start) -> messages.Opened:
         session_setup.seed_everything(command.seed)
@@ -153,7 +148,9 @@ class Session:
                 accumulates=command.accumulates,
             )
         self._opened = parts, samples, val_samples
-        self._measurer = Measurer(backend, self._trainer, command.seed + _SEEDS_APART * ranks.rank)
+        self._first_state = FirstState(self._trainer)
+        seed = command.seed + _SEEDS_APART * ranks.rank
+        self._measurer = Measurer(backend, self._trainer, seed, self._first_state)
         return messages.Opened(
             device=backend.describe(),
             workload=self._trainer.describe(),

@@ -1,4 +1,4 @@
-"""A snapshot of model, optimizers and random state, to start again from."""
+"""A snapshot of model, optimizers, schedules and random state, to start again from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from autobatch.devices.torch_internals import buffer_slots, fill_buffer
+from autobatch.workload.plain_state import PlainState
 
 if TYPE_CHECKING:
     from autobatch.devices.torch_internals import BufferSlot
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """The state that training changes, in a file without a name, so that it takes no memory."""
+    """The state that training changes. Weights lie in a file without a name, so that they take no memory."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -33,6 +34,7 @@ class Snapshot:
             },
             self._file,
         )
+        self._plain = PlainState(trainer)
         self._random = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
         self._arithmetic = trainer.arithmetic.state()
         self._device = _device_of(trainer.model)
@@ -49,6 +51,7 @@ class Snapshot:
             put_back(self._buffers, kept["buffers"])
         for optimizer, state in zip(self._trainer.optimizers, kept["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+        self._plain.restore()
         self._trainer.arithmetic.restore(self._arithmetic)
         python, numbers, torch_state = self._random
         random.setstate(python)

@@ -31,7 +31,8 @@ from autobatch.workload.streamed_samples import StreamedSamples, StreamEndedErro
 class Trainer:
     """A model on a device with its samples, and the steps that training repeats.
 
-    `phase` names the current activity; `on_phase` is called at each change.
+    `phase` names the current activity; `on_phase` is called at each change, and `on_new_size` before a batch
+    of another size than the one before.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Trainer:
         self._val_samples = val_samples
         self._device = device
         self.on_phase = on_phase
+        self.on_new_size: Callable[[], None] = lambda: None
         self.phase = ""
         self.optimizer_steps = 0
+        self._last_size = 0
         self._enter("build")
         self.arithmetic = Arithmetic(parts.precision, device)
         self._evaluation = Evaluation()
@@ -176,7 +179,7 @@ class Trainer:
 
     def load(self, batch_size: int, seed: int) -> Any:
         """A batch of exactly `batch_size` samples in main memory."""
-        self._enter("load")
+        self._enter_load(batch_size)
         return self._samples.batch(batch_size, seed)
 
     def load_largest(self, batch_size: int, seed: int) -> Any:
@@ -200,7 +203,7 @@ class Trainer:
 
     def load_rows(self, rows: Sequence[int]) -> Any:
         """A batch of the given rows of the training set. Raises TargetError for a stream."""
-        self._enter("load")
+        self._enter_load(len(rows))
         return self._samples.rows(rows)
 
     def step(self, batch: Any) -> torch.Tensor | None:
@@ -235,7 +238,7 @@ class Trainer:
         """The loss of rows of the validation set, or of the training set."""
         samples = self._val_samples if from_validation else self._samples
         assert samples is not None
-        self._enter("load")
+        self._enter_load(len(rows))
         loss = self.evaluate(samples.rows(rows))
         assert loss is not None
         return float(loss)
@@ -316,6 +319,12 @@ class Trainer:
             )
         self._loop.use_model(model)
         self._loop.inferred.append(f"parallelized by `parallelize` on {self.ranks.count} ranks")
+
+    def _enter_load(self, size: int) -> None:
+        self._enter("load")
+        if size != self._last_size:
+            self._last_size = size
+            self.on_new_size()
 
     def _enter(self, phase: str) -> None:
         self.phase = phase

@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobatch.decision.constants import MEMORY_MARGIN
 from autobatch.decision.memory_forecast import Memory
-from autobatch.decision.search import (
-    Stop,
-    Trace,
-    Try,
-    extra_sizes,
-    largest_divisor,
-    next_move,
-    size_cap,
-    size_to_confirm,
-)
+from autobatch.decision.reach import Stop, Trace, Try
+from autobatch.decision.search import next_move
+from autobatch.decision.size_bounds import size_cap
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import Gain, LimitedBy, MemoryLine, Outcome, Trial
@@ -117,45 +109,6 @@ def test_with_an_exact_allocator_the_ceiling_is_exact(
     assert stop.limited_by is (reason if largest == cap else LimitedBy.MEMORY)
 
 
-@given(worlds, limits_of_searches)
-def test_on_a_heap_the_size_to_confirm_leaves_the_margin(world: World, limits: Limits) -> None:
-    world = replace(world, heap=True)
-    trial_set, stop, memory = searched(world, limits)
-    if trial_set.largest_passed is None or stop.limited_by is not LimitedBy.MEMORY:
-        return
-    size = size_to_confirm(trial_set, limits, None, memory)
-    assert size is not None
-    room_bytes = (1 - MEMORY_MARGIN) * world.limit_bytes
-    needed_bytes = world.fixed_bytes + size * world.sample_bytes
-    # Where even the smallest size takes more, the largest that passed has to be confirmed without a margin.
-    least_bytes = world.fixed_bytes + limits.smallest * world.sample_bytes
-    assert needed_bytes <= room_bytes or (least_bytes > room_bytes and size == trial_set.largest_passed)
-    step = limits.multiple_of
-    fitting = (room_bytes - world.fixed_bytes) / world.sample_bytes
-    assert size >= min((1 - 2 * MEMORY_MARGIN) * fitting, size_cap(limits, None)[0]) - step
-
-
-@given(worlds, st.integers(2, 2000))
-def test_a_size_that_fails_to_be_confirmed_leads_to_a_smaller_one(world: World, bound: int) -> None:
-    """Fresh processes take more than those of the climb, so that all sizes from `bound` on fail."""
-    world = replace(world, heap=True)
-    trial_set, stop, memory = searched(world)
-    confirmed = None
-    while trial_set.largest_passed is not None and stop.limited_by is LimitedBy.MEMORY:
-        size = size_to_confirm(trial_set, MEMORY, None, memory)
-        assert size is not None
-        assert size not in {trial.batch_size for trial in trial_set.trials if not trial.ok}
-        if size < bound:
-            confirmed = size
-            break
-        trial_set = trial_set.extended([Trial(batch_size=size, outcome=Outcome.OUT_OF_MEMORY)])
-        while isinstance(move := next_move(trial_set, MEMORY, None, memory), Try):
-            trial_set = trial_set.extended([world.tried(move.batch_size)])
-        assert isinstance(move, Stop)
-        stop = move
-    assert confirmed is not None or world.ceiling == 0 or stop.limited_by is not LimitedBy.MEMORY
-
-
 @given(worlds)
 def test_a_good_forecast_saves_tries(world: World) -> None:
     world = replace(world, traced_share=1.0)
@@ -185,43 +138,6 @@ def failed(size: int, outcome: Outcome = Outcome.OUT_OF_MEMORY) -> Trial:
 IN_PROPORTION = Memory(1000 * MIB, lines=(MemoryLine(fixed_bytes=0.0, sample_bytes=float(MIB)),))
 
 
-@pytest.mark.parametrize(
-    ("trials", "following"),
-    [
-        # Only the ceiling counts, so the search jumps to the forecast.
-        ([passed(1, 1)], 1000),
-        # The forecast was right: the next size shows that nothing larger fits.
-        ([passed(1, 1), passed(1000, 1000)], 1001),
-        # Too low: the steps above it grow.
-        ([passed(1, 1), passed(990, 1000), passed(1000, 1010)], 1020),
-        # Too high: a tenth of the gap back, then two tenths of what is left.
-        ([passed(100, 100), failed(1000)], 910),
-        ([passed(100, 100), failed(1000), failed(910)], 748),
-        # Without a forecast the gap is halved.
-        ([passed(100), failed(200)], 150),
-    ],
-)
-def test_with_a_forecast(trials: list[Trial], following: int) -> None:
-    assert moves(trials, IN_PROPORTION) == Try(following, timed=False)
-
-
-def test_a_failure_next_to_the_largest_success_ends_the_search() -> None:
-    assert moves([passed(100, 100), failed(101)], IN_PROPORTION) == Stop(LimitedBy.MEMORY)
-    hung = failed(200, Outcome.TIMEOUT)
-    assert moves([passed(100, 100), hung], IN_PROPORTION) == Stop(LimitedBy.BUDGET)
-
-
-def test_a_heap_is_searched_to_its_margin_only() -> None:
-    heap = replace(IN_PROPORTION, heap=True)
-    assert moves([passed(100, 100)], heap) == Try(200, timed=False)
-    assert moves([passed(512, 512)], heap) == Try(900, timed=False)
-    near = moves([passed(500, 500), passed(850, 850)], heap)
-    assert isinstance(near, Stop)
-    assert near.limited_by is LimitedBy.MEMORY
-    assert moves([passed(500, 500), failed(700)], heap) == Try(630, timed=False)
-    assert moves([passed(650, 650), failed(700)], heap) == Stop(LimitedBy.MEMORY)
-
-
 def test_a_crash_counts_from_the_second_time_on() -> None:
     crashed = failed(16, Outcome.CRASHED)
     assert moves([passed(8, 8), crashed], IN_PROPORTION) == Try(16)
@@ -237,14 +153,6 @@ def test_a_hole_is_stepped_over(hole: int) -> None:
     assert stop.limited_by is LimitedBy.MEMORY
 
 
-def test_errors_of_small_sizes_are_a_floor_up_to_eight_times_the_smallest() -> None:
-    limits, errors = Limits(min_batch=3), []
-    for size in (3, 6, 12, 24):
-        assert moves(errors, Memory(), limits) == Try(size)
-        errors.append(failed(size, Outcome.FAILED))
-    assert moves(errors, Memory(), limits) == Stop(LimitedBy.SIZE_LIMIT)
-
-
 def test_two_flat_doublings_end_the_search_unless_the_ceiling_was_asked_for() -> None:
     flat = Gain(over=8, ratio=1.0, low=0.9, high=1.1, rounds=8, decided=True)
     trials = [passed(8, 8), replace(passed(16, 16), gain=flat), replace(passed(32, 32), gain=flat)]
@@ -254,17 +162,39 @@ def test_two_flat_doublings_end_the_search_unless_the_ceiling_was_asked_for() ->
     assert moves(trials, IN_PROPORTION, Limits(ceiling=True)) == Try(1000, timed=False)
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 2, 8]))
-def test_the_largest_divisor_is_one(global_batch: int, at_most: int, multiple_of: int) -> None:
-    limits = Limits(multiple_of=multiple_of)
-    sizes = range(multiple_of, min(at_most, global_batch) + 1, multiple_of)
-    divisors = [size for size in sizes if global_batch % size == 0]
-    assert largest_divisor(global_batch, at_most, limits) == max(divisors, default=None)
+def test_the_current_size_comes_first() -> None:
+    trial_set = TrialSet()
+    assert next_move(trial_set, Limits(), None, current_size=50) == Try(50)
+    assert next_move(trial_set, Limits(), 20, current_size=50) == Try(20)
+    assert next_move(trial_set, Limits(multiple_of=8), None, current_size=50) == Try(48)
+    assert next_move(trial_set, Limits(min_batch=64), None, current_size=50) == Try(64)
+    assert next_move(trial_set, Limits(), None) == Try(1)
 
 
-def test_the_current_size_and_a_divisor_are_measured_too() -> None:
-    tried = TrialSet((passed(64, 64), passed(96, 96)))
-    limits = Limits(global_batch=96)
-    assert extra_sizes(tried, limits, 50, 64) == (48, 50)
-    assert extra_sizes(tried, limits, 64, 64) == (48,)
-    assert extra_sizes(tried, limits, 100, 96) == ()
+@pytest.mark.parametrize("outcome", [Outcome.OUT_OF_MEMORY, Outcome.FAILED, Outcome.TIMEOUT])
+def test_below_a_current_size_that_fails_the_sizes_double_from_the_smallest(outcome: Outcome) -> None:
+    trials = [failed(12, outcome)]
+    for size in (1, 2, 4, 8):
+        assert next_move(TrialSet(tuple(trials)), Limits(), None, current_size=12) == Try(size)
+        trials.append(passed(size))
+    move = next_move(TrialSet(tuple(trials)), Limits(), None, current_size=12)
+    following = {
+        Outcome.OUT_OF_MEMORY: Try(10, timed=False),
+        # An error may be of that size alone.
+        Outcome.FAILED: Try(13, timed=False),
+        Outcome.TIMEOUT: Stop(LimitedBy.BUDGET),
+    }
+    assert move == following[outcome]
+
+
+def test_after_an_error_at_the_smallest_size_the_current_or_usual_size_is_tried() -> None:
+    floor = [replace(failed(1, Outcome.FAILED), detail="2 samples are needed, not 1")]
+    assert moves(floor, Memory(), Limits()) == Try(32)
+    same = replace(failed(32, Outcome.FAILED), detail="2 samples are needed, not 32")
+    assert moves([*floor, same], Memory(), Limits()) == Stop(LimitedBy.SIZE_LIMIT, floor[0].detail)
+    other = replace(same, detail="the queue holds 16")
+    trials = [*floor, other]
+    for size in (2, 4, 8, 16):
+        assert moves(trials, Memory(), Limits()) == Try(size)
+        trials.append(replace(other, batch_size=size))
+    assert isinstance(moves(trials, Memory(), Limits()), Stop)

@@ -164,7 +164,26 @@ def test_without_a_result_of_the_check_no_size_below_the_current_one_is_chosen(
     if any(size >= (current_size or USUAL_BATCH_SIZE) for size in sizes):
         assert choice.trial.batch_size >= (current_size or USUAL_BATCH_SIZE)
     else:
-        assert choice.trial == size_choice.knee(trials).trial
+        assert choice.trial.batch_size == max(sizes)
+
+
+def test_the_current_size_is_not_left_for_a_smaller_one_that_was_timed_better() -> None:
+    """Where the budget ended after one step at the current size, its rounds are missing."""
+    described = workload(batch_size=32, epochs=10.0)
+    for rounds in (0, 1):
+        trials = TrialSet((trial(8), trial(16), trial(32, 0.5, rounds=rounds)))
+        assert size_choice.choose(trials, trials, None, Limits(), described, 1000).trial.batch_size == 32
+    below = TrialSet((trial(8, 0.05), trial(16)))
+    assert size_choice.choose(below, below, None, Limits(), described, 1000).trial.batch_size == 16
+
+
+def test_a_row_that_looks_faster_than_the_answer_is_explained() -> None:
+    trials = TrialSet((trial(8), trial(16, 0.05, rounds=1)))
+    for choice in (size_choice.knee(trials), size_choice.highest_throughput(trials)):
+        assert choice.trial.batch_size == 8
+        assert len(choice.warnings) == 1
+        assert choice.warnings[0].startswith("batch size 16 looked faster, by too few steps")
+    assert size_choice.knee(TrialSet((trial(8), trial(16, 0.5, rounds=1)))).warnings == ()
 
 
 def test_a_check_without_trainings_keeps_the_current_size() -> None:
@@ -204,7 +223,7 @@ def test_larger_sizes_that_the_limits_exclude_mean_options() -> None:
     ("limited_by", "expected"),
     [
         (LimitedBy.MEMORY, AnswerLimit.MEMORY),
-        (LimitedBy.SIZE_LIMIT, AnswerLimit.MEMORY),
+        (LimitedBy.SIZE_LIMIT, AnswerLimit.SIZE_LIMIT),
         (LimitedBy.PLATEAU, AnswerLimit.THROUGHPUT),
         (LimitedBy.DATASET, AnswerLimit.DATASET),
         (LimitedBy.BUDGET, AnswerLimit.OPTIONS),

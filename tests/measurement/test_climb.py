@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from autobatch.decision.constants import VERIFY_STEPS
 from autobatch.decision.recommender import recommend
+from autobatch.decision.trial_set import TrialSet
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.climb import Climb, Observer
 from autobatch.measurement.confirmation import confirm
@@ -23,7 +24,14 @@ from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial
 from autobatch.reports.text import terminal
 from autobatch.worker.step_timing import Measurer
-from tests.simulated import MIB, Machine, SimulatedBackend, SimulatedEngine, SimulatedTrainer
+from tests.simulated import (
+    MIB,
+    Machine,
+    SimulatedBackend,
+    SimulatedEngine,
+    SimulatedFirstState,
+    SimulatedTrainer,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -130,7 +138,7 @@ def speeding_up() -> Machine:
         seen.add(size)
         return 0.01 * (1 + size / 256) * (1.0 if max(seen) >= 128 else 3.0)
 
-    return Machine(step_seconds=step_seconds, dataset_size=4096, current_batch_size=32)
+    return Machine(step_seconds=step_seconds, dataset_size=4096)
 
 
 @pytest.mark.parametrize(
@@ -187,13 +195,18 @@ def test_an_error_at_every_size_is_the_users() -> None:
     with pytest.raises(AutobatchError, match="fails at batch size 1") as caught:
         climb(Machine(dataset_size=64, failures=dict.fromkeys(range(65), "shapes cannot be multiplied")))
     assert caught.value.code == "step_fails"
-    assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 4]
+    # The same error at the smallest and at the usual size is none of the size.
+    assert [trial.batch_size for trial in caught.value.trials] == [1, 32]
 
 
-def test_an_error_above_a_success_is_shown_with_what_was_measured() -> None:
-    with pytest.raises(AutobatchError, match="fails at batch size 16") as caught:
-        climb(Machine(failures=dict.fromkeys(range(16, 99), "index 777 is out of bounds")))
-    assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 4, 8, 16]
+def test_an_error_above_a_success_is_a_ceiling_with_its_cause() -> None:
+    """salesforce/BLIP 101, facebookresearch/moco 99: a queue takes no batch larger than itself."""
+    curve, _ = climb(Machine(failures=dict.fromkeys(range(16, 99), "index 777 is out of bounds")))
+    assert curve.ceiling.batch_size == 15
+    assert curve.ceiling.limited_by is LimitedBy.SIZE_LIMIT
+    assert "index 777 is out of bounds" in curve.ceiling.detail
+    assert any("from 16 on can't be trained" in warning for warning in curve.warnings)
+    assert [trial.batch_size for trial in curve.trials if trial.ok][:4] == [1, 2, 4, 8]
 
 
 def test_a_failure_between_successes_is_a_hole_and_named() -> None:
@@ -505,11 +518,12 @@ def test_a_verification_loads_a_batch_for_each_step_as_training_does() -> None:
             return super().load_largest(batch_size, seed)
 
     backend = SimulatedBackend(Machine())
-    measurer = Measurer(backend, Trainer(backend, lambda size: None), 0)
+    trainer = Trainer(backend, lambda size: None)
+    measurer = Measurer(backend, trainer, 0, SimulatedFirstState(backend, trainer))
     measurer.try_out(8, 60.0)
     assert len(loads) == 1
     measurer.try_out(8, 60.0, VERIFY_STEPS)
-    assert len(set(loads)) == 1 + VERIFY_STEPS
+    assert len(set(loads[1:])) == VERIFY_STEPS
 
 
 def test_trials_count_what_was_really_executed() -> None:
@@ -518,3 +532,105 @@ def test_trials_count_what_was_really_executed() -> None:
     for trial in trials:
         assert trial.samples == trial.optimizer_steps * trial.batch_size
         assert trial.optimizer_steps >= 3
+
+
+def test_the_current_size_is_measured_first_and_whatever_the_budget() -> None:
+    """Project-MONAI/MONAI 1574: a sample takes 0.33 s, and the time was over before the current size."""
+    machine = Machine(load_seconds=0.33, dataset_size=400, current_batch_size=8)
+    curve, engine = climb(machine, Limits(budget_seconds=2.0))
+    assert engine.tries[0] == 8
+    assert [trial.batch_size for trial in curve.trials if trial.ok] == [8]
+    assert curve.ceiling.limited_by is LimitedBy.BUDGET
+    assert recommend(curve, None, Limits()).batch_size == 8
+
+
+def test_from_the_current_size_the_climb_goes_up_and_then_down() -> None:
+    _, engine = climb(saturating_from(50))
+    assert list(dict.fromkeys(engine.tries)) == [50, 100, 200, 32, 16, 8, 4, 2, 1]
+
+
+def saturating_from(current: int) -> Machine:
+    return replace(saturating(current), current_batch_size=current)
+
+
+def test_a_current_size_that_does_not_fit_is_in_the_table_and_the_sizes_below_are_timed() -> None:
+    machine = Machine(total_bytes=100 * MIB, fixed_bytes=0, current_batch_size=128)
+    curve, engine = climb(machine)
+    assert engine.tries[:8] == [128, 1, 2, 4, 8, 16, 32, 64]
+    timed = {trial.batch_size for trial in curve.trials if len(trial.step_seconds) >= 3}
+    assert {8, 16, 32, 64} <= timed
+    assert curve.ceiling.batch_size == 100
+
+
+@pytest.mark.parametrize("keeps_state", ["restorable", "hidden"])
+def test_state_that_is_kept_from_size_to_size_is_no_property_of_a_size(keeps_state: str) -> None:
+    """fastai/fastbook 469: a hidden state carried from batch to batch fails with a batch of another size."""
+    machine = Machine(keeps_state=keeps_state, dataset_size=256, current_batch_size=32)
+    limits = Limits(budget_seconds=1e6)
+    curve, engine = climb(machine, limits)
+    assert all(trial.ok for trial in curve.trials)
+    assert {trial.batch_size for trial in curve.trials} == {1, 2, 4, 8, 16, 32, 64, 128, 256}
+    assert TrialSet.of(curve).timed_in_rounds == TrialSet.of(curve).usable
+    assert any("the model keeps state from batch to batch" in warning for warning in curve.warnings)
+    assert (engine.sessions == 1) is (keeps_state == "restorable")
+
+
+def test_a_schedule_that_ends_is_no_property_of_a_size() -> None:
+    """flair 2954: a schedule in the user's step was made for as many steps as the training has."""
+    machine = Machine(schedule_steps=20, step_seconds=lambda size: 0.0005, dataset_size=256)
+    curve, _ = climb(machine)
+    assert all(trial.ok for trial in curve.trials)
+    assert curve.ceiling.batch_size == 256
+
+
+@pytest.mark.parametrize("current", [None, 32])
+def test_a_loss_that_is_not_a_number_at_small_sizes_is_a_floor(current: int | None) -> None:
+    """pytorch/pytorch 70348: all labels of a small batch are ignored."""
+    machine = Machine(nan_below=6, dataset_size=256, current_batch_size=current)
+    curve, _ = climb(machine)
+    assert curve.ceiling.batch_size == 256
+    assert min(trial.batch_size for trial in curve.trials if trial.ok) == 8
+    floor = [warning for warning in curve.warnings if "below 8 can't be trained" in warning]
+    assert len(floor) == 1
+    assert "the loss is not a finite number" in floor[0]
+    assert "`--min-batch 8`" in floor[0]
+
+
+def test_a_loss_that_is_never_a_number_is_the_users_error() -> None:
+    with pytest.raises(AutobatchError) as caught:
+        climb(Machine(nan_below=10**6, dataset_size=256, current_batch_size=32))
+    assert caught.value.code == "loss_not_finite"
+    assert "batch size 32" in caught.value.facts[0]
+
+
+def test_only_the_size_that_is_written_into_the_model_passes() -> None:
+    fixed = dict.fromkeys((size for size in range(1, 999) if size != 32), "shape is invalid")
+    curve, _ = climb(Machine(failures=fixed, dataset_size=998, current_batch_size=32))
+    assert [trial.batch_size for trial in curve.trials if trial.ok] == [32]
+    assert curve.ceiling.limited_by is LimitedBy.SIZE_LIMIT
+    texts = " ".join(curve.warnings)
+    assert "from 33 on can't be trained" in texts
+    assert "below 32 can't be trained" in texts
+
+
+@pytest.mark.parametrize("objective", [Objective.TIME, Objective.MEMORY])
+@pytest.mark.parametrize("leaked_bytes", [0, MIB // 8])
+def test_memory_that_grows_from_step_to_step_is_named(objective: Objective, leaked_bytes: int) -> None:
+    """pytorch/pytorch 5251: activations are kept from step to step, until memory ends after some steps."""
+    machine = Machine(leaked_bytes=leaked_bytes, dataset_size=300)
+    limits = Limits(budget_seconds=1e6, objective=objective)
+    curve, engine = climb(machine, limits)
+    curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
+    growing = [warning for warning in curve.warnings if warning.startswith("memory grows by 128 KiB a step")]
+    assert len(growing) == bool(leaked_bytes)
+    assert not any("grows" in warning for warning in curve.warnings) or leaked_bytes
+
+
+def test_groups_stay_whole_wherever_a_size_is_tried() -> None:
+    """huggingface/trl 2858: the global batch is a multiple of the completions of a prompt."""
+    machine = Machine(total_bytes=1000 * MIB, fixed_bytes=0, sample_bytes=7 * MIB, current_batch_size=20)
+    limits = Limits(multiple_of=4, group=6, budget_seconds=1e6)
+    curve, engine = climb(machine, limits)
+    assert all(size % 12 == 0 for size in engine.tries)
+    assert curve.ceiling.batch_size == 132
+    assert recommend(curve, None, limits).batch_size % 12 == 0

@@ -134,7 +134,7 @@ def test_ctrl_c_keeps_the_records_of_all_stages_before(number: int) -> None:
 
 def test_ctrl_c_before_the_first_success_keeps_nothing() -> None:
     with pytest.raises(Interrupted) as caught:
-        search(SimulatedEngine(MACHINE), observer=Announcements("trying 1"))
+        search(SimulatedEngine(MACHINE), observer=Announcements("trying 32"))
     assert (caught.value.curve, caught.value.recommendation) == (None, None)
 
 

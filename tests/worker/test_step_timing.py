@@ -8,12 +8,20 @@ from autobatch.devices.oom import Cause
 from autobatch.engines.messages import Timed, Tried
 from autobatch.records.trial import Outcome
 from autobatch.worker.step_timing import Measurer
-from tests.simulated import MIB, LargestBatch, Machine, SimulatedBackend, SimulatedTrainer
+from tests.simulated import (
+    MIB,
+    LargestBatch,
+    Machine,
+    SimulatedBackend,
+    SimulatedFirstState,
+    SimulatedTrainer,
+)
 
 
 def measurer(machine: Machine, ran: list[int] | None = None) -> Measurer:
     backend = SimulatedBackend(machine)
-    return Measurer(backend, SimulatedTrainer(backend, [].append if ran is None else ran.append), 0)
+    trainer = SimulatedTrainer(backend, [].append if ran is None else ran.append)
+    return Measurer(backend, trainer, 0, SimulatedFirstState(backend, trainer))
 
 
 def test_a_try_gives_time_and_memory_of_a_step() -> None:
@@ -69,3 +77,48 @@ def test_a_round_that_fails_is_a_try_that_failed() -> None:
     failed = measurer(Machine(total_bytes=100 * MIB)).time_round(64, 1.0)
     assert isinstance(failed, Tried)
     assert failed.outcome is Outcome.OUT_OF_MEMORY
+
+
+def test_a_size_draws_the_same_samples_in_every_session() -> None:
+    """Else a batch that fails by its samples would pass in a fresh process, and look like kept state."""
+
+    def seeds(sizes: list[int]) -> list[tuple[int, int]]:
+        drawn = []
+
+        class Trainer(SimulatedTrainer):
+            def load(self, batch_size: int, seed: int) -> int:
+                drawn.append((batch_size, seed))
+                return super().load(batch_size, seed)
+
+        backend = SimulatedBackend(Machine())
+        trainer = Trainer(backend, lambda size: None)
+        measure = Measurer(backend, trainer, 7, SimulatedFirstState(backend, trainer))
+        for size in sizes:
+            measure.try_out(size, 60.0)
+            measure.time_round(size, 60.0)
+        return drawn
+
+    after_others, alone = seeds([4, 8, 16]), seeds([16])
+    assert after_others[-len(alone) :] == alone
+    assert len(set(alone)) == 2
+
+
+def test_a_round_is_shorter_than_a_schedule_that_ends() -> None:
+    measure = measurer(Machine(step_seconds=lambda size: 0.001, schedule_steps=20))
+    assert measure.try_out(8, 60.0).outcome is Outcome.OK
+    for size in (8, 16, 8):
+        timed = measure.time_round(size, 60.0)
+        assert isinstance(timed, Timed)
+        assert timed.steps == 11
+
+
+@pytest.mark.parametrize("leaked_bytes", [0, MIB])
+def test_memory_that_every_step_adds_is_seen_in_long_tries(leaked_bytes: int) -> None:
+    measure = measurer(Machine(leaked_bytes=leaked_bytes))
+    assert measure.try_out(8, 60.0).grown_bytes is None
+    assert measure.try_out(8, 60.0, 6).grown_bytes == leaked_bytes
+
+
+def test_the_peak_of_a_long_try_is_that_of_all_its_steps() -> None:
+    measure = measurer(Machine())
+    assert measure.try_out(8, 60.0, 6).peak_bytes == Machine().bytes_at(8)

@@ -23,6 +23,7 @@ from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.worker import memory_trace
+from autobatch.worker.first_state import FirstState
 from autobatch.worker.step_timing import Measurer
 from autobatch.workload import compilation, serialization
 from autobatch.workload.dataset import open_samples
@@ -123,7 +124,7 @@ def test_no_size_runs_uncompiled(dynamic: bool | None) -> None:
     """Past its limit of 8, torch runs what is new uncompiled: here every size but those would be."""
     counting = Counting()
     made = trainer(torch.compile(net(), backend=counting, dynamic=dynamic))
-    measurer = Measurer(CpuBackend(), made, 0)
+    measurer = Measurer(CpuBackend(), made, 0, FirstState(made))
     sizes = range(4, 14)
     for size in sizes:
         assert measurer.try_out(size, 60.0).outcome is Outcome.OK

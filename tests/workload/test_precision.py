@@ -23,6 +23,7 @@ from autobatch.records.trial import Outcome
 from autobatch.records.workload import Workload
 from autobatch.reports.text import terminal
 from autobatch.storage import codec
+from autobatch.worker.first_state import FirstState
 from autobatch.worker.gradients import measure_chunks
 from autobatch.worker.session_setup import load_recipe, with_options
 from autobatch.worker.step_timing import Measurer
@@ -125,7 +126,7 @@ def test_an_overflow_in_the_noise_is_taken_again_at_a_smaller_scale() -> None:
 
 def test_a_trial_counts_its_steps_after_the_scale_is_found() -> None:
     made = trainer(Precision.FP16, loss_fn=times(100.0))
-    tried = Measurer(CpuBackend(), made, 0).try_out(16, 60.0)
+    tried = Measurer(CpuBackend(), made, 0, FirstState(made)).try_out(16, 60.0)
     assert tried.outcome is Outcome.OK
     assert (tried.steps, tried.optimizer_steps, tried.skipped_steps) == (3, 3, 0)
 
@@ -140,7 +141,7 @@ def test_gradients_beyond_every_scale_are_the_users_to_repair() -> None:
 
 def test_a_loss_that_is_not_finite_is_not_taken_for_an_overflow() -> None:
     made = trainer(Precision.FP16, loss_fn=times(math.inf))
-    tried = Measurer(CpuBackend(), made, 0).try_out(16, 60.0)
+    tried = Measurer(CpuBackend(), made, 0, FirstState(made)).try_out(16, 60.0)
     assert not tried.finite
     assert tried.optimizer_steps + tried.skipped_steps == 3
 

@@ -17,6 +17,7 @@ _LABEL_CELLS = 9
 _LEAST_REGRET = 1.02
 _LIMITS = {
     AnswerLimit.MEMORY: "larger sizes don't fit",
+    AnswerLimit.SIZE_LIMIT: "larger sizes fail for a reason other than memory",
     AnswerLimit.THROUGHPUT: "larger sizes hardly raise the throughput",
     AnswerLimit.GENERALIZATION: "larger batches run faster but need too many extra epochs",
     AnswerLimit.VETO: "the next larger size trained worse",

@@ -1,0 +1,72 @@
+"""Pure: the sizes that a search may try at all: its first, its last, and those beside the climb."""
+
+from __future__ import annotations
+
+from autobatch.decision.constants import USUAL_BATCH_SIZE
+from autobatch.decision.trial_set import TrialSet
+from autobatch.records.limits import Limits, Objective
+from autobatch.records.trial import LimitedBy
+
+_NO_CAP = 10**9
+
+
+def size_cap(limits: Limits, dataset_size: int | None) -> tuple[int, LimitedBy]:
+    """The largest size that may be tried at all (a multiple of the unit), and the limit that sets it."""
+    caps = [(_NO_CAP, LimitedBy.SIZE_LIMIT)]
+    if dataset_size is not None:
+        caps.append((dataset_size, LimitedBy.DATASET))
+    caps += [(cap, LimitedBy.MAX_BATCH) for cap in (limits.max_batch, limits.global_batch) if cap is not None]
+    cap, reason = min(caps, key=lambda pair: pair[0])
+    return limits.rounded_down(cap), reason
+
+
+def current_or_usual(limits: Limits, cap: int, current_size: int | None) -> int:
+    """The permitted size nearest to the current one, which the usual one stands for where it is unknown."""
+    return limits.nearest(min(current_size or USUAL_BATCH_SIZE, cap))
+
+
+def climbs_past_plateau(limits: Limits) -> bool:
+    """True where the answer needs the memory ceiling itself, not only the end of the gain."""
+    return limits.ceiling or limits.objective is Objective.MEMORY or limits.global_batch is not None
+
+
+def next_doubling(size: int, limits: Limits, cap: int) -> int:
+    """Twice the size, as far as the cap allows."""
+    return min(limits.rounded_up(2 * size), cap)
+
+
+def extra_sizes(
+    trial_set: TrialSet, limits: Limits, current_size: int | None, ceiling: int
+) -> tuple[int, ...]:
+    """Sizes that the answer needs beside the climb: the current one, and a divisor of the global batch.
+
+    Only sizes up to the ceiling that were not tried yet.
+    """
+    wanted = [current_size, largest_divisor(limits.global_batch, ceiling, limits)]
+    untried = {size for size in wanted if size and size <= ceiling} - set(trial_set.latest)
+    return tuple(sorted(filter(limits.permits, untried)))
+
+
+def smaller_sizes(trial_set: TrialSet, limits: Limits) -> tuple[int, ...]:
+    """Doublings of the smallest size, below all that passed and above the floor, the largest first.
+
+    A climb that began at the current size has left them out.
+    """
+    if not trial_set.passed or limits.objective is Objective.MEMORY:
+        return ()
+    lowest = trial_set.passed[0].batch_size
+    floor = max((size for size in trial_set.latest if size < lowest), default=0)
+    sizes, size = [], limits.smallest
+    while size < lowest:
+        if size > floor:
+            sizes.append(size)
+        size = limits.rounded_up(2 * size)
+    return tuple(reversed(sizes))
+
+
+def largest_divisor(global_batch: int | None, at_most: int, limits: Limits) -> int | None:
+    """The largest permitted size that divides `global_batch`; None without a target or such a size."""
+    if global_batch is None:
+        return None
+    sizes = range(limits.rounded_down(min(at_most, global_batch)), 0, -limits.unit)
+    return next((size for size in sizes if global_batch % size == 0 and size >= limits.smallest), None)
