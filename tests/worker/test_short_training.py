@@ -575,3 +575,51 @@ def test_a_batch_larger_than_what_is_left_to_train_on_is_told(clock: Clock) -> N
     made = trainer(Watched(linear(), clock), rows(200))
     assert "too small to hold samples out" in none_because(made, batch_size=181)
     assert training(made, batch_size=180, seconds=0.0).steps == 1
+
+
+# Losses that are not there
+
+
+def test_a_batch_without_a_loss_is_left_out_as_lightning_does(clock: Clock) -> None:
+    calls = []
+
+    def training_step(model: nn.Module, batch: Any) -> torch.Tensor | None:
+        calls.append(model.training)
+        if model.training and sum(calls) % 3 == 0:
+            return None
+        return nn.functional.mse_loss(model(batch[0]), batch[1])
+
+    made = trainer(Watched(linear(), clock), rows(400), training_step=training_step)
+    found = training(made, seconds=60.5)
+    assert found.outcome is Outcome.OK
+    assert made.optimizer_steps == pytest.approx(found.steps * 2 / 3, abs=1)
+
+
+class LossesInTrainingOnly(nn.Module):
+    """As detectors: without targets in evaluation mode there is no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = with_dropout()
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
+        output = self.body(inputs[:, 1:])
+        return {"loss": nn.functional.mse_loss(output, targets)} if self.training else [output]
+
+
+def test_a_model_without_a_loss_in_evaluation_mode_is_judged_in_training_mode() -> None:
+    made = trainer(
+        LossesInTrainingOnly(),
+        rows(400),
+        training_step=lambda model, batch: model(*batch)["loss"],
+    )
+    start = Snapshot(made)
+    first, second = (short_training.run(made, start, command(seconds=60.0, most_samples=80)) for _ in "ab")
+    assert first.training is not None
+    assert first.training.outcome is Outcome.OK
+    assert first.held_out == "40 samples held out of the training set, in training mode"
+    # Dropout and batch statistics of an evaluation change nothing in the training.
+    assert second.training is not None
+    assert [one.losses for one in first.training.evaluations] == [
+        one.losses for one in second.training.evaluations
+    ]
