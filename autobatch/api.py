@@ -65,8 +65,9 @@ def find(
     """One tuned batch size for a model on this machine, measured in a process of its own.
 
     `model`: an nn.Module, or a function that returns one. `dataset`: a map-style or iterable Dataset, a
-    DataLoader (its workers are timed too), a tuple of tensors or arrays with one row a sample, or a
-    LightningDataModule; a LightningModule may have its own, and trains by its own `training_step`.
+    DataLoader (its workers are timed too), a tuple of tensors or arrays with one row a sample, a
+    LightningDataModule, or a function that returns one of these. A LightningModule may have its own, and
+    trains by its own `training_step`.
     `val_dataset`: the same, to judge short trainings on; without it a tenth of the training set is held out
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
     optimizer. `batch_size`: the current one, which the learning rate belongs to. `epochs`:

@@ -32,6 +32,7 @@ def warnings_about(answer: Recommendation) -> list[str]:
     """The warnings that follow from an answer and its measurements."""
     return [
         *_last_batch(answer),
+        *_unchecked(answer),
         *_few_steps(answer),
         *_changed_decays(answer),
         *_learning_rate(answer),
@@ -52,6 +53,19 @@ def _last_batch(answer: Recommendation) -> list[str]:
     return [
         f"at {answer.batch_size:,} the last batch of an epoch has {count}, and training fails there "
         f"({trial.detail}): set `drop_last=True` in the DataLoader"
+    ]
+
+
+def _unchecked(answer: Recommendation) -> list[str]:
+    """Warn where a larger size than the current one comes from throughput alone, though it need not."""
+    check, current, size = answer.check, answer.workload.batch_size, answer.batch_size
+    if check is None or check.status is not CheckStatus.NOT_RUN or answer.limits.asks_for_size:
+        return []
+    if current is None or size <= current or answer.workload.synthetic:
+        return []
+    return [
+        f"no training was compared: at {size:,} the model may end at a higher loss than at {current:,}. "
+        f"Train at both, or keep {current:,}"
     ]
 
 

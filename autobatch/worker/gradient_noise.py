@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from math import isfinite
 
 from autobatch.decision import noise_scale
@@ -11,6 +12,7 @@ from autobatch.decision.noise_scale import Chunks
 from autobatch.engines import messages
 from autobatch.records.errors import AutobatchError, TargetError
 from autobatch.worker.gradients import has_batch_norm, measure_chunks
+from autobatch.workload.loss import NoLossError
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
 
@@ -87,7 +89,9 @@ class _BurnIn:
         trainer, command = self._trainer, self._command
         begin = time.perf_counter()
         while self.steps < share * self._most_steps and self._seconds < share * command.burn_in_seconds:
-            trainer.step(trainer.load(command.batch_size, self.steps))
+            # As in Lightning, a batch without a loss changes nothing.
+            with suppress(NoLossError):
+                trainer.step(trainer.load(command.batch_size, self.steps))
             self.steps += 1
             self._seconds += time.perf_counter() - begin
             begin = time.perf_counter()

@@ -17,7 +17,7 @@ _DESCRIBED_PARTS = 6
 _TARGET_KEYS = ("labels", "label", "target", "targets", "y")
 
 
-def to_device(batch: Any, device: str) -> Any:
+def to_device(batch: Any, device: str | torch.device) -> Any:
     """The same nested batch with its tensors on `device`.
 
     Objects with a `to`, such as PackedSequence or BatchEncoding, move by that, dataclasses by their fields.
@@ -75,7 +75,7 @@ def _moves_itself(part: Any) -> bool:
     return hasattr(part, "to")
 
 
-def _copied(batch: Any, device: str) -> Any:
+def _copied(batch: Any, device: str | torch.device) -> Any:
     """The same dataclass with its fields on the device. Its constructor may take other arguments."""
     moved = copy.copy(batch)
     for field in fields(batch):

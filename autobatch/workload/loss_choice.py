@@ -49,19 +49,27 @@ def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
         raise no_target(inputs)
     if parts.loss_fn is not None:
         given = parts.loss_fn
-        return ChosenLoss(getattr(given, "__name__", type(given).__name__), _of_output(given))
+        return ChosenLoss(getattr(given, "__name__", type(given).__name__), _of_output(following(given)))
     name, loss_fn, reason = infer(target)
     return ChosenLoss(name, _of_output(loss_fn), (f"loss: {name}, since {reason}",))
 
 
-def loss_on(loss_fn: Any, device: str) -> Any:
-    """The same loss with its weights on the device: those of a module, or the arguments of a partial."""
+def move_loss(loss_fn: Any, device: str) -> None:
+    """Moves the weights of a loss that is a module, such as those of classes, to the device."""
     if isinstance(loss_fn, nn.Module):
-        return loss_fn.to(device)
-    if isinstance(loss_fn, partial):
-        arguments, keywords = to_device((loss_fn.args, loss_fn.keywords), device)
-        return partial(loss_on(loss_fn.func, device), *arguments, **keywords)
-    return loss_fn
+        loss_fn.to(device)
+
+
+def following(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same loss; the tensors in a partial function follow the output to its device."""
+    if not isinstance(loss_fn, partial):
+        return loss_fn
+
+    def loss(output: Any, target: Any) -> Any:
+        arguments, keywords = to_device((loss_fn.args, loss_fn.keywords), output.device)
+        return loss_fn.func(*arguments, output, target, **keywords)
+
+    return loss
 
 
 def _of_output(loss_fn: Callable[..., Any]) -> Callable[[nn.Module, Any], torch.Tensor]:

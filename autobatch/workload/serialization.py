@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from types import SimpleNamespace
+from functools import partial
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -31,6 +32,13 @@ from autobatch.workload.user_errors import describe_error
 
 # How deep an attribute that can't be pickled is looked for.
 _MAX_DEPTH = 4
+# The arguments of `find` that may be functions, and the beginning of the hint for each.
+_FUNCTIONS = {
+    "model": "pass a function that makes it (`find(lambda: Net(), ...)`), or ",
+    "dataset": "pass a function that makes it (`find(model, lambda: Images(path))`), or ",
+    "val_dataset": "pass a function that makes it (`val_dataset=lambda: Images(path)`), or ",
+    "optimizer": "pass a function of the parameters (`optimizer=lambda params: SGD(params, lr=0.1)`), or ",
+}
 # The attribute in which a module keeps its children, which people write as `model.body`.
 _SUBMODULE = re.compile(r"\._modules\['(\w+)'\]")
 
@@ -112,10 +120,23 @@ def unpacked(path: str) -> Any:
 
 
 def unpacked_parts(path: str) -> Parts:
-    """The parts that were packed. Raises TargetError for a model that can't be meant."""
+    """The parts that were packed, with the data that a function makes. Raises TargetError for a bad model.
+
+    Raises the errors of such a function.
+    """
     parts: Parts = unpacked(path)
     check_model(parts.model, parts.name)
-    return parts
+    dataset, val_dataset = _made(parts.dataset), _made(parts.val_dataset)
+    if isinstance(dataset, DataLoader):
+        check_loader(dataset)
+        batch_size = parts.batch_size or batch_size_of(dataset)
+        parts = replace(parts, loader=settings_of(dataset), batch_size=batch_size)
+    return replace(parts, dataset=dataset, val_dataset=val_dataset)
+
+
+def _made(data: Any) -> Any:
+    """The data set that a function returns; other data unchanged."""
+    return data() if isinstance(data, (FunctionType, partial)) else data
 
 
 def _by_name(objects: Parts | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -142,8 +163,7 @@ def _not_sendable(objects: Mapping[str, Any], error: Exception) -> AutobatchErro
         f"`{culprit}` can't be sent to the worker process",
         code="not_picklable",
         facts=(f"`{place}`: {describe_error(error)}",),
-        hint="pass a function that makes it (`find(lambda: Net(), ...)`), or put it into a file and run "
-        "`autobatch probe file.py`",
+        hint=f"{_FUNCTIONS.get(culprit, '')}put it into a file and run `autobatch probe file.py`",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from autobatch.workload.data_loader import LoaderSettings
 from autobatch.workload.evaluation import Evaluation
 from autobatch.workload.framework import framework_of
 from autobatch.workload.holdout import Split, split
-from autobatch.workload.loss_choice import loss_on
+from autobatch.workload.loss_choice import move_loss
 from autobatch.workload.model_size import floating_dtype, is_lazy
 from autobatch.workload.parts import Parts
 from autobatch.workload.precision import Arithmetic
@@ -63,7 +62,7 @@ class Trainer:
         model = self._make_model()
         for source in filter(None, (samples, val_samples)):
             source.use_dtype(floating_dtype(model))
-        self._parts = parts = replace(parts, loss_fn=loss_on(parts.loss_fn, device))
+        move_loss(parts.loss_fn, device)
         self._loop = loop_choice.choose(
             parts,
             model,
@@ -289,7 +288,7 @@ class Trainer:
         """Takes batches to another device from here on, where the model is by then. No step is skipped."""
         self._device = device
         self.arithmetic.move_to(device)
-        loss_on(self._parts.loss_fn, device)
+        move_loss(self._parts.loss_fn, device)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiplies the learning rate of every parameter group."""

@@ -201,7 +201,8 @@ def test_at_the_checks_own_size_the_learning_rate_stays() -> None:
 def test_without_a_check_nothing_is_said_of_the_learning_rate() -> None:
     about = workload(optimizer="Sophia")
     assert warnings_about(answer(128, about, None)) == []
-    assert warnings_about(answer(128, about, Check(status=CheckStatus.NOT_RUN))) == []
+    texts = warnings_about(answer(128, about, Check(status=CheckStatus.NOT_RUN)))
+    assert not any("learning rate" in text for text in texts)
 
 
 def test_without_a_current_size_its_meaning_gives_a_warning() -> None:
@@ -237,3 +238,23 @@ def test_an_unsteady_step_time_gives_a_warning(high: float, count: int) -> None:
 def test_a_good_answer_gets_no_warning() -> None:
     about = workload(dataset_size=50_000, epochs=90.0, decays=(MOMENTUM,), batch_size=64)
     assert warnings_about(answer(256, about, compared(100))) == []
+
+
+# Sizes that no training has shown to be good
+
+
+@pytest.mark.parametrize(
+    ("size", "status", "limits", "warned"),
+    [
+        (2048, CheckStatus.NOT_RUN, Limits(), True),
+        (32, CheckStatus.NOT_RUN, Limits(), False),
+        (16, CheckStatus.NOT_RUN, Limits(), False),
+        (2048, CheckStatus.NOISE_ONLY, Limits(), False),
+        (2048, CheckStatus.NOT_RUN, Limits(objective=Objective.THROUGHPUT), False),
+    ],
+)
+def test_a_larger_size_without_a_check_is_named(
+    size: int, status: CheckStatus, limits: Limits, warned: bool
+) -> None:
+    found = answer(size, check=Check(status=status, detail="your `step` keeps its loss"), limits=limits)
+    assert any(text.startswith("no training was compared") for text in warnings_about(found)) == warned

@@ -610,3 +610,51 @@ def test_fewer_held_out_than_a_batch_has_to_have_are_refused_in_words() -> None:
     found = short_training.run(made, Snapshot(made), asked)
     assert found.training is None
     assert found.held_out == "fewer samples are held out than a batch has to have"
+
+
+# Losses that are not there
+
+
+def test_a_batch_without_a_loss_is_left_out_as_lightning_does(clock: Clock) -> None:
+    calls = []
+
+    def training_step(model: nn.Module, batch: Any) -> torch.Tensor | None:
+        calls.append(model.training)
+        if model.training and sum(calls) % 3 == 0:
+            return None
+        return nn.functional.mse_loss(model(batch[0]), batch[1])
+
+    made = trainer(Watched(linear(), clock), rows(400), training_step=training_step)
+    found = training(made, seconds=60.5)
+    assert found.outcome is Outcome.OK
+    assert made.optimizer_steps == pytest.approx(found.steps * 2 / 3, abs=1)
+
+
+class LossesInTrainingOnly(nn.Module):
+    """As detectors: without targets in evaluation mode there is no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = with_dropout()
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
+        output = self.body(inputs[:, 1:])
+        return {"loss": nn.functional.mse_loss(output, targets)} if self.training else [output]
+
+
+def test_a_model_without_a_loss_in_evaluation_mode_is_judged_in_training_mode() -> None:
+    made = trainer(
+        LossesInTrainingOnly(),
+        rows(400),
+        training_step=lambda model, batch: model(*batch)["loss"],
+    )
+    start = Snapshot(made)
+    first, second = (short_training.run(made, start, command(seconds=60.0, most_samples=80)) for _ in "ab")
+    assert first.training is not None
+    assert first.training.outcome is Outcome.OK
+    assert first.held_out == "40 samples held out of the training set, in training mode"
+    # Dropout and batch statistics of an evaluation change nothing in the training.
+    assert second.training is not None
+    assert [one.losses for one in first.training.evaluations] == [
+        one.losses for one in second.training.evaluations
+    ]

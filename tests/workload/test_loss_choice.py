@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autobatch.records.errors import TargetError
-from autobatch.workload.loss_choice import loss_on
+from autobatch.workload.loss_choice import following, move_loss
 from tests.workload.trainings import CLASSES, FLOATS, INPUTS, learns, linear, trainer
 
 Pair = namedtuple("Pair", "inputs target")
@@ -132,15 +132,20 @@ def test_refusals(model: nn.Module, dataset: Any, parts: dict[str, Any], code: s
 
 
 def test_the_weights_of_a_loss_go_to_the_device() -> None:
-    weights = torch.ones(3)
-    module = loss_on(nn.CrossEntropyLoss(weight=weights.clone()), "meta")
+    module = nn.CrossEntropyLoss(weight=torch.ones(3))
+    move_loss(module, "meta")
+    assert module.weight is not None
     assert module.weight.device.type == "meta"
-    function = loss_on(partial(F.cross_entropy, weight=weights, label_smoothing=0.1), "meta")
-    assert function.keywords["weight"].device.type == "meta"
-    assert function.keywords["label_smoothing"] == 0.1
-    assert weights.device.type == "cpu"
-    assert loss_on(F.mse_loss, "meta") is F.mse_loss
-    assert loss_on(None, "meta") is None
+    move_loss(F.mse_loss, "meta")
+
+
+def test_the_tensors_of_a_partial_loss_follow_the_output() -> None:
+    weights = torch.tensor([1.0, 2.0, 4.0])
+    loss = following(partial(F.cross_entropy, weight=weights, label_smoothing=0.1))
+    outputs = torch.zeros(4, 3), CLASSES[:4]
+    assert loss(*outputs) == F.cross_entropy(*outputs, weight=weights, label_smoothing=0.1)
+    assert loss(*(part.to("meta") for part in outputs)).device.type == "meta"
+    assert following(F.mse_loss) is F.mse_loss
 
 
 class WithLoss(nn.Module):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import fields
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,3 +96,35 @@ def test_a_model_that_is_none_is_refused_where_it_arrives() -> None:
 
 def test_plain_torch_needs_no_framework() -> None:
     assert slow_frameworks(Parts(model=nn.Linear(2, 3), dataset=Mapped())) == ()
+
+
+def test_data_that_a_function_makes_is_made_in_the_worker() -> None:
+    parts = Parts(
+        model=nn.Linear(2, 2),
+        dataset=lambda: DataLoader(Mapped(30), batch_size=5, num_workers=1, drop_last=True),
+        val_dataset=partial(Mapped, 7),
+    )
+    with packed(sendable(parts)) as path:
+        unpacked = unpacked_parts(path)
+    assert (len(unpacked.dataset.dataset), len(unpacked.val_dataset), unpacked.batch_size) == (30, 7, 5)
+    assert unpacked.loader is not None
+    assert (unpacked.loader.workers, unpacked.loader.drop_last) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model", "find(lambda: Net(), ...)"),
+        ("dataset", "find(model, lambda: Images(path))"),
+        ("val_dataset", "val_dataset=lambda: Images(path)"),
+        ("optimizer", "lambda params"),
+        ("loss_fn", "put it into a file"),
+    ],
+)
+def test_the_hint_names_only_ways_that_are_open(name: str, words: str) -> None:
+    held = {"model": nn.Linear(2, 2), name: SimpleNamespace(lock=threading.Lock())}
+    with pytest.raises(UsageError) as caught, packed(Parts(**held)):
+        pass
+    assert f"`{name}`" in caught.value.message
+    assert words in caught.value.hint
+    assert ("function" in caught.value.hint) == (name != "loss_fn")
