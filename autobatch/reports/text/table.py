@@ -50,7 +50,7 @@ COLUMNS = tuple(_WIDTHS)
 _USUAL = ("samples/s", "±", "step (ms)", "memory")
 _PER_EPOCH = ("steps/epoch", "epoch")
 # The columns that a narrow terminal loses, in this order.
-_EXPENDABLE = ("util", "steps/epoch", "epoch", "±", "memory", "step (ms)")
+_EXPENDABLE = ("steps/epoch", "util", "epoch", "±", "memory", "step (ms)")
 RELATIVE_TIME = "relative time"
 _GAP, _TIME = 3, 5
 _MARK = 2 + len(RECOMMENDED)
