@@ -9,6 +9,7 @@ from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.recommendation import (
     Recommendation,
+    plot_by,
     render_as_text_by,
     render_in_notebooks_by,
 )
@@ -72,6 +73,14 @@ def _render_as_text(recommendation: Recommendation) -> str:
     return shown
 
 
+def _plot(recommendation: Recommendation, axes: Any) -> Any:
+    """Imports the reports only when an answer is plotted."""
+    from importlib import import_module
+
+    return import_module("autobatch.reports.plot").draw(recommendation, axes)
+
+
 # Here, since this package is loaded before any of its rooms: every answer has them, wherever it comes from.
 render_as_text_by(_render_as_text)
 render_in_notebooks_by(_render_in_notebook)
+plot_by(_plot)

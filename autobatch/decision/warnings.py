@@ -79,7 +79,7 @@ def _unsteady(answer: Recommendation) -> list[str]:
     interval = answer.chosen.samples_per_second_interval
     if interval is None or interval[1] <= UNSTEADY * interval[0]:
         return []
-    return [f"the step time at {answer.batch_size:,} varied a lot; measure again on a quiet machine"]
+    return [f"timings at batch size {answer.batch_size:,} vary a lot: rerun on an idle machine"]
 
 
 def _smaller_by_noise(answer: Recommendation) -> list[str]:
@@ -92,8 +92,8 @@ def _smaller_by_noise(answer: Recommendation) -> list[str]:
     if best is None or best.relative_time > 1 - TOLERANCE:
         return []
     return [
-        f"by the gradient's noise alone {best.batch_size:,} would be quicker, but early in a training the "
-        "noise is too low to go down by: a longer `--budget` leaves time for trainings that compare"
+        f"the gradient noise alone favours {best.batch_size:,}, but it is too low early in a training: raise "
+        "`--budget`, so that short trainings can compare them"
     ]
 
 
@@ -114,13 +114,18 @@ def _loading(answer: Recommendation) -> list[str]:
         return failed
     best = min(paces, key=paces.__getitem__)
     rate = format_rate(loader.batch_size / paces[best])
-    tried = ", ".join(map(str, sorted(paces)))
-    text = f"loading sets the pace: with {_workers(best)}, the best of {tried}, expect {rate} samples/s "
-    text += f"at batch size {loader.batch_size:,}"
+    text = f"loading is the bottleneck: {_best_of(best, sorted(paces))}, with {rate} samples/s at batch size "
+    text += f"{loader.batch_size:,}"
     if answer.workload.dataset_size is not None:
         steps = ceil(answer.workload.dataset_size / loader.batch_size)
-        text += f" and {format_short_duration(steps * paces[best])} an epoch"
-    return [text, *failed]
+        text += f" ({format_short_duration(steps * paces[best])} an epoch)"
+    return [f"{text}: speed up the data set", *failed]
+
+
+def _best_of(best: int, tried: list[int]) -> str:
+    if len(tried) == 1:
+        return f"it has {_workers(best)}"
+    return f"the best of {', '.join(map(str, tried))} workers is {best:,}"
 
 
 def _unmeasured_loading(answer: Recommendation, loader: Loader) -> list[str]:
@@ -130,8 +135,8 @@ def _unmeasured_loading(answer: Recommendation, loader: Loader) -> list[str]:
         return []
     load, step = format_short_duration(trial.load_seconds), format_short_duration(loader.step_seconds)
     return [
-        f"loading a batch of {loader.batch_size:,} takes one process {load}, its step {step}: with too few "
-        "DataLoader workers loading sets the pace, and the budget left no time to measure that"
+        f"loading may be the bottleneck: a batch of {loader.batch_size:,} takes one process {load}, its step "
+        f"{step}: add DataLoader workers, or raise `--budget` to have them measured"
     ]
 
 
@@ -140,11 +145,17 @@ def _workers(count: int) -> str:
 
 
 def _few_steps(answer: Recommendation) -> list[str]:
-    """Warn where an epoch holds few steps."""
+    """Warn where an epoch holds few steps.
+
+    A decision that has judged the final loss at the same epochs says more than the number of steps.
+    """
     size, batch = answer.workload.dataset_size, answer.global_batch_size
-    if size is None or batch * FEWEST_STEPS_AN_EPOCH <= size:
+    if size is None or any(row.harm is not None for row in answer.same_epochs):
         return []
-    return [f"only {-(-size // batch):,} steps an epoch: train for more epochs, or use a smaller size"]
+    if batch * FEWEST_STEPS_AN_EPOCH <= size:
+        return []
+    steps = f"{-(-size // batch):,} step{'' if batch >= size else 's'}"
+    return [f"at {batch:,} an epoch has only {steps}: train for more epochs, or use a smaller size"]
 
 
 def _changed_decays(answer: Recommendation) -> list[str]:
@@ -152,11 +163,10 @@ def _changed_decays(answer: Recommendation) -> list[str]:
     before = (current or batch) * answer.world_size
     if current is None or max(before, batch) < MANY_TIMES_THE_SAMPLES * min(before, batch):
         return []
-    times = f"{batch / before:g} times as many" if batch > before else f"1/{before / batch:g} of the"
     kept = {d: critical_batch.kept_half_life(d.value, before, batch) for d in answer.workload.decays}
     return [
-        f"{decay.name} {decay.value:g} averages over {times} samples at {batch:,} as at {before:,}; "
-        f"{_decay(value)} would keep its half-life in samples"
+        f"optional: set {decay.name}={_decay(value)} at {batch:,}, which keeps the half-life of "
+        f"{decay.value:g} in samples"
         for decay, value in kept.items()
     ]
 
@@ -179,12 +189,11 @@ def _learning_rate(answer: Recommendation) -> list[str]:
         return []
     if critical_batch.learning_rate_power(workload.optimizer) is None:
         return [
-            f"no rule is known for how {workload.optimizer}'s learning rate follows the batch size: "
-            "tune it for the new one"
+            f"the learning rate of {workload.optimizer} follows no known rule: tune it for the new batch size"
         ]
     if workload.batch_size is None:
         return [
-            f"no present batch size is known: the learning rate is taken as meant for {meant_for:,}; "
-            "name yours with `batch_size`"
+            f"the current batch size is unknown: the learning rate is taken to belong to {meant_for:,}; set "
+            "`batch_size`"
         ]
     return []

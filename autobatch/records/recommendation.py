@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from autobatch.records.check import Check
 from autobatch.records.device import Device
@@ -282,11 +283,21 @@ class Recommendation:
         """The answer in up to three lines; all fields before `render_as_text_by` was called."""
         return repr(self) if _text_renderer is None else _text_renderer(self)
 
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the answer by matplotlib in `axes`, or in new ones, and return them.
+
+        The plot has the relative time over the batch size with its 90% intervals, or the throughput without a
+        check. Raises AutobatchError where matplotlib is not installed.
+        """
+        assert _plotter is not None, "the package autobatch sets the plotter"
+        return _plotter(self, axes)
+
     def _repr_html_(self) -> str | None:
         """The HTML that notebooks show; None before `render_in_notebooks_by` was called."""
         return None if _notebook_renderer is None else _notebook_renderer(self)
 
 
+_plotter: Callable[[Recommendation, Any], Any] | None = None
 _text_renderer: Callable[[Recommendation], str] | None = None
 _notebook_renderer: Callable[[Recommendation], str] | None = None
 
@@ -301,3 +312,9 @@ def render_in_notebooks_by(renderer: Callable[[Recommendation], str]) -> None:
     """Set the renderer of answers in notebooks: records do not import the reports above them."""
     global _notebook_renderer
     _notebook_renderer = renderer
+
+
+def plot_by(plotter: Callable[[Recommendation, Any], Any]) -> None:
+    """Set the function behind `answer.plot()`: records do not import the reports above them."""
+    global _plotter
+    _plotter = plotter

@@ -168,7 +168,7 @@ def test_an_answer_says_which_number_of_workers_lifts_the_bound() -> None:
     assert found.loader.batch_size == 8
     assert found.loader.workers == found.loader.timings[0].workers == 1
     assert found.loader.sufficient_workers is None
-    assert any(warning.startswith("loading sets the pace") for warning in found.warnings)
+    assert any(warning.startswith("loading is the bottleneck") for warning in found.warnings)
 
 
 def slow_step(model: nn.Module, batch: Any) -> torch.Tensor:

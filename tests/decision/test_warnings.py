@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from autobatch.decision.warnings import restated_schedule, warnings_about
 from autobatch.records.check import Check, CheckStatus, Training
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import Candidate, Recommendation
+from autobatch.records.recommendation import Candidate, Recommendation, SameEpochs
 from autobatch.records.workload import Decay, StepCount, Workload
 from tests import builders
 
@@ -54,11 +54,7 @@ def compared(minimum: float) -> Check:
 def test_a_smaller_size_by_the_noise_alone_gets_a_warning_and_what_it_would_take() -> None:
     smaller = Candidate(batch_size=4, relative_time=0.4)
     found = answer(32, check=check(), candidates=(smaller, Candidate(batch_size=32, relative_time=1.0)))
-    assert [
-        text
-        for text in warnings_about(found)
-        if "noise alone 4 would be quicker" in text and "--budget" in text
-    ]
+    assert [text for text in warnings_about(found) if "noise alone favours 4" in text and "--budget" in text]
 
 
 @pytest.mark.parametrize(
@@ -122,16 +118,30 @@ def test_without_a_current_size_or_a_schedule_nothing_is_restated() -> None:
 
 def test_few_steps_an_epoch_give_a_warning() -> None:
     (text,) = warnings_about(answer(128, workload(dataset_size=1000)))
-    assert text == "only 8 steps an epoch: train for more epochs, or use a smaller size"
+    assert text == "at 128 an epoch has only 8 steps: train for more epochs, or use a smaller size"
     assert warnings_about(answer(100, workload(dataset_size=1000))) == []
     assert warnings_about(answer(4096, workload(dataset_size=None))) == []
+
+
+def test_a_decision_at_the_same_epochs_says_more_than_the_number_of_steps() -> None:
+    row = SameEpochs(
+        batch_size=128,
+        harm=1.01,
+        harm_low=1.0,
+        harm_high=1.02,
+        speedup=1.5,
+        interval=(1.4, 1.6),
+        safe=True,
+    )
+    judged = replace(answer(128, workload(dataset_size=1000)), same_epochs=(row,))
+    assert warnings_about(judged) == []
 
 
 def test_without_epochs_or_without_trainings_only_the_epoch_counts() -> None:
     assert warnings_about(answer(256, workload(dataset_size=5000, epochs=None), compared(300))) == []
     assert warnings_about(answer(256, workload(dataset_size=5000, epochs=1.0), check())) == []
     (text,) = warnings_about(answer(1024, workload(dataset_size=5000, epochs=1.0), check()))
-    assert text.startswith("only 5 steps an epoch")
+    assert text.startswith("at 1,024 an epoch has only 5 steps")
 
 
 def test_trainings_that_did_not_fall_leave_the_epoch() -> None:
@@ -140,7 +150,7 @@ def test_trainings_that_did_not_fall_leave_the_epoch() -> None:
         for one in compared(300).trainings
     )
     found = warnings_about(answer(1024, workload(dataset_size=5000, epochs=1.0), check(trainings=flat)))
-    assert [text[:22] for text in found] == ["only 5 steps an epoch:"]
+    assert [text.partition(":")[0] for text in found] == ["at 1,024 an epoch has only 5 steps"]
 
 
 # Decays
@@ -154,23 +164,20 @@ def test_decays_are_left_alone_below_eight_times(own: int, size: int) -> None:
 def test_decays_of_eight_times_as_many_samples_give_a_warning() -> None:
     found = warnings_about(answer(256, workload(decays=(MOMENTUM, BETA2))))
     assert found == [
-        "momentum 0.9 averages over 8 times as many samples at 256 as at 32; "
-        "0.43 would keep its half-life in samples",
-        "beta2 0.999 averages over 8 times as many samples at 256 as at 32; "
-        "0.992 would keep its half-life in samples",
+        "optional: set momentum=0.43 at 256, which keeps the half-life of 0.9 in samples",
+        "optional: set beta2=0.992 at 256, which keeps the half-life of 0.999 in samples",
     ]
 
 
 def test_decays_of_an_eighth_of_the_samples_give_a_warning() -> None:
     (text,) = warnings_about(answer(4, workload(decays=(MOMENTUM,))))
-    assert "averages over 1/8 of the samples at 4 as at 32" in text
-    assert "0.987 would keep" in text
+    assert text == "optional: set momentum=0.987 at 4, which keeps the half-life of 0.9 in samples"
 
 
 @pytest.mark.parametrize("decay", [BETA2, Decay(name="beta2", value=0.9999)])
 def test_the_decay_advised_is_one_that_decays(decay: Decay) -> None:
     (text,) = warnings_about(answer(4, workload(decays=(decay,))))
-    advised = float(re.findall(r"; ([\d.]+) would keep", text)[0])
+    advised = float(re.findall(r"set beta2=([\d.]+) at", text)[0])
     assert 0 < advised < 1
     assert math.log(advised) / math.log(decay.value) == pytest.approx(1 / 8, rel=0.05)
 
@@ -189,7 +196,7 @@ def test_a_learning_rate_by_the_rule_gets_no_warning() -> None:
 def test_an_optimizer_without_a_rule_gives_a_warning() -> None:
     about = workload(optimizer="Sophia")
     (text,) = warnings_about(answer(128, about, check()))
-    assert "no rule is known for how Sophia's learning rate follows the batch size" in text
+    assert "the learning rate of Sophia follows no known rule" in text
     (same,) = warnings_about(answer(128, about, compared(100)))
     assert same == text
 
@@ -207,7 +214,7 @@ def test_without_a_check_nothing_is_said_of_the_learning_rate() -> None:
 
 def test_without_a_current_size_its_meaning_gives_a_warning() -> None:
     (text,) = warnings_about(answer(128, workload(batch_size=None), check()))
-    assert "is taken as meant for 32" in text
+    assert "is taken to belong to 32" in text
     assert "`batch_size`" in text
 
 
@@ -232,7 +239,7 @@ def test_an_unsteady_step_time_gives_a_warning(high: float, count: int) -> None:
         answer(128, trials=(builders.trial(128, samples_per_second_interval=(100.0, high)),))
     )
     assert len(found) == count
-    assert all("varied a lot; measure again on a quiet machine" in text for text in found)
+    assert all("vary a lot: rerun on an idle machine" in text for text in found)
 
 
 def test_a_good_answer_gets_no_warning() -> None:

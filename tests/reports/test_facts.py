@@ -43,3 +43,10 @@ def test_lists() -> None:
     pairs = facts.of_device(Device(kind="mps", index=0, name="M3"))
     assert facts.listed(pairs).startswith('<dl class="facts"><div><dt>Device</dt><dd>')
     assert facts.listed_in_rows(pairs).startswith('<dl class="said"><dt>Device</dt><dd>')
+
+
+def test_a_general_name_of_a_model_gives_way_to_its_target() -> None:
+    net = Workload(target="train.py:net", model="Sequential", parameters=1, loss="", optimizer="")
+    assert facts.name_of(net) == "train.py:net"
+    assert facts.name_of(replace(net, model="Net")) == "Net"
+    assert facts.name_of(replace(net, target="")) == "Sequential"

@@ -133,3 +133,22 @@ def test_keras_trains_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["optimizer"].gradient_accumulation_steps == 2
     assert float(names["optimizer"].learning_rate) == pytest.approx(0.0014)
     assert int(names["optimizer"].iterations) > 0
+
+
+@pytest.mark.parametrize(
+    ("framework", "titles"),
+    [
+        ("", ["PyTorch", "Shell"]),
+        ("lightning", ["Lightning", "Shell"]),
+        ("transformers", ["Hugging Face Transformers", "Shell"]),
+        ("keras", ["Keras", "Shell"]),
+        ("another", ["PyTorch", "Shell"]),
+    ],
+)
+def test_the_snippets_of_the_models_framework_come_first(framework: str, titles: list[str]) -> None:
+    answer = replace(FOUND, workload=replace(FOUND.workload, framework=framework))
+    fitting, others = snippets.for_framework(answer)
+    assert [snippet.title for snippet in fitting] == titles
+    assert {snippet.title for snippet in (*fitting, *others)} == {
+        snippet.title for snippet in snippets.made_for(answer)
+    }

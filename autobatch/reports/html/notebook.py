@@ -13,7 +13,7 @@ def render(recommendation: Recommendation) -> str:
     """Render the answer, its warnings, and the folded measurements; readable unstyled."""
     shown, further = notices(recommendation)
     current = answer.current_text(recommendation)
-    return element(
+    fragment = element(
         "div",
         element("style", Markup(style.notebook())),
         element("p", answer.headline(recommendation), class_="autobatch-use"),
@@ -31,6 +31,8 @@ def render(recommendation: Recommendation) -> str:
         ),
         class_="autobatch-answer",
     )
+    # As plain text, which escapes nothing that it is added to.
+    return str(fragment)
 
 
 def _listed(warnings: list[str]) -> Markup | None:

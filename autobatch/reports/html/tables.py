@@ -8,9 +8,10 @@ from math import isfinite
 from autobatch.records.recommendation import Candidate, Recommendation, SameEpochs
 from autobatch.records.trial import Outcome, Trial
 from autobatch.reports.html.markup import Markup, element, join
+from autobatch.reports.relative_times import relative_times
 from autobatch.reports.text import same_epochs_table, scaling_table, table, training_table
 from autobatch.reports.text.lines import clean
-from autobatch.reports.text.size_marks import is_answer, mark_of, relative_times, veto_of
+from autobatch.reports.text.size_marks import is_answer, mark_of, veto_of
 
 # The columns that a telephone has no room for.
 _RARE = ("steps/epoch", "epoch", "util", "±", "lr", "steps", "time", "loss")

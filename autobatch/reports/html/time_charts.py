@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 from autobatch.decision.constants import TOLERANCE
 from autobatch.records.recommendation import Recommendation
 from autobatch.reports.html import svg
 from autobatch.reports.html.chart import Chart, Point, dots, fits_chart, size_axis, summary
 from autobatch.reports.html.markup import Markup, element
+from autobatch.reports.relative_times import LONGEST, SHORTEST, relative_intervals, times_to_draw
 from autobatch.reports.text.answer import is_kept
 from autobatch.reports.text.lines import clean
 from autobatch.reports.text.same_epochs_table import ratio_text
-from autobatch.reports.text.size_marks import relative_times, veto_of
+from autobatch.reports.text.size_marks import veto_of
 
-_LEAST, _MOST = 1e-6, 1e6
-# Sizes that take longer than this times the least time would press the others flat.
-_MOST_SHOWN = 4.0
 _BAR_WIDTH, _BAR_HEIGHT, _BAR_AT, _BAR_MARGIN = 400, 62, 30, 14
 
 
@@ -25,21 +21,14 @@ def time_over_size(recommendation: Recommendation) -> Chart | None:
 
     With a decision it is the time of the same epochs, else the expected time to the same loss.
     """
-    times = {size: time for size, time in relative_times(recommendation).items() if fits_chart(size)}
-    kept = (recommendation.batch_size, recommendation.workload.batch_size)
-    limit = _MOST_SHOWN * min((time for time in times.values() if time > _LEAST), default=1.0)
-    times = {
-        size: time
-        for size, time in sorted(times.items())
-        if _LEAST < time < _MOST and (time < limit or size in kept)
-    }
+    times = {size: time for size, time in times_to_draw(recommendation).items() if fits_chart(size)}
     if len(times) < 2:
         return None
     epochs = recommendation.epochs
     title = "Time to the same loss"
     if recommendation.decision is not None:
         title = "Time for the same epochs" if epochs is None else f"Time for your {epochs:g} epochs"
-    intervals = _intervals(recommendation, times)
+    intervals = {size: ends for size, ends in relative_intervals(recommendation).items() if size in times}
     caption = "Relative to the recommended size."
     if intervals:
         caption += " Band: 90% interval."
@@ -94,49 +83,6 @@ def _words(size: int, time: float, intervals: dict[int, tuple[float, float]]) ->
     return text if low == high else f"{text} (90% CI {low} to {high})"
 
 
-def _intervals(recommendation: Recommendation, times: dict[int, float]) -> dict[int, tuple[float, float]]:
-    """Return the 90% interval of each relative time; empty where it is unknown."""
-    if recommendation.decision is None:
-        given = _intervals_by_critical_batch(recommendation, times)
-    else:
-        rows = {row.batch_size: row for row in recommendation.same_epochs}
-        answer = rows[recommendation.batch_size].speedup
-        given = {
-            size: (answer / rows[size].interval[1], answer / rows[size].interval[0])
-            for size in times
-            if rows[size].interval[0] > 0 and rows[size].interval[1] > 0
-        }
-    return {size: (low, high) for size, (low, high) in given.items() if _LEAST < low <= high < _MOST}
-
-
-def _intervals_by_critical_batch(
-    recommendation: Recommendation, times: dict[int, float]
-) -> dict[int, tuple[float, float]]:
-    """Return the relative times at the ends of the interval of the critical batch size B_crit.
-
-    Time to a loss is proportional to 1 + B_crit / B (McCandlish et al. 2018), per rank.
-    """
-    check, ranks = recommendation.check, recommendation.world_size
-    if check is None or check.critical_batch_size is None or check.interval is None:
-        return {}
-    low, high = check.interval
-    if high is None or not (0 < low <= check.critical_batch_size <= high and isfinite(high)):
-        return {}
-    answer = recommendation.batch_size
-
-    def steps_ratio(size: int, critical: float) -> float:
-        return (1 + critical / ranks / size) / (1 + critical / ranks / answer)
-
-    intervals = {}
-    for size, time in times.items():
-        ends = [
-            time * steps_ratio(size, end) / steps_ratio(size, check.critical_batch_size)
-            for end in (low, high)
-        ]
-        intervals[size] = (min(*ends, time), max(*ends, time))
-    return intervals
-
-
 def _worse_sizes(recommendation: Recommendation, times: dict[int, float]) -> set[int]:
     """Return the sizes that are expected to end at a higher loss."""
     rows = recommendation.same_epochs if recommendation.decision is not None else ()
@@ -146,7 +92,7 @@ def _worse_sizes(recommendation: Recommendation, times: dict[int, float]) -> set
 def speedup(recommendation: Recommendation) -> Markup | None:
     """Draw the speedup of the answer with its 90% interval, against 1x; None without a change."""
     value = _speedup(recommendation)
-    if value is None or not all(_LEAST < end < _MOST for end in value):
+    if value is None or not all(SHORTEST < end < LONGEST for end in value):
         return None
     low, middle, high = value
     least, most = min(0.9, low * 0.95), max(1.1, high * 1.05)

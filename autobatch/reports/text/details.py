@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from autobatch.records.check import Check, CheckStatus
 from autobatch.records.formatting import format_short_duration
 from autobatch.records.recommendation import AnswerLimit, Environment, Recommendation
+from autobatch.reports.relative_times import relative_times
 from autobatch.reports.text import answer, measurements, scaling_table
 from autobatch.reports.text.lines import Line, clean, counted, hang
-from autobatch.reports.text.size_marks import relative_times
 
 NOT_CHECKED = "not run; the choice comes from throughput alone"
 _LABEL_CELLS = 9

@@ -34,7 +34,7 @@ def render(fleet: Fleet, *, width: int = 80, colour: bool = False) -> str:
     for label, text in _legend(fleet):
         lines += hang(label, text, width, label_style="bold")
     for warning in fleet.warnings:
-        lines += hang("warn   ", clean(warning), width, label_style="bold yellow")
+        lines += hang("! ", clean(warning), width, label_style="bold yellow")
     return paint(lines, colour=colour)
 
 
@@ -74,15 +74,15 @@ def _legend(fleet: Fleet) -> list[tuple[str, str]]:
         legend.append(
             (
                 f"{_AT_LEAST}      ",
-                "larger sizes were not tried there: throughput no longer rises, or there is no time",
+                "larger sizes were not tried there: throughput stops improving, or the budget ended",
             )
         )
     if fleet.critical_batch_size is None:
-        return [*legend, ("time   ", "unknown: no check has found a critical batch size")]
+        return [*legend, ("time   ", "unknown: no check has measured a critical batch size")]
     legend.append(
         (
             "time   ",
-            "expected, to the same loss on one device at its batch size, over that of the quickest kind; "
+            "expected, to the same loss on one device at its batch size, over that of the fastest kind; "
             f"for a critical batch size of {fleet.critical_batch_size:,.0f}, from all checks together",
         )
     )
@@ -90,8 +90,8 @@ def _legend(fleet: Fleet) -> list[tuple[str, str]]:
         legend.append(
             (
                 "cost   ",
-                f"in {clean(fleet.currency)}, of what the quickest kind trains in an hour; a device costs "
-                "its share of its node",
+                f"in {clean(fleet.currency)}, for the training that the fastest kind does in an hour; "
+                "a device costs its share of its node",
             )
         )
     return legend

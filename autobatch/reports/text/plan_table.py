@@ -22,6 +22,8 @@ def render(plan: Plan, *, width: int = 80, colour: bool = False) -> str:
     lines = join([f"autobatch {__version__}", _PREDICTED], width, first_style="bold")
     facts = workload_facts(plan.workload) + (["channels last"] if plan.channels_last else [])
     lines += join(facts, width, style="dim", first_style="dim")
+    if plan.asked is not None:
+        lines += [(), *hang("", _asked(plan.asked), width, style="bold")]
     lines += [(), *_table(_SIZES, [_sizes(fit) for fit in plan.fits], width)]
     lines += [(), *_table(_PARTS, [_parts(fit) for fit in plan.fits], width), ()]
     for fit in plan.fits:
@@ -29,14 +31,12 @@ def render(plan: Plan, *, width: int = 80, colour: bool = False) -> str:
             needs = format_bytes(fit.usage.reserved_bytes)
             has = format_bytes(fit.device.room_bytes)
             reason = f"on {clean(fit.device.name)}, batch size 1 takes {needs}, and there are {has}"
-            lines += hang("none   ", reason, width)
-    if plan.asked is not None:
-        lines += hang("asked  ", _asked(plan.asked), width, label_style="bold", style="bold")
-    for given in plan.assumptions:
-        lines += hang("given  ", clean(given), width, label_style="dim", style="dim")
+            lines += hang("none     ", reason, width)
+    for assumption in plan.assumptions:
+        lines += hang("assumed  ", clean(assumption), width, label_style="dim", style="dim")
+    lines += hang("accuracy ", clean(plan.accuracy), width, label_style="bold")
     for warning in plan.warnings:
-        lines += hang("warn   ", clean(warning), width, label_style="bold yellow")
-    lines += hang("doubt  ", clean(plan.accuracy), width, label_style="bold")
+        lines += hang("! ", clean(warning), width, label_style="bold yellow")
     return paint(lines, colour=colour)
 
 
@@ -69,7 +69,9 @@ def _asked(asked: Asked) -> str:
     taken = format_bytes(asked.usage.reserved_bytes)
     alive = format_bytes(asked.usage.allocated_bytes)
     where = f"{clean(asked.smallest)} is the smallest that takes it" if asked.smallest else "none takes it"
-    return f"{format_count(asked.usage.batch_size)} takes {taken}, {alive} of it allocated: {where}"
+    return (
+        f"Batch size {format_count(asked.usage.batch_size)} takes {taken}, {alive} of it allocated: {where}"
+    )
 
 
 def _table(titles: Sequence[str], rows: Sequence[tuple[str, ...]], width: int) -> list[Line]:

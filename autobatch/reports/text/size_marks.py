@@ -1,4 +1,4 @@
-"""Each size beside the answer: its relative time, and the word that marks it in every table and chart."""
+"""The word that marks a size beside the answer, in every table and chart."""
 
 from __future__ import annotations
 
@@ -48,24 +48,3 @@ def veto_of(size: int, recommendation: Recommendation) -> Veto | None:
     """Return the veto of the check against a size."""
     vetoes = () if recommendation.check is None else recommendation.check.vetoed
     return next((veto for veto in vetoes if veto.batch_size == size), None)
-
-
-def relative_times(recommendation: Recommendation) -> dict[int, float]:
-    """Return the time of a training at each size over that at the recommended size.
-
-    With a decision it is that of the same epochs, else the expected time to the same loss. Empty where
-    neither is known.
-    """
-    if recommendation.stopped:
-        return {}
-    if recommendation.decision is None:
-        return {
-            candidate.batch_size: candidate.relative_time
-            for candidate in recommendation.candidates
-            if candidate.accumulation_steps == 1
-        }
-    speedups = {row.batch_size: row.speedup for row in recommendation.same_epochs}
-    answer = speedups.get(recommendation.batch_size)
-    if not answer:
-        return {}
-    return {size: answer / speedup for size, speedup in speedups.items() if speedup}

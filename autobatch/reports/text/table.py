@@ -24,6 +24,7 @@ from autobatch.records.formatting import (
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Outcome, Trial
 from autobatch.records.workload import Workload
+from autobatch.reports.relative_times import relative_times
 from autobatch.reports.text.lines import Line, cells, clean, hang, shorten, wrap
 from autobatch.reports.text.size_marks import (
     HIGHER_LOSS,
@@ -31,7 +32,6 @@ from autobatch.reports.text.size_marks import (
     VETOED,
     is_answer,
     mark_of,
-    relative_times,
 )
 
 # Column titles and widths. The batch size comes first, with its indent, and the mark last.
@@ -50,7 +50,7 @@ COLUMNS = tuple(_WIDTHS)
 _USUAL = ("samples/s", "±", "step (ms)", "memory")
 _PER_EPOCH = ("steps/epoch", "epoch")
 # The columns that a narrow terminal loses, in this order.
-_EXPENDABLE = ("util", "steps/epoch", "epoch", "±", "memory", "step (ms)")
+_EXPENDABLE = ("steps/epoch", "util", "epoch", "±", "memory", "step (ms)")
 RELATIVE_TIME = "relative time"
 _GAP, _TIME = 3, 5
 _MARK = 2 + len(RECOMMENDED)
