@@ -207,20 +207,20 @@ def plan_recipe(
     """The plan for a recipe; of the devices, None is the one that is here."""
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
-    known = tuple(_current_device() if one is None else one for one in devices)
+    planned = tuple(_current_device() if device is None else device for device in devices)
     limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
     engine, _ = new_engine(recipe, limits, "cpu", on_output)
     try:
-        return plan_for(engine, known, batch_size=batch_size, channels_last=channels_last)
+        return plan_for(engine, planned, batch_size=batch_size, channels_last=channels_last)
     finally:
         engine.close()
 
 
 def _current_device() -> PlannedDevice:
     """The accelerator that is here, else the CPU."""
-    found = find_devices()
-    chosen = next((one for one in found if one.kind != "cpu"), found[0])
-    return catalogue.of_current(chosen)
+    devices = find_devices()
+    accelerators = (device for device in devices if device.kind != "cpu")
+    return catalogue.of_current(next(accelerators, devices[0]))
 
 
 def probe(
