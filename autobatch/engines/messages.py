@@ -252,7 +252,7 @@ class Began(_Message, frozen=True):
 class Opened(_Message, frozen=True):
     """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed.
 
-    `frameworks`: imports that a further session has already.
+    `frameworks`: imports that a further session has already. `batch_size_source`: see Parts.
     """
 
     device: Device
@@ -261,6 +261,7 @@ class Opened(_Message, frozen=True):
     watch_bytes: int | None = None
     scan: Scan | None = None
     frameworks: tuple[str, ...] = ()
+    batch_size_source: str = ""
 
 
 class Devices(_Message, frozen=True):

@@ -21,10 +21,12 @@ from autobatch.storage.json_records import clean, convert, damaged, decode, enco
 
 if TYPE_CHECKING:
     from autobatch.records.fleet import Fleet
+    from autobatch.records.preview import Preview
 
 SCHEMA = "autobatch/2"
 PLAN_SCHEMA = "autobatch-plan/1"
 FLEET_SCHEMA = "autobatch-fleet/1"
+PREVIEW_SCHEMA = "autobatch-preview/1"
 
 
 def render(recommendation: Recommendation) -> str:
@@ -40,6 +42,11 @@ def render_plan(plan: Plan) -> str:
 def render_fleet(fleet: Fleet) -> str:
     """Render a fleet as one JSON object: `schema`, `ok` (true), and its fields with each kind's answer."""
     return encode({"schema": FLEET_SCHEMA, "ok": True, **values_of(fleet)})
+
+
+def render_preview(preview: Preview) -> str:
+    """Render a preview as one JSON object: `schema`, `ok` (true), and its fields."""
+    return encode({"schema": PREVIEW_SCHEMA, "ok": True, **values_of(preview)})
 
 
 def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:
