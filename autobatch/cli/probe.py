@@ -31,6 +31,13 @@ from autobatch.storage import codec
 )
 @options.precision
 @options.option(
+    options.TARGET,
+    "--checkpoint",
+    type=click.Path(),
+    metavar="FILE",
+    help="Weights to start from: the check measures the training from there on.",
+)
+@options.option(
     options.DEVICE, "--device", help="cpu, mps, cuda or cuda:1. Default: the accelerator, if there is one."
 )
 @options.option(
@@ -157,6 +164,7 @@ def probe(target: str, **given: Any) -> None:
         classes=given["classes"],
         epochs=given["epochs"],
         precision=given["precision"],
+        checkpoint=given["checkpoint"],
     )
     output = console.Output(given["as_json"], given["quiet"], given["save_to"], given["html_to"])
     _check_output(given)

@@ -37,6 +37,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     `frameworks`: imports of it that take seconds.
     `precision` and `optimizer` (a name of optimizers.NAMED) are None where those of the target are meant.
+    `checkpoint`: a file with the weights to start from, and `checkpoint_state` its size and times.
     """
 
     target: str = ""
@@ -48,6 +49,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     epochs: float | None = None
     precision: Precision | None = None
     optimizer: str | None = None
+    checkpoint: str = ""
+    checkpoint_state: str = ""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
