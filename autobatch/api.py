@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from autobatch._version import __version__
 from autobatch.decision import scaling
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
@@ -19,7 +21,7 @@ from autobatch.engines.ranks.leader import RankedEngine, follow, lead
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.engines.ranks.rendezvous import met
 from autobatch.measurement.climb import Observer
-from autobatch.measurement.pipeline import RECIPE_FIELDS_OF_CACHE, Watch, run
+from autobatch.measurement.pipeline import RECIPE_FIELDS_OF_CACHE, Watch, open_slot, run
 from autobatch.planning import catalogue
 from autobatch.planning.assembly import plan_for
 from autobatch.planning.sample import as_dataset
@@ -28,6 +30,7 @@ from autobatch.records.errors import UsageError
 from autobatch.records.formatting import parse_optimizer, parse_precision
 from autobatch.records.limits import Limits, Precision
 from autobatch.records.plan import Plan, PlannedDevice
+from autobatch.records.preview import Preview
 from autobatch.records.recommendation import Recommendation
 from autobatch.storage.first_key import FirstKey
 from autobatch.storage.journal import Journal
@@ -208,20 +211,20 @@ def plan_recipe(
     """The plan for a recipe; of the devices, None is the one that is here."""
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
-    known = tuple(_current_device() if one is None else one for one in devices)
+    planned = tuple(_current_device() if device is None else device for device in devices)
     limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
     engine, _ = new_engine(recipe, limits, "cpu", on_output)
     try:
-        return plan_for(engine, known, batch_size=batch_size, channels_last=channels_last)
+        return plan_for(engine, planned, batch_size=batch_size, channels_last=channels_last)
     finally:
         engine.close()
 
 
 def _current_device() -> PlannedDevice:
     """The accelerator that is here, else the CPU."""
-    found = find_devices()
-    chosen = next((one for one in found if one.kind != "cpu"), found[0])
-    return catalogue.of_current(chosen)
+    devices = find_devices()
+    accelerators = (device for device in devices if device.kind != "cpu")
+    return catalogue.of_current(next(accelerators, devices[0]))
 
 
 def probe(
@@ -306,6 +309,34 @@ def _search(
             if meeting.rank:
                 return follow(member, limits)
             return lead(RankedEngine(member, limits), search)
+    finally:
+        engine.close()
+
+
+def preview(
+    recipe: messages.Recipe,
+    limits: Limits,
+    *,
+    device: str | None = None,
+    on_output: Callable[[str], None] | None = None,
+) -> Preview:
+    """The search of a recipe as it would begin. A worker opens the workload, and measures nothing."""
+    engine, _ = new_engine(recipe, limits, device, on_output)
+    begin = time.monotonic()
+    try:
+        opened = engine.open()
+        start_seconds = time.monotonic() - begin
+        slot = open_slot(engine, recipe, limits)
+        return Preview(
+            workload=opened.workload,
+            device=opened.device,
+            limits=limits,
+            batch_size_source=opened.batch_size_source,
+            start_seconds=round(start_seconds, 3),
+            cached=slot.answer() is not None,
+            autobatch=__version__,
+            torch=opened.torch,
+        )
     finally:
         engine.close()
 

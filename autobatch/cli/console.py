@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TextIO
 
+from autobatch.cli import bug_report
 from autobatch.engines.ranks import membership
 from autobatch.records.errors import AutobatchError, SavedResultError, UsageError
 from autobatch.records.escaping import printable
@@ -119,6 +120,25 @@ def print_size(answer: Recommendation) -> None:
 def print_laid_out(render: Callable[..., str], record: Any) -> None:
     """Print a record by its renderer, for the width and the colours of standard output."""
     print_out(render(record, width=_width(sys.stdout), colour=colour(sys.stdout)))
+
+
+@contextmanager
+def fallback_to(batch_size: int | None) -> Iterator[None]:
+    """Print `batch_size` and exit with 0 where the block finds no answer. None lets every error pass.
+
+    Errors of the call itself pass too, and Ctrl-C does.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        if batch_size is None:
+            raise
+        _report(error if isinstance(error, AutobatchError) else bug_report.error_of(error), as_json=False)
+        print_out(str(batch_size))
+        flush()
+        raise SystemExit(0) from None
 
 
 def flush() -> None:

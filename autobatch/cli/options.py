@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from autobatch.cli import configuration
 from autobatch.records import formatting
 from autobatch.records.errors import UsageError
 from autobatch.records.escaping import printable
@@ -23,20 +27,70 @@ CLUSTER = "Cluster"
 OUTPUT = "Output"
 OTHER = "Other"
 
+# The long names of all options that may be configured, of every command.
+SETTINGS: set[str] = set()
+_HELP = {"-h", "--help"}
 # A limit below this can't hold a step of any model: a bare number was meant in a larger unit.
 _MIN_BARE_BYTES = 2**20
 
 
 class Option(click.Option):
-    """An option with the heading that `--help` lists it under."""
+    """An option with the heading that `--help` lists it under.
+
+    It is a `setting` (see `configuration`) by its long name, unless it is about the output of a single call.
+    """
 
     def __init__(self, *names: Any, heading: str, **settings: Any) -> None:
         super().__init__(*names, **settings)
         self.heading = heading
+        long_name = next(name for name in self.opts if name.startswith("--"))
+        self.setting = "" if heading in (SOURCE, OUTPUT) else long_name.removeprefix("--")
+        if self.setting:
+            self.envvar = configuration.variable_of(self.setting)
+            SETTINGS.add(self.setting)
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """See click. An error of a value from elsewhere than the command line names its source."""
+        try:
+            return super().handle_parse_result(ctx, opts, args)
+        except (click.BadParameter, UsageError) as error:
+            source = self._source(ctx)
+            if not source:
+                raise
+            if isinstance(error, click.BadParameter):
+                raise UsageError(error.format_message().rstrip("."), code="usage", facts=(source,)) from None
+            facts = (*error.facts, source)
+            raise UsageError(error.message, code=error.code, facts=facts, hint=error.hint) from None
+
+    def _source(self, context: click.Context) -> str:
+        """The place of a value that is not from the command line, as a fact; else empty."""
+        match context.get_parameter_source(self.name or ""):
+            case ParameterSource.ENVIRONMENT:
+                return f"from the variable `{self.envvar}`"
+            case ParameterSource.DEFAULT_MAP:
+                return f"from {configuration.place_in_file(self.setting)}"
+        return ""
 
 
 class Command(click.Command):
-    """A command whose `--help` lists its options under headings."""
+    """A command whose `--help` lists its options under headings, and whose defaults may be configured."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """See click. Completion and `--help` read no configuration, so they work with a wrong one."""
+        if not extra.get("resilient_parsing") and not _HELP.intersection(args):
+            extra.setdefault("default_map", self._configured())
+        return super().make_context(info_name, args, parent, **extra)
+
+    def _configured(self) -> dict[str, str]:
+        """Values of this command's options from the file. Raises UsageError for a wrong configuration."""
+        configuration.check_variables(os.environ, SETTINGS)
+        table = configuration.read_file(Path.cwd(), sorted(SETTINGS))
+        own = (each for each in self.params if isinstance(each, Option) and each.setting in table)
+        return {option.name or "": table[option.setting] for option in own}
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}

@@ -15,6 +15,8 @@ from autobatch.engines import messages
 from autobatch.engines.ranks import membership
 from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits, Objective
+from autobatch.records.preview import Preview
+from autobatch.storage import codec
 
 
 @click.command(cls=options.Command)
@@ -28,6 +30,13 @@ from autobatch.records.limits import Limits, Objective
     help="Epochs you will train for: sizes are compared at their end.",
 )
 @options.precision
+@options.option(
+    options.TARGET,
+    "--checkpoint",
+    type=click.Path(),
+    metavar="FILE",
+    help="Weights to start from: the check measures the training from there on.",
+)
 @options.option(
     options.DEVICE, "--device", help="cpu, mps, cuda or cuda:1. Default: the accelerator, if there is one."
 )
@@ -127,6 +136,19 @@ from autobatch.records.limits import Limits, Objective
     help="Write the result to a file, for `autobatch show`.",
 )
 @options.html_report
+@options.option(
+    options.OUTPUT,
+    "--fallback",
+    type=options.COUNT,
+    metavar="SIZE",
+    help="Print this size and exit with 0 if no answer can be found.",
+)
+@options.option(
+    options.OUTPUT,
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be measured, how, and for how long; measure nothing.",
+)
 def probe(target: str, **given: Any) -> None:
     """Measure TARGET and recommend a batch size.
 
@@ -144,17 +166,24 @@ def probe(target: str, **given: Any) -> None:
         classes=given["classes"],
         epochs=given["epochs"],
         precision=given["precision"],
+        checkpoint=given["checkpoint"],
     )
     output = console.Output(
         given["as_json"], given["quiet"], given["save_to"], given["html_to"], given["verbose"]
     )
+    _check_output(given)
     meeting = membership.of_environment()
     if meeting is not None:
         _refuse_cluster(given["engine"])
         if meeting.rank:
-            api.probe(recipe, limits, device=device, on_output=lambda line: None, meeting=meeting)
+            if not given["dry_run"]:
+                with console.fallback_to(given["fallback"]):
+                    api.probe(recipe, limits, device=device, on_output=lambda line: None, meeting=meeting)
             return
     output.check_writable(target.partition(":")[0])
+    if given["dry_run"]:
+        _show_preview(api.preview(recipe, limits, device=device), as_json=output.as_json)
+        return
     progress = Progress(
         sys.stderr,
         quiet=output.quiet or output.as_json,
@@ -162,7 +191,11 @@ def probe(target: str, **given: Any) -> None:
         colour=console.colour(sys.stderr),
     )
     try:
-        with progress, _engine(recipe, given, progress.print_line) as engine:
+        with (
+            console.fallback_to(given["fallback"]),
+            progress,
+            _engine(recipe, given, progress.print_line) as engine,
+        ):
             answer = api.probe(
                 recipe,
                 limits,
@@ -178,6 +211,30 @@ def probe(target: str, **given: Any) -> None:
         console.show_interrupted(interruption.recommendation, output)
         raise SystemExit(console.INTERRUPTED) from None
     console.deliver(answer, output)
+
+
+def _check_output(given: dict[str, Any]) -> None:
+    """Raise UsageError for options of the output that exclude each other."""
+    excluded = {
+        "--fallback": ("--json", "--dry-run"),
+        "--dry-run": ("--quiet", "--save", "--html"),
+    }
+    names = {"--json": "as_json", "--save": "save_to", "--html": "html_to"}
+    for option, others in excluded.items():
+        for other in others:
+            if all(given[names.get(each, each[2:].replace("-", "_"))] for each in (option, other)):
+                raise UsageError(
+                    f"`{option}` and `{other}` exclude each other", code="usage", hint="leave one of them out"
+                )
+
+
+def _show_preview(preview: Preview, *, as_json: bool) -> None:
+    from autobatch.reports.text import preview_table
+
+    if as_json:
+        console.print_out(codec.render_preview(preview))
+    else:
+        console.print_laid_out(preview_table.render, preview)
 
 
 def _limits(given: dict[str, Any]) -> Limits:

@@ -13,12 +13,16 @@ from autobatch.records.workload import SampleSizes, Workload
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The facts of a session: the device, the workload, the version of torch, and the number of ranks."""
+    """The facts of a session: the device, the workload, the version of torch, and the number of ranks.
+
+    `batch_size_source`: where the current batch size is from; empty where the caller gave it.
+    """
 
     device: Device
     workload: Workload
     torch: str
     world_size: int = 1
+    batch_size_source: str = ""
 
 
 class Engine(Protocol):

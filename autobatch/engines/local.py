@@ -94,7 +94,12 @@ class LocalEngine:
             self._start, scan=reply.scan, frameworks=reply.frameworks, watches_files=False
         )
         self.sizes = self.sizes or reply.workload.sizes
-        self._opened = Opened(device=reply.device, workload=reply.workload, torch=reply.torch)
+        self._opened = Opened(
+            device=reply.device,
+            workload=reply.workload,
+            torch=reply.torch,
+            batch_size_source=reply.batch_size_source,
+        )
         return self._opened
 
     def take_fingerprint(self) -> messages.Fingerprint:

@@ -39,6 +39,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     `frameworks`: imports of it that take seconds.
     `precision` and `optimizer` (a name of optimizers.NAMED) are None where those of the target are meant.
+    `checkpoint`: a file with the weights to start from, and `checkpoint_state` its size and times.
     """
 
     target: str = ""
@@ -50,6 +51,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     epochs: float | None = None
     precision: Precision | None = None
     optimizer: str | None = None
+    checkpoint: str = ""
+    checkpoint_state: str = ""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,7 +263,7 @@ class Began(_Message, frozen=True):
 class Opened(_Message, frozen=True):
     """The session is ready. `watch_bytes`: resident bytes above which the worker must be killed.
 
-    `frameworks`: imports that a further session has already.
+    `frameworks`: imports that a further session has already. `batch_size_source`: see Parts.
     """
 
     device: Device
@@ -269,6 +272,7 @@ class Opened(_Message, frozen=True):
     watch_bytes: int | None = None
     scan: Scan | None = None
     frameworks: tuple[str, ...] = ()
+    batch_size_source: str = ""
 
 
 class Devices(_Message, frozen=True):

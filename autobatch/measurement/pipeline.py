@@ -84,7 +84,7 @@ def run(
     """
     search = Search(engine, limits, limits_of_rank, watch)
     try:
-        slot = _open_slot(engine, recipe, limits, first_key)
+        slot = open_slot(engine, recipe, limits, first_key)
         if not fresh and (answer := slot.answer()) is not None:
             return answer
         curve, check = search.run()
@@ -178,8 +178,8 @@ class Search:
         return replace(curve, sizes_per_rank=sizes)
 
 
-def _open_slot(
-    engine: Engine, recipe: messages.Recipe, limits: Limits, first_key: FirstKey | None
+def open_slot(
+    engine: Engine, recipe: messages.Recipe, limits: Limits, first_key: FirstKey | None = None
 ) -> cache.Slot:
     """The place of the engine's workload in the cache. Raises like `engine.open`."""
     opened = engine.open()

@@ -8,9 +8,11 @@ from autobatch._version import __version__
 from autobatch.engines import messages
 from autobatch.engines.local import LocalEngine
 from autobatch.planning import caveats
+from autobatch.planning.capacity import LARGEST
 from autobatch.planning.planner import Planner
 from autobatch.records.errors import TargetError
 from autobatch.records.plan import Asked, Fit, Plan, PlannedDevice
+from autobatch.records.workload import Workload
 
 
 def plan_for(
@@ -21,6 +23,7 @@ def plan_for(
     Raises what opening the engine raises, and TargetError where the step can't be traced.
     """
     opened = engine.open()
+    limit = most_samples(opened.workload)
     fits: dict[PlannedDevice, Fit] = {}
     asked: Asked | None = None
     traits: set[str] = set()
@@ -29,7 +32,7 @@ def plan_for(
         chosen = [device for device in devices if (device.kind == "cpu") is on_host]
         if not chosen:
             continue
-        planner = _open_planner(engine, opened.workload.model, on_host=on_host, channels_last=channels_last)
+        planner = _open_planner(engine, opened.workload, on_host=on_host, channels_last=channels_last)
         # The largest device first: a trace that confirms its size also confirms all smaller sizes.
         by_room = sorted(chosen, key=lambda device: device.room_bytes, reverse=True)
         fits |= {device: planner.fit(device) for device in by_room}
@@ -45,14 +48,25 @@ def plan_for(
         fits=tuple(fits[device] for device in devices),
         asked=asked,
         accuracy=caveats.ACCURACY,
-        assumptions=caveats.assumptions(opened.workload, channels_last=channels_last, guessed=guessed),
+        assumptions=caveats.assumptions(
+            opened.workload,
+            channels_last=channels_last,
+            guessed=guessed,
+            most_samples=limit if any(fit.batch_size == limit for fit in fits.values()) else None,
+        ),
         warnings=caveats.warnings(traits, {device.kind for device in devices}),
         autobatch=__version__,
         torch=opened.torch,
     )
 
 
-def _open_planner(engine: LocalEngine, model: str, *, on_host: bool, channels_last: bool) -> Planner:
+def most_samples(workload: Workload) -> int | None:
+    """The size of the data set, where it limits a batch. A single sample stands for any number of them."""
+    size = workload.dataset_size
+    return None if size is None or size == 1 else size
+
+
+def _open_planner(engine: LocalEngine, workload: Workload, *, on_host: bool, channels_last: bool) -> Planner:
     """A planner that has traced the step at small sizes: without data, else on real batches."""
     details: list[str] = []
     for real in (False, True):
@@ -60,13 +74,14 @@ def _open_planner(engine: LocalEngine, model: str, *, on_host: bool, channels_la
             _tracer(engine, real=real, cuda=not on_host, channels_last=channels_last),
             real=real,
             heap=on_host,
+            most_samples=most_samples(workload) or LARGEST,
         )
         detail = planner.open()
         if not detail:
             return planner
         details.append(detail)
         engine.renew()
-    raise _untraceable(model, *details)
+    raise _untraceable(workload.model, *details)
 
 
 def _tracer(

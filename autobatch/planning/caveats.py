@@ -27,8 +27,10 @@ _HEAP = (
 _OTHER = "`{}` is assumed to allocate by the rules of CUDA's allocator"
 
 
-def assumptions(workload: Workload, *, channels_last: bool, guessed: int) -> tuple[str, ...]:
-    """The conditions under which the prediction holds."""
+def assumptions(
+    workload: Workload, *, channels_last: bool, guessed: int, most_samples: int | None = None
+) -> tuple[str, ...]:
+    """The conditions under which the prediction holds. `most_samples`: those that limited a size."""
     assumed = [
         "eager mode, torch's default allocator settings, optimizers with `foreach`",
         "no other process on the device; convolutions with little workspace (they use the rest)",
@@ -42,6 +44,9 @@ def assumptions(workload: Workload, *, channels_last: bool, guessed: int) -> tup
     if guessed:
         times = "once" if guessed == 1 else f"{format_count(guessed)} times"
         assumed.append(f"numbers that the step reads from tensors ({times}) were assumed to be 0")
+    if most_samples is not None:
+        samples = format_count(most_samples)
+        assumed.append(f"batch sizes stop at the {samples} samples of the data set, even if more fit")
     return tuple(assumed)
 
 

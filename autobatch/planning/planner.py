@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from autobatch.engines.messages import Storages
 from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
-from autobatch.planning.capacity import StepMemory
+from autobatch.planning.capacity import LARGEST, StepMemory
 from autobatch.records.plan import Asked, Fit, PlannedDevice
 
 # Pairs of sizes to trace first, until both traces of a pair have the same structure. Real tensors take
@@ -35,14 +35,22 @@ _SAME = 0.001
 class Planner:
     """Sizes and their memory, for devices whose allocators follow the same rules.
 
-    `trace` traces the step at two sizes. `real`: on real tensors, so at small sizes only. `heap`: the memory
-    is that of a process, without a caching allocator. `traits` collects the traits of all traces so far (see
-    messages.Storages), and adds: `real`; `changes` where the step changes with the size; `unconfirmed` where
-    no trace could check that.
+    `trace` traces the step at two sizes. No size is larger than `most_samples`, whatever fits. `real`: on
+    real tensors, so at small sizes only. `heap`: the memory is that of a process, without a caching
+    allocator. `traits` collects the traits of all traces so far (see messages.Storages), and adds: `real`;
+    `changes` where the step changes with the size; `unconfirmed` where no trace could check that.
     """
 
-    def __init__(self, trace: Callable[[int, int], Storages], *, real: bool, heap: bool) -> None:
+    def __init__(
+        self,
+        trace: Callable[[int, int], Storages],
+        *,
+        real: bool,
+        heap: bool,
+        most_samples: int = LARGEST,
+    ) -> None:
         self._trace = trace
+        self._most_samples = most_samples
         self._real = real
         self._heap = heap
         self._small: tuple[Lifetime, ...] = ()
@@ -73,8 +81,8 @@ class Planner:
         return Fit(
             device=device,
             batch_size=size,
-            low=size if self._heap else int(self.share * size),
-            high=max(size, step.ceiling(device.room_bytes)),
+            low=size if self._heap else self._low(step, size, device.room_bytes),
+            high=max(size, min(step.ceiling(device.room_bytes), self._most_samples)),
             usage=step.usage(max(1, size), room_bytes, device.workspace_bytes),
         )
 
@@ -91,6 +99,11 @@ class Planner:
     def share(self) -> float:
         """The low end of the range, as a share of the predicted size, by the traits so far."""
         return min([_SHARE, *(_SHARES[trait] for trait in self.traits if trait in _SHARES)])
+
+    def _low(self, step: StepMemory, size: int, room_bytes: int) -> int:
+        """The low end of the range. Where the samples limit the size, the margin may lie above it."""
+        fitting = step.largest(room_bytes) if size == self._most_samples else size
+        return min(size, int(self.share * fitting))
 
     def _step_and_size(self, room_bytes: int) -> tuple[StepMemory, int]:
         """The step near its largest size, and that size."""
@@ -109,7 +122,8 @@ class Planner:
         return step, size
 
     def _largest(self, step: StepMemory, room_bytes: int) -> int:
-        return step.ceiling(int(_HEAP_SHARE * room_bytes)) if self._heap else step.largest(room_bytes)
+        size = step.ceiling(int(_HEAP_SHARE * room_bytes)) if self._heap else step.largest(room_bytes)
+        return min(size, self._most_samples)
 
     def _confirms(self, step: StepMemory, size: int) -> bool:
         """True where a trace at this size has the predicted peak, and where real tensors forbid a trace.

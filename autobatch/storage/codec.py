@@ -22,11 +22,13 @@ from autobatch.storage.json_records import clean, convert, damaged, decode, enco
 if TYPE_CHECKING:
     from autobatch.records.comparison import ResultComparison
     from autobatch.records.fleet import Fleet
+    from autobatch.records.preview import Preview
 
 SCHEMA = "autobatch/2"
 PLAN_SCHEMA = "autobatch-plan/1"
 FLEET_SCHEMA = "autobatch-fleet/1"
 COMPARISON_SCHEMA = "autobatch-comparison/1"
+PREVIEW_SCHEMA = "autobatch-preview/1"
 
 
 def render(recommendation: Recommendation) -> str:
@@ -47,6 +49,11 @@ def render_fleet(fleet: Fleet) -> str:
 def render_comparison(comparison: ResultComparison) -> str:
     """Render a comparison of two results as one JSON object: `schema`, `ok` (true), and its fields."""
     return encode({"schema": COMPARISON_SCHEMA, "ok": True, **values_of(comparison)})
+
+
+def render_preview(preview: Preview) -> str:
+    """Render a preview as one JSON object: `schema`, `ok` (true), and its fields."""
+    return encode({"schema": PREVIEW_SCHEMA, "ok": True, **values_of(preview)})
 
 
 def render_error(error: AutobatchError, trials: Iterable[Trial] = ()) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
+
+import torch
 
 from autobatch.engines import messages
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
 
+# The name of a socket below the folder for temporary files, and the longest path of a socket on Linux.
+_SOCKET_NAME_BYTES = len("/pymp-12345678/listener-12345678")
+_MAX_SOCKET_PATH_BYTES = 107
 # Ending an iterator waits for its workers, for seconds each if they hang. After a failure the parent ends the
 # session with all its processes, so iterators are kept until then.
 _unended: list[Iterator[Any]] = []
@@ -17,6 +24,8 @@ _unended: list[Iterator[Any]] = []
 
 def run(trainer: Trainer, command: messages.TimeLoader) -> messages.Loaded:
     """The seconds from batch to batch with the command's workers. A failure is the reply's `detail`."""
+    if command.workers and (reason := why_workers_hang()):
+        return messages.Loaded(batch_seconds=None, detail=reason)
     batches: Iterator[Any] = iter(())
     try:
         loader = trainer.loader(command.batch_size, command.workers, command.seed)
@@ -26,6 +35,25 @@ def run(trainer: Trainer, command: messages.TimeLoader) -> messages.Loaded:
         _unended.append(batches)
         return messages.Loaded(batch_seconds=None, detail=_describe_worker_error(error))
     return messages.Loaded(batch_seconds=seconds / count if count else None)
+
+
+def why_workers_hang() -> str:
+    """The reason why workers of a DataLoader could send no batch here; empty where they can.
+
+    They send tensors by a socket of multiprocessing's, in the folder for temporary files. Where its path is
+    too long (`sun_path`, unix(7)), a thread of the worker fails, and the process that reads waits forever.
+    """
+    if torch.multiprocessing.get_sharing_strategy() != "file_descriptor":
+        return ""
+    folder = tempfile.gettempdir()
+    extra_bytes = len(os.fsencode(folder)) + _SOCKET_NAME_BYTES - _MAX_SOCKET_PATH_BYTES
+    if extra_bytes <= 0:
+        return ""
+    much = f"{extra_bytes} byte{'s' * (extra_bytes > 1)}"
+    return (
+        f"the folder for temporary files has a path that is {much} too long for the sockets of "
+        "workers: set `TMPDIR` to a shorter path, here and in your training"
+    )
 
 
 def _time(batches: Iterator[Any], command: messages.TimeLoader) -> tuple[float, int]:

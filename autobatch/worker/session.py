@@ -158,6 +158,7 @@ class Session:
             watch_bytes=getattr(backend, "watch_bytes", None),
             scan=samples.scanned,
             frameworks=(*frameworks_in_use(), *self._trainer.frameworks),
+            batch_size_source=parts.batch_size_source,
         )
 
     def _load(self, command: messages.Start, ranks: Ranks) -> tuple[Parts, Samples, Samples | None]:

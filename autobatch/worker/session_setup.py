@@ -20,6 +20,7 @@ from autobatch.engines import messages, worker_failures
 from autobatch.records.errors import AutobatchError, DeviceError, TargetError, UsageError
 from autobatch.records.limits import Precision
 from autobatch.workload import optimizers, sampling, serialization
+from autobatch.workload.checkpoint import with_weights
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.parts import Parts
 from autobatch.workload.process_group import Ranks, RanksTogether
@@ -103,8 +104,12 @@ def load_recipe(recipe: messages.Recipe) -> Parts:
 
 
 def with_options(parts: Parts, recipe: messages.Recipe) -> Parts:
-    """The parts with the precision and the optimizer that the recipe asks for. Raises UsageError."""
+    """The parts with the precision, the weights and the optimizer that the recipe asks for.
+
+    Raises UsageError, and TargetError for a checkpoint that does not fit.
+    """
     parts = in_precision(parts, recipe.precision)
+    parts = with_weights(parts, recipe.checkpoint) if recipe.checkpoint else parts
     if recipe.optimizer is None:
         return parts
     return replace(parts, optimizer=optimizers.NAMED[recipe.optimizer], make_optimizers=None)

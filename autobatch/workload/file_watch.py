@@ -90,7 +90,7 @@ class FileWatch:
         sources = {path: source_files.content(path) for path in source_files.files_of_code(modules).values()}
         read = {path for path in self._files if not path.endswith(".pyc") and not _is_in_package(path)}
         read = (read | _mapped_files() | source_files.files_of_packages()) - sources.keys()
-        files = {path: _state(path) for path in read}
+        files = {path: state_of(path) for path in read}
         return FilesRead(
             sources=sources,
             files=files,
@@ -137,7 +137,7 @@ class FileWatch:
 def are_unchanged(record: FilesRead) -> bool:
     """True if every file and folder is as it was, and no read can have escaped."""
     checks: tuple[tuple[Mapping[str, str], Callable[[str], str]], ...] = (
-        (record.files, _state),
+        (record.files, state_of),
         (record.import_folders, _importable),
         (record.folders, _names),
         (record.sources, source_files.content),
@@ -150,7 +150,7 @@ def are_unchanged(record: FilesRead) -> bool:
         return False
 
 
-def _state(path: str) -> str:
+def state_of(path: str) -> str:
     """Size, times and inode of a file; empty for a missing one, and only the kind of a folder."""
     try:
         status = os.stat(path)

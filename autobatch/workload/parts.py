@@ -22,8 +22,9 @@ class Parts:
     `model`: an nn.Module, or a function that returns one. `loader`: None for a data set without DataLoader.
     `sampler`: chooses the samples of an epoch; None where all are taken, or where `dataset` is a DataLoader.
     `parallelize`: makes of the model on its device a module for several ranks, in place of
-    DistributedDataParallel. `prepared`: the sender has set up the data. `zero_grad_after_forward`: gradients
-    of a step live until after the next forward pass. `remarks`: notes on a training that a framework defines.
+    DistributedDataParallel. `batch_size_source`: the object of a target that gave `batch_size`. `prepared`:
+    the sender has set up the data. `zero_grad_after_forward`: gradients of a step live until after the next
+    forward pass. `remarks`: notes on a training that a framework defines.
     """
 
     name: str = "find"
@@ -43,6 +44,7 @@ class Parts:
     step: Callable[..., Any] | None = None
     parallelize: Callable[[nn.Module], nn.Module] | None = None
     batch_size: int | None = None
+    batch_size_source: str = ""
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
     prepared: bool = False

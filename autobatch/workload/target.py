@@ -39,6 +39,7 @@ def load_parts(target: str) -> Parts:
     dataset = _first(module, _DATASETS)
     if dataset is None:
         dataset = _datamodule(module)
+    batch_size, batch_size_source = _current_batch_size(module, dataset)
     return Parts(
         name=target,
         model=model,
@@ -52,7 +53,8 @@ def load_parts(target: str) -> Parts:
         training_step=getattr(module, "training_step", None),
         step=getattr(module, "step", None),
         parallelize=getattr(module, "parallelize", None),
-        batch_size=_current_batch_size(module, dataset),
+        batch_size=batch_size,
+        batch_size_source=batch_size_source,
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),
         precision=_precision(module),
@@ -113,8 +115,12 @@ def _precision(module: ModuleType) -> Precision:
     return parse_precision(name) if isinstance(name, str) else Precision.FP32
 
 
-def _current_batch_size(module: ModuleType, dataset: Any) -> int | None:
+def _current_batch_size(module: ModuleType, dataset: Any) -> tuple[int | None, str]:
+    """(size, its source) of the batches today; None and an empty text where the module does not say."""
     size = getattr(module, "batch_size", None)
     if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
-        return size
-    return batch_size_of(dataset) if isinstance(dataset, DataLoader) else None
+        return size, f"`batch_size` of `{module.__name__}`"
+    if isinstance(dataset, DataLoader):
+        size = batch_size_of(dataset)
+        return (None, "") if size is None else (size, "of its DataLoader")
+    return None, ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autobatch.cli.recipe import recipe_of
-from autobatch.records.errors import AutobatchError
+from autobatch.records.errors import AutobatchError, UsageError
 from autobatch.records.limits import Precision
 
 
@@ -23,6 +23,18 @@ def test_every_option_is_in_the_recipe(tmp_path: Path) -> None:
 
 def test_a_module_is_looked_for_by_the_worker_alone() -> None:
     assert recipe_of("pkg.nothing:net").target == "pkg.nothing:net"
+
+
+def test_a_checkpoint_counts_by_its_path_and_its_state(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"1")
+    before = recipe_of("pkg.model", checkpoint=str(weights))
+    assert before.checkpoint == str(weights)
+    weights.write_bytes(b"22")
+    assert recipe_of("pkg.model", checkpoint=str(weights)).checkpoint_state != before.checkpoint_state
+    with pytest.raises(UsageError) as raised:
+        recipe_of("pkg.model", checkpoint=str(tmp_path))
+    assert raised.value.code == "no_checkpoint"
 
 
 def test_classes_without_a_shape_are_refused() -> None:

@@ -60,8 +60,11 @@ class Tracing:
         return Storages(lifetimes=lifetimes or (), detail="" if lifetimes else "unlike", traits=self.traits)
 
 
-def planner(log: Log, *, heap: bool = False, real: bool = False, **settings: object) -> Planner:
-    opened = Planner(Tracing(log, **settings), real=real, heap=heap)  # type: ignore[arg-type]
+def planner(
+    log: Log, *, heap: bool = False, real: bool = False, most_samples: int = LARGEST, **settings: object
+) -> Planner:
+    tracing = Tracing(log, **settings)  # type: ignore[arg-type]
+    opened = Planner(tracing, real=real, heap=heap, most_samples=most_samples)
     assert opened.open() == ""
     return opened
 
@@ -156,3 +159,15 @@ def test_the_smallest_device_has_a_range_above_the_size() -> None:
     assert opened.ask(295, fits).smallest == "2GiB"
     assert opened.ask(5000, fits).smallest is None
     assert opened.ask(10, fits).usage.allocated_bytes == (3 * 64 + 10) * MIB
+
+
+def test_a_size_stops_at_the_samples_of_the_data_set() -> None:
+    """320 fit, as above; the low end is 294, or all samples where there are fewer."""
+    few, some, many = (planner(straight, most_samples=count) for count in (100, 300, 400))
+    fits = [each.fit(device(1)) for each in (few, some, many)]
+    assert [(fit.low, fit.batch_size, fit.high) for fit in fits] == [
+        (100, 100, 100),
+        (294, 300, 300),
+        (294, 320, 320),
+    ]
+    assert planner(straight, most_samples=100, heap=True).fit(device(1)).batch_size == 100

@@ -75,6 +75,8 @@ OTHER_RECIPES = {
     "epochs": 2.0,
     "precision": "bf16",
     "optimizer": "sgd",
+    "checkpoint": "/weights.pt",
+    "checkpoint_state": "1 2 3 4",
 }
 
 
