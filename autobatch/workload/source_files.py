@@ -18,6 +18,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 # Large and mostly compiled packages, which the fingerprint covers by their versions.
 _BY_VERSION = ("torch", "numpy", "autobatch")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_BLOCK_BYTES = 1 << 20
 _EXAMPLES = os.path.join(_PACKAGE, "examples")
 
 
@@ -40,7 +41,7 @@ def contents(modules: Iterable[str]) -> dict[str, str]:
     """
     user = [name for name in list(sys.modules) if (file := _file(name)) and not _is_installed(file)]
     named = [name for name in modules if (_file(name) or "").endswith(".py") and not _has_version(name)]
-    return {name: _content(_file(name) or "") for name in sorted({*user, *named})}
+    return {name: file_digest(_file(name) or "") for name in sorted({*user, *named})}
 
 
 def of_package(folder: str = _PACKAGE) -> str:
@@ -50,7 +51,7 @@ def of_package(folder: str = _PACKAGE) -> str:
         folders.sort()
         for name in sorted(file for file in files if file.endswith(".py")):
             path = os.path.join(place, name)
-            whole.update(f"{os.path.relpath(path, folder)} {_content(path)}\n".encode())
+            whole.update(f"{os.path.relpath(path, folder)} {file_digest(path)}\n".encode())
     return whole.hexdigest()
 
 
@@ -87,6 +88,10 @@ def _library_folders() -> tuple[str, ...]:
     return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
 
 
-def _content(file: str) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def file_digest(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises OSError where it can't be read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
