@@ -1,13 +1,15 @@
 # `make demo` and `make test` set up .venv by themselves; everything else is for those who work on autobatch.
 #
-#   PYTHON       the Python that makes .venv (3.11 or newer)
+#   PYTHON       the Python that makes .venv (3.11 or newer: the pinned packages need it)
 #   TORCH_FLAGS  extra flags for the installation of torch, such as an index with CPU builds
 #   PYTEST_FLAGS extra flags for pytest, such as `-k name` or `-x`
+#   MATRIX_FLAGS extra flags for benchmarks/matrix.py, such as `--torch 2.6.0`
 #   PROCESSES    tests that run at a time: a number, or auto (the processors, four at most)
 
 PYTHON ?= python3
 TORCH_FLAGS ?=
 PYTEST_FLAGS ?=
+MATRIX_FLAGS ?=
 PROCESSES ?= auto
 
 VENV := .venv
@@ -21,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n $(PROCESSES) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow ray golden cov fmt lint docs clean
+.PHONY: help setup demo test slow ray golden matrix cov fmt lint docs clean
 
 help:
 	@echo "make demo    set up and find the batch size of a small CNN on real data"
@@ -29,6 +31,7 @@ help:
 	@echo "make slow    run the slow tests"
 	@echo "make ray     add Ray to $(VENV) and run the tests that need it"
 	@echo "make golden  rewrite the golden files: review the difference before you commit it"
+	@echo "make matrix  run the quick tests with each torch of benchmarks/matrix.py, in environments of their own"
 	@echo "make cov     run the tests as \`make test\` does, and write their coverage to htmlcov/"
 	@echo "make fmt     format, and mend the linter's findings where it can"
 	@echo "make lint    ruff check, ruff format --check, mypy --strict"
@@ -53,6 +56,10 @@ ray: $(READY)
 golden: $(READY)
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" --update-golden $(PYTEST_FLAGS)
 	git status --short tests
+
+# It makes its own environments, from the Pythons on the path.
+matrix:
+	$(PYTHON) benchmarks/matrix.py --processes 2 $(MATRIX_FLAGS)
 
 cov: $(READY)
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not slow" --cov --cov-report term --cov-report html $(PYTEST_FLAGS)
@@ -79,7 +86,7 @@ clean:
 # An environment that is there already is kept, and with it a build of torch put there first.
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: autobatch needs Python 3.11 or newer; \`$(PYTHON)\` is $$($(PYTHON) --version 2>&1)" >&2; \
+	  echo "error: the pinned packages need Python 3.11 or newer; \`$(PYTHON)\` is $$($(PYTHON) --version 2>&1)" >&2; \
 	  echo >&2; \
 	  echo "hint: name another one, as in \`make $(or $(firstword $(MAKECMDGOALS)),demo) PYTHON=python3.12\`" >&2; \
 	  exit 1; }

@@ -19,7 +19,7 @@ import argparse
 import os
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -145,13 +145,13 @@ class Measurement:
                 return
 
     def _say(self, text: str) -> None:
-        print(f"{datetime.now(UTC):%H:%M:%S} {self._workload.name}: {text}", flush=True)
+        print(f"{datetime.now(timezone.utc):%H:%M:%S} {self._workload.name}: {text}", flush=True)
 
 
 def environment() -> dict[str, object]:
     """With what and when something was measured."""
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "autobatch": autobatch.__version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 
@@ -32,7 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="only faults with this in their names; writes nothing")
     options = parser.parse_args()
-    begun = datetime.now(UTC)
+    begun = datetime.now(timezone.utc)
     chosen = [case for case in cases.MATRIX if options.only in case.fault.name]
     with driving.bench() as bench:
         ended = [_row(bench, case) for case in chosen]

@@ -25,7 +25,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -193,7 +193,7 @@ def summary(pairs: list[dict[str, Any]], find_seconds: float) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "autobatch": autobatch.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),

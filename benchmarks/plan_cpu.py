@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for name in WORKLOADS for optimizer in OPTIMIZERS for row in compare(name, optimizer)]
     report = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "environment": {
             "torch": str(torch.__version__),
             "python": platform.python_version(),

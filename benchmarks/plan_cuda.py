@@ -13,7 +13,7 @@ import argparse
 import json
 import multiprocessing
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +42,7 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
     report = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "environment": in_child(environment),
         "precision": options.precision,
         "summary": {kind: errors(rows, kind) for kind in ("allocated", "reserved")},

@@ -26,7 +26,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ def save(path: Path, models: dict[str, Any], rows: list[Row]) -> None:
     answered = [row for row in by_other if "predicted" in models[row.model]["kitsune"]]
     late = [row for row in by_other if "no end" in models[row.model]["kitsune"].get("error", "")]
     report = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "environment": environment(),
         "constants": {"room_bytes": ROOM_BYTES, "share": SHARE, "sizes": SIZES, "seed": SEED},
         "tuned": sorted(tuned()),

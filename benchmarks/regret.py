@@ -22,7 +22,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
@@ -102,7 +102,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.rescore:
         return rescore()
-    begun = datetime.now(UTC)
+    begun = datetime.now(timezone.utc)
     grounds: list[Ground] = []
     rows: list[Row] = []
     for task in (task for task in TASKS if task.name in options.tasks):

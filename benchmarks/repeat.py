@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import combinations
 from pathlib import Path
 from statistics import median_low
@@ -37,7 +37,7 @@ def main() -> None:
     for target in options.target:
         question = {"target": target, "load": options.load, "budget_seconds": options.budget, "seed": SEED}
         entries = [entry for entry in entries if any(entry.get(name) != question[name] for name in question)]
-        begun = datetime.now(UTC)
+        begun = datetime.now(timezone.utc)
         answers: list[dict[str, object]] = []
         with _load(options.load):
             for _ in range(options.runs):

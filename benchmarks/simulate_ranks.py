@@ -19,7 +19,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def main() -> None:
             rows.append(row)
             print(_shown(row), flush=True)
     document = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
         "measured": {"store_seconds": costs, "message_bytes": MESSAGE_BYTES},

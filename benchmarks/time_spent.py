@@ -17,7 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -55,7 +55,7 @@ def main() -> None:
         print(f"{part:<32} {seconds:7.2f} s {seconds / total:6.1%}")
     print(f"{'together':<32} {total:7.2f} s")
     document = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "target": options.target,
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],

@@ -18,7 +18,7 @@ import platform
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import fmean
 
@@ -149,7 +149,7 @@ def table(regrets: dict[str, dict[str, list[float]]]) -> str:
 def document(regrets: dict[str, dict[str, list[float]]]) -> dict[str, object]:
     """The figures, with the versions behind them."""
     return {
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "autobatch": autobatch.__version__,
         "python": platform.python_version(),
         "regret": {

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from autobatch import __version__
+from benchmarks import matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT: dict[str, Any] = msgspec.toml.decode((ROOT / "pyproject.toml").read_bytes())
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -71,10 +72,33 @@ def test_a_workflow_calls_make_as_it_is(path: Path) -> None:
 
 def test_every_supported_python_is_tested() -> None:
     (job,) = read(ROOT / ".github" / "workflows" / "test.yml")["jobs"].values()
-    versions = job["strategy"]["matrix"]["python"]
-    assert PROJECT["project"]["requires-python"] == f">={versions[0]}"
-    minors = [int(version.removeprefix("3.")) for version in versions]
+    rows = read(ROOT / ".github" / "workflows" / "matrix.yml")["jobs"]["versions"]["strategy"]["matrix"]
+    versions = {*job["strategy"]["matrix"]["python"], *(row["python"] for row in rows["include"])}
+    minors = sorted(int(version.removeprefix("3.")) for version in versions)
+    assert PROJECT["project"]["requires-python"] == f">=3.{minors[0]}"
     assert minors == list(range(minors[0], minors[-1] + 1))
+    named = [entry for entry in PROJECT["project"]["classifiers"] if ":: Python :: 3." in entry]
+    assert named == [f"Programming Language :: Python :: 3.{minor}" for minor in minors]
+
+
+def test_the_workflow_tests_each_environment_of_the_matrix() -> None:
+    rows = read(ROOT / ".github" / "workflows" / "matrix.yml")["jobs"]["versions"]["strategy"]["matrix"]
+    tested = [(row["python"], row["torch"]) for row in rows["include"]]
+    assert tested == [(environment.python, environment.torch) for environment in matrix.ENVIRONMENTS]
+    assert f"torch>={matrix.ENVIRONMENTS[0].torch.removesuffix('.0')}" in PROJECT["project"]["dependencies"]
+
+
+def test_a_junit_report_is_counted(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite time="1.6"><testcase classname="a" name="b"/>'
+        '<testcase classname="a" name="c"><skipped message="no GPU"/></testcase>'
+        '<testcase classname="a" name="d"><failure message="x"/></testcase>'
+        '<testcase classname="a" name="e"><error message="x"/></testcase></testsuite></testsuites>',
+        encoding="utf-8",
+    )
+    counted = matrix.read_report(report)
+    assert counted == {"passed": 1, "skipped": {"no GPU": 1}, "failed": ["a::d", "a::e"], "seconds": 2}
 
 
 def test_help_lists_every_target() -> None:

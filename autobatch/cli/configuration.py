@@ -6,7 +6,7 @@ of the library depends on its arguments alone.
 
 from __future__ import annotations
 
-import tomllib
+import sys
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,11 @@ from typing import Any
 
 from autobatch.records.errors import UsageError
 from autobatch.records.escaping import printable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FILE = "pyproject.toml"
 TABLE = "[tool.autobatch]"

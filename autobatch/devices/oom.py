@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from enum import StrEnum
 
 from autobatch.records.errors import message_of
 from autobatch.records.formatting import format_bytes
+from autobatch.records.str_enum import StrEnum
 
 _OUT_OF_MEMORY = (
     "out of memory",

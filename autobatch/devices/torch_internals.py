@@ -121,7 +121,7 @@ def compile_settings(compiled: Any) -> dict[str, Any]:
     context = compiled.dynamo_ctx if is_compiled_wrapper(compiled) else _context_of_call(compiled)
     try:
         backend = _innermost_backend(context.callback)
-        settings = {"dynamic": context._dynamic, "fullgraph": context.fullgraph}
+        settings = {"dynamic": context._dynamic, "fullgraph": _is_fullgraph(context)}
         if isinstance(backend, torch._TorchCompileInductorWrapper):
             return {**settings, "options": backend.config or None}
         if isinstance(backend, torch._TorchCompileWrapper):
@@ -137,9 +137,22 @@ def _context_of_call(call: Any) -> Any:
     return cells["self"].cell_contents if "self" in cells else None
 
 
+def _is_fullgraph(context: Any) -> bool:
+    """Whether a graph break is an error: newer torch keeps it, older torch has another converter for it."""
+    if hasattr(context, "fullgraph"):
+        return bool(context.fullgraph)
+    from torch._dynamo.convert_frame import ConvertFrame
+
+    return not isinstance(_wrapped_backend(context.callback), ConvertFrame)
+
+
 def _innermost_backend(backend: Any) -> Any:
     """The backend that the user named, below those that torch wraps around it."""
-    for name in _WRAPPED_BACKEND:
-        while hasattr(backend, name):
-            backend = getattr(backend, name)
+    while (wrapped := _wrapped_backend(backend)) is not None:
+        backend = wrapped
     return backend
+
+
+def _wrapped_backend(backend: Any) -> Any:
+    """The backend that another wraps; None where it wraps none."""
+    return next((getattr(backend, name) for name in _WRAPPED_BACKEND if hasattr(backend, name)), None)

@@ -11,20 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import msgspec
 import psutil
 
 from autobatch.devices import host
 from autobatch.engines import messages, process_tree
+from autobatch.engines.interpreter import python_command
 from autobatch.records.errors import AutobatchError
 from autobatch.workload import compilation
 from autobatch.workload.keras import backend
 
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-# -P keeps the current folder out of the path, so that a user's `random.py` can't break the worker's imports.
-_BOOT = f"import sys; sys.path.append({_PACKAGE_PARENT!r}); from autobatch.worker.main import main; main()"
+_PROGRAM = "from autobatch.worker.main import main; main()"
 # Set in every worker, so that a model file that calls autobatch while it is imported can be refused.
 IN_WORKER = "AUTOBATCH_WORKER"
 _POLL_SECONDS = 0.01
@@ -91,7 +89,7 @@ class WorkerProcess:
         self._paused: tuple[float, float] | None = None
         self.watch_bytes: int | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT],
+            python_command(_PROGRAM),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,8 @@ def load(path: str) -> Prices:
 def parse(text: str, path: str) -> Prices:
     """The prices in a text; errors name `path`. Raises UsageError where the text has no prices."""
     try:
-        content = msgspec.json.decode(text) if path.endswith(".json") else tomllib.loads(text)
-    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, RecursionError) as error:
+        content = msgspec.json.decode(text) if path.endswith(".json") else msgspec.toml.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise _unusable(path, str(error)) from error
     currency, per_hour = (content.get(name) if isinstance(content, dict) else None for name in _FIELDS)
     if not isinstance(currency, str) or not currency.strip():

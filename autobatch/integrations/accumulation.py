@@ -16,9 +16,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
+from autobatch.engines.interpreter import python_command
 from autobatch.engines.worker_process import IN_WORKER
 from autobatch.records.recommendation import Recommendation
 from autobatch.workload import serialization
@@ -32,11 +32,10 @@ _TOLERANCE = 0.02
 _FIX = "trainer.model_accepts_loss_kwargs = False"
 # The arguments that affect the average of a loss.
 _KEPT_ARGUMENTS = ("remove_unused_columns", "label_names", "average_tokens_across_devices")
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 # The caller's objects may need its modules, so the child takes over its import path.
-_BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
-    f"sys.path.append({_PACKAGE_PARENT!r}); from autobatch.integrations.accumulation import main; main()"
+_PROGRAM = (
+    "import json; sys.path[:0] = json.loads(sys.argv[3]); "
+    "from autobatch.integrations.accumulation import main; main()"
 )
 
 
@@ -95,7 +94,7 @@ def _ask_child(payload: str, folder: str) -> dict[str, Any]:
     read_end, write_end = os.pipe()
     try:
         ended = subprocess.run(
-            [sys.executable, "-P", "-c", _BOOT, payload, folder, json.dumps(sys.path)],
+            python_command(_PROGRAM, payload, folder, json.dumps(sys.path)),
             cwd=folder,
             env={**os.environ, IN_WORKER: "1", "CUDA_VISIBLE_DEVICES": ""},
             stdin=read_end,

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Protocol
 
 from autobatch._version import __version__
@@ -208,7 +208,7 @@ class Watch(Observer):
         self._limits = limits
         self._journal = journal
         self._torch = ""
-        self._started_at = datetime.now(UTC)
+        self._started_at = datetime.now(timezone.utc)
         self._begin = time.monotonic()
 
     def opened(self, opened: Opened) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from autobatch.records.str_enum import StrEnum
 from autobatch.records.trial import MemoryLine
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from autobatch.records.str_enum import StrEnum
 from autobatch.records.trial import Outcome
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
 from math import isfinite
@@ -148,7 +148,7 @@ def _below_two_minutes(seconds: float) -> str:
 def format_moment(moment: str) -> str:
     """`2026-11-24 19:16 UTC` of a time in ISO 8601; anything else as it is."""
     try:
-        utc = datetime.fromisoformat(moment).astimezone(UTC)
+        utc = datetime.fromisoformat(moment).astimezone(timezone.utc)
     except (ValueError, OverflowError):
         return moment
     return f"{utc:%Y-%m-%d %H:%M} UTC"

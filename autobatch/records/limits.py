@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from math import isfinite, lcm
 
 from autobatch.records.errors import UsageError
+from autobatch.records.str_enum import StrEnum
 
 
 class Objective(StrEnum):

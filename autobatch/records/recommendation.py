@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from autobatch.records.check import Check
 from autobatch.records.device import Device
 from autobatch.records.limits import Limits
+from autobatch.records.str_enum import StrEnum
 from autobatch.records.trial import Ceiling, Communication, Curve, Loader, SizesPerRank, Trial
 from autobatch.records.workload import StepCount, Workload
 

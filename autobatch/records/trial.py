@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from autobatch.records.device import Device
+from autobatch.records.str_enum import StrEnum
 from autobatch.records.workload import Workload
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from autobatch.records.str_enum import StrEnum
 from autobatch.scripts.command import Command
 from autobatch.scripts.messages import LoaderPlace, Observation, Sighting
 

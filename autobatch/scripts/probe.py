@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
@@ -77,7 +77,7 @@ def probe_command(
 
     `keeps_rate`: decide for a training that keeps the script's own learning rate.
     """
-    started_at, begin = datetime.now(UTC), time.monotonic()
+    started_at, begin = datetime.now(timezone.utc), time.monotonic()
     before = scratch.listing(Path.cwd())
     with (
         scratch.scratch_folder() as folder,

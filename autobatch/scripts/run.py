@@ -21,6 +21,7 @@ from autobatch.scripts.command import Command
 from autobatch.scripts.probe import ScriptAnswer
 from autobatch.scripts.process import injection
 from autobatch.storage import cache_folder
+from autobatch.workload import source_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +103,7 @@ def _path(command: Command, limits: Limits, *, applies_rate: bool) -> Path:
 
 def _digest(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return source_files.file_digest(path)
     except OSError:
         return ""
 

@@ -11,7 +11,7 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from autobatch.records.device import Device
@@ -142,7 +142,7 @@ def _render(search: UnfinishedSearch) -> str:
 
 
 def _new_name() -> str:
-    return f"journal-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}.json"
+    return f"journal-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}.json"
 
 
 def _remove_stale(folder: Path) -> None:

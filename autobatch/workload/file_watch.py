@@ -87,7 +87,9 @@ class FileWatch:
 
     def records(self, modules: Iterable[str]) -> FilesRead:
         """Return the files so far, with those of `modules`. Raises OSError for an unreadable source."""
-        sources = {path: source_files.content(path) for path in source_files.files_of_code(modules).values()}
+        sources = {
+            path: source_files.file_digest(path) for path in source_files.files_of_code(modules).values()
+        }
         read = {path for path in self._files if not path.endswith(".pyc") and not _is_in_package(path)}
         read = (read | _mapped_files() | source_files.files_of_packages()) - sources.keys()
         files = {path: state_of(path) for path in read}
@@ -140,7 +142,7 @@ def are_unchanged(record: FilesRead) -> bool:
         (record.files, state_of),
         (record.import_folders, _importable),
         (record.folders, _names),
-        (record.sources, source_files.content),
+        (record.sources, source_files.file_digest),
     )
     try:
         return not record.unseen and all(

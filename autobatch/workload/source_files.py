@@ -19,6 +19,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 # Large and mostly compiled packages, which the fingerprint covers by their versions.
 _BY_VERSION = ("torch", "numpy", "autobatch")
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_BLOCK_BYTES = 1 << 20
 _EXAMPLES = os.path.join(PACKAGE, "examples")
 
 
@@ -39,7 +40,7 @@ def contents(modules: Iterable[str]) -> dict[str, str]:
 
     Raises OSError where a file can't be read.
     """
-    return {name: content(file) for name, file in files_of_code(modules).items()}
+    return {name: file_digest(file) for name, file in files_of_code(modules).items()}
 
 
 def files_of_code(modules: Iterable[str]) -> dict[str, str]:
@@ -85,7 +86,7 @@ def of_package(folder: str = PACKAGE) -> str:
         folders.sort()
         for name in sorted(file for file in files if file.endswith(".py")):
             path = os.path.join(place, name)
-            whole.update(f"{os.path.relpath(path, folder)} {content(path)}\n".encode())
+            whole.update(f"{os.path.relpath(path, folder)} {file_digest(path)}\n".encode())
     return whole.hexdigest()
 
 
@@ -122,7 +123,10 @@ def _library_folders() -> tuple[str, ...]:
     return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
 
 
-def content(file: str) -> str:
-    """SHA-256 of a file. Raises OSError where it can't be read."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def file_digest(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises OSError where it can't be read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

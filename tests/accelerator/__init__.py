@@ -29,6 +29,13 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
+def missing() -> str:
+    """The reason why `testdev` can't be built here; empty where it can be."""
+    if not hasattr(torch.accelerator, "memory_stats"):
+        return f"`testdev` needs the allocator of torch 2.9; this is {torch.__version__}"
+    return "" if compiler() else "`testdev` needs a C++ compiler"
+
+
 def built_library() -> Path:
     """The shared library of device.cpp, which the first call builds (about 12 s of processor time).
 

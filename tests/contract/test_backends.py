@@ -35,10 +35,11 @@ def _open_cpu() -> Backend:
 def _open_testdev() -> Backend:
     from autobatch.devices.accelerator import AcceleratorBackend
     from tests import accelerator
+
+    if accelerator.missing():
+        pytest.skip(accelerator.missing())
     from tests.accelerator import testdev
 
-    if accelerator.compiler() is None:
-        pytest.skip("`testdev` needs a C++ compiler")
     testdev.register(1024 * MIB)
     return AcceleratorBackend(testdev.NAME)
 
@@ -284,7 +285,9 @@ def _open_absent(name: str) -> None:
 
 
 def _is_here(kind: str) -> bool:
-    found = torch.accelerator.current_accelerator(check_available=True)
+    from autobatch.devices.accelerator import available_accelerator
+
+    found = available_accelerator()
     return found is not None and found.type == kind
 
 

@@ -15,7 +15,7 @@ from autobatch.engines.messages import Recipe
 from autobatch.measurement.climb import Climb
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Ceiling, LimitedBy
-from tests.accelerator import built_library, compiler, model_preamble
+from tests.accelerator import built_library, missing, model_preamble
 from tests.contract.child import in_child
 
 MIB = 1 << 20
@@ -60,7 +60,7 @@ def survives(opened: LocalEngine, size: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+@pytest.mark.skipif(bool(missing()), reason=missing())
 def test_on_a_device_with_an_exact_limit_the_ceiling_is_exact(tmp_path: Path) -> None:
     built_library()
     target = tmp_path / "net.py"
@@ -91,7 +91,7 @@ def make_optimizer(params):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+@pytest.mark.skipif(bool(missing()), reason=missing())
 def test_where_gradients_accumulate_the_ceiling_holds_them_through_the_forward_pass(tmp_path: Path) -> None:
     built_library()
     target = tmp_path / "wide.py"

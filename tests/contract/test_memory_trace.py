@@ -10,7 +10,7 @@ from autobatch.decision.memory_forecast import live_bytes
 from autobatch.measurement.climb import Climb
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import LimitedBy, Outcome
-from tests.accelerator import built_library, compiler, model_preamble
+from tests.accelerator import built_library, missing, model_preamble
 from tests.contract.test_ceiling import MIB, MODEL, engine
 
 UNTRACEABLE = """
@@ -21,7 +21,7 @@ def training_step(model, batch):
 """
 
 
-@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+@pytest.mark.skipif(bool(missing()), reason=missing())
 def test_on_an_exact_device_the_trace_is_what_the_allocator_counts(tmp_path: Path) -> None:
     built_library()
     target = tmp_path / "net.py"
@@ -34,7 +34,7 @@ def test_on_an_exact_device_the_trace_is_what_the_allocator_counts(tmp_path: Pat
         assert peak == pytest.approx(live_bytes(traced.lines, 60), rel=0.1)
 
 
-@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+@pytest.mark.skipif(bool(missing()), reason=missing())
 @pytest.mark.parametrize(
     "more",
     [pytest.param("", id="traced"), pytest.param(UNTRACEABLE, id="untraceable", marks=pytest.mark.slow)],

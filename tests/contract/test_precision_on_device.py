@@ -15,10 +15,10 @@ from autobatch.records.errors import DeviceError
 from autobatch.records.limits import Limits, Precision
 from autobatch.records.trial import Outcome
 from autobatch.workload.precision import Arithmetic
-from tests.accelerator import built_library, compiler, model_preamble, testdev
+from tests.accelerator import built_library, missing, model_preamble, testdev
 from tests.contract.child import in_child
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 MIB = 1 << 20
 # 2 MiB of weights; a sample keeps some 25 MiB of activations, or a part of that when checkpointed.

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from autobatch.devices.accelerator import AcceleratorBackend, fraction_of
 from autobatch.records.errors import DeviceError
-from tests.accelerator import compiler, model_preamble, testdev
+from tests.accelerator import missing, model_preamble, testdev
 from tests.contract.child import in_child
 
 MIB = 1 << 20
 BLOCK = 512
 DEVICE = "testdev"
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="`testdev` needs a C++ compiler")
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
 class Transformer(nn.Module):

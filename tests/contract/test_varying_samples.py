@@ -11,7 +11,7 @@ from autobatch.engines.messages import Recipe
 from autobatch.measurement.climb import Climb
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, LimitedBy
-from tests.accelerator import built_library, compiler, model_preamble
+from tests.accelerator import built_library, missing, model_preamble
 from tests.contract.test_ceiling import MIB, engine
 
 LENGTHS = 300
@@ -55,7 +55,7 @@ def curve(folder: Path, name: str, lengths: str) -> Curve:
         return Climb(opened, limits).run()
 
 
-@pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+@pytest.mark.skipif(bool(missing()), reason=missing())
 @pytest.mark.slow
 def test_one_long_sample_alone_decides_on_memory(tmp_path: Path) -> None:
     """What a training meets once an epoch: Lightning-AI/pytorch-lightning 20447, lhotse-speech/lhotse 231,

@@ -18,7 +18,9 @@ from autobatch.devices import torch_internals
 @pytest.fixture
 def clean_compiler() -> Iterator[None]:
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(recompile_limit=8, accumulated_recompile_limit=256):
+    limits = [name for name in ("recompile_limit", "cache_size_limit") if hasattr(torch._dynamo.config, name)]
+    assert limits
+    with torch._dynamo.config.patch({limits[0]: 8, f"accumulated_{limits[0]}": 256}):
         yield
     torch._dynamo.reset()
 
@@ -43,6 +45,8 @@ def test_the_settings_of_a_wrapper_and_of_a_call() -> None:
     assert torch_internals.compile_settings(wrapper) == settings
     model.compile(backend=eager, dynamic=True, fullgraph=True)
     assert torch_internals.compile_settings(torch_internals.compiled_call(model)) == settings
+    broken = torch.compile(model, backend=eager)
+    assert torch_internals.compile_settings(broken) == {"backend": eager, "dynamic": None, "fullgraph": False}
 
 
 @pytest.mark.usefixtures("clean_compiler")

@@ -28,14 +28,14 @@ from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Curve, LimitedBy, Outcome
 from autobatch.workload.dataset import open_samples
-from tests.accelerator import built_library, compiler, model_preamble, testdev
+from tests.accelerator import built_library, missing, model_preamble, testdev
 from tests.contract.child import in_child
 from tests.simulated import MIB, CrashError, Machine, SimulatedEngine
 
 LONG = 1e6
 # Of the sizes on the accelerator of the tests: a ceiling has to hold, and be less than two of these too low.
 STRIDE = 32
-TESTDEV = pytest.mark.skipif(compiler() is None, reason="the test device needs a C++ compiler")
+TESTDEV = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
 pytestmark = pytest.mark.usefixtures("quick_collections")

@@ -52,7 +52,8 @@ dataset = (torch.randn(64, 4), torch.zeros(64).long())
 def clean_torch() -> Iterator[None]:
     """torch's own limits, which a session lifts for good, and nothing compiled before."""
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(recompile_limit=8, accumulated_recompile_limit=256):
+    limits = [name for name in ("recompile_limit", "cache_size_limit") if hasattr(torch._dynamo.config, name)]
+    with torch._dynamo.config.patch({limits[0]: 8, f"accumulated_{limits[0]}": 256}):
         yield
     torch._dynamo.reset()
 

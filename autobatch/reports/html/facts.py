@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from autobatch.records.device import Device
 from autobatch.records.formatting import format_bytes, format_duration
@@ -92,7 +92,7 @@ def date(started_at: str) -> Markup:
     """Return `1 March 2026, 12:00 UTC` for an ISO 8601 date, and any other text as it is."""
     try:
         moment = datetime.fromisoformat(started_at)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment
+        moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment
     except (ValueError, OverflowError):
         return element("bdi", shorten(clean(started_at), _DATE_CELLS))
     zone = " UTC" if moment.tzinfo else ""

@@ -63,7 +63,8 @@ def describe_device() -> dict[str, Any]:
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         return {"kind": "cuda", "index": index, "name": name, "total_bytes": total, "free_bytes": free}
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    # torch 2.6 has no `check_available`, without which an accelerator without a driver counts.
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if accelerator is not None:
         return {"kind": accelerator.type, "index": torch.accelerator.current_device_index(), "name": ""}
     return {"kind": "cpu", "index": 0, "name": "", "threads": torch.get_num_threads()}
