@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import click
@@ -13,10 +11,8 @@ import click
 from autobatch.cli import console, options
 from autobatch.records.errors import AutobatchError
 from autobatch.records.escaping import printable
+from autobatch.records.interruption import Interrupted
 from autobatch.records.limits import Limits
-from autobatch.reports.html import document
-from autobatch.reports.text import terminal
-from autobatch.storage import codec, result_files
 
 _ONE_WARNING_CHARACTERS = 300
 
@@ -76,23 +72,18 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
     from autobatch.scripts.probe import probe_command
 
     command = parse(words)
-    quiet = values["quiet"] or values["as_json"]
+    output = console.Output(values["as_json"], values["quiet"], values["save_to"], values["html_to"])
+    output.check_writable(None)
+    quiet = output.quiet or output.as_json
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=console.colour(sys.stderr))
-    with progress:
-        answer = probe_command(command, _limits(values), progress)
-    recommendation = answer.recommendation
-    if values["save_to"]:
-        result_files.save(recommendation, values["save_to"])
-    if values["html_to"]:
-        result_files.write(document.render(recommendation), values["html_to"], result_files.REPORT)
-    if values["as_json"]:
-        facts = json.loads(codec.render(recommendation)) | {"script": answer.facts}
-        console.print_out(json.dumps(facts))
-    elif values["quiet"]:
-        console.print_size(recommendation)
-    else:
-        render = partial(terminal.render, next_steps=answer.application.lines)
-        console.print_laid_out(render, recommendation)
+    try:
+        with progress:
+            answer = probe_command(command, _limits(values), progress)
+    except Interrupted as interruption:
+        console.ignore_interrupts()
+        console.show_interrupted(interruption.recommendation, output)
+        raise SystemExit(console.INTERRUPTED) from None
+    console.deliver(answer.recommendation, output, answer)
 
 
 @click.command("run", cls=options.Command)

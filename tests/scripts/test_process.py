@@ -65,10 +65,11 @@ def test_a_size_is_set_in_place_and_proven(parsed: tuple[ScriptProcess, Observat
 
 def test_gradients_at_frozen_weights_give_a_noise_scale(parsed: tuple[ScriptProcess, Observation]):
     process, _ = parsed
-    order = {**measure(32), "do": "noise", "gradients": 24, "width": 1024, "seed": 0}
+    order = {**measure(32), "do": "noise", "gradients": 24, "fewest": 4, "width": 1024, "seed": 0}
     (result,) = process.ask(order, SECONDS)
-    assert len(result["squared_norms"]) == 24
-    found = noise_scale(32, result["squared_norms"], result["inner_products"], result["sum_squared_norm"])
+    (sums,) = result["optimizers"]
+    assert len(sums["squared_norms"]) == 24
+    found = noise_scale(32, sums["squared_norms"], sums["inner_products"], sums["sum_squared_norm"])
     assert found.valid
     assert found.low < found.batch_size < found.high
 
@@ -208,8 +209,8 @@ def test_two_ranks_of_torchrun_answer_together():
         assert seen.world_size == 2
         results = process.ask(measure(64, settle=4), SECONDS)
         assert [result["observed_size"] for result in results] == [64, 64]
-        order = {**measure(32, settle=4), "do": "noise", "gradients": 8, "width": 64, "seed": 0}
-        first, second = process.ask(order, SECONDS)
+        order = {**measure(32, settle=4), "do": "noise", "gradients": 8, "fewest": 4, "width": 64, "seed": 0}
+        first, second = (result["optimizers"][0] for result in process.ask(order, SECONDS))
         # Ranks average their gradients, so both see the same.
         assert first["squared_norms"] == pytest.approx(second["squared_norms"])
         assert len(first["squared_norms"]) >= 8
