@@ -56,12 +56,11 @@ def main(folder: Path) -> None:
     for place in (
         "pytorch+examples/data",
         "yunjey+pytorch-tutorial/tutorials/data",
-        "yunjey+pytorch-tutorial/data",
         "Lightning-AI+pytorch-lightning/examples/Datasets",
         "Lightning-AI+pytorch-lightning/Datasets",
+        "Lightning-AI+pytorch-lightning/examples/pytorch/basics/data",
     ):
         write_idx(folder / place / "MNIST" / "raw", images, labels)
-    write_npz(folder / "keras" / "datasets", images, labels)
     write_image_folder(folder / "imagefolder", images, labels)
     write_photos(folder / "pytorch+examples/super_resolution/dataset/BSDS300/images")
     text = library_text()
@@ -92,18 +91,6 @@ def write_idx(folder: Path, images: numpy.ndarray, labels: numpy.ndarray) -> Non
         for kind, array in (("images-idx3", images[part]), ("labels-idx1", labels[part])):
             header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
             (folder / f"{name}-{kind}-ubyte").write_bytes(header + array.tobytes())
-
-
-def write_npz(folder: Path, images: numpy.ndarray, labels: numpy.ndarray) -> None:
-    """The file that `keras.datasets.mnist` reads below KERAS_HOME."""
-    folder.mkdir(parents=True, exist_ok=True)
-    numpy.savez(
-        folder / "mnist.npz",
-        x_test=images[:HELD_OUT],
-        y_test=labels[:HELD_OUT],
-        x_train=images[HELD_OUT:],
-        y_train=labels[HELD_OUT:],
-    )
 
 
 def write_image_folder(folder: Path, images: numpy.ndarray, labels: numpy.ndarray) -> None:

@@ -12,6 +12,7 @@ from autobatch.records.limits import Precision
 def recipe_of(
     target: str,
     *,
+    arguments: tuple[str, ...] = (),
     input_shape: tuple[int, ...] | None = None,
     classes: int | None = None,
     epochs: float | None = None,
@@ -30,6 +31,7 @@ def recipe_of(
         raise missing_file(Path(path))
     return messages.Recipe(
         target=target,
+        arguments=arguments,
         input_shape=input_shape,
         classes=classes,
         epochs=epochs,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from autobatch.cli import console, options
+from autobatch.cli.probe import probe
 from autobatch.records.errors import AutobatchError
 from autobatch.records.escaping import printable
 from autobatch.records.interruption import Interrupted
@@ -18,10 +19,24 @@ _ONE_WARNING_CHARACTERS = 300
 
 
 def chosen(commands: click.Command, arguments: Sequence[str]) -> tuple[click.Command, list[str]]:
-    """The command to execute and its arguments: `probe` with a `--` is about a training command."""
-    if arguments[:1] == ["probe"] and "--" in arguments:
+    """The command to execute and its arguments.
+
+    `probe` with nothing but options before a `--` is about a training command; a target there has its own
+    arguments after it.
+    """
+    if arguments[:1] == ["probe"] and "--" in arguments and not _names_target(arguments):
         return probe_script, list(arguments[1:])
     return commands, list(arguments)
+
+
+def _names_target(arguments: Sequence[str]) -> bool:
+    """True where a word before the first `--` is no option and no value of one."""
+    parser = probe.make_parser(click.Context(probe, ignore_unknown_options=True))
+    try:
+        values, _, _ = parser.parse_args(arguments_of_autobatch(arguments)[1:])
+    except click.UsageError:
+        return False
+    return isinstance(values.get("target"), str)
 
 
 def arguments_of_autobatch(arguments: Sequence[str]) -> list[str]:

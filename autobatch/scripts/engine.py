@@ -41,6 +41,8 @@ _ROUND_STEPS, _MOST_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 100, 0.
 _MOST_GRADIENTS, _FEWEST_GRADIENTS = 128, 16
 # The noise scale rises early in training, so it is measured along a burn-in.
 _MEASURE_AT = (0.25, 0.5, 1.0)
+# Of the check's time, for all of its gradients; short trainings need the rest.
+_NOISE_SHARE = 0.3
 _EVALUATION_SECONDS = 10.0
 # Kept for a few steps or an evaluation in a fresh process, beside the time that the command takes to start.
 _STEPS_SECONDS = 3.0
@@ -247,12 +249,12 @@ class ScriptEngine:
             for share in _MEASURE_AT:
                 steps = max(1, ceil(share * burn_in) - done)
                 rounds = {"rounds": steps, "round_steps": 1, "warm_up": 0}
-                trained = self.session.ask("measure", size, self.left_seconds / 2, **rounds)
+                trained = self.session.ask("measure", size, command.burn_in_seconds, **rounds)
                 done += trained[0]["steps"]
                 sums = self.session.ask(
                     "noise",
                     size,
-                    self.left_seconds / 2,
+                    _NOISE_SHARE * command.seconds / len(_MEASURE_AT),
                     gradients=count,
                     fewest=FEWEST_CHUNKS,
                     width=SKETCH_WIDTH,

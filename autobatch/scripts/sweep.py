@@ -32,9 +32,8 @@ _MOST_HALVINGS = 3
 _FEWEST_STEPS = 4
 # Batches in a process that has to show the throughput of a size: rounds, warm-up, those on their way.
 _STEPS = 3 * ROUNDS + 8
-
-# Longer steps are rounds by themselves.
-_LONG_STEP_SECONDS = 0.1
+# Longer steps are rounds by themselves, and fewer of them are enough.
+_LONG_STEP_SECONDS, _LONG_STEPS = 0.1, 6
 
 
 class Sweep:
@@ -61,8 +60,8 @@ class Sweep:
                 facts=(trial.detail,),
             )
         self._engine.take_snapshot()
-        # Half of it comes early: a climb may take the whole time, and the script's size may be too large. Where
-        # each size takes a start of the command, there is time for a few, and larger ones promise more.
+        # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
+        # Where each size takes a start of the command there is time for a few: larger ones promise more.
         half = self._halved(current) if self._engine.session.in_place else current
         self._climb(current)
         for _ in range(_MOST_HALVINGS - 1):
@@ -181,9 +180,11 @@ class Sweep:
 
     def _has_time(self, step_seconds: float) -> bool:
         """True where the curve's share of the budget has time for another size."""
-        steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else ROUNDS + 3
+        steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else _LONG_STEPS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
-        return self._end_seconds - self._engine.busy_seconds > start + steps * step_seconds
+        # A curve of one size compares nothing: the time of the check is better spent on a second.
+        end_seconds = self._engine.end_seconds if len(self._trials) < 2 else self._end_seconds
+        return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
 
     def _end_of_share(self) -> float:
         """The end of the curve's share of the time, on the clock of the engine."""
