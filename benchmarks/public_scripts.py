@@ -133,7 +133,7 @@ SCRIPTS = (
         command="PYTHONPATH=. python projects/adder/adder.py --trainer.batch_size=64",
         batch_size=64,
     ),
-    _accelerate("accelerate_nlp", f"python {_NLP}/nlp_example.py --cpu", 16),
+    _accelerate("accelerate_nlp", f"accelerate launch --cpu {_NLP}/nlp_example.py --cpu", 16),
     _accelerate(
         "accelerate_accumulation",
         f"python {_NLP}/by_feature/gradient_accumulation.py --cpu --gradient_accumulation_steps 2",
@@ -141,7 +141,7 @@ SCRIPTS = (
     ),
     _accelerate(
         "accelerate_2_ranks",
-        f"accelerate launch --cpu --num_processes 2 --num_machines 1 {_NLP}/nlp_example.py --cpu",
+        f"torchrun --standalone --nproc-per-node 2 {_NLP}/nlp_example.py --cpu",
         16,
     ),
     Script(
@@ -198,8 +198,8 @@ SCRIPTS = (
         name="timm_2_ranks",
         repository="huggingface/pytorch-image-models",
         folder="huggingface+pytorch-image-models",
-        command="torchrun --nproc-per-node 2 train.py --data-dir {root}/imagefolder --model resnet10t "
-        "--img-size 64 --device cpu --num-classes 10 -b 32 --workers 0 --epochs 10",
+        command="torchrun --standalone --nproc-per-node 2 train.py --data-dir {root}/imagefolder "
+        "--model resnet10t --img-size 64 --device cpu --num-classes 10 -b 32 --workers 0 --epochs 10",
         batch_size=32,
     ),
     _tutorial("feedforward", "01-basics/feedforward_neural_network", 100),

@@ -57,6 +57,12 @@ def _measuring_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         options.option(options.SIZES, "--max-batch", type=options.COUNT, help="Largest size to try."),
         options.option(
+            options.TARGET,
+            "--epochs",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Epochs you will train for. Default: those that the script shows.",
+        ),
+        options.option(
             options.MEASUREMENT, "--no-check", is_flag=True, help="Skip the generalization check."
         ),
     )
@@ -93,7 +99,7 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=console.colour(sys.stderr))
     try:
         with progress:
-            answer = probe_command(command, _limits(values), progress)
+            answer = probe_command(command, _limits(values), progress, epochs=values["epochs"])
     except Interrupted as interruption:
         console.ignore_interrupts()
         console.show_interrupted(interruption.recommendation, output)
@@ -114,13 +120,15 @@ def run_script(words: tuple[str, ...], **values: Any) -> None:
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
 
-    command, limits, applies_rate = parse(words), _limits(values), values["apply_lr"]
-    tuned = None if values["fresh"] else run.cached(command, limits, applies_rate=applies_rate)
+    command, limits, epochs = parse(words), _limits(values), values["epochs"]
+    applies_rate = values["apply_lr"]
+    recipe = {"epochs": epochs, "applies_rate": applies_rate}
+    tuned = None if values["fresh"] else run.cached(command, limits, recipe)
     if tuned is None:
         try:
             with Progress(sys.stderr, quiet=False, colour=console.colour(sys.stderr)) as progress:
-                answer = probe_command(command, limits, progress, keeps_rate=not applies_rate)
-            run.keep(command, limits, answer, applies_rate=applies_rate)
+                answer = probe_command(command, limits, progress, epochs=epochs, keeps_rate=not applies_rate)
+            run.keep(command, limits, recipe, answer)
             tuned = run.tuned(answer)
         except Exception as error:
             why = error.message if isinstance(error, AutobatchError) else f"{type(error).__name__}: {error}"

@@ -67,17 +67,19 @@ class ScriptEngine:
         limits: Limits,
         scratch: Path,
         *,
+        epochs: float | None = None,
         keeps_rate: bool = False,
         contended: bool = False,
     ) -> None:
-        """`keeps_rate`: short trainings keep the script's learning rate, as the training to come will.
+        """`epochs` replaces those of the script. `contended`: other processes keep the processors busy.
 
-        `contended`: other processes keep the processors busy.
+        `keeps_rate`: short trainings keep the script's learning rate, as the training to come will.
         """
         self.session = Session(command, limits, scratch, contended=contended)
         self.compile_seconds = 0.0
         self._command = command
         self._limits = limits
+        self._epochs = epochs
         self._keeps_rate = keeps_rate
         self._begin = time.monotonic()
         self._step_seconds: dict[int, float] = {}
@@ -91,9 +93,12 @@ class ScriptEngine:
         """Start the command and watch its first steps. Raises AutobatchError for what can't be measured."""
         self.session.open()
         observed = self.session.observed
+        workload = description.workload_of(self._command, observed, self.session.knob)
+        if self._epochs is not None:
+            workload = replace(workload, epochs=self._epochs)
         return Opened(
             device=description.device_of(observed, self._limits),
-            workload=description.workload_of(self._command, observed, self.session.knob),
+            workload=workload,
             torch=observed.torch,
             world_size=observed.world_size,
         )
@@ -155,6 +160,19 @@ class ScriptEngine:
 
         A script that ends meanwhile is started again, and so is one whose size doesn't change in place.
         """
+        observed = self.session.observed
+        if (
+            size == self.session.current_size
+            and self.end_seconds < self.busy_seconds
+            and observed.step_seconds
+        ):
+            # The start has taken all of the time: the first steps are all that there is.
+            return Measured(
+                ended=False,
+                observed_size=observed.batch_size,
+                round_seconds=observed.step_seconds,
+                steps=len(observed.step_seconds),
+            )
         slow = self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
         if rounds is None:
             rounds = MIN_ROUNDS if slow else ROUNDS
@@ -239,7 +257,9 @@ class ScriptEngine:
         size = command.batch_size
         step_seconds = self._step_seconds.get(size, 1.0)
         burn_in = max(4, int(command.burn_in_seconds / step_seconds))
-        count = max(_FEWEST_GRADIENTS, min(command.most_samples // size, _MOST_GRADIENTS))
+        seconds = _NOISE_SHARE * command.seconds / len(_MEASURE_AT)
+        wanted = min(command.most_samples // size, int(seconds / step_seconds), _MOST_GRADIENTS)
+        count = max(_FEWEST_GRADIENTS, wanted)
         points: list[NoiseSums] = []
         after_steps: list[int] = []
         done, error = 0, ""
@@ -254,7 +274,7 @@ class ScriptEngine:
                 sums = self.session.ask(
                     "noise",
                     size,
-                    _NOISE_SHARE * command.seconds / len(_MEASURE_AT),
+                    seconds,
                     gradients=count,
                     fewest=FEWEST_CHUNKS,
                     width=SKETCH_WIDTH,

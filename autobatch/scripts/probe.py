@@ -28,6 +28,9 @@ from autobatch.scripts.splits import FasterSplit, faster_split
 from autobatch.scripts.sweep import Sweep
 from autobatch.storage.journal import Journal
 
+# Starts of a command that a budget has to hold: the first steps, the confirmation, and two for measurements.
+_STARTS = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptAnswer:
@@ -68,19 +71,24 @@ class ScriptAnswer:
 
 
 def probe_command(
-    command: Command, limits: Limits, observer: Observer, *, keeps_rate: bool = False
+    command: Command,
+    limits: Limits,
+    observer: Observer,
+    *,
+    epochs: float | None = None,
+    keeps_rate: bool = False,
 ) -> ScriptAnswer:
     """Measure a command. Raises AutobatchError for one that can't be measured, by name.
 
-    `keeps_rate`: decide for a training that keeps the script's own learning rate. Raises Interrupted on
-    Ctrl-C, with the records so far.
+    `epochs`: decide for so many, in place of those that the script shows. `keeps_rate`: decide for a training
+    that keeps the script's own learning rate. Raises Interrupted on Ctrl-C, with the records so far.
     """
     watch = Watch(observer, limits, Journal())
     contended = is_contended(None)
     with (
         scratch.scratch_folder() as folder,
         contextlib.closing(
-            ScriptEngine(command, limits, folder, keeps_rate=keeps_rate, contended=contended)
+            ScriptEngine(command, limits, folder, epochs=epochs, keeps_rate=keeps_rate, contended=contended)
         ) as engine,
     ):
         search = ScriptSearch(engine, limits, watch)
@@ -141,7 +149,8 @@ class ScriptSearch:
             self.split = faster_split(self._engine, curve, self._watch.checking)
             curve = self._confirm(curve, check)
             self._engine.close()
-        return replace(curve, warnings=(*curve.warnings, *_warnings(self._engine), *changed)), check
+        notes = (*_warnings(self._engine), *_short_of_time(self._engine, curve), *changed)
+        return replace(curve, warnings=(*curve.warnings, *notes)), check
 
     def interrupted(self, *, contended: bool) -> Interrupted:
         """The exception for Ctrl-C: the records so far, and the answer that follows from them."""
@@ -186,6 +195,17 @@ def _files_compared() -> Iterator[list[str]]:
     if changed:
         names = ", ".join(f"`{name}`" for name in changed[:5])
         warnings.append(f"files changed during the measurement: {names}")
+
+
+def _short_of_time(engine: ScriptEngine, curve: Curve) -> tuple[str, ...]:
+    """The warning for a budget that the starts of the command have used up."""
+    if len({trial.batch_size for trial in curve.trials}) > 1:
+        return ()
+    start_seconds = engine.session.start_seconds
+    return (
+        f"only the current batch size was measured: the command takes {start_seconds:.0f} s to start. "
+        f"Raise --budget to {_STARTS * start_seconds:.0f}s or more",
+    )
 
 
 def _warnings(engine: ScriptEngine) -> tuple[str, ...]:

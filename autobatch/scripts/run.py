@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -66,13 +67,13 @@ def execute(tuned: Tuned) -> NoReturn:
     os.execvpe(tuned.command.words[0], tuned.command.words, environment)
 
 
-def cached(command: Command, limits: Limits, *, applies_rate: bool) -> Tuned | None:
+def cached(command: Command, limits: Limits, recipe: Mapping[str, object]) -> Tuned | None:
     """The command of an earlier measurement; None where a file that it depends on has changed since.
 
-    These are the sources it imports, its packages, and the data it reads. The answer also has to fit into the
-    memory of today.
+    `recipe`: the options that the answer depends on, beside its limits. The files are the sources it imports,
+    its packages, and the data it reads. The answer also has to fit into the memory of today.
     """
-    name = _entry_name(command, limits, applies_rate=applies_rate)
+    name = _entry_name(command, limits, recipe)
     try:
         text = result_files.read_text(cache_folder.find_folder() / name)
         kept = json.loads(text)["script"]
@@ -87,29 +88,29 @@ def cached(command: Command, limits: Limits, *, applies_rate: bool) -> Tuned | N
         return None
 
 
-def keep(command: Command, limits: Limits, answer: ScriptAnswer, *, applies_rate: bool) -> None:
+def keep(command: Command, limits: Limits, recipe: Mapping[str, object], answer: ScriptAnswer) -> None:
     """Keep the command for the next time. A cache that can't be written is no reason to fail."""
-    name = _entry_name(command, limits, applies_rate=applies_rate)
+    name = _entry_name(command, limits, recipe)
     script = {"files": {path: _stamp(path) for path in answer.files}, "tuned": asdict(tuned(answer))}
     document = json.loads(codec.render(answer.recommendation)) | {"script": script}
     with suppress(AutobatchError, OSError):
         cache.write_entry(name, json.dumps(document))
 
 
-def _entry_name(command: Command, limits: Limits, *, applies_rate: bool) -> str:
+def _entry_name(command: Command, limits: Limits, recipe: Mapping[str, object]) -> str:
     """The file of an answer, named by all that it depends on but the files, which it names itself."""
     program = shutil.which(command.words[0]) or command.words[0]
-    recipe: dict[str, Any] = {
+    parts: dict[str, Any] = {
+        **recipe,
         "command": asdict(command),
         "folder": os.getcwd(),
         "program": [os.path.realpath(program), _stamp(program)],
-        "applies_rate": applies_rate,
         "autobatch": __version__,
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "gpus": [[gpu.name, gpu.uuid, gpu.driver] for gpu in nvml.read_all()],
     }
     processor = Device(kind="cpu", index=0, name=host.cpu_name(), threads=host.usable_processors())
-    return cache.name_of({}, limits, processor, recipe, os.environ)
+    return cache.name_of({}, limits, processor, parts, os.environ)
 
 
 def _with_current_memory(device: Device) -> Device:

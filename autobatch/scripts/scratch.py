@@ -51,7 +51,7 @@ def reads(scratch: Path) -> tuple[str, ...]:
         lines = (scratch / _READS).read_bytes().splitlines()
     except FileNotFoundError:
         return ()
-    return tuple(sorted({os.fsdecode(line) for line in lines}))
+    return tuple(path for path in sorted({os.fsdecode(line) for line in lines}) if os.path.isfile(path))
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]] | None:

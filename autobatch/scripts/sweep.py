@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 from statistics import median
 
 from autobatch.decision.round_statistics import throughput
@@ -136,8 +136,11 @@ class Sweep:
     def _measure(self, size: int) -> Trial:
         self._observer.trying(size)
         before = self._trials.get(size)
+        left = self._end_seconds - self._engine.busy_seconds if len(self._trials) > 1 else inf
         try:
-            measured = self._engine.measure(size, self._limits.trial_timeout_seconds)
+            measured = self._engine.measure(
+                size, min(self._limits.trial_timeout_seconds, max(_LEAST_SECONDS, left))
+            )
         except ScriptEndedError as ended:
             trial = Trial(batch_size=size, outcome=ended.outcome, detail=ended.detail, phase="training")
         else:
