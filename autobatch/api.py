@@ -56,6 +56,8 @@ def find(
     collate_fn: Callable[[list[Any]], Any] | None = None,
     val_dataset: Any = None,
     training_step: Callable[..., Any] | None = None,
+    step: Callable[..., Any] | None = None,
+    make_optimizers: Callable[[nn.Module], Any] | None = None,
     batch_size: int | None = None,
     epochs: float | None = None,
     schedule: Mapping[str, int] | None = None,
@@ -77,7 +79,8 @@ def find(
     those that you will train for: sizes are compared at their end. `schedule`: values counted in steps, such
     as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
     the latter two by autocast, fp16 with scaled gradients. `training_step(model, batch) -> loss`
-    replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
+    replaces forward and loss; `step(model, optimizers, batch)` makes the whole step, with the optimizers of
+    `make_optimizers(model)`. What is left out is inferred where that is safe, and listed in the result's
     `workload.inferred`. The arguments are copied to the worker and never changed. An answer to the same
     question comes from the cache (`cached` is True then), unless it has to be `fresh`.
 
@@ -100,6 +103,8 @@ def find(
         val_dataset=val_dataset,
         parallelize=parallelize,
         training_step=training_step,
+        step=step,
+        make_optimizers=make_optimizers,
         batch_size=batch_size,
         epochs=epochs,
         schedule=schedule_of(schedule or {}),

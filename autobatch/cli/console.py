@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, Protocol, TextIO
 
 from autobatch.cli import bug_report
 from autobatch.engines.ranks import membership
@@ -59,16 +60,25 @@ class Output:
             result_files.check_writable(path, kind)
 
 
-def deliver(answer: Recommendation, output: Output) -> None:
+class ScriptReport(Protocol):
+    """How to apply the answer to a training command: as lines for people, and as facts for programs."""
+
+    @property
+    def lines(self) -> tuple[str, ...]: ...
+    @property
+    def facts(self) -> dict[str, object]: ...
+
+
+def deliver(answer: Recommendation, output: Output, script: ScriptReport | None = None) -> None:
     """Save the answer and print it; an answer that can't be saved is printed before the error."""
     try:
         _save(answer, output)
     except SavedResultError:
         # With --json the only object on standard output is the error's, which holds the trials.
         if not output.as_json:
-            _print(answer, output)
+            _print(answer, output, script)
         raise
-    _print(answer, output)
+    _print(answer, output, script)
 
 
 def show_interrupted(answer: Recommendation | None, output: Output) -> None:
@@ -184,13 +194,17 @@ def _save(answer: Recommendation, output: Output) -> None:
         raise
 
 
-def _print(answer: Recommendation, output: Output) -> None:
-    if output.as_json:
+def _print(answer: Recommendation, output: Output, script: ScriptReport | None = None) -> None:
+    if output.as_json and script is not None:
+        print_out(json.dumps(json.loads(codec.render(answer)) | {"script": script.facts}))
+    elif output.as_json:
         print_out(codec.render(answer))
     elif output.quiet:
         print_size(answer)
     else:
-        print_laid_out(partial(terminal.render, verbose=output.verbose), answer)
+        next_steps = None if script is None else script.lines
+        render = partial(terminal.render, verbose=output.verbose, next_steps=next_steps)
+        print_laid_out(render, answer)
 
 
 def _report(error: AutobatchError, *, as_json: bool) -> None:

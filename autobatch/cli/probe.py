@@ -21,6 +21,7 @@ from autobatch.storage import codec
 
 @click.command(cls=options.Command)
 @click.argument("target")
+@click.argument("arguments", metavar="[-- ARGS...]", nargs=-1, type=click.UNPROCESSED)
 @options.input_shape
 @options.classes
 @options.option(
@@ -149,11 +150,11 @@ from autobatch.storage import codec
     is_flag=True,
     help="Show what would be measured, how, and for how long; measure nothing.",
 )
-def probe(target: str, **given: Any) -> None:
+def probe(target: str, arguments: tuple[str, ...], **given: Any) -> None:
     """Measure TARGET and recommend a batch size.
 
-    TARGET is `file.py[:model]` or `pkg.module[:model]`. For an unmodified training script write
-    `autobatch probe -- COMMAND`, as in `autobatch probe -- python train.py`.
+    TARGET is `file.py[:model]` or `pkg.module[:model]`, and ARGS are its own arguments. For an unmodified
+    training script write `autobatch probe -- COMMAND`, as in `autobatch probe -- python train.py`.
     """
     from autobatch import api
     from autobatch.cli.progress import Progress
@@ -162,6 +163,7 @@ def probe(target: str, **given: Any) -> None:
     limits, device = _limits(given), given["device"]
     recipe = recipe_of(
         target,
+        arguments=arguments,
         input_shape=given["input_shape"],
         classes=given["classes"],
         epochs=given["epochs"],

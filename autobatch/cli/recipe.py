@@ -14,6 +14,7 @@ from autobatch.workload import file_watch
 def recipe_of(
     target: str,
     *,
+    arguments: tuple[str, ...] = (),
     input_shape: tuple[int, ...] | None = None,
     classes: int | None = None,
     epochs: float | None = None,
@@ -40,6 +41,7 @@ def recipe_of(
         )
     return messages.Recipe(
         target=target,
+        arguments=arguments,
         input_shape=input_shape,
         classes=classes,
         epochs=epochs,

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import click
 
 from autobatch.cli import console, options
+from autobatch.cli.probe import probe
 from autobatch.records.errors import AutobatchError
 from autobatch.records.escaping import printable
+from autobatch.records.interruption import Interrupted
 from autobatch.records.limits import Limits
-from autobatch.reports.html import document
-from autobatch.reports.text import terminal
-from autobatch.storage import codec, result_files
 
 _ONE_WARNING_CHARACTERS = 300
 
 
 def chosen(commands: click.Command, arguments: Sequence[str]) -> tuple[click.Command, list[str]]:
-    """The command to execute and its arguments: `probe` with a `--` is about a training command."""
-    if arguments[:1] == ["probe"] and "--" in arguments:
+    """The command to execute and its arguments.
+
+    `probe` with nothing but options before a `--` is about a training command; a target there has its own
+    arguments after it.
+    """
+    if arguments[:1] == ["probe"] and "--" in arguments and not _names_target(arguments):
         return probe_script, list(arguments[1:])
     return commands, list(arguments)
+
+
+def _names_target(arguments: Sequence[str]) -> bool:
+    """True where a word before the first `--` is no option and no value of one."""
+    parser = probe.make_parser(click.Context(probe, ignore_unknown_options=True))
+    try:
+        values, _, _ = parser.parse_args(arguments_of_autobatch(arguments)[1:])
+    except click.UsageError:
+        return False
+    return isinstance(values.get("target"), str)
 
 
 def arguments_of_autobatch(arguments: Sequence[str]) -> list[str]:
@@ -45,6 +56,12 @@ def _measuring_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Memory that training may use, such as 600MiB or 8GiB.",
         ),
         options.option(options.SIZES, "--max-batch", type=options.COUNT, help="Largest size to try."),
+        options.option(
+            options.TARGET,
+            "--epochs",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Epochs you will train for. Default: those that the script shows.",
+        ),
         options.option(
             options.MEASUREMENT, "--no-check", is_flag=True, help="Skip the generalization check."
         ),
@@ -77,23 +94,20 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
     from autobatch.scripts.probe import probe_command
 
     command = parse(words)
-    quiet = values["quiet"] or values["as_json"]
+    output = console.Output(
+        values["as_json"], values["quiet"], values["save_to"], values["html_to"], values["verbose"]
+    )
+    output.check_writable(None)
+    quiet = output.quiet or output.as_json
     progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=console.colour(sys.stderr))
-    with progress:
-        answer = probe_command(command, _limits(values), progress)
-    recommendation = answer.recommendation
-    if values["save_to"]:
-        result_files.save(recommendation, values["save_to"])
-    if values["html_to"]:
-        result_files.write(document.render(recommendation), values["html_to"], result_files.REPORT)
-    if values["as_json"]:
-        facts = json.loads(codec.render(recommendation)) | {"script": answer.facts}
-        console.print_out(json.dumps(facts))
-    elif values["quiet"]:
-        console.print_size(recommendation)
-    else:
-        render = partial(terminal.render, verbose=values["verbose"], next_steps=answer.application.lines)
-        console.print_laid_out(render, recommendation)
+    try:
+        with progress:
+            answer = probe_command(command, _limits(values), progress, epochs=values["epochs"])
+    except Interrupted as interruption:
+        console.ignore_interrupts()
+        console.show_interrupted(interruption.recommendation, output)
+        raise SystemExit(console.INTERRUPTED) from None
+    console.deliver(answer.recommendation, output, answer)
 
 
 @click.command("run", cls=options.Command)
@@ -109,13 +123,15 @@ def run_script(words: tuple[str, ...], **values: Any) -> None:
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
 
-    command, limits, applies_rate = parse(words), _limits(values), values["apply_lr"]
-    tuned = None if values["fresh"] else run.cached(command, limits, applies_rate=applies_rate)
+    command, limits, epochs = parse(words), _limits(values), values["epochs"]
+    applies_rate = values["apply_lr"]
+    recipe = {"epochs": epochs, "applies_rate": applies_rate}
+    tuned = None if values["fresh"] else run.cached(command, limits, recipe)
     if tuned is None:
         try:
             with Progress(sys.stderr, quiet=False, colour=console.colour(sys.stderr)) as progress:
-                answer = probe_command(command, limits, progress, keeps_rate=not applies_rate)
-            run.keep(command, limits, answer, applies_rate=applies_rate)
+                answer = probe_command(command, limits, progress, epochs=epochs, keeps_rate=not applies_rate)
+            run.keep(command, limits, recipe, answer)
             tuned = run.tuned(answer)
         except Exception as error:
             why = error.message if isinstance(error, AutobatchError) else f"{type(error).__name__}: {error}"

@@ -340,9 +340,14 @@ def new_engine(
     refuse_in_worker()
     check_interpreter()
     kind = devices.parse_name(device)[0] if device else None
-    contended = kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
+    contended = is_contended(kind)
     environment = worker_environment(kind, contended=contended)
     return make_engine(recipe, limits, device, environment, on_output or _to_stderr), contended
+
+
+def is_contended(kind: str | None) -> bool:
+    """True where other processes keep the processors busy that training of this device's kind needs."""
+    return kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
 
 
 def _to_stderr(line: str) -> None:

@@ -37,12 +37,13 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """The source of the workload: a target to import, or a file of pickled objects.
 
-    `frameworks`: imports of it that take seconds.
+    `arguments` are those of the target, in its `sys.argv`. `frameworks`: imports of it that take seconds.
     `precision` and `optimizer` (a name of optimizers.NAMED) are None where those of the target are meant.
     `checkpoint`: a file with the weights to start from, and `checkpoint_state` its size and times.
     """
 
     target: str = ""
+    arguments: tuple[str, ...] = ()
     payload: str = ""
     sys_path: tuple[str, ...] = ()
     frameworks: tuple[str, ...] = ()

@@ -16,7 +16,6 @@ from statistics import median
 import msgspec
 
 from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
-from autobatch.decision.noise_scale import Chunks
 from autobatch.engines import messages
 from autobatch.engines.base import Opened
 from autobatch.records.errors import AutobatchError
@@ -25,7 +24,10 @@ from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes
 from autobatch.scripts import description
 from autobatch.scripts.command import Command
+from autobatch.scripts.knob import Split
+from autobatch.scripts.losses import LossGrowth, first_loss
 from autobatch.scripts.messages import Measured, NoiseSums, Trained
+from autobatch.scripts.noise import limiting_chunks
 from autobatch.scripts.process import ScriptEndedError
 from autobatch.scripts.session import START_SECONDS, Session
 from autobatch.scripts.trainings import training_of
@@ -39,7 +41,15 @@ _ROUND_STEPS, _MOST_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 100, 0.
 _MOST_GRADIENTS, _FEWEST_GRADIENTS = 128, 16
 # The noise scale rises early in training, so it is measured along a burn-in.
 _MEASURE_AT = (0.25, 0.5, 1.0)
+# Of the check's time, for all of its gradients; short trainings need the rest.
+_NOISE_SHARE = 0.3
 _EVALUATION_SECONDS = 10.0
+# Kept for a few steps or an evaluation in a fresh process, beside the time that the command takes to start.
+_STEPS_SECONDS = 3.0
+# A measurement that has begun gets this much, whatever is left.
+_LEAST_SECONDS = 3.0
+# Of the budget; a command that takes longer to start is not started once more to confirm its answer.
+_SLOW_START = 0.25
 # Processes for one size, as far as there is time.
 _TRIES = 3
 _HELD_OUT = "the training loss of each batch, before the step that it makes"
@@ -51,16 +61,31 @@ class ScriptEngine:
 
     trainings_at_once = 1
 
-    def __init__(self, command: Command, limits: Limits, scratch: Path, *, keeps_rate: bool = False) -> None:
-        """`keeps_rate`: short trainings keep the script's learning rate, as the training to come will."""
-        self.session = Session(command, limits, scratch)
+    def __init__(
+        self,
+        command: Command,
+        limits: Limits,
+        scratch: Path,
+        *,
+        epochs: float | None = None,
+        keeps_rate: bool = False,
+        contended: bool = False,
+    ) -> None:
+        """`epochs` replaces those of the script. `contended`: other processes keep the processors busy.
+
+        `keeps_rate`: short trainings keep the script's learning rate, as the training to come will.
+        """
+        self.session = Session(command, limits, scratch, contended=contended)
         self.compile_seconds = 0.0
         self._command = command
         self._limits = limits
+        self._epochs = epochs
         self._keeps_rate = keeps_rate
         self._begin = time.monotonic()
         self._step_seconds: dict[int, float] = {}
-        self._losses: dict[int, float] = {}
+        self._growth = LossGrowth()
+        self._last_loss: tuple[int, float | None] | None = None
+        self.noisy_optimizer = ""
         self._snapshot = str(scratch / "tmp" / "first-weights.pt")
         self._has_snapshot = False
 
@@ -68,9 +93,12 @@ class ScriptEngine:
         """Start the command and watch its first steps. Raises AutobatchError for what can't be measured."""
         self.session.open()
         observed = self.session.observed
+        workload = description.workload_of(self._command, observed, self.session.knob)
+        if self._epochs is not None:
+            workload = replace(workload, epochs=self._epochs)
         return Opened(
             device=description.device_of(observed, self._limits),
-            workload=description.workload_of(self._command, observed, self.session.knob),
+            workload=workload,
             torch=observed.torch,
             world_size=observed.world_size,
         )
@@ -103,11 +131,27 @@ class ScriptEngine:
     @property
     def is_summed(self) -> bool:
         """True where the loss grows with the batch size, as a sum over samples does."""
-        sizes = sorted(size for size, loss in self._losses.items() if loss > 0)
-        if len(sizes) < 2 or sizes[-1] < 2 * sizes[0]:
-            return False
-        ratio = self._losses[sizes[-1]] / self._losses[sizes[0]]
-        return bool(ratio > (sizes[-1] / sizes[0]) ** 0.7)
+        return self._growth.is_summed
+
+    @property
+    def confirms(self) -> bool:
+        """True where the budget has time for a start of the command to confirm the answer."""
+        return self.session.start_seconds <= _SLOW_START * self._limits.budget_seconds
+
+    @property
+    def end_seconds(self) -> float:
+        """Seconds on the clock of `busy_seconds` at which the measurements end, but for the confirmation."""
+        return self._limits.budget_seconds - (self.another_start_seconds if self.confirms else 0.0)
+
+    @property
+    def another_start_seconds(self) -> float:
+        """Seconds that a new process takes for a few steps or an evaluation."""
+        return self.session.start_seconds + _STEPS_SECONDS
+
+    @property
+    def left_seconds(self) -> float:
+        """Seconds that a measurement which begins now may take."""
+        return max(_LEAST_SECONDS, self.end_seconds - self.busy_seconds)
 
     # Measurements
 
@@ -116,14 +160,28 @@ class ScriptEngine:
 
         A script that ends meanwhile is started again, and so is one whose size doesn't change in place.
         """
+        observed = self.session.observed
+        if (
+            size == self.session.current_size
+            and self.end_seconds < self.busy_seconds
+            and observed.step_seconds
+        ):
+            # The start has taken all of the time: the first steps are all that there is.
+            return Measured(
+                ended=False,
+                observed_size=observed.batch_size,
+                round_seconds=observed.step_seconds,
+                steps=len(observed.step_seconds),
+            )
         slow = self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
         if rounds is None:
             rounds = MIN_REPEATS if slow else ROUNDS
+        starts = self.session.starts
         for _ in range(_TRIES):
             results = self.session.ask(
                 "measure",
                 size,
-                seconds,
+                min(seconds, self.left_seconds),
                 rounds=rounds,
                 round_steps=self._round_steps(size),
                 warm_up=1 if slow else _WARM_UP_STEPS,
@@ -133,7 +191,7 @@ class ScriptEngine:
                 break
             if not measured.round_seconds and not measured.ended and self.session.in_place:
                 self.session.give_up_in_place()
-            if self.busy_seconds + self.session.start_seconds > self._limits.budget_seconds:
+            if self.busy_seconds + self.session.start_seconds > self.end_seconds:
                 break
         if not measured.round_seconds:
             why = f"no full batch of {size:,} came up in an epoch"
@@ -141,9 +199,18 @@ class ScriptEngine:
         if self.session.in_place and size != self.session.current_size:
             self.session.proven.add(size)
         self._step_seconds[size] = sorted(measured.round_seconds)[len(measured.round_seconds) // 2]
-        if measured.loss is not None:
-            self._losses.setdefault(size, measured.loss)
+        self._compare_losses(size, measured, restarted=self.session.starts > starts)
         return measured
+
+    def _compare_losses(self, size: int, measured: Measured, *, restarted: bool) -> None:
+        """Note the loss before and after a change of size: in one process, or at the beginning of two."""
+        if restarted:
+            current = self.session.current_size, first_loss(self.session.observed.losses)
+            other = size, first_loss(self.session.started.losses)
+            self._growth.add(*min(current, other), *max(current, other))
+        elif self._last_loss is not None:
+            self._growth.add(*self._last_loss, size, measured.first_loss)
+        self._last_loss = size, measured.last_loss
 
     def _round_steps(self, size: int) -> int:
         """Steps of a round at `size`, by the times so far."""
@@ -161,74 +228,72 @@ class ScriptEngine:
         return median(observed) if observed else 1.0
 
     def take_snapshot(self) -> None:
-        """Save the weights that noise and trainings start from; those of Keras can't be put back."""
-        if self.session.observed.is_torch:
-            self.session.ask("save", self.session.current_size, START_SECONDS, snapshot=self._snapshot)
-            self._has_snapshot = True
+        """Save the weights that noise and trainings start from."""
+        self.session.ask("save", self.session.current_size, START_SECONDS, snapshot=self._snapshot)
+        self._has_snapshot = True
 
     def try_out(
         self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
     ) -> messages.Tried:
         """A few steps at a size and the script's own evaluation, or how they failed."""
         try:
-            if not self.session.is_running:
-                observed = self.session.start_at(batch_size)
-                if observed.ended:
-                    # The whole training at this size, with its evaluation, is the best proof that it fits.
-                    return messages.Tried(batch_size=batch_size, outcome=Outcome.OK, steps=observed.steps)
-            measured = self.measure(batch_size, seconds, rounds=1)
-            self.session.evaluate(_EVALUATION_SECONDS)
+            # Its first steps were full ones, or it wouldn't be proven.
+            observed = self.session.start_at(batch_size)
+            if not observed.ended:
+                self.session.evaluate(min(_EVALUATION_SECONDS, self._evaluation_seconds))
         except ScriptEndedError as ended:
             return messages.Tried(batch_size=batch_size, outcome=ended.outcome, detail=ended.detail)
         return messages.Tried(
-            batch_size=batch_size,
-            outcome=Outcome.OK,
-            step_seconds=min(measured.round_seconds),
-            load_seconds=measured.load_seconds,
-            peak_bytes=measured.peak_bytes,
-            reserved_bytes=measured.reserved_bytes,
-            steps=measured.steps,
-            optimizer_steps=measured.steps,
+            batch_size=batch_size, outcome=Outcome.OK, steps=observed.steps, optimizer_steps=observed.steps
         )
+
+    @property
+    def _evaluation_seconds(self) -> float:
+        """Seconds that an evaluation may take now; what it shows by then is enough."""
+        return max(_LEAST_SECONDS, self._limits.budget_seconds - self.busy_seconds)
 
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """Gradients at frozen weights, at three points of a burn-in from the first weights on."""
         size = command.batch_size
         step_seconds = self._step_seconds.get(size, 1.0)
         burn_in = max(4, int(command.burn_in_seconds / step_seconds))
-        count = max(_FEWEST_GRADIENTS, min(command.most_samples // size, _MOST_GRADIENTS))
-        chunks: list[Chunks] = []
+        seconds = _NOISE_SHARE * command.seconds / len(_MEASURE_AT)
+        wanted = min(command.most_samples // size, int(seconds / step_seconds), _MOST_GRADIENTS)
+        count = max(_FEWEST_GRADIENTS, wanted)
+        points: list[NoiseSums] = []
         after_steps: list[int] = []
-        done = 0
+        done, error = 0, ""
         try:
             if self._has_snapshot:
                 self.session.ask("restore", size, START_SECONDS, snapshot=self._snapshot)
             for share in _MEASURE_AT:
                 steps = max(1, ceil(share * burn_in) - done)
                 rounds = {"rounds": steps, "round_steps": 1, "warm_up": 0}
-                limit = 4 * steps * step_seconds + command.seconds
-                self.session.ask("measure", size, limit, **rounds)
-                done += steps
+                trained = self.session.ask("measure", size, command.burn_in_seconds, **rounds)
+                done += trained[0]["steps"]
                 sums = self.session.ask(
-                    "noise", size, limit, gradients=count, width=SKETCH_WIDTH, seed=self._limits.seed
+                    "noise",
+                    size,
+                    seconds,
+                    gradients=count,
+                    fewest=FEWEST_CHUNKS,
+                    width=SKETCH_WIDTH,
+                    seed=self._limits.seed,
                 )
                 measured = msgspec.convert(sums[0], NoiseSums, strict=False)
-                if len(measured.squared_norms) >= FEWEST_CHUNKS:
+                if min((len(s.squared_norms) for s in measured.optimizers), default=0) >= FEWEST_CHUNKS:
                     after_steps.append(done)
-                    chunks.append(
-                        Chunks(
-                            chunk_size=size * self.ranks,
-                            squared_norms=tuple(measured.squared_norms),
-                            inner_products=tuple(measured.inner_products),
-                            sum_squared_norm=measured.sum_squared_norm,
-                        )
-                    )
+                    points.append(measured)
         except ScriptEndedError as ended:
             error = ended.detail
-        else:
-            error = "" if chunks else "the script gave no gradients"
+        number, chunks = limiting_chunks(points, size * self.ranks)
+        if chunks:
+            self.noisy_optimizer = self.session.observed.optimizers[number]
         return messages.Noise(
-            measured=tuple(chunks), burn_in_steps=done, after_steps=tuple(after_steps), error=error
+            measured=chunks,
+            burn_in_steps=done,
+            after_steps=tuple(after_steps),
+            error=error if error or chunks else "the script gave no gradients",
         )
 
     def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
@@ -238,8 +303,8 @@ class ScriptEngine:
     def _train(self, command: messages.Train) -> messages.Trained:
         size = command.batch_size
         factor = 1.0 if self._keeps_rate else command.learning_rate_factor
-        if not self._has_snapshot:
-            return messages.Trained(training=None, held_out="the script's weights can't be put back")
+        if (reason := self._why_no_training(size, command.seconds)) is not None:
+            return messages.Trained(training=None, held_out=reason)
         steps = max(1, int(command.seconds / self._step_seconds.get(size, inf)))
         # The gradient of a sum grows with the batch, which plain SGD follows.
         summed = size / self.session.current_size if self.is_summed else 1.0
@@ -247,7 +312,7 @@ class ScriptEngine:
             results = self.session.ask(
                 "train",
                 size,
-                4 * command.seconds + START_SECONDS,
+                min(2 * command.seconds, self.left_seconds),
                 steps=steps,
                 learning_rate_factor=factor / summed if self.session.observed.optimizer == "SGD" else factor,
                 snapshot=self._snapshot,
@@ -262,6 +327,32 @@ class ScriptEngine:
         return messages.Trained(
             training=training_of(size, factor, losses, trained.seconds), held_out=_HELD_OUT
         )
+
+    def _why_no_training(self, size: int, seconds: float) -> str | None:
+        """The reason why a short training can't be had, or can't be compared with another; None for none."""
+        if not self._has_snapshot:
+            return "the script's weights can't be put back"
+        if self.session.observed.losses_apart > 1:
+            return "the optimizers train against each other, so their losses can't be compared"
+        start = self.session.start_seconds if self.session.starts_for(size) else 0.0
+        if self.busy_seconds + start + seconds > self.end_seconds + _LEAST_SECONDS:
+            return "too little of the budget was left for another start of the command"
+        return None
+
+    def time_split(self, split: Split, seconds: float) -> Measured | None:
+        """Rounds of steps with other accumulation steps, in a new process; None where they can't be had."""
+        try:
+            if not self.session.start_split(split):
+                return None
+            slow = self._step_seconds.get(split.batch_size, 1.0) > _SLOW_STEP_SECONDS
+            order = {"rounds": MIN_REPEATS, "round_steps": 1, "warm_up": 1 if slow else _WARM_UP_STEPS}
+            results = self.session.ask("measure", split.batch_size, min(seconds, self.left_seconds), **order)
+        except ScriptEndedError:
+            return None
+        finally:
+            self.session.end()
+        measured = _slowest([msgspec.convert(result, Measured, strict=False) for result in results])
+        return measured if measured.round_seconds else None
 
     def renew(self, *, worker: bool = False) -> None:
         """From now on a fresh process."""

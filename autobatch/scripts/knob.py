@@ -19,6 +19,7 @@ _NOT_TRAINING = re.compile(
 )
 _EPOCHS = re.compile(r"(^|\.)((num|max|n|train)_?(train_)?)?epochs?$", re.IGNORECASE)
 _STEPS = re.compile(r"(^|\.)(max|num|n|total|train)_?(train(ing)?_)?(steps|iters|iterations)$", re.IGNORECASE)
+_ACCUMULATION = re.compile(r"accum", re.IGNORECASE)
 _WORD = re.compile(r"(?P<name>-{0,2}[A-Za-z][\w.-]*)=(?P<value>\d+)")
 
 
@@ -70,6 +71,18 @@ class Knob:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A step's samples as `steps` micro batches."""
+
+    micro_batch: int
+    steps: int
+
+    @property
+    def batch_size(self) -> int:
+        return self.micro_batch * self.steps
+
+
 def find_knobs(command: Command, observed: Observation, filled: int | None = None) -> tuple[Knob, ...]:
     """The knobs that would explain the observed size, the likeliest first; empty where none does.
 
@@ -85,6 +98,22 @@ def find_knobs(command: Command, observed: Observation, filled: int | None = Non
     if loader is not None and size is not None and loader.movable:
         knobs.append(Knob(kind=KnobKind.LOADER, current=size, place=loader))
     return tuple(knobs)
+
+
+def find_steps_flags(command: Command, observed: Observation) -> tuple[str, ...]:
+    """The flag of the accumulation steps, by its name and its value; empty where there is none."""
+    if observed.micro_batches == 1:
+        return ()
+    for sighting in [*observed.sightings, *_of_words(command)]:
+        is_named = sighting.flags and _ACCUMULATION.search(sighting.name)
+        if is_named and sighting.value == observed.micro_batches:
+            return tuple(sighting.flags)
+    return ()
+
+
+def with_split(command: Command, knob: Knob, steps_flags: Sequence[str], split: Split) -> Command:
+    """The command with both knobs of a split set, as far as the command sets them."""
+    return knob.applied(command, split.micro_batch).with_flag(steps_flags, str(split.steps))
 
 
 def multiple_of(value: float, observed: Observation) -> int | None:

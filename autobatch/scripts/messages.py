@@ -37,7 +37,8 @@ class DeviceFacts(msgspec.Struct, frozen=True):
 class Observation(msgspec.Struct, frozen=True):
     """The first steps of a script. `sizes`: samples of each batch; `fetches` and `backwards`: of each step.
 
-    `shape` is the model's input, `ended`: the script ended after these `steps`.
+    `shape` is the model's input, `ended`: the script ended after these `steps`. `losses_apart`: the
+    optimizers that have a loss of their own, above 1 where they train against each other.
     """
 
     ended: bool
@@ -47,11 +48,11 @@ class Observation(msgspec.Struct, frozen=True):
     shape: list[int]
     fetches: int
     backwards: int
+    losses_apart: int
     losses: list[float | None]
     constant_input: bool
     optimizer: str
     optimizers: list[str]
-    is_torch: bool
     learning_rate: float | None
     decays: dict[str, float]
     model: str
@@ -65,6 +66,7 @@ class Observation(msgspec.Struct, frozen=True):
     device: DeviceFacts
     torch: str
     sources: list[str]
+    packages: list[str]
 
     @property
     def batch_size(self) -> int | None:
@@ -75,15 +77,16 @@ class Observation(msgspec.Struct, frozen=True):
     @property
     def micro_batches(self) -> int:
         """Batches of an optimizer step: above 1 where the script accumulates gradients."""
-        return max(1, self.fetches if self.loader is not None else self.backwards // self.optimizers_per_step)
-
-    @property
-    def optimizers_per_step(self) -> int:
-        return max(1, len(self.optimizers))
+        return max(
+            1, self.fetches if self.loader is not None else self.backwards // max(1, self.losses_apart)
+        )
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """Rounds of steps at one size. Times in seconds of a step, memory in bytes."""
+    """Rounds of steps at one size. Times in seconds of a step, memory in bytes.
+
+    `first_loss` and `last_loss`: means over a few steps at the beginning and at the end.
+    """
 
     ended: bool
     observed_size: int | None = None
@@ -92,17 +95,24 @@ class Measured(msgspec.Struct, frozen=True):
     load_seconds: float | None = None
     peak_bytes: int | None = None
     reserved_bytes: int | None = None
-    loss: float | None = None
+    first_loss: float | None = None
+    last_loss: float | None = None
     immovable: bool = False
 
 
-class NoiseSums(msgspec.Struct, frozen=True):
-    """Sums over gradients: see autobatch.decision.noise_scale."""
+class GradientSums(msgspec.Struct, frozen=True):
+    """Sums over the gradients of one optimizer: see autobatch.decision.noise_scale."""
 
-    ended: bool
     squared_norms: list[float]
     inner_products: list[float]
     sum_squared_norm: float
+
+
+class NoiseSums(msgspec.Struct, frozen=True):
+    """The sums of each optimizer that had gradients, the primary one first."""
+
+    ended: bool
+    optimizers: list[GradientSums] = []
 
 
 class Trained(msgspec.Struct, frozen=True):

@@ -3,63 +3,60 @@
 from __future__ import annotations
 
 import contextlib
-import platform
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
 
-from autobatch._version import __version__
-from autobatch.decision.recommender import recommend
-from autobatch.devices import host
-from autobatch.engines.base import Opened
+from autobatch.engines.local import is_contended
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.check import GeneralizationCheck
+from autobatch.measurement.climb import Observer
 from autobatch.measurement.confirmation import confirm
+from autobatch.measurement.pipeline import Watch
 from autobatch.records.check import Check
+from autobatch.records.interruption import Interrupted
 from autobatch.records.limits import Limits
-from autobatch.records.recommendation import Environment, Recommendation
-from autobatch.records.trial import Curve, Trial
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.trial import Curve
 from autobatch.scripts import scratch
-from autobatch.scripts.application import Application, application
+from autobatch.scripts.application import Application, application, split_application
 from autobatch.scripts.command import Command
 from autobatch.scripts.engine import ScriptEngine
 from autobatch.scripts.knob import rate_flags
+from autobatch.scripts.session import Session
+from autobatch.scripts.splits import FasterSplit, faster_split
 from autobatch.scripts.sweep import Sweep
+from autobatch.storage.journal import Journal
 
-# Kept for the confirmation in a fresh process, beside the time that the command takes to start.
-_CONFIRMATION_SECONDS = 2.0
-_LEAST_CHECK_SECONDS = 3.0
-
-
-class Observer(Protocol):
-    """Hears how a measurement goes on."""
-
-    def opened(self, opened: Opened) -> None: ...
-    def tried(self, trial: Trial) -> None: ...
-    def checking(self, what: str) -> None: ...
+# Starts of a command that a budget has to hold: the first steps, the confirmation, and two for measurements.
+_STARTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptAnswer:
-    """The recommendation for a command, and how to apply it. `sources`: the user's files that were imported.
+    """The recommendation for a command, and how to apply it.
 
-    `in_code`: what a started process has to change in the code; None where the command says it all.
+    `same_batch_size`: the script's batch size in faster micro batches, where the answer is another size.
+    `files`: all that the answer depends on: sources, packages, and the data that was read.
     """
 
     recommendation: Recommendation
     application: Application
-    in_code: dict[str, object] | None
+    same_batch_size: Application | None
     proven: bool
     knob: str
-    sources: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """How to apply the answer, one fact a line; the batch size that stays the same comes first."""
+        first = () if self.same_batch_size is None else self.same_batch_size.lines
+        return (*first, *self.application.lines)
 
     @property
     def facts(self) -> dict[str, object]:
         """The application for programs."""
-        change = self.application.change
+        change, same = self.application.change, self.same_batch_size
         return {
             "command": list(self.application.command.words),
             "variables": list(self.application.command.variables),
@@ -67,62 +64,154 @@ class ScriptAnswer:
             "proven": self.proven,
             "file": None if change is None else change[0],
             "line": None if change is None else change[1],
+            "same_batch_size": None
+            if same is None
+            else {"command": list(same.command.words), "note": same.note},
         }
 
 
 def probe_command(
-    command: Command, limits: Limits, observer: Observer, *, keeps_rate: bool = False
+    command: Command,
+    limits: Limits,
+    observer: Observer,
+    *,
+    epochs: float | None = None,
+    keeps_rate: bool = False,
 ) -> ScriptAnswer:
     """Measure a command. Raises AutobatchError for one that can't be measured, by name.
 
-    `keeps_rate`: decide for a training that keeps the script's own learning rate.
+    `epochs`: decide for so many, in place of those that the script shows. `keeps_rate`: decide for a training
+    that keeps the script's own learning rate. Raises Interrupted on Ctrl-C, with the records so far.
     """
-    started_at, begin = datetime.now(timezone.utc), time.monotonic()
-    before = scratch.listing(Path.cwd())
+    watch = Watch(observer, limits, Journal())
+    contended = is_contended(None)
     with (
         scratch.scratch_folder() as folder,
-        contextlib.closing(ScriptEngine(command, limits, folder, keeps_rate=keeps_rate)) as engine,
+        contextlib.closing(
+            ScriptEngine(command, limits, folder, epochs=epochs, keeps_rate=keeps_rate, contended=contended)
+        ) as engine,
     ):
-        observer.checking("starting the command")
-        opened = engine.open()
-        observer.opened(opened)
-        curve = Sweep(engine, opened, limits, observer.checking, observer.tried).run()
-        check = _check(engine, curve, limits, observer.checking)
-        observer.checking("confirming the answer in a fresh process")
-        curve = confirm(engine, curve, check, limits, Budget.of(limits, engine))
-        curve = replace(curve, warnings=(*curve.warnings, *_warnings(engine)))
+        search = ScriptSearch(engine, limits, watch)
+        try:
+            curve, check = search.run()
+        except KeyboardInterrupt:
+            raise search.interrupted(contended=contended) from None
+        answer = watch.answer(curve, check, contended=contended)
+        read = scratch.reads(folder)
+    watch.finished()
+    return _answered(command, engine.session, search.split, answer, read, keeps_rate=keeps_rate)
+
+
+def _answered(
+    command: Command,
+    session: Session,
+    split: FasterSplit | None,
+    answer: Recommendation,
+    read: Sequence[str],
+    *,
+    keeps_rate: bool,
+) -> ScriptAnswer:
+    flags = () if keeps_rate else rate_flags(session.observed)
+    applied = application(command, session.knob, session.unit, flags, answer)
+    same = None if split is None else split_application(command, session.knob, session.steps_flags, split)
+    if same is not None and answer.batch_size == session.current_size:
+        applied, same = same, None
+    return ScriptAnswer(
+        recommendation=answer,
+        application=applied,
+        same_batch_size=same,
+        proven=bool(session.proven),
+        knob=session.knob.name,
+        files=(*session.observed.sources, *session.observed.packages, *read),
+    )
+
+
+class ScriptSearch:
+    """The stages of a command's measurement. `split`: a faster way to take the same samples a step."""
+
+    def __init__(self, engine: ScriptEngine, limits: Limits, watch: Watch) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._watch = watch
+        self._sweep: Sweep | None = None
+        self._check: GeneralizationCheck | None = None
+        self.split: FasterSplit | None = None
+
+    def run(self) -> tuple[Curve, Check | None]:
+        """Everything that is measured, in this order."""
+        with _files_compared() as changed:
+            self._watch.checking("starting the command")
+            opened = self._engine.open()
+            self._watch.opened(opened)
+            self._sweep = Sweep(self._engine, opened, self._limits, self._watch)
+            curve = self._sweep.run()
+            check = self._run_check(curve)
+            self.split = faster_split(self._engine, curve, self._watch.checking)
+            curve = self._confirm(curve, check)
+            self._engine.close()
+        notes = (*_warnings(self._engine), *_short_of_time(self._engine, curve), *changed)
+        return replace(curve, warnings=(*curve.warnings, *notes)), check
+
+    def interrupted(self, *, contended: bool) -> Interrupted:
+        """The exception for Ctrl-C: the records so far, and the answer that follows from them."""
+        curve = None if self._sweep is None else self._sweep.partial_curve()
+        check = None if self._check is None else self._check.check
+        interrupted = Interrupted(curve, check)
+        if curve is not None:
+            interrupted.recommendation = self._watch.answer(curve, check, contended=contended)
+        return interrupted
+
+    def _run_check(self, curve: Curve) -> Check | None:
+        """The generalization check, in the time that the confirmation leaves."""
+        if not self._limits.check:
+            return None
+        engine = self._engine
+        # Of a script that has to be started again, the noise at its own size takes a start.
+        session, end_seconds = engine.session, engine.end_seconds
+        if session.starts_for(session.current_size):
+            end_seconds -= session.start_seconds
+        if session.steps_flags:
+            # For a process with other micro batches.
+            end_seconds -= engine.another_start_seconds
+        stage = Budget(end_seconds, lambda: engine.busy_seconds)
+        self._check = GeneralizationCheck(engine, curve, self._limits, stage, self._watch.checking)
+        return self._check.run()
+
+    def _confirm(self, curve: Curve, check: Check | None) -> Curve:
+        if not self._engine.confirms:
+            note = "the command takes too long to start for a confirmation in a fresh process; raise --budget"
+            return replace(curve, warnings=(*curve.warnings, note))
+        self._watch.checking("confirming the answer in a fresh process")
+        return confirm(self._engine, curve, check, self._limits, Budget.of(self._limits, self._engine))
+
+
+@contextlib.contextmanager
+def _files_compared() -> Iterator[list[str]]:
+    """A list that has a warning after the block where files of the working folder have changed in it."""
+    warnings: list[str] = []
+    before = scratch.listing(Path.cwd())
+    yield warnings
     changed = scratch.changes(before, scratch.listing(Path.cwd()))
     if changed:
         names = ", ".join(f"`{name}`" for name in changed[:5])
-        note = f"files changed during the measurement: {names}"
-        curve = replace(curve, warnings=(*curve.warnings, note))
-    environment = Environment(
-        autobatch=__version__,
-        python=platform.python_version(),
-        torch=opened.torch,
-        platform=platform.platform(),
-        cpu=host.cpu_name(),
-        started_at=started_at.isoformat(timespec="seconds"),
-        elapsed_seconds=round(time.monotonic() - begin, 3),
+        warnings.append(f"files changed during the measurement: {names}")
+
+
+def _short_of_time(engine: ScriptEngine, curve: Curve) -> tuple[str, ...]:
+    """The warning for a budget that the starts of the command have used up."""
+    if len({trial.batch_size for trial in curve.trials}) > 1:
+        return ()
+    start_seconds = engine.session.start_seconds
+    return (
+        f"only the current batch size was measured: the command takes {start_seconds:.0f} s to start. "
+        f"Raise --budget to {_STARTS * start_seconds:.0f}s or more",
     )
-    answer = replace(recommend(curve, check, limits), environment=environment)
-    return _answered(command, engine, answer, () if keeps_rate else rate_flags(engine.session.observed))
-
-
-def _check(engine: ScriptEngine, curve: Curve, limits: Limits, tell: Callable[[str], None]) -> Check | None:
-    """The generalization check, in the time that the confirmation leaves."""
-    if not limits.check:
-        return None
-    left = limits.budget_seconds - engine.session.start_seconds - _CONFIRMATION_SECONDS
-    seconds = max(left, engine.busy_seconds + _LEAST_CHECK_SECONDS)
-    stage = Budget(seconds, lambda: engine.busy_seconds)
-    return GeneralizationCheck(engine, curve, limits, stage, tell).run()
 
 
 def _warnings(engine: ScriptEngine) -> tuple[str, ...]:
     """What a user of the answer has to know about how the script trains."""
     notes = []
-    unit = engine.session.unit
+    observed, unit = engine.session.observed, engine.session.unit
     if unit > 1:
         notes.append(
             f"sizes count the {unit} micro batches of a step together; the script's own setting is "
@@ -130,21 +219,9 @@ def _warnings(engine: ScriptEngine) -> tuple[str, ...]:
         )
     if engine.is_summed:
         notes.append("the loss is a sum over the batch, so the learning rate of SGD grows with it by itself")
-    if len(engine.session.observed.optimizers) > 1:
-        names = ", ".join(engine.session.observed.optimizers)
-        notes.append(f"several optimizers step ({names}); the gradient noise is that of the first")
+    if len(observed.optimizers) > 1 and engine.noisy_optimizer:
+        names = ", ".join(observed.optimizers)
+        notes.append(f"several optimizers step ({names}); the gradient noise is the smallest of theirs")
+    if observed.losses_apart > 1:
+        notes.append("the optimizers train against each other: no short trainings were compared")
     return tuple(notes)
-
-
-def _answered(
-    command: Command, engine: ScriptEngine, answer: Recommendation, flags: tuple[str, ...]
-) -> ScriptAnswer:
-    micro = answer.batch_size // engine.session.unit
-    return ScriptAnswer(
-        recommendation=answer,
-        application=application(command, engine.session.knob, engine.session.unit, flags, answer),
-        in_code=engine.session.knob.in_code(micro),
-        proven=bool(engine.session.proven),
-        knob=engine.session.knob.name,
-        sources=tuple(engine.session.observed.sources),
-    )

@@ -26,6 +26,8 @@ from autobatch.scripts.command import Command
 from autobatch.scripts.messages import Observation
 
 INJECTED = Path(__file__).parent / "injected"
+# Optimizer steps that show how a script trains.
+FIRST_STEPS = 10
 _OUTPUT_LINES = 40
 _POLL_SECONDS = 0.05
 # Words of torch and of systems for memory that is not there.
@@ -61,7 +63,10 @@ class ScriptProcess:
         *,
         in_code: Mapping[str, object] | None = None,
         limit_bytes: int | None = None,
+        steps: int = FIRST_STEPS,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
+        """`steps`: those that `observe` takes. `variables`: of the environment, where the user sets none."""
         self._events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         self._links: dict[int, socket.socket] = {}
         self._ranks: dict[int, int] = {}
@@ -78,6 +83,7 @@ class ScriptProcess:
             "scratch": str(scratch),
             "apply": in_code,
             "limit_bytes": limit_bytes,
+            "steps": steps,
         }
         try:
             self._process = subprocess.Popen(
@@ -85,7 +91,7 @@ class ScriptProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=_environment(command, scratch, settings),
+                env={**(variables or {}), **_environment(command, scratch, settings)},
                 start_new_session=True,
             )
         except OSError as error:

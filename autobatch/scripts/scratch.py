@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Kept in step with autobatch.scripts.child.protection.
+# Kept in step with autobatch.scripts.child.protection and reads.
 _FOLDERS = "folders.jsonl"
+_READS = "reads.txt"
 # Beyond so many files of the working folder no comparison is made.
 _MOST_FILES = 20_000
 
@@ -42,6 +43,15 @@ def remove_new_folders(scratch: Path) -> None:
             with contextlib.suppress(OSError):
                 parent = os.path.dirname(made["folder"])
                 os.utime(parent, ns=(os.stat(parent).st_atime_ns, made["parent_mtime_ns"]))
+
+
+def reads(scratch: Path) -> tuple[str, ...]:
+    """The files of the user that all processes of the command have read, by their absolute paths."""
+    try:
+        lines = (scratch / _READS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return ()
+    return tuple(path for path in sorted({os.fsdecode(line) for line in lines}) if os.path.isfile(path))
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]] | None:

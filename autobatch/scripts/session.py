@@ -13,14 +13,16 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.scripts import refusals
 from autobatch.scripts.command import Command
-from autobatch.scripts.knob import Knob, find_knobs
+from autobatch.scripts.knob import Knob, Split, find_knobs, find_steps_flags, with_split
 from autobatch.scripts.messages import Observation
-from autobatch.scripts.process import ScriptEndedError, ScriptProcess
+from autobatch.scripts.process import FIRST_STEPS, ScriptEndedError, ScriptProcess
 
-# A script that is through before has nothing to tune.
-_FEWEST_STEPS = 10
+# Enough steps to see the size, where the rest is known. A script that ends before has nothing to tune.
+_FEWEST_STEPS = 4
 # Until the first steps: imports, data sets, compilation.
 START_SECONDS = 300.0
+# A step that is under way when the time of an order ends is awaited so long.
+_GRACE_SECONDS = 60.0
 # A placeholder that names no current size gets this one.
 _USUAL_SIZE = 32
 # Steps after which ranks have batches of a new size; each loader worker prefetches two, and holds one.
@@ -33,19 +35,25 @@ class Session:
     `proven`: sizes other than the script's own that its steps had when they were set.
     """
 
-    def __init__(self, command: Command, limits: Limits, scratch: Path) -> None:
+    def __init__(self, command: Command, limits: Limits, scratch: Path, *, contended: bool = False) -> None:
+        """`contended`: other processes keep the processors busy."""
         self._command = command
         self._limits = limits
         self._scratch = scratch
+        # Threads that spin while they wait take the processor from those that work.
+        self._variables = {"OMP_WAIT_POLICY": "PASSIVE"} if contended else {}
         self._process: ScriptProcess | None = None
         self._size: int | None = None
         self._knobs: tuple[Knob, ...] = ()
         self._knob_is_proven = False
         self._dimension = 0
+        self._split: Split | None = None
         self._observed: Observation | None = None
+        self._started: Observation | None = None
         self.in_place = False
         self.fresh = True
         self.start_seconds = 0.0
+        self.starts = 0
         self.proven: set[int] = set()
 
     @property
@@ -53,6 +61,12 @@ class Session:
         """The first steps of the script as it is."""
         assert self._observed is not None, "the session was not opened"
         return self._observed
+
+    @property
+    def started(self) -> Observation:
+        """The first steps of the latest process."""
+        assert self._started is not None, "the session was not opened"
+        return self._started
 
     @property
     def is_running(self) -> bool:
@@ -66,28 +80,35 @@ class Session:
     @property
     def unit(self) -> int:
         """Sizes are multiples of this: the micro batches of a step."""
-        return self.observed.micro_batches
+        return self.observed.micro_batches if self._split is None else self._split.steps
 
     @property
     def current_size(self) -> int:
         """The script's size as it is."""
-        return self.knob.current * self.unit
+        return self.knob.current * self.observed.micro_batches
+
+    @property
+    def steps_flags(self) -> tuple[str, ...]:
+        """The flag of the accumulation steps; empty where none sets them apart from the size."""
+        return find_steps_flags(self._command, self.observed) if self.knob.multiple == 1 else ()
 
     def open(self) -> None:
         """Start the command and watch its first steps. Raises AutobatchError for what can't be measured."""
         filled = None
         if self._command.has_placeholder:
             filled = self._command.placeholder_size or _USUAL_SIZE
-        begin = time.monotonic()
+        command = self._command.filled(filled or 0)
         try:
-            observed = self._start(self._command.filled(filled or 0), None)
+            observed = self._start(command, None, FIRST_STEPS)
+            if observed.ended and observed.loader is not None and observed.steps > _FEWEST_STEPS:
+                # So short a script is stopped before its end, and its epoch is repeated from there.
+                observed = self._start(command, None, _FEWEST_STEPS)
         except ScriptEndedError as ended:
             output = self._process.output if self._process is not None else ()
             raise refusals.script_fails(ended.detail, output) from ended
-        self.start_seconds = time.monotonic() - begin
         if observed.constant_input and observed.loader is None:
             raise refusals.full_batch(observed)
-        if observed.ended and observed.steps < _FEWEST_STEPS:
+        if observed.ended:
             raise refusals.too_few_steps(observed)
         self._knobs = find_knobs(self._command, observed, filled)
         if not self._knobs:
@@ -97,8 +118,6 @@ class Session:
         self.in_place = observed.loader is not None and observed.loader.movable
         if observed.loader is None and self.knob.current in observed.shape:
             self._dimension = observed.shape.index(self.knob.current)
-        if observed.ended:
-            self.end()
 
     def start_at(self, size: int) -> Observation:
         """Start a new process that is proven to train at `size`. Drops knobs that have no effect.
@@ -110,7 +129,8 @@ class Session:
             knob = self.knob
             is_last = self._knob_is_proven or len(self._knobs) == 1
             try:
-                observed = self._start(knob.applied(self._command, micro), knob.in_code(micro))
+                command = knob.applied(self._command, micro)
+                observed = self._start(command, knob.in_code(micro), _FEWEST_STEPS)
             except ScriptEndedError as ended:
                 # Options that a script does not know end it.
                 if is_last or ended.outcome is not Outcome.FAILED:
@@ -118,7 +138,8 @@ class Session:
                 seen = None
             else:
                 seen = self._seen_size(observed, micro)
-                if seen == micro:
+                # A knob that trades micro batches for larger ones leaves the step as it is.
+                if seen == micro and self.unit in (1, observed.micro_batches):
                     self._size = size
                     if micro != knob.current:
                         self._knob_is_proven = True
@@ -131,13 +152,28 @@ class Session:
                 raise refusals.not_proven(seen, micro, knob.name)
             self._knobs = self._knobs[1:]
 
+    def starts_for(self, size: int) -> bool:
+        """True where an order at `size` takes another start of the command."""
+        return self._process is None or (self._size != size and not self.in_place)
+
+    def start_split(self, split: Split) -> bool:
+        """Start a new process with other accumulation steps; False where its steps don't show them.
+
+        Raises ScriptEndedError where the script fails. `unit` is that of the split until the process ends.
+        """
+        command = with_split(self._command, self.knob, self.steps_flags, split)
+        observed = self._start(command, self.knob.in_code(split.micro_batch), _FEWEST_STEPS)
+        self._split, self._size = split, split.batch_size
+        same_steps = observed.micro_batches == split.steps and not observed.ended
+        return same_steps and self._seen_size(observed, split.micro_batch) == split.micro_batch
+
     def ask(self, what: str, size: int, seconds: float, **order: Any) -> list[dict[str, Any]]:
         """The results of all ranks for an order at `size`, in a new process where that is needed.
 
         Raises ScriptEndedError where the script ends, fails or takes longer than `seconds`.
         """
         in_place = self.in_place and self._process is not None
-        if self._process is None or (self._size != size and not in_place):
+        if self.starts_for(size):
             observed = self.start_at(size)
             if observed.ended:
                 why = f"the script ends after {observed.steps} steps at this size"
@@ -149,10 +185,11 @@ class Session:
             "in_place": in_place,
             "dimension": self._dimension,
             "settle": self._settling_steps,
+            "seconds": seconds,
             **order,
         }
         try:
-            results = self._process.ask(full, seconds)
+            results = self._process.ask(full, seconds + _GRACE_SECONDS)
         except ScriptEndedError:
             self.end()
             raise
@@ -189,15 +226,25 @@ class Session:
         if self._process is not None:
             self._process.close()
             self._process = None
+            self._split = None
 
-    def _start(self, command: Command, in_code: dict[str, object] | None) -> Observation:
-        """The first steps of a new process."""
+    def _start(self, command: Command, in_code: dict[str, object] | None, steps: int) -> Observation:
+        """The first `steps` of a new process."""
         self.end()
+        begin = time.monotonic()
         self._process = ScriptProcess(
-            command, self._scratch, in_code=in_code, limit_bytes=self._limits.memory_bytes
+            command,
+            self._scratch,
+            in_code=in_code,
+            limit_bytes=self._limits.memory_bytes,
+            steps=steps,
+            variables=self._variables,
         )
         self.fresh = True
-        return self._process.observe(START_SECONDS)
+        self._started = self._process.observe(START_SECONDS)
+        self.starts += 1
+        self.start_seconds = time.monotonic() - begin
+        return self._started
 
     def _seen_size(self, observed: Observation, wanted: int) -> int | None:
         if observed.loader is None and len(observed.shape) > self._dimension:

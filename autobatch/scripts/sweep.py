@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 from statistics import median
 
 from autobatch.decision.round_statistics import throughput
 from autobatch.engines.base import Opened
+from autobatch.measurement.climb import Observer
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
@@ -16,7 +16,7 @@ from autobatch.scripts.engine import ROUNDS, ScriptEngine
 from autobatch.scripts.messages import Measured
 from autobatch.scripts.process import ScriptEndedError
 
-# Of the time between two starts of the command, for the curve; the rest is the check's.
+# Of the time from the first start of the command to the confirmation, for the curve; the rest is the check's.
 _SHARE = 0.5
 # Each size of a script that has to be started again takes a start, which leaves the check less.
 _SHARE_WITH_RESTARTS = 0.75
@@ -32,30 +32,26 @@ _MOST_HALVINGS = 3
 _FEWEST_STEPS = 4
 # Batches in a process that has to show the throughput of a size: rounds, warm-up, those on their way.
 _STEPS = 3 * ROUNDS + 8
-
-# Longer steps are rounds by themselves.
-_LONG_STEP_SECONDS = 0.1
-
-Tell = Callable[[str], None]
+# Longer steps are rounds by themselves, and fewer of them are enough.
+_LONG_STEP_SECONDS, _LONG_STEPS = 0.1, 6
 
 
 class Sweep:
     """Measures sizes until the curve is known or its share of the budget is spent."""
 
-    def __init__(
-        self, engine: ScriptEngine, opened: Opened, limits: Limits, tell: Tell, tried: Callable[[Trial], None]
-    ) -> None:
+    def __init__(self, engine: ScriptEngine, opened: Opened, limits: Limits, observer: Observer) -> None:
         self._engine = engine
         self._opened = opened
         self._limits = limits
-        self._tell = tell
-        self._heard = tried
+        self._observer = observer
         self._trials: dict[int, Trial] = {}
+        self._end_seconds = 0.0
         self._ceiling: tuple[LimitedBy, str] = (LimitedBy.BUDGET, "")
 
     def run(self) -> Curve:
         """The curve. Raises AutobatchError where the script's trial size can't be measured."""
         current = self._engine.session.current_size
+        self._end_seconds = self._end_of_share()
         trial = self._measure(current)
         if not trial.ok:
             raise AutobatchError(
@@ -65,7 +61,8 @@ class Sweep:
             )
         self._engine.take_snapshot()
         # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
-        half = self._halved(current)
+        # Where each size takes a start of the command there is time for a few: larger ones promise more.
+        half = self._halved(current) if self._engine.session.in_place else current
         self._climb(current)
         for _ in range(_MOST_HALVINGS - 1):
             half = half and self._halved(half)
@@ -84,6 +81,13 @@ class Sweep:
             device=self._opened.device,
             world_size=self._opened.world_size,
         )
+
+    def partial_curve(self) -> Curve | None:
+        """The curve of an interrupted sweep; None where no size has passed."""
+        if not any(trial.ok for trial in self._trials.values()):
+            return None
+        note = "interrupted: only the sizes shown were measured"
+        return replace(self.curve, warnings=(*self.curve.warnings, note))
 
     def _climb(self, current: int) -> None:
         """Double until memory, data, time or gain run out."""
@@ -130,19 +134,29 @@ class Sweep:
             self._measure(size)
 
     def _measure(self, size: int) -> Trial:
-        self._tell(f"trying batch size {size:,}")
+        self._observer.trying(size)
         before = self._trials.get(size)
+        left = self._end_seconds - self._engine.busy_seconds if len(self._trials) > 1 else inf
         try:
-            measured = self._engine.measure(size, self._limits.trial_timeout_seconds)
+            measured = self._engine.measure(
+                size, min(self._limits.trial_timeout_seconds, max(_LEAST_SECONDS, left))
+            )
         except ScriptEndedError as ended:
             trial = Trial(batch_size=size, outcome=ended.outcome, detail=ended.detail, phase="training")
         else:
             trial = _trial(size, measured, before, self._opened)
+        if trial.ok and self._is_confirmed(size):
+            trial = replace(trial, confirmed=True)
         # A size that passed once and not again has failed, as in any climb.
         self._trials[size] = trial
-        if before is None:
-            self._heard(trial)
+        if before is None or before.outcome is not trial.outcome:
+            self._observer.tried(trial)
         return trial
+
+    def _is_confirmed(self, size: int) -> bool:
+        """True where a fresh process could show nothing new: the size is the script's, or came in one."""
+        session = self._engine.session
+        return size == session.current_size or (not session.in_place and session.observed.loader is None)
 
     def _cap(self) -> tuple[int, LimitedBy]:
         """The largest size that may be tried, and the reason."""
@@ -169,12 +183,20 @@ class Sweep:
 
     def _has_time(self, step_seconds: float) -> bool:
         """True where the curve's share of the budget has time for another size."""
-        steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else ROUNDS + 3
+        steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else _LONG_STEPS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
-        first = self._engine.session.start_seconds
+        # A curve of one size compares nothing: the time of the check is better spent on a second.
+        end_seconds = self._engine.end_seconds if len(self._trials) < 2 else self._end_seconds
+        return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
+
+    def _end_of_share(self) -> float:
+        """The end of the curve's share of the time, on the clock of the engine."""
+        left = self._engine.end_seconds - self._engine.busy_seconds
         share = _SHARE if self._engine.session.in_place else _SHARE_WITH_RESTARTS
-        whole = max(_LEAST_SECONDS, share * (self._limits.budget_seconds - 2 * first))
-        return first + whole - self._engine.busy_seconds > start + steps * step_seconds
+        start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
+        if not self._limits.check or (1 - share) * left < start:
+            share = 1.0
+        return self._engine.busy_seconds + max(_LEAST_SECONDS, share * left)
 
 
 def _trial(size: int, measured: Measured, before: Trial | None, opened: Opened) -> Trial:

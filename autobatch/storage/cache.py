@@ -88,10 +88,7 @@ class Slot:
         # An answer that its last try could not confirm is worth another search.
         elif answer.chosen.confirmed:
             try:
-                folder = cache_folder.make_folder()
-                content = (codec.render(answer) + "\n").encode()
-                result_files.replace_file(folder / self._name, content, mode=0o600)
-                _drop_oldest(folder)
+                write_entry(self._name, codec.render(answer))
                 self._remember(self._name)
             except (AutobatchError, OSError) as error:
                 self._warnings.append(f"the answer was not kept in the cache: {printable(str(error))}")
@@ -109,6 +106,13 @@ class Slot:
             and answer.workload.model == self._workload.model
             and answer.workload.parameters == self._workload.parameters
         )
+
+
+def write_entry(name: str, rendered: str) -> None:
+    """Write an answer's JSON, and drop the oldest entries. Raises AutobatchError or OSError."""
+    folder = cache_folder.make_folder()
+    result_files.replace_file(folder / name, (rendered + "\n").encode(), mode=0o600)
+    _drop_oldest(folder)
 
 
 def name_of(

@@ -99,7 +99,11 @@ def memory_share(command: messages.Start, backend: Backend) -> float:
 def load_recipe(recipe: messages.Recipe) -> Parts:
     """The parts of the target, or of the caller's objects. Raises TargetError, and errors of the file."""
     sys.path[:] = [*recipe.sys_path, *(path for path in sys.path if path not in recipe.sys_path)]
-    parts = serialization.unpacked_parts(recipe.payload) if recipe.payload else load_parts(recipe.target)
+    parts = (
+        serialization.unpacked_parts(recipe.payload)
+        if recipe.payload
+        else load_parts(recipe.target, recipe.arguments)
+    )
     return parts if recipe.epochs is None else replace(parts, epochs=recipe.epochs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,21 +22,29 @@ from autobatch.workload.user_errors import describe_error, location_of
 
 _DATASETS = ("dataset", "train_dataset", "train_dataloader", "datamodule")
 _VAL_DATASETS = ("val_dataset", "valid_dataset", "val_dataloader")
+# Names of loaders in scripts. A loader comes before the data set that it holds, since it knows more.
+_LOADERS = (
+    *("train_loader", "trainloader", "training_loader", "train_data_loader", "training_data_loader"),
+    *("training_dataloader", "train_dl", "dataloader", "data_loader"),
+)
+_VAL_LOADERS = ("val_loader", "valloader", "valid_loader", "validation_loader", "valid_dataloader", "val_dl")
 _EPOCHS = ("epochs", "num_epochs", "max_epochs", "num_train_epochs")
 # Counts of steps, which a new batch size changes.
 _SCHEDULE = ("warmup_steps", "num_warmup_steps", "total_steps", "max_steps", "num_training_steps")
 
 
-def load_parts(target: str) -> Parts:
-    """The parts of `file.py[:attr]` or `pkg.mod[:attr]`, after importing it.
+def load_parts(target: str, arguments: Sequence[str] = ()) -> Parts:
+    """The parts of `file.py[:attr]` or `pkg.mod[:attr]`, after importing it with `arguments` in `sys.argv`.
 
     Raises TargetError where the file is missing, raises, exits, or names no model that can be meant.
     """
     path, _, attribute = target.partition(":")
-    module = import_target(path)
+    module = import_target(path, arguments)
     model = named_model(module, attribute, target) if attribute else find_model(module, path)
     check_model(model, target)
-    dataset = _first(module, _DATASETS)
+    dataset = _first_loader(module, _LOADERS)
+    if dataset is None:
+        dataset = _first(module, _DATASETS)
     if dataset is None:
         dataset = _datamodule(module)
     batch_size, batch_size_source = _current_batch_size(module, dataset)
@@ -44,7 +52,7 @@ def load_parts(target: str) -> Parts:
         name=target,
         model=model,
         dataset=dataset,
-        val_dataset=_first(module, _VAL_DATASETS),
+        val_dataset=_first(module, _VAL_DATASETS) or _first_loader(module, _VAL_LOADERS),
         loader=settings_of(dataset),
         collate_fn=getattr(module, "collate_fn", None),
         loss_fn=getattr(module, "loss_fn", None),
@@ -70,6 +78,12 @@ def _first(module: ModuleType, names: tuple[str, ...]) -> Any:
             value = getattr(module, name)
             return _made_by(value, name) if inspect.isfunction(value) else value
     return None
+
+
+def _first_loader(module: ModuleType, names: tuple[str, ...]) -> DataLoader[Any] | None:
+    """The first DataLoader by one of these names; functions of such names may want arguments."""
+    values = (getattr(module, name, None) for name in names)
+    return next((value for value in values if isinstance(value, DataLoader)), None)
 
 
 def _datamodule(module: ModuleType) -> Any:

@@ -10,17 +10,24 @@ import importlib.util
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from autobatch.records.errors import AutobatchError, TargetError, missing_file
+from autobatch.workload.import_guard import training_refused
 from autobatch.workload.user_errors import describe_error, exit_error, location_of
 
 
-def import_target(path: str) -> ModuleType:
-    """The module of a file or a dotted name. Raises TargetError where it is missing, raises or exits."""
+def import_target(path: str, arguments: Sequence[str] = ()) -> ModuleType:
+    """The module of a file or a dotted name, imported with `arguments` in `sys.argv`.
+
+    Raises TargetError where it is missing, raises, exits or trains.
+    """
+    sys.argv = [path, *arguments]
     try:
-        return _import_file(Path(path)) if _is_file(path) else _import_module(path)
+        with training_refused(_command_of(path, arguments)):
+            return _import_file(Path(path)) if _is_file(path) else _import_module(path)
     except AutobatchError:
         raise
     except SystemExit as stopped:
@@ -85,8 +92,13 @@ def _import_hint(path: str, error: BaseException) -> str:
         return f"name it as a module of its package, such as `autobatch probe {module}`"
     if isinstance(error, ModuleNotFoundError):
         return f"autobatch runs in `{sys.executable}`: install the module there"
-    run = shlex.quote(path) if _is_file(path) else f"-m {path}"
-    return f"run `python {run}` to see the whole error"
+    return f"run `{_command_of(path, ())}` to see the whole error"
+
+
+def _command_of(path: str, arguments: Sequence[str]) -> str:
+    """The command that runs a target by itself."""
+    words = [path, *arguments] if _is_file(path) else ["-m", path, *arguments]
+    return f"python {shlex.join(words)}"
 
 
 def _is_file(path: str) -> bool:

@@ -22,3 +22,11 @@ def test_what_stands_after_the_dashes_is_the_commands():
         "--fresh",
     ]
     assert scripts.arguments_of_autobatch(["show", "--json"]) == ["show", "--json"]
+
+
+def test_arguments_after_a_target_are_the_targets():
+    words = ["probe", "--budget", "20s", "main.py", "--json", "--", "--epochs", "3"]
+    assert scripts.chosen(cli, words) == (cli, words)
+    # The value of an option is no target.
+    command, _ = scripts.chosen(cli, ["probe", "--budget", "20s", "--", "python", "main.py"])
+    assert command is scripts.probe_script

@@ -19,11 +19,11 @@ OBSERVED = Observation(
     shape=[32, 3],
     fetches=1,
     backwards=1,
+    losses_apart=1,
     losses=[1.0] * 10,
     constant_input=False,
     optimizer="SGD",
     optimizers=["SGD"],
-    is_torch=True,
     learning_rate=0.1,
     decays={},
     model="Net",
@@ -37,6 +37,7 @@ OBSERVED = Observation(
     device=DeviceFacts(kind="cpu", index=0, name="", threads=2),
     torch="2.13.0",
     sources=[],
+    packages=[],
 )
 
 

@@ -46,4 +46,5 @@ def measure(
         "round_steps": 3,
         "warm_up": 1,
         "settle": settle,
+        "seconds": SECONDS,
     }

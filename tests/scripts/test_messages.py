@@ -17,5 +17,7 @@ def test_micro_batches_are_fetches_or_backward_passes_of_each_optimizer():
     assert observed(fetches=4, backwards=4).micro_batches == 4
     assert observed(loader=None, fetches=0, backwards=8).micro_batches == 8
     # A GAN computes a gradient for each of its optimizers.
-    assert observed(loader=None, backwards=2, optimizers=["Adam", "Adam"]).micro_batches == 1
+    assert observed(loader=None, backwards=2, losses_apart=2).micro_batches == 1
+    # Two optimizers may share one loss.
+    assert observed(loader=None, backwards=4, optimizers=["Muon", "AdamW"]).micro_batches == 4
     assert observed(fetches=0, backwards=0).micro_batches == 1

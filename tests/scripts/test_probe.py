@@ -87,6 +87,42 @@ def test_a_command_that_is_missing_is_a_usage_error(folder: Path):
     assert "can't be started" in ended.stderr
 
 
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_measured_rows(folder: Path):
+    script = str(SAMPLES / "parsed.py")
+    running = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "autobatch",
+            "probe",
+            "--budget",
+            "10m",
+            "--",
+            *PYTHON,
+            script,
+            "--epochs",
+            "9999",
+        ],
+        cwd=folder,
+        env=os.environ | {"AUTOBATCH_CACHE": str(folder.parent / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    rows = []
+    for line in running.stderr:
+        rows.append(line)
+        if line.split()[:1] == ["32"]:
+            running.send_signal(signal.SIGINT)
+            break
+    output, error = running.communicate(timeout=60)
+    assert running.returncode == 130, error
+    assert "interrupted" in output
+    assert {"16", "32"} <= {line.split()[0] for line in output.splitlines() if line.strip()}
+
+
 def test_ctrl_c_ends_every_process_of_the_command(folder: Path):
     script = f"{sys.executable} {SAMPLES / 'parsed.py'} --epochs 100000 & wait"
     running = subprocess.Popen(

@@ -20,7 +20,7 @@ from autobatch.records.trial import Outcome
 from autobatch.scripts.command import Command
 from autobatch.scripts.messages import Observation
 from autobatch.scripts.process import ScriptEndedError, ScriptProcess
-from autobatch.scripts.scratch import changes, listing, scratch_folder
+from autobatch.scripts.scratch import changes, listing, reads, scratch_folder
 from tests.scripts.processes import SAMPLES, SECONDS, VARIABLES, measure, sample, started
 
 
@@ -65,10 +65,11 @@ def test_a_size_is_set_in_place_and_proven(parsed: tuple[ScriptProcess, Observat
 
 def test_gradients_at_frozen_weights_give_a_noise_scale(parsed: tuple[ScriptProcess, Observation]):
     process, _ = parsed
-    order = {**measure(32), "do": "noise", "gradients": 24, "width": 1024, "seed": 0}
+    order = {**measure(32), "do": "noise", "gradients": 24, "fewest": 4, "width": 1024, "seed": 0}
     (result,) = process.ask(order, SECONDS)
-    assert len(result["squared_norms"]) == 24
-    found = noise_scale(32, result["squared_norms"], result["inner_products"], result["sum_squared_norm"])
+    (sums,) = result["optimizers"]
+    assert len(sums["squared_norms"]) == 24
+    found = noise_scale(32, sums["squared_norms"], sums["inner_products"], sums["sum_squared_norm"])
     assert found.valid
     assert found.low < found.batch_size < found.high
 
@@ -208,8 +209,8 @@ def test_two_ranks_of_torchrun_answer_together():
         assert seen.world_size == 2
         results = process.ask(measure(64, settle=4), SECONDS)
         assert [result["observed_size"] for result in results] == [64, 64]
-        order = {**measure(32, settle=4), "do": "noise", "gradients": 8, "width": 64, "seed": 0}
-        first, second = process.ask(order, SECONDS)
+        order = {**measure(32, settle=4), "do": "noise", "gradients": 8, "fewest": 4, "width": 64, "seed": 0}
+        first, second = (result["optimizers"][0] for result in process.ask(order, SECONDS))
         # Ranks average their gradients, so both see the same.
         assert first["squared_norms"] == pytest.approx(second["squared_norms"])
         assert len(first["squared_norms"]) >= 8
@@ -221,3 +222,67 @@ def test_a_training_of_one_epoch_lasts_as_long_as_it_is_measured():
         for _ in range(4):
             (result,) = process.ask(measure(32, rounds=5), SECONDS)
             assert (result["ended"], result["steps"]) == (False, 15)
+
+
+def test_a_module_is_watched_through_a_shell(tmp_path: Path):
+    package = tmp_path / "trains"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copy(SAMPLES / "parsed.py", package / "main.py")
+    (tmp_path / "run.sh").write_text(f'exec {sys.executable} -m trains.main --batch-size 24 "$@"\n')
+    shell = shutil.which("sh") or "sh"
+    with started(Command(words=(shell, "run.sh", "--epochs", "1000"), variables=VARIABLES)) as process:
+        seen = process.observe(SECONDS)
+    assert seen.batch_size == 24
+    assert seen.loader is not None
+    assert seen.loader.file == str((package / "main.py").resolve())
+
+
+def test_optimizers_that_train_against_each_other_are_measured_each():
+    with started(sample("adversaries.py")) as process:
+        seen = process.observe(SECONDS)
+        assert (seen.losses_apart, seen.micro_batches) == (2, 1)
+        order = {**measure(16), "do": "noise", "gradients": 6, "fewest": 4, "width": 64, "seed": 0}
+        (result,) = process.ask(order, SECONDS)
+    first, second = result["optimizers"]
+    assert len(first["squared_norms"]) >= 6
+    assert len(second["squared_norms"]) >= 6
+    assert first["sum_squared_norm"] != second["sum_squared_norm"]
+
+
+def test_a_keras_model_is_trained_from_the_same_weights(tmp_path: Path):
+    kept = str(tmp_path / "weights.pt")
+    with started(sample("kerased.py")) as process:
+        seen = process.observe(SECONDS)
+        assert (seen.batch_size, seen.optimizer, seen.learning_rate) == (32, "Adam", pytest.approx(0.01))
+        assert seen.decays == {"beta2": 0.999}
+        order = {**measure(64), "do": "train", "steps": 12, "snapshot": kept}
+        process.ask({"do": "save", "snapshot": kept}, SECONDS)
+        still, again, fast = (
+            process.ask(order | {"learning_rate_factor": factor}, SECONDS)[0]["losses"]
+            for factor in (1e-6, 1e-6, 30.0)
+        )
+    assert sum(still) == pytest.approx(sum(again), rel=0.1)
+    assert abs(sum(fast) - sum(still)) > 2 * abs(sum(again) - sum(still))
+
+
+def test_a_measurement_ends_with_its_time():
+    with started(sample("parsed.py", "--epochs", "1000")) as process:
+        process.observe(SECONDS)
+        order = measure(32, rounds=10_000_000) | {"seconds": 0.2}
+        (result,) = process.ask(order, SECONDS)
+    assert 1 <= len(result["round_seconds"]) < 10_000_000
+    assert not result["ended"]
+
+
+def test_the_files_that_were_read_are_listed(tmp_path: Path):
+    data = tmp_path / "data.txt"
+    data.write_text("8")
+    program = f"open({str(data)!r}).read(); open('made.txt', 'w').write('x'); open('made.txt').read()"
+    with scratch_folder() as scratch:
+        process = ScriptProcess(Command(words=(sys.executable, "-c", program)), scratch)
+        with pytest.raises(AutobatchError):
+            process.observe(SECONDS)
+        process.close()
+        # A file that the script has made by itself is none of its inputs.
+        assert reads(scratch) == (str(data),)

@@ -25,7 +25,7 @@ def run(program: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], l
         server.listen()
         server.settimeout(0.2)
         (scratch / "tmp").mkdir()
-        settings = {"socket": str(scratch / "link"), "scratch": str(scratch)}
+        settings = {"socket": str(scratch / "link"), "scratch": str(scratch), "steps": 10}
         environment = os.environ | injection(command, settings) | {"TMPDIR": str(scratch / "tmp")}
         ended = subprocess.run(
             [sys.executable, "-B", "-c", program],
@@ -140,3 +140,31 @@ def test_the_users_own_sitecustomize_still_runs(folder: Path, tmp_path_factory: 
         timeout=60,
     )
     assert ended.stdout == "42\n", ended.stderr
+
+
+def test_a_module_that_the_script_writes_can_be_imported(folder: Path):
+    program = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "import os; os.makedirs('made/inner')\n"
+        "open('made/inner/part.py', 'w').write('value = 5')\n"
+        "from made.inner.part import value\n"
+        "print(value)\n"
+    )
+    before = listing(folder)
+    ended, events = run(program, folder)
+    assert (ended.stdout, events) == ("5\n", []), ended.stderr
+    assert changes(before, listing(folder)) == ()
+
+
+def test_compiled_readers_find_what_the_script_has_written(folder: Path):
+    program = (
+        "import torch\n"
+        "from safetensors.torch import save_file\n"
+        "save_file({'a': torch.ones(3)}, 'made.safetensors')\n"
+        "import safetensors\n"
+        "with safetensors.safe_open('made.safetensors', 'pt') as kept:\n"
+        "    print(kept.get_tensor('a').sum().item())\n"
+    )
+    ended, _ = run(program, folder)
+    assert ended.stdout == "3.0\n", ended.stderr
+    assert not (folder / "made.safetensors").exists()

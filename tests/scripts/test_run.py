@@ -15,11 +15,12 @@ from autobatch.scripts import run
 from autobatch.scripts.application import Application
 from autobatch.scripts.command import Command
 from autobatch.scripts.probe import ScriptAnswer
-from autobatch.storage import cache_folder
+from autobatch.storage import cache, cache_folder
 from tests.scripts.processes import SAMPLES, sample
 from tests.scripts.test_application import ANSWER
 from tests.scripts.test_probe import autobatch
 
+RECIPE = {"applies_rate": False}
 COUNTS = SAMPLES / "counts.py"
 LINE = next(
     number for number, line in enumerate(COUNTS.read_text().splitlines(), 1) if "loader = DataLoader(" in line
@@ -60,26 +61,22 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     source = tmp_path / "train.py"
     source.write_text("batch_size = 8")
     command = Command(words=("python", "train.py"))
-    application = Application(
-        command=Command(words=("python", "train.py", "--bs", "64")),
-        change=None,
-        learning_rate=None,
-        rate_flags=(),
-    )
+    data = tmp_path / "data.bin"
+    data.write_bytes(bytes(3 << 20))
     answer = ScriptAnswer(
         recommendation=ANSWER,
-        application=application,
-        in_code=None,
+        application=Application(command=Command(words=("python", "train.py", "--bs", "64"))),
+        same_batch_size=None,
         proven=True,
         knob="`--bs`",
-        sources=(str(source),),
+        files=(str(source), str(data)),
     )
-    run.keep(command, Limits(), answer, applies_rate=False)
-    return {"command": command, "source": source}
+    run.keep(command, Limits(), RECIPE, answer)
+    return {"command": command, "source": source, "data": data}
 
 
 def test_the_same_command_is_answered_from_the_cache(kept: dict[str, Any]):
-    found = run.cached(kept["command"], Limits(), applies_rate=False)
+    found = run.cached(kept["command"], Limits(), RECIPE)
     assert found is not None
     assert found.command.words == ("python", "train.py", "--bs", "64")
     assert found.summary == "batch size 64"
@@ -89,14 +86,31 @@ def test_anything_else_is_measured_anew(
     kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     command = kept["command"]
-    assert run.cached(command, Limits(), applies_rate=True) is None
-    assert run.cached(command, Limits(max_batch=32), applies_rate=False) is None
-    assert run.cached(replace(command, words=("python", "other.py")), Limits(), applies_rate=False) is None
+    assert run.cached(command, Limits(), {"applies_rate": True}) is None
+    assert run.cached(command, Limits(max_batch=32), RECIPE) is None
+    assert run.cached(replace(command, words=("python", "other.py")), Limits(), RECIPE) is None
     kept["source"].write_text("batch_size = 16")
-    assert run.cached(command, Limits(), applies_rate=False) is None
+    assert run.cached(command, Limits(), RECIPE) is None
     kept["source"].write_text("batch_size = 8")
+    assert run.cached(command, Limits(), RECIPE) is not None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert run.cached(command, Limits(), RECIPE) is None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.chdir(tmp_path)
-    assert run.cached(command, Limits(), applies_rate=False) is None
+    assert run.cached(command, Limits(), RECIPE) is None
+
+
+def test_changed_data_are_measured_anew(kept: dict[str, Any]):
+    assert run.cached(kept["command"], Limits(), RECIPE) is not None
+    kept["data"].write_bytes(bytes(4 << 20))
+    assert run.cached(kept["command"], Limits(), RECIPE) is None
+
+
+def test_an_answer_is_an_entry_of_the_cache(kept: dict[str, Any]):
+    (entry,) = cache.list_entries().entries
+    assert entry.answer.batch_size == 64
+    cache.clear()
+    assert run.cached(kept["command"], Limits(), RECIPE) is None
 
 
 def test_a_command_that_cannot_be_measured_runs_untouched_with_a_warning(tmp_path: Path):

@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobatch.engines.base import Opened
+from autobatch.measurement.climb import Observer
 from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, LimitedBy, Outcome
 from autobatch.records.workload import Workload
 from autobatch.scripts.engine import ScriptEngine
-from autobatch.scripts.messages import Measured
+from autobatch.scripts.messages import Measured, Observation
 from autobatch.scripts.process import ScriptEndedError
 from autobatch.scripts.sweep import Sweep
+from tests.scripts.observations import OBSERVED
 
 MIB = 1 << 20
 
@@ -39,10 +41,16 @@ class SimulatedScript:
     busy_seconds: float = 2.0
     measured: list[int] = field(default_factory=list)
     snapshots: int = 0
+    budget_seconds: float = 60.0
+    observed: Observation = OBSERVED
 
     @property
     def session(self) -> SimulatedScript:
         return self
+
+    @property
+    def end_seconds(self) -> float:
+        return self.budget_seconds - self.start_seconds
 
     def measure(self, size: int, seconds: float) -> Measured:
         step = self.fixed_seconds + self.sample_seconds * size
@@ -77,7 +85,7 @@ def sweep(
     device = Device(kind="cpu", index=0, name="cpu", limit_bytes=limit_bytes)
     opened = Opened(device=device, workload=workload, torch="2.13.0", world_size=script.ranks)
     engine = cast("ScriptEngine", script)
-    return Sweep(engine, opened, Limits(**limits), lambda what: None, lambda trial: None).run()
+    return Sweep(engine, opened, Limits(**limits), Observer()).run()
 
 
 def test_the_scripts_own_size_is_measured_first():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.workload.target import load_parts
@@ -76,3 +77,30 @@ def test_refusals(source: str, target: str, code: str, folder: Path) -> None:
     error = refusal(folder, source, target)
     assert error.code == code
     assert error.hint or error.facts
+
+
+def test_loaders_by_the_names_that_scripts_use(folder: Path) -> None:
+    source = HEAD + (
+        "model = nn.Linear(2, 3)\n"
+        "train_dataset = [torch.ones(2)] * 8\n"
+        "def dataloader(path): ...\n"
+        "training_data_loader = DataLoader(train_dataset, batch_size=4)\n"
+        "valid_loader = DataLoader(train_dataset[:2], batch_size=2)\n"
+    )
+    (folder / "net_file.py").write_text(source)
+    parts = load_parts("net_file.py")
+    assert parts.batch_size == 4
+    assert isinstance(parts.val_dataset, DataLoader)
+
+
+def test_a_target_reads_its_own_arguments(folder: Path) -> None:
+    source = HEAD + (
+        "import argparse\n"
+        "parser = argparse.ArgumentParser()\n"
+        'parser.add_argument("--width", type=int, required=True)\n'
+        "model = nn.Linear(2, parser.parse_args().width)\n"
+    )
+    (folder / "net_file.py").write_text(source)
+    model = load_parts("net_file.py", ["--width", "5"]).make_model()
+    assert isinstance(model, nn.Linear)
+    assert model.out_features == 5

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import loaders, sightings
+from .keras_optimizer import KerasOptimizer
 from .memory import describe_device
 from .tasks import Step
+from .user_code import is_users, user_frame
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -21,7 +23,7 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
     optimizer = watch.primary
     groups = getattr(optimizer, "param_groups", [])
     rates = set(watch.first_rates.get(id(optimizer), ()))
-    loader, frame = watch.loader, loaders.user_frame(sys._getframe(1))
+    loader, frame = watch.loader, user_frame(sys._getframe(1))
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     parameters = [p for group in groups for p in group["params"]]
     file, line = getattr(loader, "_autobatch_place", ("", 0))
@@ -33,12 +35,12 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
         # Frameworks fetch a batch ahead at the beginning, which belongs to no step.
         "fetches": _most_common([len(step.sizes) for step in steps]),
         "backwards": _most_common([step.backwards for step in steps]),
+        "losses_apart": _most_common([step.losses_apart for step in steps]),
         "losses": [step.loss for step in steps],
         "constant_input": watch.constant_inputs >= len(steps) - 2 > 0,
-        "optimizer": type(optimizer).__name__,
-        "optimizers": [type(each).__name__ for each in watch.optimizers],
-        "is_torch": bool(groups),
-        "learning_rate": rates.pop() if len(rates) == 1 else _keras_rate(optimizer),
+        "optimizer": _name(optimizer),
+        "optimizers": [_name(each) for each in watch.optimizers],
+        "learning_rate": rates.pop() if len(rates) == 1 else None,
         "decays": _decays(groups[0]) if groups else {},
         "model": type(watch.roots[0]).__name__ if watch.roots else "",
         "parameters": sum(p.numel() for p in parameters),
@@ -60,6 +62,7 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
         "device": describe_device(),
         "torch": str(torch.__version__),
         "sources": _sources(),
+        "packages": _packages(),
     }
 
 
@@ -70,9 +73,8 @@ def _decays(group: dict[str, Any]) -> dict[str, float]:
     return {"momentum": float(group["momentum"])} if group.get("momentum") else {}
 
 
-def _keras_rate(optimizer: Any) -> float | None:
-    rate = getattr(optimizer, "learning_rate", None)
-    return None if rate is None else float(rate)
+def _name(optimizer: Any) -> str:
+    return optimizer.name if isinstance(optimizer, KerasOptimizer) else type(optimizer).__name__
 
 
 def _most_common(counts: list[int]) -> int:
@@ -95,9 +97,14 @@ def _sources() -> list[str]:
     """The files of the user's own modules that are imported by now."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     return sorted(
-        {
-            os.path.realpath(f)
-            for f in files
-            if isinstance(f, str) and os.path.isfile(f) and loaders.is_users(f)
-        }
+        {os.path.realpath(f) for f in files if isinstance(f, str) and os.path.isfile(f) and is_users(f)}
     )
+
+
+def _packages() -> list[str]:
+    """The first file of each installed package that is imported: an update of the package changes it."""
+    files = [
+        getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if "." not in name
+    ]
+    installed = {f for f in files if isinstance(f, str) and ("site-packages" in f or "dist-packages" in f)}
+    return sorted(installed | {torch.version.__file__})

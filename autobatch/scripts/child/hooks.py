@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from . import loaders
+from .keras_optimizer import KerasOptimizer
 from .watch import Watch
 
 
@@ -89,13 +90,23 @@ def _hook_schedules(watch: Watch) -> None:
 def hook_keras(watch: Watch, module: Any) -> None:
     """Hook Keras' BaseOptimizer.apply, given the module that defines it."""
     apply = module.BaseOptimizer.apply
+    optimizers: dict[int, KerasOptimizer] = {}
 
     def hooked(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
         if watch.released:
             return apply(self, grads, trainable_variables)
-        grads = list(grads)
-        result = None if watch.before_apply(self, grads) else apply(self, grads, trainable_variables)
-        watch.after_apply(self)
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+        if id(self) not in optimizers:
+            optimizers[id(self)] = KerasOptimizer(self, trainable_variables or self._trainable_variables)
+        optimizer = optimizers[id(self)]
+        optimizer.refresh()
+        watch.before_step(optimizer, None)
+        result = None
+        if not watch.freezes:
+            with optimizer.rate_applied():
+                result = apply(self, grads, trainable_variables)
+        watch.after_step(optimizer)
         return result
 
     module.BaseOptimizer.apply = hooked

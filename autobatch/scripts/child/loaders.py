@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import BatchSampler, DataLoader, dataloader
 
-_HERE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-_LIBRARIES = tuple({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")})
+from .user_code import user_frame
 
 
 class Listener(Protocol):
@@ -30,20 +28,6 @@ class Listener(Protocol):
     def fetched(self, loader: Any, samples: int | None, seconds: float) -> None: ...
     def cut_epoch(self) -> bool: ...
     def interrupted(self) -> None: ...
-
-
-def is_users(file: str) -> bool:
-    """True for a file of the user's own code: neither installed nor of these hooks."""
-    if file.startswith("<") or "site-packages" in file or "dist-packages" in file:
-        return False
-    return not os.path.realpath(file).startswith((*_LIBRARIES, _HERE))
-
-
-def user_frame(frame: Any) -> Any:
-    """The innermost frame that is the user's code; None where there is none."""
-    while frame is not None and not is_users(frame.f_code.co_filename):
-        frame = frame.f_back
-    return frame
 
 
 def first_dimension(batch: Any) -> int | None:

@@ -13,14 +13,21 @@ import json
 import os
 import socket
 import stat
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 from .imports import after_import
+from .reads import Reads
 
 # No files of the user: devices, the system's state, shared memory.
 _OPEN_TO_ALL = ("/dev/", "/proc/", "/sys/", "/run/")
 FOLDERS = "folders.jsonl"
+# Functions whose file is opened by compiled code, and which scripts read their own caches by.
+_COMPILED_READERS = (("pyarrow", "memory_map"), ("safetensors", "safe_open"))
 
 
 class Protection:
@@ -32,10 +39,12 @@ class Protection:
         self._overlay = os.path.join(self._scratch, "overlay")
         self._original = {name: getattr(os, name) for name in _NAMES if hasattr(os, name)}
         self._open, self._os_open = builtins.open, os.open
+        self._reads = Reads(self._scratch)
 
     def install(self) -> None:
         builtins.open = io.open = self.open
         os.open = self.os_open
+        sys.meta_path.append(_OverlayFinder(self))
         for name in self._original:
             setattr(os, name, getattr(self, name))
         os.unlink = self.remove
@@ -60,8 +69,12 @@ class Protection:
         """The file to read in the place of `path`: that of the overlay where there is one."""
         if isinstance(path, int):
             return path
-        shadow = self._shadow(self._absolute(path, folder))
-        return shadow if self._exists(shadow) else path
+        return self.shadow_of(self._absolute(path, folder)) or path
+
+    def shadow_of(self, path: str) -> str | None:
+        """The file or folder of the overlay that stands for an absolute path; None where there is none."""
+        shadow = self._shadow(path)
+        return shadow if self._exists(shadow) else None
 
     def _exists(self, path: str) -> bool:
         try:
@@ -112,14 +125,23 @@ class Protection:
                 raise FileExistsError(17, "File exists", file)
             file = self.writable(file, keep="w" not in mode)
         else:
-            file = self._shadowed(file)
+            file = self._to_read(file)
         return self._open(file, mode, *args, **kwargs)
+
+    def _to_read(self, path: Any, folder: Any = None) -> Any:
+        """The file to read in the place of `path`, noted where it is one of the user's."""
+        shadow = self._shadowed(path, folder)
+        if shadow is path and not isinstance(path, int):
+            absolute = self._absolute(path, folder)
+            if not self._is_free(absolute):
+                self._reads.note(absolute)
+        return shadow
 
     def os_open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
             shadow = self.writable(path, dir_fd)
         else:
-            shadow = self._shadowed(path, dir_fd)
+            shadow = self._to_read(path, dir_fd)
         return self._os_open(shadow, flags, mode, dir_fd=None if shadow is not path else dir_fd)
 
     def stat(self, path: Any, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> Any:
@@ -222,6 +244,20 @@ class Protection:
             self._original[name](path, *args, **kwargs)
 
 
+class _OverlayFinder:
+    """Finds modules that the script has written by itself, in the overlay. It comes after all finders."""
+
+    def __init__(self, protection: Protection) -> None:
+        self._protection = protection
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        folders = [os.path.abspath(folder) for folder in (sys.path if path is None else path)]
+        shadows = [shadow for folder in folders if (shadow := self._protection.shadow_of(folder))]
+        return PathFinder.find_spec(name, shadows, target) if shadows else None
+
+
 _NAMES = (
     "stat",
     "lstat",
@@ -244,6 +280,8 @@ def install(scratch: str, socket_path: str) -> None:
     protection.install()
     after_import("torch", lambda module: _redirect_torch(protection, module))
     after_import("safetensors.torch", lambda module: _redirect_file(protection, module, "save_file", 1))
+    for module_name, name in _COMPILED_READERS:
+        after_import(module_name, partial(_redirect_reads, protection, name))
     after_import("mlflow", _silence_mlflow)
     after_import("huggingface_hub.hf_api", _silence_hub)
 
@@ -260,6 +298,18 @@ def _redirect_file(protection: Protection, module: Any, name: str, place: int) -
             if isinstance(kwargs.get(key), (str, os.PathLike)):
                 kwargs[key] = protection.writable(kwargs[key], keep=False)
         return write(*values, **kwargs)
+
+    setattr(module, name, redirected)
+
+
+def _redirect_reads(protection: Protection, name: str, module: Any) -> None:
+    """Let compiled code that opens the file of its first argument find those of the overlay."""
+    read = getattr(module, name)
+
+    def redirected(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(path, (str, os.PathLike)):
+            path = protection.shadow_of(os.path.abspath(path)) or path
+        return read(path, *args, **kwargs)
 
     setattr(module, name, redirected)
 

@@ -38,7 +38,7 @@ def _torch_imported(settings: dict[str, Any]) -> None:
 
     link = Link(settings["socket"])
     link.send("torch", rank=os.environ.get("RANK"))
-    watch = Watch(link, settings.get("limit_bytes"))
+    watch = Watch(link, settings.get("limit_bytes"), settings["steps"])
     hooks.install(watch, apply)
     after_import("keras.src.optimizers.base_optimizer", lambda module: hooks.hook_keras(watch, module))
     atexit.register(watch.script_ended)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import snapshot
 from .gradients import GradientSums
 
 if TYPE_CHECKING:
@@ -17,14 +16,16 @@ if TYPE_CHECKING:
 
 # A size that has not come through after that many steps never will: workers prefetch fewer batches.
 _MOST_LAG = 100
+# Losses before and after a change of size: so few that the weights hardly differ.
+_FEW = 3
 
 
 @dataclass(frozen=True)
 class Step:
     """One optimizer step of the script. `clean`: nothing but training happened since the last one.
 
-    `sizes`: samples of each batch that was fetched for it; `rows`: the first tensor's shape, where a model
-    was called. `losses`: what `backward` was called on.
+    `sizes`: samples of each batch that was fetched for it; `shape`: that of the model's first tensor.
+    `losses`: those that `backward` was called on. `losses_apart`: the optimizers that had one of their own.
     """
 
     seconds: float
@@ -34,10 +35,7 @@ class Step:
     clean: bool
     losses: tuple[Any, ...]
     shape: tuple[int, ...]
-
-    @property
-    def samples(self) -> int | None:
-        return sum(size or 0 for size in self.sizes) or None
+    losses_apart: int
 
     @property
     def loss(self) -> float:
@@ -63,8 +61,8 @@ class Task:
     def result(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def gradients(self, parts: list[Any], scale: float) -> None:
-        """The gradients of the primary optimizer, before its step; for tasks that freeze the weights."""
+    def gradients(self, optimizer: int, parts: list[Any], scale: float) -> None:
+        """The gradients of an optimizer by its number, before its step; for tasks that freeze the weights."""
 
 
 class Sized(Task):
@@ -81,6 +79,7 @@ class Sized(Task):
         self._last = (self._settle or 0) + steps
         self._seen = 0
         self._lag = 0
+        self._end = time.perf_counter() + order["seconds"]
 
     def fits(self, step: Step) -> bool:
         """Count a step; True where it is one of the size, after the ranks have settled."""
@@ -94,6 +93,11 @@ class Sized(Task):
     def has_ended(self) -> bool:
         """True where no further step is to be taken, whatever the task has by now."""
         return self._lag > _MOST_LAG if self._settle is None else self._seen >= self._last
+
+    @property
+    def is_late(self) -> bool:
+        """True where the time for it is over, and no other rank waits for further steps."""
+        return self._settle is None and time.perf_counter() > self._end
 
 
 class Observe(Task):
@@ -135,6 +139,7 @@ class Measure(Sized):
         self._steps: list[Step] = []
         self._pending: list[float] = []
         self._observed: int | None = None
+        self._losses: list[float] = []
         watch.memory.reset()
 
     def take(self, step: Step) -> None:
@@ -144,6 +149,7 @@ class Measure(Sized):
         if not fits or not step.clean:
             self._lag += 1 if fits else 0
             return
+        self._losses.append(step.loss)
         if self._warm_up > 0:
             self._warm_up -= 1
             # Memory that the previous size has left behind does not count.
@@ -158,14 +164,13 @@ class Measure(Sized):
     @property
     def done(self) -> bool:
         enough = self._settle is None and len(self._seconds) >= self._rounds
-        return enough or self.has_ended
+        return enough or self.has_ended or (self.is_late and bool(self._seconds or self._pending))
 
     def result(self) -> dict[str, Any]:
         if self._pending and not self._seconds:
             self._seconds.append(sum(self._pending) / len(self._pending))
         allocated, reserved = self._watch.memory.peak()
         loads = sorted(step.load_seconds for step in self._steps)
-        losses = [loss for step in self._steps if not math.isnan(loss := step.loss)]
         return {
             "observed_size": self._observed,
             "round_seconds": self._seconds,
@@ -173,7 +178,8 @@ class Measure(Sized):
             "load_seconds": loads[len(loads) // 2] if loads else None,
             "peak_bytes": allocated,
             "reserved_bytes": reserved,
-            "loss": sum(losses) / len(losses) if losses else None,
+            "first_loss": _mean(self._losses[:_FEW]),
+            "last_loss": _mean(self._losses[-_FEW:]),
         }
 
 
@@ -186,26 +192,30 @@ class Noise(Sized):
     def __init__(self, watch: Watch, order: dict[str, Any]) -> None:
         self._count: int = order["gradients"]
         super().__init__(watch, order, self._count + 1)
-        self._sums = GradientSums(order["width"], order["seed"])
-        self._current: tuple[list[Any], float] | None = None
+        self._width, self._seed = order["width"], order["seed"]
+        self._fewest: int = order["fewest"]
+        self._sums: dict[int, GradientSums] = {}
+        self._current: dict[int, tuple[list[Any], float]] = {}
 
-    def gradients(self, parts: list[Any], scale: float) -> None:
-        self._current = [None if part is None else part.detach().clone() for part in parts], scale
+    def gradients(self, optimizer: int, parts: list[Any], scale: float) -> None:
+        self._current[optimizer] = [None if part is None else part.detach().clone() for part in parts], scale
 
     def take(self, step: Step) -> None:
-        parts, self._current = self._current, None
-        fits = self.fits(step)
-        # The first one may hold gradients that were accumulated before the freeze.
-        if fits and parts is not None and self._seen > 1:
-            self._sums.add(*parts)
+        current, self._current = self._current, {}
+        # The first ones may hold gradients that were accumulated before the freeze.
+        if self.fits(step) and self._seen > 1:
+            for optimizer, parts in current.items():
+                sums = self._sums.setdefault(optimizer, GradientSums(self._width, self._seed))
+                sums.add(*parts)
 
     @property
     def done(self) -> bool:
-        enough = self._settle is None and self._sums.count >= self._count
-        return enough or self.has_ended
+        count = min((sums.count for sums in self._sums.values()), default=0)
+        enough = self._settle is None and count >= self._count
+        return enough or self.has_ended or (self.is_late and count >= self._fewest)
 
     def result(self) -> dict[str, Any]:
-        return self._sums.result()
+        return {"optimizers": [self._sums[optimizer].result() for optimizer in sorted(self._sums)]}
 
 
 class Evaluate(Task):
@@ -245,15 +255,21 @@ class Train(Sized):
             # Batches of the last size are still on their way: what they teach is put back.
             if fits if self._settle is None else self._seen == self._settle:
                 self._waiting = False
-                snapshot.restore(self._path, self._watch.optimizers, self._watch.roots)
+                self._watch.restore(self._path)
             return
         self._losses.append(step.loss)
         self._seconds.append(step.seconds)
 
     @property
     def done(self) -> bool:
-        enough = len(self._losses) >= self._count
+        enough = len(self._losses) >= self._count or (self.is_late and bool(self._losses))
         return enough or (self._waiting and self.has_ended)
 
     def result(self) -> dict[str, Any]:
         return {"losses": self._losses, "seconds": self._seconds}
+
+
+def _mean(losses: list[float]) -> float | None:
+    """The mean of the losses that are numbers; None where none is."""
+    numbers = [loss for loss in losses if math.isfinite(loss)]
+    return sum(numbers) / len(numbers) if numbers else None

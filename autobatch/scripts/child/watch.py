@@ -14,33 +14,29 @@ from torch import nn
 from . import facts, loaders, snapshot
 from .link import Link
 from .memory import Memory, synchronize
+from .own_updates import OwnUpdates
 from .tasks import Evaluate, Measure, Noise, Observe, Step, Task, Train
 
-# The first steps show the training: so many, or so long and three at least.
-_STEPS, _FEWEST, _SECONDS = 10, 3, 8.0
-# Gradients without a step of an optimizer: parameters are looked at after so many.
-_SUSPICIOUS = 6
+# The first steps show the training: so many as are asked for, or so long and three at least.
+_FEWEST, _SECONDS = 3, 8.0
 
 
 class Watch:
     """One training process. It stops after its first steps, and waits for orders."""
 
-    def __init__(self, link: Link, limit_bytes: int | None = None) -> None:
+    def __init__(self, link: Link, limit_bytes: int | None, steps: int) -> None:
         self._link = link
         self.memory = Memory(limit_bytes)
         self.optimizers: list[Any] = []
         self.roots: list[nn.Module] = []
         self.released = False
-        self._task: Task = Observe(_STEPS, _FEWEST, _SECONDS)
+        self._task: Task = Observe(steps, min(steps, _FEWEST), _SECONDS)
         self.primary: Any = None
         self.loader: Any = None
         self.steps = 0
         self._last: float | None = None
         self.first_rates: dict[int, list[float]] = {}
-        self._closure_calls = 0
-        self._backwards_before = 0
-        self._digest: float | None = None
-        self._leaves: list[torch.Tensor] = []
+        self._own_updates = OwnUpdates()
         self._input: Any = None
         self.constant_inputs = 0
         # The dimension of the model's input that is the batch, where no loader says how many samples it has.
@@ -54,6 +50,8 @@ class Watch:
         self._clean = True
         self._losses: list[Any] = []
         self._backwards = 0
+        self._backwards_of_optimizers = 0
+        self._losses_apart = 0
         self._shape: tuple[int, ...] = ()
 
     # Loaders
@@ -99,21 +97,9 @@ class Watch:
         self._backwards += 1
         detached = loss.detach()
         self._losses.append(detached if detached.numel() == 1 else detached.float().mean())
-        if self.primary is None:
-            self._look_for_own_updates(loss)
-
-    def _look_for_own_updates(self, loss: torch.Tensor) -> None:
-        """Parameters that change although no optimizer makes a step: the script updates them by itself."""
-        self._backwards_before += 1
-        if self._backwards_before == 2:
-            self._leaves = [p for p in _leaves(loss) if p.is_floating_point()][:8]
-        if self._leaves:
-            digest = sum(float(p.detach().flatten()[:256].double().sum()) for p in self._leaves)
-            changed = self._digest is not None and digest != self._digest
-            self._digest = digest
-            if changed and self._backwards_before >= _SUSPICIOUS:
-                self._link.send("own_updates")
-                self._end()
+        if self.primary is None and self._own_updates.seen(loss):
+            self._link.send("own_updates")
+            self._end()
 
     # Optimizers
 
@@ -144,12 +130,13 @@ class Watch:
             self._end()
         self.optimizers.append(optimizer)
         self.first_rates[id(optimizer)] = [_rate(group) for group in optimizer.param_groups]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        roots = snapshot.find_roots(parameters)
+        self.roots += [root for root in roots if all(root is not seen for seen in self.roots)]
         if self.primary is None:
             self.primary = optimizer
             self.memory.limit_allocator()
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            self.roots = snapshot.find_roots(parameters)
-            for root in self.roots[:1]:
+            for root in roots[:1]:
                 root.register_forward_pre_hook(self._called, with_kwargs=True)
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -168,11 +155,12 @@ class Watch:
         """Gradients are there and the weights have not changed yet."""
         task = self._task
         groups = optimizer.param_groups
+        self._count_loss()
         if task.frozen:
             parameters = [p for group in groups for p in group["params"]]
-            if optimizer is self.primary:
-                scale = getattr(optimizer, "grad_scale", None)
-                task.gradients([p.grad for p in parameters], 1.0 if scale is None else float(scale))
+            scale = getattr(optimizer, "grad_scale", None)
+            scale = 1.0 if scale is None else float(scale)
+            task.gradients(self._number_of(optimizer), [p.grad for p in parameters], scale)
             # An optimizer leaves a parameter without a gradient as it is, its decay included.
             for parameter in parameters:
                 parameter.grad = None
@@ -181,24 +169,19 @@ class Watch:
                 group["_autobatch_rate"] = group["lr"]
                 group["lr"] = rate * task.learning_rate_factor
 
+    def _count_loss(self) -> None:
+        """Count a loss that was propagated since the last optimizer's step: this optimizer has it alone."""
+        if self._backwards > self._backwards_of_optimizers:
+            self._losses_apart += 1
+        self._backwards_of_optimizers = self._backwards
+
+    def _number_of(self, optimizer: Any) -> int:
+        return next(place for place, seen in enumerate(self.optimizers) if seen is optimizer)
+
     def after_step(self, optimizer: Any) -> None:
         for group in optimizer.param_groups:
             if "_autobatch_rate" in group:
                 group["lr"] = group.pop("_autobatch_rate")
-        if optimizer is self.primary:
-            self.step_ended()
-
-    # Keras applies gradients by an optimizer that torch does not know.
-
-    def before_apply(self, optimizer: Any, gradients: list[Any]) -> bool:
-        """Called before Keras' Optimizer.apply; True where it must not change the weights."""
-        if self.primary is None:
-            self.primary = optimizer
-        if self._task.frozen and optimizer is self.primary:
-            self._task.gradients(gradients, 1.0)
-        return self._task.frozen
-
-    def after_apply(self, optimizer: Any) -> None:
         if optimizer is self.primary:
             self.step_ended()
 
@@ -227,6 +210,7 @@ class Watch:
             clean=self._clean and self._last is not None,
             losses=tuple(self._losses),
             shape=self._shape,
+            losses_apart=self._losses_apart,
         )
         self._clear()
         self._task.take(step)
@@ -259,7 +243,7 @@ class Watch:
             snapshot.save(order["snapshot"], self.optimizers, self.roots)
             self._link.send("result", ended=False)
         elif what == "restore":
-            snapshot.restore(order["snapshot"], self.optimizers, self.roots)
+            self.restore(order["snapshot"])
             self._link.send("result", ended=False)
         else:
             size = order["batch_size"]
@@ -270,11 +254,15 @@ class Watch:
             kinds: dict[str, Any] = {"measure": Measure, "noise": Noise, "train": Train}
             self._task = kinds[what](self, order)
 
+    def restore(self, path: str) -> None:
+        """Put the saved state of the training back."""
+        snapshot.restore(path, self.optimizers, self.roots)
+
     def script_ended(self) -> None:
         """Send the steps so far: the script has ended."""
         if not self.released and self._link.is_mine:
             if isinstance(self._task, Observe) and self.steps == 0:
-                self._link.send("no_steps", backwards=self._backwards_before)
+                self._link.send("no_steps", backwards=self._own_updates.backwards)
             else:
                 self._send_result(ended=True)
 
@@ -283,23 +271,6 @@ class Watch:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-
-
-def _leaves(loss: torch.Tensor) -> list[torch.Tensor]:
-    """Parameters that a loss depends on, by its graph."""
-    found: list[torch.Tensor] = []
-    queue: list[Any] = [loss.grad_fn]
-    seen: set[Any] = set()
-    while queue and len(seen) < 20_000:
-        node = queue.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.append(variable)
-        queue += [parent for parent, _ in node.next_functions]
-    return found
 
 
 def _rate(group: dict[str, Any]) -> float:
