@@ -53,7 +53,8 @@ class Machine:
     `fastest_learning_rate_factor`. `heap_loss`: a process loses up to this share of its memory between
     blocks, another share in each fresh process; the device then calls itself a CPU. `traced_share`: the
     share of its memory that a trace sees; None where the step can't be traced. `smallest_trained`: all
-    sizes below fail. `trainings_at_once`: that many take the time of the longest of them.
+    sizes below fail. `start_seconds`: of a session. `trainings_at_once`: that many take the time of the
+    longest of them.
     """
 
     total_bytes: int = 1024 * MIB
@@ -84,6 +85,7 @@ class Machine:
     traced_share: float | None = 1.0
     smallest_trained: int = 1
     trainings_at_once: int = 1
+    start_seconds: float = 0.0
     seed: int = 0
 
     def bytes_at(self, size: int, ratio: float = 1.0) -> int:
@@ -282,6 +284,7 @@ class SimulatedEngine:
         self._random = random.Random(machine.seed)
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
+        self.start_seconds = 0.0
         self.sizes: SampleSizes | None = machine.sizes
         self.trainings_at_once = machine.trainings_at_once
         self.ranks = 1
@@ -292,6 +295,8 @@ class SimulatedEngine:
         if self._measurer is None:
             self.sessions += 1
             self._backend.start_process()
+            self.start_seconds = self.machine.start_seconds
+            self.busy_seconds += self.start_seconds
             self._measurer = Measurer(self._backend, SimulatedTrainer(self._backend, self._before_step), 0)
         workload = Workload(
             target="simulated",

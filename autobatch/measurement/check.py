@@ -105,7 +105,8 @@ class GeneralizationCheck:
         trial = TrialSet(self._trial_set.timed).nearest(current)
         if trial is None:
             return None
-        left_seconds = self._budget.left_seconds
+        # The noise is measured in a fresh session.
+        left_seconds = self._budget.left_seconds - self._engine.start_seconds
         samples = int(NOISE_SAMPLES_SHARE * left_seconds * (trial.samples_per_second or 0.0))
         if samples < FEWEST_SAMPLES:
             return None

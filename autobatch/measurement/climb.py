@@ -137,13 +137,23 @@ class Climb:
             if isinstance(move, search.Stop):
                 self._require_success()
                 return move
-            if self._budget.is_over:
+            if self._budget.is_over and not self._owes_a_size:
                 self._require_success()
                 return search.Stop(LimitedBy.BUDGET, self._budget_detail(move))
             if isinstance(move, search.Trace):
                 self._trace()
             else:
                 self._try(move)
+
+    @property
+    def _owes_a_size(self) -> bool:
+        """True before the first success: the start-up alone may have taken the whole budget."""
+        if self.trial_set.largest_passed is not None:
+            return False
+        last = self.trials[-1] if self.trials else None
+        return last is None or (
+            last.outcome is Outcome.FAILED and search.may_be_floor(last.batch_size, self._limits)
+        )
 
     def _trace(self) -> None:
         traced = self._engine.trace_memory()

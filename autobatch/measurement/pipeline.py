@@ -147,8 +147,9 @@ class Search:
     def _check_generalization(self, curve: Curve) -> Check | None:
         if not self._limits.check:
             return None
+        budget = self._budget.reserving(self._engine.start_seconds)
         self._generalization = GeneralizationCheck(
-            self._engine, curve, self._limits, self._budget, self._watch.checking
+            self._engine, curve, self._limits, budget, self._watch.checking
         )
         return self._generalization.run()
 
