@@ -11,7 +11,7 @@ from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_
 from autobatch.decision.judgement import Judgement, judge
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
-from autobatch.records.check import Check
+from autobatch.records.check import Check, CheckStatus
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Action, AnswerLimit, SameEpochs
 from autobatch.records.trial import Ceiling, LimitedBy, Trial
@@ -66,9 +66,9 @@ def choose(
     if limits.objective is Objective.TIME_TO_LOSS:
         return shortest_time(allowed, outlook) if outlook else knee(allowed)
     judgement = None
-    if check is not None and outlook is not None:
+    if check is not None and (outlook is not None or _must_keep(check, workload)):
         judgement = judge(
-            permitted,
+            permitted if outlook is not None else _not_below(permitted, current_size or USUAL_BATCH_SIZE),
             check,
             current_size=current_size,
             samples=samples,
@@ -78,6 +78,12 @@ def choose(
     if judgement is None:
         return knee(_not_below(allowed, current_size or USUAL_BATCH_SIZE))
     return at_the_same_epochs(permitted, judgement, outlook, workload)
+
+
+def _must_keep(check: Check, workload: Workload) -> bool:
+    """True where a check had no result, so that no other size than the user's is known to be harmless."""
+    no_result = check.status is CheckStatus.NOT_RUN
+    return no_result and workload.batch_size is not None and not workload.synthetic
 
 
 def at_the_same_epochs(

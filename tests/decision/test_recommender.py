@@ -82,7 +82,19 @@ def test_without_a_check_the_knee_is_taken() -> None:
     assert answer.learning_rate is None
 
 
-def test_a_check_without_an_answer_falls_back_to_the_knee() -> None:
+def test_a_check_without_a_result_keeps_the_current_size() -> None:
+    check = Check(status=CheckStatus.NOT_RUN, detail="too little of the budget was left")
+    answer = recommend(affine(64e-5, 1e-5, batch_size=32, dataset_size=1_000), check)
+    assert answer.batch_size == 32
+    assert answer.decision is not None
+    assert answer.decision.action is Action.KEEP
+    assert answer.learning_rate is None
+    assert answer.why.startswith("no training shows the final loss of faster sizes")
+    random_inputs = affine(64e-5, 1e-5, batch_size=32, dataset_size=1_000, synthetic=True)
+    assert recommend(random_inputs, check).batch_size == 1024
+
+
+def test_without_a_current_size_a_check_without_a_result_falls_back_to_the_knee() -> None:
     check = Check(status=CheckStatus.NOT_RUN, detail="too little of the budget was left")
     answer = recommend(affine(64e-5, 1e-5), check)
     assert answer.batch_size == 1024

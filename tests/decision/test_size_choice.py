@@ -160,10 +160,14 @@ def test_without_a_result_of_the_check_no_size_below_the_current_one_is_chosen(
     described = workload(batch_size=current_size, epochs=10.0)
     choice = size_choice.choose(trials, trials, measured, Limits(), described, 1000)
     assert choice.trial.batch_size in sizes
-    assert choice.judgement is None
+    # A current size that was named is kept where the check had no result.
+    is_kept = measured is not None and current_size is not None
+    assert (choice.judgement is not None) == is_kept
+    if is_kept and current_size in sizes:
+        assert choice.trial.batch_size == current_size
     if any(size >= (current_size or USUAL_BATCH_SIZE) for size in sizes):
         assert choice.trial.batch_size >= (current_size or USUAL_BATCH_SIZE)
-    else:
+    elif not is_kept:
         assert choice.trial == size_choice.knee(trials).trial
 
 
