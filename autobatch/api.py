@@ -53,6 +53,7 @@ def find(
     val_dataset: Any = None,
     training_step: Callable[..., Any] | None = None,
     batch_size: int | None = None,
+    accumulation_steps: int = 1,
     epochs: float | None = None,
     schedule: Mapping[str, int] | None = None,
     precision: str | None = None,
@@ -68,8 +69,9 @@ def find(
     LightningDataModule; a LightningModule may have its own, and trains by its own `training_step`.
     `val_dataset`: the same, to judge short trainings on; without it a tenth of the training set is held out
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
-    optimizer. `batch_size`: the current one, which the learning rate belongs to. `epochs`:
-    those that you will train for: sizes are compared at their end. `schedule`: values counted in steps, such
+    optimizer. `batch_size`: the current one, which the learning rate belongs to: samples of an optimizer
+    step. `accumulation_steps`: the batches that it is made up of. `epochs`: those that you will train for:
+    sizes are compared at their end. `schedule`: values counted in steps, such
     as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
     the latter two by autocast, fp16 with scaled gradients. `training_step(model, batch) -> loss`
     replaces forward and loss. What is left out is inferred where that is safe, and listed in the result's
@@ -96,6 +98,7 @@ def find(
         parallelize=parallelize,
         training_step=training_step,
         batch_size=batch_size,
+        accumulation_steps=accumulation_steps,
         epochs=epochs,
         schedule=schedule_of(schedule or {}),
     )

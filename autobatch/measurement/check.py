@@ -183,9 +183,11 @@ class GeneralizationCheck:
         )
         if self._limits.asks_for_size:
             return self._trainings.explain("the size was asked for")
+        workload = self._curve.workload
+        if workload.accumulation_steps > 1 and plan.reference_size != workload.batch_size:
+            return self._trainings.explain("the global batch size is kept, and does not fit at once")
         if self._limits.objective is Objective.TIME_TO_LOSS:
             return self._compare_times_to_loss(plan, self._trainings)
-        workload = self._curve.workload
         samples = share_of_dataset(workload.dataset_size, self._ranks)
         if samples is None:
             return self._trainings.explain("the number of samples of an epoch is unknown")

@@ -290,10 +290,15 @@ class Climb:
     def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: the current one, and a divisor of the global batch."""
         assert self._opened is not None
-        current = self._opened.workload.batch_size
-        for size in search.extra_sizes(self.trial_set, self._limits, current, ceiling):
-            if not self._budget.is_over:
-                self._try(search.Try(size))
+        workload = self._opened.workload
+        wanted = [workload.batch_size]
+        if workload.accumulation_steps > 1:
+            divisor = search.largest_divisor(workload.batch_size, ceiling, self._limits)
+            wanted = [workload.micro_batch_size, workload.batch_size, divisor]
+        for current in wanted:
+            for size in search.extra_sizes(self.trial_set, self._limits, current, ceiling):
+                if not self._budget.is_over:
+                    self._try(search.Try(size))
 
     def _time_contenders(self, ceiling: int) -> None:
         """Times the sizes that may be the answer side by side, so that drift can't choose among them.
@@ -312,7 +317,7 @@ class Climb:
     def _may_be_checked(self, trial: Trial) -> bool:
         """Far below the current size there is hardly ever an answer."""
         assert self._opened is not None
-        limits, current = self._limits, self._opened.workload.batch_size or USUAL_BATCH_SIZE
+        limits, current = self._limits, self._opened.workload.micro_batch_size or USUAL_BATCH_SIZE
         is_candidate = trial.batch_size >= LEAST_CANDIDATE_RATIO * current
         return limits.check and not limits.asks_for_size and is_candidate
 

@@ -133,7 +133,7 @@ class Session:
                 backend.torch_device,
                 self._on_phase,
                 ranks,
-                accumulates=command.accumulates,
+                accumulates=command.accumulates or parts.accumulation_steps > 1,
             )
         self._opened = parts, samples, val_samples
         self._measurer = Measurer(backend, self._trainer, command.seed + _SEEDS_APART * ranks.rank)

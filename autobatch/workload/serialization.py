@@ -55,7 +55,8 @@ def sendable(parts: Parts) -> Parts:
     if isinstance(dataset, DataLoader):
         check_loader(dataset)
         loader = settings_of(dataset)
-        collate_fn, batch_size = collate_fn or dataset.collate_fn, batch_size or dataset.batch_size
+        collate_fn = collate_fn or dataset.collate_fn
+        batch_size = parts.batch_size_with(dataset.batch_size)
         dataset = dataset.dataset
     val_dataset, val_collate_fn = detached(parts.val_dataset), parts.val_collate_fn
     if isinstance(val_dataset, DataLoader):

@@ -22,6 +22,7 @@ from autobatch.workload.user_errors import describe_error, location_of
 _DATASETS = ("dataset", "train_dataset", "train_dataloader", "datamodule")
 _VAL_DATASETS = ("val_dataset", "valid_dataset", "val_dataloader")
 _EPOCHS = ("epochs", "num_epochs", "max_epochs", "num_train_epochs")
+_ACCUMULATION = ("accumulation_steps", "gradient_accumulation_steps", "accumulate_grad_batches")
 # Counts of steps, which a new batch size changes.
 _SCHEDULE = ("warmup_steps", "num_warmup_steps", "total_steps", "max_steps", "num_training_steps")
 
@@ -38,6 +39,8 @@ def load_parts(target: str) -> Parts:
     dataset = _first(module, _DATASETS)
     if dataset is None:
         dataset = _datamodule(module)
+    accumulation = _positive(module, _ACCUMULATION)
+    batch_size = _current_batch_size(module, dataset)
     return Parts(
         name=target,
         model=model,
@@ -51,7 +54,8 @@ def load_parts(target: str) -> Parts:
         training_step=getattr(module, "training_step", None),
         step=getattr(module, "step", None),
         parallelize=getattr(module, "parallelize", None),
-        batch_size=_current_batch_size(module, dataset),
+        batch_size=None if batch_size is None else batch_size * int(accumulation or 1),
+        accumulation_steps=int(accumulation or 1),
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),
         precision=_precision(module),

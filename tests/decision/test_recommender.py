@@ -226,6 +226,49 @@ def test_ranks_decide_as_one_rank_with_its_part_of_the_samples() -> None:
     assert together.same_epochs == alone.same_epochs
 
 
+# Accumulated gradients
+
+
+def accumulating(**fields: Any) -> Curve:
+    """Four batches of 8 an optimizer step, for ten epochs."""
+    return of_ten_epochs(**{"accumulation_steps": 4, "learning_rate": 0.1} | fields)
+
+
+def test_accumulated_gradients_keep_their_global_batch_and_learning_rate() -> None:
+    answer = recommend(accumulating(), checked(20.0, trained(32)))
+    assert (answer.batch_size, answer.accumulation_steps, answer.global_batch_size) == (32, 1, 32)
+    assert answer.decision is not None
+    assert answer.decision.action is Action.CHANGE
+    assert answer.learning_rate == pytest.approx(0.1)
+    assert [row.batch_size for row in answer.same_epochs] == [1, 2, 4, 8, 16, 32]
+    assert answer.alternatives == ()
+    assert answer.schedule == ()
+
+
+def test_a_memory_limit_leaves_accumulation_steps() -> None:
+    limited = replace(accumulating(), ceiling=builders.ceiling(16))
+    answer = recommend(limited, checked(20.0, size=16))
+    assert (answer.batch_size, answer.accumulation_steps, answer.global_batch_size) == (16, 2, 32)
+
+
+def test_a_faster_global_batch_is_an_alternative() -> None:
+    answer = recommend(accumulating(), checked(1e6, trained(32), trained(64), trained(128)))
+    assert answer.global_batch_size == 32
+    (alternative,) = answer.alternatives
+    assert alternative.kind is AlternativeKind.GLOBAL_BATCH
+    assert alternative.batch_size > 32
+    assert alternative.epochs == 10
+    assert alternative.speedup > max(row.speedup for row in answer.same_epochs)
+    assert alternative.interval[0] < alternative.speedup < alternative.interval[1]
+
+
+def test_a_size_that_is_applied_alone_keeps_the_batch() -> None:
+    alone = Limits(number_alone=True, keep_learning_rate=True)
+    answer = recommend(accumulating(), checked(1e6, trained(32)), alone)
+    assert answer.batch_size == 8
+    assert recommend(of_ten_epochs(), checked(1e6, trained(32))).batch_size > 32
+
+
 # Deciding again
 
 

@@ -8,6 +8,7 @@ from autobatch.records.check import Check, CheckStatus
 from autobatch.records.formatting import format_short_duration
 from autobatch.records.recommendation import (
     Alternative,
+    AlternativeKind,
     AnswerLimit,
     Comparison,
     Decision,
@@ -154,7 +155,9 @@ def confidence_text(decision: Decision) -> str:
 
 
 def _alternative_text(alternative: Alternative) -> str:
-    """A change of the epochs that reaches the current loss in less time."""
+    """A change of the epochs that reaches the current loss in less time, or of the global batch size."""
+    if alternative.kind is AlternativeKind.GLOBAL_BATCH:
+        return _global_batch_text(alternative)
     epochs = f"{alternative.epochs_ratio:.2g}x the epochs"
     if alternative.epochs is not None:
         epochs += f" ({alternative.epochs:,})"
@@ -162,6 +165,16 @@ def _alternative_text(alternative: Alternative) -> str:
     faster = f"{alternative.speedup:.2f}x sooner (90% CI {low:.2f} to {high:.2f})"
     size = f"batch size {alternative.batch_size:,}"
     return f"with {epochs}, {size} reaches the same loss {faster}: `--objective time-to-loss`"
+
+
+def _global_batch_text(alternative: Alternative) -> str:
+    low, high = alternative.interval
+    size, factor = alternative.batch_size, alternative.learning_rate_factor
+    rate = "" if factor is None else f" and the learning rate x {factor:.3g}"
+    return (
+        f"without accumulation, batch size {size:,}{rate} trains {alternative.speedup:.2f}x as fast as today "
+        f"(90% CI {low:.2f} to {high:.2f}), with an expected final loss within 2%"
+    )
 
 
 def _gain_text(current: Comparison) -> str:
