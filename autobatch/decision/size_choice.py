@@ -63,8 +63,10 @@ def choose(
     if limits.objective is Objective.THROUGHPUT:
         return highest_throughput(permitted)
     allowed = without_vetoed(permitted, check)
-    outlook = time_to_loss.outlook(trials, allowed, check, current_size)
-    if limits.objective is Objective.TIME_TO_LOSS:
+    # With more epochs, sizes beyond those that were trained for the user's may pay.
+    to_loss = limits.objective is Objective.TIME_TO_LOSS
+    outlook = time_to_loss.outlook(trials, allowed, check, current_size, within_trained=to_loss)
+    if to_loss:
         return shortest_time(allowed, outlook) if outlook else knee(allowed)
     judgement = None
     if check is not None and (outlook is not None or _must_keep(check, workload)):

@@ -189,6 +189,16 @@ def test_a_size_that_needs_more_epochs_is_an_alternative() -> None:
     assert [row.epochs for row in unknown.alternatives] == [None]
 
 
+def test_more_epochs_may_pay_at_sizes_beyond_those_that_were_trained() -> None:
+    """For the user's epochs 64 is too large, so that nothing larger was trained."""
+    check = checked(100.0, trained(32), trained(64, 1.2))
+    answer = recommend(of_ten_epochs(), check)
+    assert answer.batch_size == 32
+    (alternative,) = answer.alternatives
+    assert alternative.batch_size > 64
+    assert recommend(of_ten_epochs(), check, TO_LOSS).batch_size <= 64
+
+
 def test_no_alternative_without_a_gain_in_time() -> None:
     assert recommend(of_ten_epochs(), checked(0.5, trained(32))).alternatives == ()
     # 64 would take 2% less time to the same loss, in 47% more epochs.
