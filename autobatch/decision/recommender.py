@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil, exp
 
-from autobatch.decision import critical_batch, loss_curves, scaling, size_choice, time_to_loss
+from autobatch.decision import critical_batch, loss_curves, next_training, scaling, size_choice, time_to_loss
 from autobatch.decision.candidates import candidates
 from autobatch.decision.confidence import measured_speedups
 from autobatch.decision.constants import TOLERANCE
@@ -49,7 +49,14 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     chosen = choice.trial
     accumulation = _accumulation_steps(chosen.batch_size, target)
     rank_batch = chosen.batch_size * accumulation
-    factor = _learning_rate_factor(curve.workload, rank_check, limits, rank_batch, choice.judgement)
+    factor = _learning_rate_factor(
+        curve.workload,
+        rank_check,
+        limits,
+        rank_batch,
+        choice.judgement,
+        scaling.samples_of_training(curve.workload, ranks),
+    )
     rate = curve.workload.learning_rate
     answer = Recommendation(
         batch_size=chosen.batch_size,
@@ -260,6 +267,7 @@ def _learning_rate_factor(
     limits: Limits,
     rank_batch: int,
     judgement: Judgement | None = None,
+    whole_samples: float | None = None,
 ) -> float | None:
     """The factor of the learning rates: as decided for this size or trained at it, else by the noise rule."""
     if check is None or check.batch_size is None or check.critical_batch_size is None:
@@ -268,7 +276,11 @@ def _learning_rate_factor(
         return 1.0
     if judgement is not None:
         return _decided_factor(workload, check, rank_batch, judgement)
-    trained = loss_curves.best_of_each(check.trainings).get(rank_batch)
+    walked = next_training.walk_at(rank_batch, check.trainings, whole_samples)
+    if walked is not None and walked.log_gain:
+        return walked.factor
+    rates = loss_curves.about_sizes(check.batch_size, check.trainings)
+    trained = loss_curves.best_of_each(rates).get(rank_batch)
     if trained is not None and trained.outcome is Outcome.OK:
         return trained.learning_rate_factor
     return _rule_factor(workload, check, rank_batch)

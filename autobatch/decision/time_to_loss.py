@@ -121,7 +121,8 @@ def matched_in(check: Check) -> loss_curves.Matched | None:
     """Steps to one loss in the check's trainings; None where they can't be compared."""
     if check.batch_size is None:
         return None
-    return loss_curves.match(loss_curves.sound(check.batch_size, check.trainings))
+    trainings = loss_curves.about_sizes(check.batch_size, check.trainings)
+    return loss_curves.match(loss_curves.sound(check.batch_size, trainings))
 
 
 def _comparable(sizes: Sequence[int], check: Check) -> list[int]:

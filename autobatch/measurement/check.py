@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil, inf, isfinite
 
-from autobatch.decision import next_training, noise_scale
+from autobatch.decision import next_training, noise_scale, scaling
 from autobatch.decision.constants import (
     BURN_IN_SHARE,
     FEWEST_SAMPLES,
@@ -164,6 +164,7 @@ class GeneralizationCheck:
             current_size=workload.batch_size,
             power=None if self._keeps_rate else learning_rate_power(workload.optimizer),
             keeps_rate=self._keeps_rate,
+            whole_samples=scaling.samples_of_training(workload, self._ranks),
         )
 
     @property

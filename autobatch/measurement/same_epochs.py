@@ -116,5 +116,5 @@ class SameEpochsComparison:
 
     def _rule(self, size: int) -> float:
         """The factor of the learning rates at a size, by the noise rule."""
-        belief = next_training.state_after(self._plan, self._trainings.evidence).belief
+        belief = next_training.state_after(self._plan, self._trainings.done).belief
         return next_training.learning_rate_factor(self._plan, belief, size)
