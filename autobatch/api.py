@@ -59,6 +59,7 @@ def find(
     step: Callable[..., Any] | None = None,
     make_optimizers: Callable[[nn.Module], Any] | None = None,
     batch_size: int | None = None,
+    accumulation_steps: int = 1,
     epochs: float | None = None,
     schedule: Mapping[str, int] | None = None,
     precision: str | None = None,
@@ -75,8 +76,9 @@ def find(
     trains by its own `training_step`.
     `val_dataset`: the same, to judge short trainings on; without it a tenth of the training set is held out
     for that. `optimizer`: one that holds the model's parameters, or a function from parameters to an
-    optimizer. `batch_size`: the current one, which the learning rate belongs to. `epochs`:
-    those that you will train for: sizes are compared at their end. `schedule`: values counted in steps, such
+    optimizer. `batch_size`: the current one, which the learning rate belongs to: samples of an optimizer
+    step. `accumulation_steps`: the batches that it is made up of. `epochs`: those that you will train for:
+    sizes are compared at their end. `schedule`: values counted in steps, such
     as {"warmup_steps": 500}, to be restated. `precision`: `fp32`, `bf16` or `fp16`,
     the latter two by autocast, fp16 with scaled gradients. `training_step(model, batch) -> loss`
     replaces forward and loss; `step(model, optimizers, batch)` makes the whole step, with the optimizers of
@@ -106,6 +108,7 @@ def find(
         step=step,
         make_optimizers=make_optimizers,
         batch_size=batch_size,
+        accumulation_steps=accumulation_steps,
         epochs=epochs,
         schedule=schedule_of(schedule or {}),
     )

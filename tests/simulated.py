@@ -56,7 +56,7 @@ class Machine:
     sizes below fail. `keeps_state`: a batch fails after one of another size, `restorable` until the first
     state is put back, `hidden` until the process ends. `schedule_steps`: steps after which a schedule has
     ended. `nan_below`: smaller sizes have a loss that is not a number. `leaked_bytes`: memory that each step
-    keeps. `trainings_at_once`: that many take the time of the longest of them.
+    keeps. `start_seconds`: of a session. `trainings_at_once`: that many take the time of the longest of them.
     """
 
     total_bytes: int = 1024 * MIB
@@ -91,6 +91,7 @@ class Machine:
     nan_below: int = 0
     leaked_bytes: int = 0
     trainings_at_once: int = 1
+    start_seconds: float = 0.0
     seed: int = 0
 
     def bytes_at(self, size: int, ratio: float = 1.0) -> int:
@@ -331,6 +332,7 @@ class SimulatedEngine:
         self._random = random.Random(machine.seed)
         self.busy_seconds = 0.0
         self.compile_seconds = 0.0
+        self.start_seconds = 0.0
         self.sizes: SampleSizes | None = machine.sizes
         self.trainings_at_once = machine.trainings_at_once
         self.ranks = 1
@@ -341,6 +343,8 @@ class SimulatedEngine:
         if self._measurer is None:
             self.sessions += 1
             self._backend.start_process()
+            self.start_seconds = self.machine.start_seconds
+            self.busy_seconds += self.start_seconds
             trainer = SimulatedTrainer(self._backend, self._before_step)
             first_state = SimulatedFirstState(self._backend, trainer)
             self._measurer = Measurer(self._backend, trainer, 0, first_state)

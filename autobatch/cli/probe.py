@@ -256,6 +256,7 @@ def _limits(given: dict[str, Any]) -> Limits:
         sizes_per_rank=given["sizes_per_rank"],
         # Whoever prints the number alone applies it without the learning rate.
         keep_learning_rate=given["quiet"],
+        number_alone=given["quiet"],
         seed=given["seed"],
     )
 

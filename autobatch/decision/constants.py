@@ -134,8 +134,8 @@ STAGE_SHARE = 0.1
 # one of twenty answers on a busy machine was 16 at a current size of 32, by a quiet moment; a lower one
 # costs rounds.
 LEAST_CANDIDATE_RATIO = 0.25
-# Share of the budget for the climb, the check having the rest. A larger share leaves trainings too short to
-# compare, a smaller one leaves sizes unmeasured.
+# Share of the budget for the climb, after the start-up, the check having the rest. A larger share leaves
+# trainings too short to compare, a smaller one leaves sizes unmeasured.
 PROBE_SHARE = 0.65
 # Share of the time left for training before the gradient noise is measured. The noise scale changes most in
 # the first steps; more of it takes time from the short trainings.

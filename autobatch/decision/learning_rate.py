@@ -132,12 +132,16 @@ def relative_steps(training: Training, other: Training) -> float:
 
 
 def _smoothed(training: Training) -> list[tuple[float, float]]:
-    """Steps and the median loss of the evaluations up to there. The first weights count as half a step."""
+    """Steps and the median loss of an evaluation and its neighbours.
+
+    The first weights count as half a step.
+    """
     losses = [fmean(e.losses) for e in training.evaluations]
-    return [
-        (max(e.steps, 0.5), median(losses[max(0, i + 1 - SMOOTHED) : i + 1]))
-        for i, e in enumerate(training.evaluations)
-    ]
+    steps = [max(e.steps, 0.5) for e in training.evaluations]
+    windows = [losses[i : i + SMOOTHED] for i in range(len(losses) + 1 - SMOOTHED)]
+    middle = steps[SMOOTHED // 2 : len(steps) - SMOOTHED // 2]
+    smoothed = list(zip(middle, map(median, windows), strict=True))
+    return [(steps[0], losses[0]), *smoothed, *([] if smoothed else [(steps[-1], losses[-1])])]
 
 
 def _crossing(curve: Sequence[tuple[float, float]], loss: float) -> float | None:

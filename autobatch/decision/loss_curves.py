@@ -45,14 +45,39 @@ class Matched:
 def best_of_each(trainings: Sequence[Training]) -> dict[int, Training]:
     """The training at each size that ended at the lowest loss; the last of a size if all failed.
 
-    A later training has the lower learning rate. It wins a tie, as lower rates gain towards the end.
+    The lower learning rate wins a tie, as lower rates gain towards the end.
     """
     best: dict[int, Training] = {}
     for training in trainings:
         other = best.get(training.batch_size)
-        if other is None or _end(training) <= (1 + TOLERANCE) * _end(other):
+        if other is None or _ends_lower(training, other):
             best[training.batch_size] = training
     return best
+
+
+def _ends_lower(training: Training, other: Training) -> bool:
+    if training.learning_rate_factor <= other.learning_rate_factor:
+        return _end(training) <= (1 + TOLERANCE) * _end(other)
+    return (1 + TOLERANCE) * _end(training) < _end(other)
+
+
+def about_sizes(reference_size: int, trainings: Sequence[Training]) -> list[Training]:
+    """The trainings that tell sizes apart: the first of each size, and at other sizes lower rates too.
+
+    A raised rate needs fewer steps at any size.
+    """
+    first: dict[int, Training] = {}
+    for training in trainings:
+        first.setdefault(training.batch_size, training)
+    return [
+        training
+        for training in trainings
+        if training is first[training.batch_size]
+        or (
+            training.batch_size != reference_size
+            and training.learning_rate_factor <= first[training.batch_size].learning_rate_factor
+        )
+    ]
 
 
 def sound(reference_size: int, trainings: Sequence[Training]) -> list[Training]:

@@ -2,7 +2,8 @@
 
 The reference size comes first, since the others are compared with it. Then comes the size that would be
 chosen if the check ended here, with the learning rate of the rule and with half of it. From then on a
-training is worth its time only if it can change the answer: at sizes that may still turn out faster.
+training is worth its time only if it can change the answer: at sizes that may still turn out faster, and at
+other learning rates of the chosen size.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from math import inf
 from autobatch.decision import critical_batch, loss_curves
 from autobatch.decision.constants import MOST_TRAINED_SIZES, RAISED_RATE, RESOLUTION
 from autobatch.decision.critical_batch import Belief
+from autobatch.decision.learning_rate import RateWalk, walk
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.step_time import StepTimeLaw
 from autobatch.records.check import Training, Veto
@@ -33,7 +35,7 @@ class TrainingPlan:
     compared with the one at `reference_size`. `current_size` wins ties, and the learning rates belong to it;
     None where the user named none: the reference size takes its place. Learning rates are scaled by `power`;
     None where no rule is known for the optimizer, or the user keeps the rate: then they stay. `keeps_rate`:
-    no other rate is tried.
+    no other rate is tried. `whole_samples`: those of the user's training; None where its length is unknown.
     """
 
     sizes: tuple[int, ...]
@@ -43,6 +45,7 @@ class TrainingPlan:
     current_size: int | None
     power: float | None
     keeps_rate: bool = False
+    whole_samples: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +67,17 @@ class Run:
     learning_rate_factor: float
 
 
+def walk_at(size: int, trainings: Sequence[Training], whole_samples: float | None) -> RateWalk | None:
+    """The walk over the learning rates at a size; None where it was not trained."""
+    runs = [training for training in trainings if training.batch_size == size]
+    if not runs:
+        return None
+    return walk(runs, None if whole_samples is None else runs[0].steps * size / whole_samples)
+
+
 def state_after(plan: TrainingPlan, trainings: Sequence[Training]) -> TrainingState:
     """The state after `trainings`."""
+    trainings = loss_curves.about_sizes(plan.reference_size, trainings)
     matched = loss_curves.match(loss_curves.sound(plan.reference_size, trainings))
     belief = critical_batch.posterior(plan.prior, matched.pooled if matched else ())
     vetoed = vetoes(plan.reference_size, trainings, is_final=plan.keeps_rate)
@@ -137,6 +149,11 @@ def _runs(plan: TrainingPlan, trainings: Sequence[Training]) -> Iterator[Run]:
     while (size := _most_worthwhile(plan, state, taken)) is not None:
         yield _run(plan, state, size)
         taken.add(size)
+    if plan.keeps_rate or plan.whole_samples is None:
+        return
+    walked = walk_at(state.choice, trainings, plan.whole_samples)
+    if walked is not None and walked.next_factor is not None:
+        yield Run(batch_size=state.choice, learning_rate_factor=walked.next_factor)
 
 
 def _run(plan: TrainingPlan, state: TrainingState, size: int) -> Run:

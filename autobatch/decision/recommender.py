@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
+from math import ceil, exp
 
-from autobatch.decision import critical_batch, loss_curves, scaling, size_choice, time_to_loss
+from autobatch.decision import critical_batch, loss_curves, next_training, scaling, size_choice, time_to_loss
 from autobatch.decision.candidates import candidates
+from autobatch.decision.confidence import measured_speedups
 from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.equal_training import octaves_below
 from autobatch.decision.judgement import Judgement
+from autobatch.decision.size_choice import SizeChoice
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.decision.warnings import restated_schedule, warnings_about
 from autobatch.records.check import Check
 from autobatch.records.errors import UsageError, not_decidable
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import Alternative, AlternativeKind, Recommendation, Scaling
+from autobatch.records.recommendation import Action, Alternative, AlternativeKind, Recommendation, Scaling
 from autobatch.records.trial import Curve, Outcome, Trial
 from autobatch.records.workload import Workload
 
@@ -37,17 +39,25 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     trials = TrialSet.of(curve)
     rank_check = None if check is None else scaling.per_rank(check, ranks)
     limits_of_rank = scaling.limits_of_a_rank(limits, ranks)
-    target = limits_of_rank.global_batch
     permitted = _permitted(trials, limits_of_rank, curve)
-    if target is not None:
-        choice = size_choice.for_global_batch(permitted, target, ranks)
-    else:
-        samples = scaling.share_of_dataset(curve.workload.dataset_size, ranks)
+    samples = scaling.share_of_dataset(curve.workload.dataset_size, ranks)
+    target = _global_batch(curve.workload, limits_of_rank)
+    choice = None if not limits.number_alone else size_choice.kept_alone(permitted, curve.workload)
+    if choice is None and target is not None:
+        choice = size_choice.for_global_batch(permitted, target, ranks, curve.workload)
+    if choice is None:
         choice = size_choice.choose(trials, permitted, rank_check, limits, curve.workload, samples)
     chosen = choice.trial
     accumulation = _accumulation_steps(chosen.batch_size, target)
     rank_batch = chosen.batch_size * accumulation
-    factor = _learning_rate_factor(curve.workload, rank_check, limits, rank_batch, choice.judgement)
+    factor = _learning_rate_factor(
+        curve.workload,
+        rank_check,
+        limits,
+        rank_batch,
+        choice.judgement,
+        scaling.samples_of_training(curve.workload, ranks),
+    )
     rate = curve.workload.learning_rate
     answer = Recommendation(
         batch_size=chosen.batch_size,
@@ -76,7 +86,12 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     if target is None and not (choice.outlook and choice.outlook.choice.best > chosen.batch_size):
         limit = size_choice.limit(trials, permitted, chosen, curve.ceiling, rank_check)
         answer = replace(answer, limited_by=limit)
-    if choice.judgement is not None:
+    if choice.judgement is not None and target is not None:
+        answer = _divided(answer, choice.judgement)
+        if limits.global_batch is None and rank_check is not None:
+            beside = size_choice.choose(trials, permitted, rank_check, limits, curve.workload, samples)
+            answer = _with_other_global_batch(answer, beside, permitted)
+    elif choice.judgement is not None:
         answer = _decided(answer, choice.judgement, choice.outlook, rank_check)
     elif choice.outlook is not None:
         answer = _compared(answer, choice.outlook)
@@ -117,6 +132,18 @@ def _permitted(trials: TrialSet, limits: Limits, curve: Curve) -> TrialSet:
     )
 
 
+def _global_batch(workload: Workload, limits_of_rank: Limits) -> int | None:
+    """The samples of one rank's optimizer step that have to stay: those asked for, or those accumulated."""
+    target = limits_of_rank.global_batch
+    if (
+        target is not None
+        or limits_of_rank.objective is not Objective.TIME
+        or workload.accumulation_steps == 1
+    ):
+        return target
+    return workload.batch_size
+
+
 def _accumulation_steps(batch_size: int, target: int | None) -> int:
     return target // batch_size if target is not None and target % batch_size == 0 else 1
 
@@ -133,6 +160,52 @@ def _decided(
         alternatives=() if outlook is None else _more_epochs(answer, judgement.reference, outlook, check),
         scaling=None if outlook is None else _scaling(answer, outlook),
     )
+
+
+def _divided(answer: Recommendation, judgement: Judgement) -> Recommendation:
+    """The answer that keeps the global batch, with its decision among the divisors."""
+    return replace(
+        answer,
+        decision=judgement.decision,
+        epochs=answer.workload.epochs,
+        same_epochs=judgement.rows,
+    )
+
+
+def _with_other_global_batch(
+    answer: Recommendation, beside: SizeChoice, permitted: TrialSet
+) -> Recommendation:
+    """The answer with the learning rate that was tried at its global batch, and a faster global batch."""
+    judgement, workload = beside.judgement, answer.workload
+    if judgement is None or judgement.reference != workload.batch_size or not judgement.harms:
+        return answer
+    factor = judgement.rates[judgement.reference].factor
+    rate = workload.learning_rate
+    answer = replace(
+        answer,
+        learning_rate_factor=factor,
+        learning_rate=None if rate is None else factor * rate,
+    )
+    chosen, other = answer.chosen, beside.trial
+    law = permitted.step_time
+    current = permitted.latest.get(workload.micro_batch_size or 0)
+    if judgement.decision.action is not Action.CHANGE or law is None or current is None:
+        return answer
+    speedups = measured_speedups(current, [current, chosen, other], law)
+    speedup = speedups[other.batch_size]
+    if exp(speedup.log_ratio - speedups[chosen.batch_size].log_ratio) < 1 + TOLERANCE:
+        return answer
+    (row,) = (row for row in judgement.rows if row.batch_size == other.batch_size)
+    alternative = Alternative(
+        kind=AlternativeKind.GLOBAL_BATCH,
+        batch_size=other.batch_size,
+        learning_rate_factor=row.learning_rate_factor,
+        epochs_ratio=1.0,
+        epochs=None if workload.epochs is None else ceil(workload.epochs),
+        speedup=exp(speedup.log_ratio),
+        interval=speedup.interval,
+    )
+    return replace(answer, alternatives=(alternative,))
 
 
 def _more_epochs(
@@ -199,6 +272,7 @@ def _learning_rate_factor(
     limits: Limits,
     rank_batch: int,
     judgement: Judgement | None = None,
+    whole_samples: float | None = None,
 ) -> float | None:
     """The factor of the learning rates: as decided for this size or trained at it, else by the noise rule."""
     if check is None or check.batch_size is None or check.critical_batch_size is None:
@@ -207,7 +281,11 @@ def _learning_rate_factor(
         return 1.0
     if judgement is not None:
         return _decided_factor(workload, check, rank_batch, judgement)
-    trained = loss_curves.best_of_each(check.trainings).get(rank_batch)
+    walked = next_training.walk_at(rank_batch, check.trainings, whole_samples)
+    if walked is not None and walked.log_gain:
+        return walked.factor
+    rates = loss_curves.about_sizes(check.batch_size, check.trainings)
+    trained = loss_curves.best_of_each(rates).get(rank_batch)
     if trained is not None and trained.outcome is Outcome.OK:
         return trained.learning_rate_factor
     return _rule_factor(workload, check, rank_batch)

@@ -58,6 +58,12 @@ def share_of_dataset(size: int | None, ranks: int) -> int | None:
     return None if size is None else -(-size // ranks)
 
 
+def samples_of_training(workload: Workload, ranks: int) -> float | None:
+    """The samples that each rank sees in the user's whole training; None where its length is unknown."""
+    samples = share_of_dataset(workload.dataset_size, ranks)
+    return None if samples is None or workload.epochs is None else workload.epochs * samples
+
+
 def predict(
     sizes: Sequence[int],
     chosen: int,

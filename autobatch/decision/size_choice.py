@@ -8,10 +8,11 @@ from math import exp, log
 
 from autobatch.decision import next_training, time_to_loss
 from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_SIZE
+from autobatch.decision.global_batch import divide
 from autobatch.decision.judgement import Judgement, judge
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
-from autobatch.records.check import Check
+from autobatch.records.check import Check, CheckStatus
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Action, AnswerLimit, SameEpochs
 from autobatch.records.trial import Ceiling, LimitedBy, Trial
@@ -62,13 +63,15 @@ def choose(
     if limits.objective is Objective.THROUGHPUT:
         return highest_throughput(permitted)
     allowed = without_vetoed(permitted, check)
-    outlook = time_to_loss.outlook(trials, allowed, check, current_size)
-    if limits.objective is Objective.TIME_TO_LOSS:
+    # With more epochs, sizes beyond those that were trained for the user's may pay.
+    to_loss = limits.objective is Objective.TIME_TO_LOSS
+    outlook = time_to_loss.outlook(trials, allowed, check, current_size, within_trained=to_loss)
+    if to_loss:
         return shortest_time(allowed, outlook) if outlook else knee(allowed)
     judgement = None
-    if check is not None and outlook is not None:
+    if check is not None and (outlook is not None or _must_keep(check, workload)):
         judgement = judge(
-            permitted,
+            permitted if outlook is not None else _not_below(permitted, current_size or USUAL_BATCH_SIZE),
             check,
             current_size=current_size,
             samples=samples,
@@ -78,6 +81,12 @@ def choose(
     if judgement is None:
         return knee(_not_below(allowed, current_size or USUAL_BATCH_SIZE))
     return at_the_same_epochs(permitted, judgement, outlook, workload)
+
+
+def _must_keep(check: Check, workload: Workload) -> bool:
+    """True where a check had no result, so that no other size than the user's is known to be harmless."""
+    no_result = check.status is CheckStatus.NOT_RUN
+    return no_result and workload.batch_size is not None and not workload.synthetic
 
 
 def at_the_same_epochs(
@@ -226,12 +235,19 @@ def largest(permitted: TrialSet) -> SizeChoice:
     return SizeChoice(trial=permitted.usable[-1], why="the largest size that fits, as asked for")
 
 
-def for_global_batch(permitted: TrialSet, target: int, ranks: int) -> SizeChoice:
-    """The size that makes up `target`, one rank's part of the global batch.
+def for_global_batch(permitted: TrialSet, target: int, ranks: int, workload: Workload) -> SizeChoice:
+    """The size that makes up `target`, one rank's part of the global batch, at the highest throughput.
 
-    The target itself where it fits, else the largest divisor within 5% of the best throughput of divisors.
+    Where the current batch is a divisor of the target too, it is kept unless another is surely faster. Else
+    the largest divisor within 5% of the best throughput of divisors. Where layers normalize over the batch,
+    no smaller divisor than the current batch is taken.
     """
     total = f"the global batch size {target * ranks:,}"
+    current = workload.micro_batch_size
+    least = current or 1 if workload.batch_statistics else 1
+    judgement = divide(permitted, target, current, least=least)
+    if judgement is not None:
+        return _divided(permitted, judgement, total, workload)
     divisors = permitted.only({size for size in permitted.latest if target % size == 0})
     if not divisors.usable:
         return SizeChoice(
@@ -247,6 +263,42 @@ def for_global_batch(permitted: TrialSet, target: int, ranks: int) -> SizeChoice
         "and has the best throughput of the sizes that do"
     )
     return SizeChoice(trial=near[-1], why=why)
+
+
+def _divided(permitted: TrialSet, judgement: Judgement, total: str, workload: Workload) -> SizeChoice:
+    """The divisor that was decided for; a warning where its layers see another batch."""
+    decision = judgement.decision
+    why = f"{total} stays; no other division is surely faster"
+    warnings: tuple[str, ...] = ()
+    if decision.action is Action.CHANGE:
+        (row,) = (row for row in judgement.rows if row.batch_size == decision.batch_size)
+        why = (
+            f"{row.speedup:.2f}x as fast as batches of {judgement.reference:,} (90% CI {row.interval[0]:.2f} "
+            f"to {row.interval[1]:.2f}); {total} and the learning rate stay"
+        )
+        if workload.batch_statistics:
+            warnings = (
+                f"{workload.batch_statistics} normalizes over {row.batch_size:,} samples in place of "
+                f"{judgement.reference:,}: compare the validation loss",
+            )
+    return SizeChoice(
+        trial=permitted.latest[decision.batch_size], why=why, judgement=judgement, warnings=warnings
+    )
+
+
+def kept_alone(permitted: TrialSet, workload: Workload) -> SizeChoice | None:
+    """The current size where another one, applied alone, would change the samples of the training.
+
+    None where it would not, or the current size was not measured.
+    """
+    size = workload.micro_batch_size
+    if size not in permitted.latest or not (workload.accumulation_steps > 1 or workload.counted_in_steps):
+        return None
+    unit = "accumulation steps" if workload.accumulation_steps > 1 else "steps"
+    return SizeChoice(
+        trial=permitted.latest[size],
+        why=f"the current size: with the same {unit}, another would change the samples of the training",
+    )
 
 
 def without_vetoed(permitted: TrialSet, check: Check | None) -> TrialSet:

@@ -52,11 +52,17 @@ class Outlook:
 
 
 def outlook(
-    trials: TrialSet, allowed: TrialSet, check: Check | None, current_size: int | None
+    trials: TrialSet,
+    allowed: TrialSet,
+    check: Check | None,
+    current_size: int | None,
+    *,
+    within_trained: bool = True,
 ) -> Outlook | None:
     """Expected times of the `allowed` sizes; None without a critical batch size or a timed size.
 
-    The step-time model is fitted to all timed `trials`. `check` is per rank.
+    The step-time model is fitted to all timed `trials`. `check` is per rank. `within_trained`: no size beyond
+    the trained ones. Without it, all from the reference size up are predicted by the law.
     """
     belief, law = belief_of(check), trials.step_time
     if check is None or check.critical_batch_size is None or check.interval is None:
@@ -64,7 +70,7 @@ def outlook(
     if belief is None or law is None or not allowed.timed:
         return None
     timed = [trial.batch_size for trial in allowed.timed]
-    sizes = _comparable(timed, check)
+    sizes = _comparable(timed, check) if within_trained else _from_reference(timed, check)
     low, high = check.interval
     return Outlook(
         times={size: exp(critical_batch.expected_log_time(size, belief, law)) for size in sizes},
@@ -115,7 +121,8 @@ def matched_in(check: Check) -> loss_curves.Matched | None:
     """Steps to one loss in the check's trainings; None where they can't be compared."""
     if check.batch_size is None:
         return None
-    return loss_curves.match(loss_curves.sound(check.batch_size, check.trainings))
+    trainings = loss_curves.about_sizes(check.batch_size, check.trainings)
+    return loss_curves.match(loss_curves.sound(check.batch_size, trainings))
 
 
 def _comparable(sizes: Sequence[int], check: Check) -> list[int]:
@@ -126,8 +133,12 @@ def _comparable(sizes: Sequence[int], check: Check) -> list[int]:
     """
     trained = _trained_sizes(check)
     if trained is None:
-        return [size for size in sizes if size >= (check.batch_size or 0)] or list(sizes)
+        return _from_reference(sizes, check)
     return [size for size in sizes if trained[0] <= size <= trained[-1]] or list(sizes)
+
+
+def _from_reference(sizes: Sequence[int], check: Check) -> list[int]:
+    return [size for size in sizes if size >= (check.batch_size or 0)] or list(sizes)
 
 
 def _trained_sizes(check: Check) -> list[int] | None:

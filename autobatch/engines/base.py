@@ -31,16 +31,20 @@ class Engine(Protocol):
     A failure of the workload, or the death of its process, is an outcome in the reply. An error that the user
     has to repair is raised as AutobatchError.
 
-    `busy_seconds`: seconds spent in measurements, the start of sessions and `compile_seconds` excepted.
+    `busy_seconds`: wall time since the engine was made, the start of sessions included and `compile_seconds`
+    excepted. `start_seconds`: those that the last session took to start.
     `sizes`: the sizes of the samples, as far as they were read. `trainings_at_once`: the number of short
     trainings that `train_all` runs at the same time. `ranks`: the processes that step together, 1 for a
     single process; `local_ranks`: those of this machine, which share its processors.
     """
 
-    busy_seconds: float
     compile_seconds: float
     trainings_at_once: int
 
+    @property
+    def busy_seconds(self) -> float: ...
+    @property
+    def start_seconds(self) -> float: ...
     @property
     def ranks(self) -> int: ...
     @property

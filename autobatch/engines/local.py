@@ -64,8 +64,9 @@ class LocalEngine:
         self._opened: Opened | None = None
         self._first: Workload | None = None
         self._stopped: Callable[[], bool] = lambda: False
-        self.busy_seconds = 0.0
+        self._made_at = time.monotonic()
         self.compile_seconds = 0.0
+        self.start_seconds = 0.0
         self.sizes: SampleSizes | None = None
         self.trainings_at_once = 1
         self.ranks = 1
@@ -79,9 +80,11 @@ class LocalEngine:
         """
         if self._opened is not None and self._worker is not None and self._worker.has_session:
             return self._opened
+        begin = time.monotonic()
         if self._worker is None or not self._worker.alive:
             self._replace_worker()
         reply = self._begin(self._start)
+        self.start_seconds = time.monotonic() - begin
         assert self._worker is not None
         assert isinstance(reply, messages.Opened)
         self._worker.watch_bytes = reply.watch_bytes
@@ -101,6 +104,11 @@ class LocalEngine:
             batch_size_source=reply.batch_size_source,
         )
         return self._opened
+
+    @property
+    def busy_seconds(self) -> float:
+        """Wall time since the engine was made, without the time that torch.compile took."""
+        return time.monotonic() - self._made_at - self.compile_seconds
 
     def take_fingerprint(self) -> messages.Fingerprint:
         """The digests of what the current session trains; without parts where the worker fails or dies."""
@@ -302,16 +310,14 @@ class LocalEngine:
         return reply
 
     def _ask(self, command: messages.Command, seconds: float) -> messages.Reply:
-        """The reply of the current session; counts its time. Raises WorkerEndedError."""
+        """The reply of the current session; counts its time to compile. Raises WorkerEndedError."""
         worker = self._worker
         assert worker is not None
-        begin, compiled_before = time.monotonic(), worker.compile_seconds
+        compiled_before = worker.compile_seconds
         try:
             return worker.ask(command, seconds, self._stopped)
         finally:
-            compiled = worker.compile_seconds - compiled_before
-            self.compile_seconds += compiled
-            self.busy_seconds += time.monotonic() - begin - compiled
+            self.compile_seconds += worker.compile_seconds - compiled_before
 
 
 def _larger(sizes: SampleSizes | None, new: SampleSizes | None) -> SampleSizes | None:

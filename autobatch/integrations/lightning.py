@@ -37,6 +37,8 @@ _warn = import_module(f"{_framework.__name__}.utilities.rank_zero").rank_zero_wa
 class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
     """Measure and set the batch size when `fit` begins, before Lightning builds a training loader.
 
+    A training that `max_steps` ends takes as many samples as before: the steps are restated.
+
     `limits`: as for `autobatch.find`; `global_batch` applies to all ranks together, by accumulation if
     needed. `attribute`: the name of the batch size in the module, its hyperparameters or the data module.
     `learning_rate`: True also scales `lr` or `learning_rate`, a name scales that attribute; Lightning then
@@ -74,7 +76,8 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
         rate = self._rate_name(fit)
         recommendation = self._measure(trainer, fit)
         self.recommendation = recommendation
-        self._apply(fit, recommendation.batch_size, recommendation.accumulation_steps)
+        steps = next((count.steps for count in recommendation.schedule if count.name == "max_steps"), None)
+        self._apply(fit, recommendation.batch_size, recommendation.accumulation_steps, steps)
         self._scale_rate(fit, rate, recommendation)
         _log(trainer, recommendation)
 
@@ -106,7 +109,8 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
                 f"the training continues with its current batch size, {fit.current}"
             )
             return
-        self._apply(fit, self._resumed["batch_size"], self._resumed["accumulation_steps"])
+        resumed = self._resumed
+        self._apply(fit, resumed["batch_size"], resumed["accumulation_steps"], resumed.get("max_steps"))
 
     def _measure(self, trainer: Any, fit: Fit) -> Recommendation:
         """The recommendation, measured by rank 0. Raises its error in all ranks."""
@@ -131,9 +135,13 @@ class AutoBatch(_framework.Callback):  # type: ignore[misc,name-defined]
             )
         return recommendation
 
-    def _apply(self, fit: Fit, batch_size: int, accumulation_steps: int) -> None:
-        fit.set_sizes(batch_size, accumulation_steps)
+    def _apply(
+        self, fit: Fit, batch_size: int, accumulation_steps: int, max_steps: int | None = None
+    ) -> None:
+        fit.set_sizes(batch_size, accumulation_steps, max_steps)
         self._applied = {"batch_size": batch_size, "accumulation_steps": accumulation_steps}
+        if max_steps is not None:
+            self._applied["max_steps"] = max_steps
 
     def _rate_name(self, fit: Fit) -> str | None:
         """The attribute of the learning rate to scale; None where it stays. Raises UsageError if absent."""

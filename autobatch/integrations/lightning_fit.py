@@ -73,6 +73,7 @@ class Fit:
             dataset=trainer.datamodule if self._loader is None else self._loader,
             val_dataset=validation if isinstance(validation, DataLoader) else None,
             batch_size=current,
+            accumulation_steps=trainer.accumulate_grad_batches,
             epochs=float(trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else None,
             schedule=schedule_of({"max_steps": trainer.max_steps}),
             prepared=True,
@@ -84,8 +85,11 @@ class Fit:
             device=str(trainer.strategy.root_device),
         )
 
-    def set_sizes(self, batch_size: int, accumulation_steps: int) -> None:
-        """Let the training run with these sizes, and rebuild objects that Lightning made for others."""
+    def set_sizes(self, batch_size: int, accumulation_steps: int, max_steps: int | None = None) -> None:
+        """Let the training run with these sizes, and rebuild objects that Lightning made for others.
+
+        `max_steps`: optimizer steps that cover the samples of the user's; None where no steps end it.
+        """
         if accumulation_steps > 1 and not self._module.automatic_optimization:
             raise UsageError(
                 f"{batch_size:,} × {accumulation_steps:,} samples a step: a module with "
@@ -95,6 +99,8 @@ class Fit:
             )
         trainer, loop = self._trainer, self._trainer.fit_loop
         trainer.accumulate_grad_batches = accumulation_steps
+        if max_steps is not None:
+            loop.epoch_loop.max_steps = max_steps
         if self._loader is not None:
             loop._data_source.instance = _resized(self._loader, batch_size)
         else:

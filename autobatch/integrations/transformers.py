@@ -51,8 +51,8 @@ def tune_training_arguments(
 
     The measured step is that of these arguments: optimizer, device, columns that the Trainer keeps, gradient
     checkpointing. The current batch size, to which the learning rate belongs, is
-    `per_device_train_batch_size` x `gradient_accumulation_steps`; to keep it, give it as
-    `Limits(global_batch=...)`. `data_collator` and `eval_dataset` are the Trainer's; the default collator is
+    `per_device_train_batch_size` x `gradient_accumulation_steps`. Arguments that accumulate keep it, divided
+    anew. `data_collator` and `eval_dataset` are the Trainer's; the default collator is
     `transformers.default_data_collator`. If the recommendation accumulates gradients, the accumulated
     gradient is compared with that of a single large batch. A difference becomes a warning with its remedy.
 
@@ -68,6 +68,7 @@ def tune_training_arguments(
         val_dataset=eval_dataset,
         training_step=None if _LABELS in _label_names(args, model) else _own_step,
         batch_size=current,
+        accumulation_steps=args.gradient_accumulation_steps,
         epochs=_epochs(args, dataset),
         schedule={name: int(getattr(args, name)) for name in _SCHEDULE},
         precision=_precision(args),

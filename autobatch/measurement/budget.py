@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autobatch.decision.constants import SHORTEST_TRIAL_SECONDS
+from autobatch.decision.constants import SHORTEST_TRIAL_SECONDS, STAGE_SHARE
 from autobatch.engines.base import Engine
 from autobatch.records.limits import Limits
 
@@ -31,7 +31,7 @@ class Budget:
 
     @classmethod
     def of(cls, limits: Limits, engine: Engine) -> Budget:
-        """The whole budget of a search. Its clock counts measurements only, no start-up and no compiling."""
+        """The whole budget of a search: wall time since the engine was made, all but compiling."""
         return cls(
             limits.budget_seconds,
             lambda: engine.busy_seconds,
@@ -51,6 +51,19 @@ class Budget:
     @property
     def is_over(self) -> bool:
         return self.left_seconds <= 0
+
+    def allows(self, seconds: float) -> bool:
+        """True where a measurement that the answer needs ends in time, or a tenth of the whole later."""
+        return self.left_seconds + STAGE_SHARE * self.total_seconds >= seconds
+
+    def reserving(self, seconds: float) -> Budget:
+        """The same budget without its last `seconds`, which a later measurement needs."""
+        return Budget(
+            self.total_seconds - seconds,
+            self._clock,
+            start_seconds=self._start_seconds,
+            overrun_seconds=self.overrun_seconds,
+        )
 
     @property
     def trial_seconds(self) -> float:

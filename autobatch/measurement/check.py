@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil, inf, isfinite
 
-from autobatch.decision import next_training, noise_scale
+from autobatch.decision import next_training, noise_scale, scaling
 from autobatch.decision.constants import (
     BURN_IN_SHARE,
     FEWEST_SAMPLES,
@@ -105,7 +105,8 @@ class GeneralizationCheck:
         trial = TrialSet(self._trial_set.timed).nearest(current)
         if trial is None:
             return None
-        left_seconds = self._budget.left_seconds
+        # The noise is measured in a fresh session.
+        left_seconds = self._budget.left_seconds - self._engine.start_seconds
         samples = int(NOISE_SAMPLES_SHARE * left_seconds * (trial.samples_per_second or 0.0))
         if samples < FEWEST_SAMPLES:
             return None
@@ -165,6 +166,7 @@ class GeneralizationCheck:
             current_size=workload.batch_size,
             power=None if self._keeps_rate else learning_rate_power(workload.optimizer),
             keeps_rate=self._keeps_rate,
+            whole_samples=scaling.samples_of_training(workload, self._ranks),
         )
 
     @property
@@ -184,9 +186,11 @@ class GeneralizationCheck:
         )
         if self._limits.asks_for_size:
             return self._trainings.explain("the size was asked for")
+        workload = self._curve.workload
+        if workload.accumulation_steps > 1 and plan.reference_size != workload.batch_size:
+            return self._trainings.explain("the global batch size is kept, and does not fit at once")
         if self._limits.objective is Objective.TIME_TO_LOSS:
             return self._compare_times_to_loss(plan, self._trainings)
-        workload = self._curve.workload
         samples = share_of_dataset(workload.dataset_size, self._ranks)
         if samples is None:
             return self._trainings.explain("the number of samples of an epoch is unknown")

@@ -94,7 +94,7 @@ class Climb:
     def _current(self) -> int | None:
         """The current batch size of one rank, as far as anybody has said it."""
         assert self._opened is not None
-        return self._opened.workload.batch_size
+        return self._opened.workload.micro_batch_size
 
     def _know_dataset(self, size: int | None) -> None:
         """`size`: the samples of an epoch. Each rank sees its share. Raises UsageError for too few."""
@@ -153,14 +153,21 @@ class Climb:
             if isinstance(move, Stop):
                 self._require_success()
                 return move
-            # The first trial is that of the current size, which the answer needs whatever time is left.
-            if self._budget.is_over and self.trials:
+            if self._budget.is_over and not self._owes_a_size:
                 self._require_success()
                 return Stop(LimitedBy.BUDGET, self._budget_detail(move))
             if isinstance(move, Trace):
                 self._trace()
             else:
                 self._try(move)
+
+    @property
+    def _owes_a_size(self) -> bool:
+        """True before the first success: the start-up alone may have taken the whole budget."""
+        if self.trial_set.largest_passed is not None:
+            return False
+        # The first trial is that of the current size. A failure may be a floor, above which others pass.
+        return not self.trials or self.trials[-1].outcome is Outcome.FAILED
 
     def _trace(self) -> None:
         traced = self._engine.trace_memory()
@@ -219,11 +226,19 @@ class Climb:
     def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: a divisor of the global batch, and smaller sizes.
 
+
         The current size is among them where the data set or another limit has cut the climb short.
         """
-        for size in size_bounds.extra_sizes(self.trial_set, self._limits, self._current, ceiling):
-            if not self._budget.is_over:
-                self._try(Try(size))
+        assert self._opened is not None
+        workload = self._opened.workload
+        wanted = [self._current]
+        if workload.accumulation_steps > 1:
+            divisor = size_bounds.largest_divisor(workload.batch_size, ceiling, self._limits)
+            wanted += [workload.batch_size, divisor]
+        for wanted_size in wanted:
+            for size in size_bounds.extra_sizes(self.trial_set, self._limits, wanted_size, ceiling):
+                if not self._budget.is_over:
+                    self._try(Try(size))
         for size in size_bounds.smaller_sizes(self.trial_set, self._limits):
             if self._budget.is_over:
                 return

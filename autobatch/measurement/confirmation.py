@@ -20,13 +20,16 @@ from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
 def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits, budget: Budget) -> Curve:
     """The curve with the trial of its recommended size confirmed; a size that fails makes room for the next.
 
-    A warning says so where no size can be confirmed: the worker does not start again, or every size fails.
+    A warning says so where no size can be confirmed: the budget is over, the worker does not start again, or
+    every size fails.
     """
     while True:
         size = recommend(curve, check, limits).batch_size
         trial = TrialSet.of(curve).latest[size]
         if trial.confirmed:
             return curve
+        if not budget.allows(engine.start_seconds):
+            return _with_warning(curve, size, "the budget ended before")
         try:
             engine.renew()
             tried = diagnosis.checked(engine.try_out(size, budget.overrun_seconds, CONFIRM_STEPS))

@@ -34,6 +34,7 @@ class Loading:
         self._announce = announce
         self._trial = notable(curve)
         self._budget = budget.stage(STAGE_SHARE)
+        self._longest_seconds = 0.0
         self.loader = None
         if self._trial is not None:
             self.loader = Loader(
@@ -56,9 +57,9 @@ class Loading:
         return self.loader
 
     def _has_time(self) -> bool:
-        """True while there is time for two batches: a timing leaves out the first."""
+        """True while there is time for two batches, as a timing leaves out the first, and for the start."""
         assert self._trial is not None
-        return self._budget.left_seconds > 2 * (self._trial.load_seconds or 0.0)
+        return self._budget.left_seconds > max(2 * (self._trial.load_seconds or 0.0), self._longest_seconds)
 
     def _time(self, batch_size: int, workers: int) -> LoaderTiming:
         # A second is enough batches of any loader that matters; half of the rest leaves time for the others.
@@ -66,7 +67,9 @@ class Loading:
         command = messages.TimeLoader(
             batch_size=batch_size, workers=workers, seconds=seconds, seed=self._seed
         )
+        begin = self._budget.spent_seconds
         reply = self._engine.time_loader(command)
+        self._longest_seconds = max(self._longest_seconds, self._budget.spent_seconds - begin - seconds)
         return LoaderTiming(workers=workers, batch_seconds=reply.batch_seconds, detail=reply.detail)
 
 

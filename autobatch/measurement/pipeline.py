@@ -137,7 +137,9 @@ class Search:
         return curve, None if self._generalization is None else self._generalization.check
 
     def _measure_sizes(self) -> Curve:
-        budget = self._budget.stage(PROBE_SHARE if self._limits.check else 1)
+        # The start-up has taken its part already.
+        left = max(self._budget.left_seconds, 0.0) / self._budget.total_seconds
+        budget = self._budget.stage(PROBE_SHARE * left if self._limits.check else 1)
         self._climb = Climb(self._engine, self._limits_of_rank, self._watch, budget)
         return self._climb.run()
 
@@ -152,8 +154,9 @@ class Search:
     def _check_generalization(self, curve: Curve) -> Check | None:
         if not self._limits.check:
             return None
+        budget = self._budget.reserving(self._engine.start_seconds)
         self._generalization = GeneralizationCheck(
-            self._engine, curve, self._limits, self._budget, self._watch.checking
+            self._engine, curve, self._limits, budget, self._watch.checking
         )
         return self._generalization.run()
 

@@ -36,6 +36,7 @@ class SameEpochsComparison:
         self._workload = workload
         self._samples = samples
         self._budget = budget
+        self._extra_seconds = 0.0
 
     def run(self) -> None:
         """Trains for as long as a training can tell more, and there is time for it."""
@@ -49,7 +50,7 @@ class SameEpochsComparison:
         first = next_training.Run(
             batch_size=plan.reference_size, learning_rate_factor=self._rule(plan.reference_size)
         )
-        if not self._trainings.run([first], seconds, most_samples=ceil(epochs * self._samples)):
+        if not self._train(first, seconds, ceil(epochs * self._samples)):
             return None
         done = first
         while (judgement := self._judgement()) is not None:
@@ -59,13 +60,23 @@ class SameEpochsComparison:
                 return None
             most_samples = ceil(judgement.run_epochs * self._samples)
             seconds = most_samples / run.batch_size * plan.law.step_seconds_at(run.batch_size)
-            if seconds > self._budget.left_seconds:
+            if seconds + self._extra_seconds > self._budget.left_seconds:
                 return None
             # The law is no promise: a training that is slower than expected ends with the time left.
-            if not self._trainings.run([run], self._budget.left_seconds, most_samples=most_samples):
+            if not self._train(run, self._budget.left_seconds, most_samples):
                 return None
             done = run
         return None
+
+    def _train(self, run: next_training.Run, seconds: float, most_samples: int) -> bool:
+        """Runs a training, and notes the time that it took beside its steps, mostly for evaluations."""
+        begin = self._budget.spent_seconds
+        if not self._trainings.run([run], seconds, most_samples=most_samples):
+            return False
+        steps = self._trainings.done[-1].steps if self._trainings.done else 0
+        in_steps = steps * self._plan.law.step_seconds_at(run.batch_size)
+        self._extra_seconds = max(self._extra_seconds, self._budget.spent_seconds - begin - in_steps)
+        return True
 
     def _reference_seconds(self) -> float:
         """Seconds of the first training: a half of the time left at most, the rest being for comparisons.
@@ -105,5 +116,5 @@ class SameEpochsComparison:
 
     def _rule(self, size: int) -> float:
         """The factor of the learning rates at a size, by the noise rule."""
-        belief = next_training.state_after(self._plan, self._trainings.evidence).belief
+        belief = next_training.state_after(self._plan, self._trainings.done).belief
         return next_training.learning_rate_factor(self._plan, belief, size)

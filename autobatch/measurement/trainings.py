@@ -42,25 +42,6 @@ class Trainings:
         """The trainings so far, in their order."""
         return self.check.trainings
 
-    @property
-    def evidence(self) -> list[Training]:
-        """The trainings that tell sizes apart: the first of each size, and at other sizes lower rates too.
-
-        A raised rate needs fewer steps at any size.
-        """
-        first: dict[int, Training] = {}
-        for training in self.done:
-            first.setdefault(training.batch_size, training)
-        return [
-            training
-            for training in self.done
-            if training is first[training.batch_size]
-            or (
-                training.batch_size != self._plan.reference_size
-                and training.learning_rate_factor < first[training.batch_size].learning_rate_factor
-            )
-        ]
-
     def run(
         self, runs: Sequence[next_training.Run], seconds: float, *, most_samples: int | None = None
     ) -> bool:
@@ -122,7 +103,7 @@ class Trainings:
             return replace(check, detail=f"at batch size {reference.batch_size:,}: {reference.detail}")
         if len({training.batch_size for training in check.trainings}) == 1:
             return replace(check, detail="only the reference size was trained")
-        state = next_training.state_after(plan, self.evidence)
+        state = next_training.state_after(plan, self.done)
         check = replace(check, vetoed=state.vetoed, detail="")
         if state.matched is not None:
             check = replace(

@@ -45,6 +45,7 @@ class Limits:
     `ceiling`: climb past a throughput plateau, to the largest size that fits. `sizes_per_rank`: after the
     common answer, a size for each rank where ranks differ in speed. `keep_learning_rate`: the answer is
     applied without its learning rate, so that sizes are trained and judged with the current one.
+    `number_alone`: it is applied without accumulation steps and restated step counts too.
 
     Raises UsageError for a value that can't be meant.
     """
@@ -63,6 +64,7 @@ class Limits:
     check: bool = True
     sizes_per_rank: bool = False
     keep_learning_rate: bool = False
+    number_alone: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

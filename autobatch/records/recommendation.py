@@ -157,9 +157,13 @@ class Decision:
 
 
 class AlternativeKind(StrEnum):
-    """The change that an alternative asks for, beside the batch size."""
+    """The change that an alternative asks for, beside the batch size.
+
+    `global_batch`: other samples of an optimizer step, where the answer keeps them and divides them anew.
+    """
 
     MORE_EPOCHS = "more_epochs"
+    GLOBAL_BATCH = "global_batch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +172,7 @@ class Alternative:
 
     `epochs_ratio`: the epochs that it takes over the current ones; `epochs` is their number where the current
     one is known. `speedup`: expected time at the current size over that of the alternative. `interval`: its
-    least and largest over the interval of the critical batch size.
+    least and largest over the interval of the critical batch size, or for `global_batch` its 90% interval.
     """
 
     kind: AlternativeKind

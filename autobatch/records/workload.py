@@ -56,12 +56,14 @@ class Workload:
     """The training to tune. `inferred` lists the settings that autobatch filled in.
 
     `synthetic` is True where the samples are random numbers of a given shape: then memory and speed
-    are measured, and learning is not. `batch_size` is the current batch size, `epochs` the declared number,
-    `schedule` the parts that are counted in steps. `learning_rate` is None where parameter groups differ in
-    it. `sizes` is None where no sample was read, `workers` (of the DataLoader) where none was given: then
-    torch's default of 0 holds. `drop_last`: a last batch that is not full is left out. `precision` is None
-    for a `step` that the user wrote: it sets the precision.
-    `framework`: `keras`, `lightning` or `transformers`, where the model is written for it; else empty.
+    are measured, and learning is not. `batch_size` is the current number of samples of an optimizer step on
+    one device, made up of `accumulation_steps` batches. `epochs` is the declared number, `schedule` the parts
+    that are counted in steps; `counted_in_steps` is True where the epochs follow from these.
+    `batch_statistics` names the layers that normalize over the batch. `learning_rate` is None where parameter
+    groups differ in it. `sizes` is None where no sample was read, `workers` (of the DataLoader) where none
+    was given: then torch's default of 0 holds. `drop_last`: a last batch that is not full is left out.
+    `precision` is None for a `step` that the user wrote: it sets the precision. `framework`: `keras`,
+    `lightning` or `transformers`, where the model is written for it; else empty.
     """
 
     target: str
@@ -74,8 +76,11 @@ class Workload:
     dataset: str = ""
     dataset_size: int | None = None
     batch_size: int | None = None
+    accumulation_steps: int = 1
     epochs: float | None = None
+    counted_in_steps: bool = False
     schedule: tuple[StepCount, ...] = ()
+    batch_statistics: str = ""
     synthetic: bool = False
     sizes: SampleSizes | None = None
     workers: int | None = None
@@ -83,6 +88,11 @@ class Workload:
     precision: Precision | None = Precision.FP32
     framework: str = ""
     inferred: tuple[str, ...] = ()
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """The samples that pass through the network at once today; None where the current size is unknown."""
+        return None if self.batch_size is None else self.batch_size // self.accumulation_steps
 
     def last_batch(self, batch_size: int, ranks: int) -> int:
         """Samples in a rank's last batch of an epoch; 0 where it is full, left out or unknown.

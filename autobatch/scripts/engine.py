@@ -121,6 +121,11 @@ class ScriptEngine:
         self._begin = time.monotonic() - value
 
     @property
+    def start_seconds(self) -> float:
+        """Seconds that the command took to its first steps."""
+        return self.session.start_seconds
+
+    @property
     def sizes(self) -> SampleSizes | None:
         return None
 

@@ -145,7 +145,7 @@ class Session:
                 backend.torch_device,
                 self._on_phase,
                 ranks,
-                accumulates=command.accumulates,
+                accumulates=command.accumulates or parts.accumulation_steps > 1,
             )
         self._opened = parts, samples, val_samples
         self._first_state = FirstState(self._trainer)

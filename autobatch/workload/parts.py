@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from autobatch.records.errors import TargetError
+from autobatch.records.errors import TargetError, UsageError
 from autobatch.records.limits import Precision
 from autobatch.records.workload import StepCount
 from autobatch.workload.data_loader import LoaderSettings
@@ -22,8 +22,9 @@ class Parts:
     `model`: an nn.Module, or a function that returns one. `loader`: None for a data set without DataLoader.
     `sampler`: chooses the samples of an epoch; None where all are taken, or where `dataset` is a DataLoader.
     `parallelize`: makes of the model on its device a module for several ranks, in place of
-    DistributedDataParallel. `batch_size_source`: the object of a target that gave `batch_size`. `prepared`:
-    the sender has set up the data. `zero_grad_after_forward`: gradients of a step live until after the next
+    DistributedDataParallel. `batch_size`: the current samples of an optimizer step on one device, made up of
+    `accumulation_steps` batches; `batch_size_source`: the object of a target that gave it. `prepared`: the
+    sender has set up the data. `zero_grad_after_forward`: gradients of a step live until after the next
     forward pass. `remarks`: notes on a training that a framework defines.
     """
 
@@ -45,12 +46,29 @@ class Parts:
     parallelize: Callable[[nn.Module], nn.Module] | None = None
     batch_size: int | None = None
     batch_size_source: str = ""
+    accumulation_steps: int = 1
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
     prepared: bool = False
     zero_grad_after_forward: bool = False
     remarks: Callable[[], tuple[str, ...]] = tuple
     precision: Precision = Precision.FP32
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where the accumulation steps don't divide the batch size."""
+        size, steps = self.batch_size, self.accumulation_steps
+        if steps < 1 or (size is not None and size % steps):
+            raise UsageError(
+                f"`accumulation_steps` must divide `batch_size`: {steps} does not divide {size}",
+                code="bad_accumulation",
+                hint="`batch_size` counts the samples of an optimizer step, over all of its batches",
+            )
+
+    def batch_size_with(self, loaded: int | None) -> int | None:
+        """The samples of an optimizer step: as given, or of as many batches of `loaded` samples."""
+        if self.batch_size is not None or loaded is None:
+            return self.batch_size
+        return loaded * self.accumulation_steps
 
     @property
     def ready_model(self) -> nn.Module | None:

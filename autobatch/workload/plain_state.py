@@ -9,14 +9,15 @@ from __future__ import annotations
 import gc
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from autobatch.workload.trainer import Trainer
+if TYPE_CHECKING:
+    from autobatch.workload.trainer import Trainer
 
 # torch's own attributes: weights, buffers and submodules, which have namespaces of their own, and hooks.
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}

@@ -64,7 +64,8 @@ def sendable(parts: Parts) -> Parts:
     if isinstance(dataset, DataLoader):
         check_loader(dataset)
         loader, sampler = settings_of(dataset), sampler_of(dataset)
-        collate_fn, batch_size = collate_fn or dataset.collate_fn, batch_size or batch_size_of(dataset)
+        collate_fn = collate_fn or dataset.collate_fn
+        batch_size = parts.batch_size_with(batch_size_of(dataset))
         dataset = dataset.dataset
     val_dataset, val_collate_fn = detached(parts.val_dataset), parts.val_collate_fn
     val_sampler = parts.val_sampler

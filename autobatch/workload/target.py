@@ -29,6 +29,7 @@ _LOADERS = (
 )
 _VAL_LOADERS = ("val_loader", "valloader", "valid_loader", "validation_loader", "valid_dataloader", "val_dl")
 _EPOCHS = ("epochs", "num_epochs", "max_epochs", "num_train_epochs")
+_ACCUMULATION = ("accumulation_steps", "gradient_accumulation_steps", "accumulate_grad_batches")
 # Counts of steps, which a new batch size changes.
 _SCHEDULE = ("warmup_steps", "num_warmup_steps", "total_steps", "max_steps", "num_training_steps")
 
@@ -47,6 +48,7 @@ def load_parts(target: str, arguments: Sequence[str] = ()) -> Parts:
         dataset = _first(module, _DATASETS)
     if dataset is None:
         dataset = _datamodule(module)
+    accumulation = _positive(module, _ACCUMULATION)
     batch_size, batch_size_source = _current_batch_size(module, dataset)
     return Parts(
         name=target,
@@ -61,7 +63,8 @@ def load_parts(target: str, arguments: Sequence[str] = ()) -> Parts:
         training_step=getattr(module, "training_step", None),
         step=getattr(module, "step", None),
         parallelize=getattr(module, "parallelize", None),
-        batch_size=batch_size,
+        batch_size=None if batch_size is None else batch_size * int(accumulation or 1),
+        accumulation_steps=int(accumulation or 1),
         batch_size_source=batch_size_source,
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.records.errors import TargetError
-from autobatch.records.workload import SampleSizes, Workload
+from autobatch.records.workload import SampleSizes, StepCount, Workload
 from autobatch.workload import compilation, loop_choice, optimizers
 from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
@@ -154,6 +154,8 @@ class Trainer:
     def describe(self) -> Workload:
         """The workload, with everything that was inferred."""
         parts, loop, samples = self._parts, self._loop, self._samples
+        batch_size, schedule = parts.batch_size or loop.batch_size, parts.schedule or loop.schedule
+        of_steps = _epochs_of_steps(schedule, batch_size, samples.size, self.ranks.count)
         return Workload(
             target=parts.name,
             model=self._model_name,
@@ -164,9 +166,12 @@ class Trainer:
             decays=optimizers.decays(self.optimizers),
             dataset=samples.kind,
             dataset_size=samples.size,
-            batch_size=parts.batch_size or loop.batch_size,
-            epochs=parts.epochs,
-            schedule=parts.schedule or loop.schedule,
+            batch_size=batch_size,
+            accumulation_steps=parts.accumulation_steps,
+            epochs=of_steps if parts.epochs is None else parts.epochs,
+            counted_in_steps=parts.epochs is None and of_steps is not None,
+            schedule=schedule,
+            batch_statistics=_batch_statistics(self.model),
             synthetic=samples.synthetic,
             sizes=samples.sizes,
             workers=None if parts.loader is None else parts.loader.workers,
@@ -331,3 +336,25 @@ class Trainer:
 
     def _count_step(self, *_: Any) -> None:
         self.optimizer_steps += 1
+
+
+def _epochs_of_steps(
+    schedule: Sequence[StepCount], batch_size: int | None, samples: int | None, ranks: int
+) -> float | None:
+    """The epochs of a training that ends after `max_steps` optimizer steps; None where that is unknown."""
+    steps = next((count.steps for count in schedule if count.name == "max_steps"), None)
+    if steps is None or batch_size is None or not samples:
+        return None
+    return steps * batch_size * ranks / samples
+
+
+def _batch_statistics(model: nn.Module) -> str:
+    """The kind of layers that normalize over the batch in training; empty where there are none."""
+    kinds = {type(module).__name__ for module in model.modules() if _normalizes_over_batch(module)}
+    return min(kinds, default="")
+
+
+def _normalizes_over_batch(module: nn.Module) -> bool:
+    """True for torch's layers and those derived from them, and for Keras' layer."""
+    of_torch = isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm))
+    return of_torch or type(module).__name__ == "BatchNormalization"

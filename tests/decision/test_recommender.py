@@ -82,7 +82,19 @@ def test_without_a_check_the_knee_is_taken() -> None:
     assert answer.learning_rate is None
 
 
-def test_a_check_without_an_answer_falls_back_to_the_knee() -> None:
+def test_a_check_without_a_result_keeps_the_current_size() -> None:
+    check = Check(status=CheckStatus.NOT_RUN, detail="too little of the budget was left")
+    answer = recommend(affine(64e-5, 1e-5, batch_size=32, dataset_size=1_000), check)
+    assert answer.batch_size == 32
+    assert answer.decision is not None
+    assert answer.decision.action is Action.KEEP
+    assert answer.learning_rate is None
+    assert answer.why.startswith("no training shows the final loss of faster sizes")
+    random_inputs = affine(64e-5, 1e-5, batch_size=32, dataset_size=1_000, synthetic=True)
+    assert recommend(random_inputs, check).batch_size == 1024
+
+
+def test_without_a_current_size_a_check_without_a_result_falls_back_to_the_knee() -> None:
     check = Check(status=CheckStatus.NOT_RUN, detail="too little of the budget was left")
     answer = recommend(affine(64e-5, 1e-5), check)
     assert answer.batch_size == 1024
@@ -177,6 +189,16 @@ def test_a_size_that_needs_more_epochs_is_an_alternative() -> None:
     assert [row.epochs for row in unknown.alternatives] == [None]
 
 
+def test_more_epochs_may_pay_at_sizes_beyond_those_that_were_trained() -> None:
+    """For the user's epochs 64 is too large, so that nothing larger was trained."""
+    check = checked(100.0, trained(32), trained(64, 1.2))
+    answer = recommend(of_ten_epochs(), check)
+    assert answer.batch_size == 32
+    (alternative,) = answer.alternatives
+    assert alternative.batch_size > 64
+    assert recommend(of_ten_epochs(), check, TO_LOSS).batch_size <= 64
+
+
 def test_no_alternative_without_a_gain_in_time() -> None:
     assert recommend(of_ten_epochs(), checked(0.5, trained(32))).alternatives == ()
     # 64 would take 2% less time to the same loss, in 47% more epochs.
@@ -212,6 +234,49 @@ def test_ranks_decide_as_one_rank_with_its_part_of_the_samples() -> None:
     assert together.decision == alone.decision
     assert together.batch_size == alone.batch_size
     assert together.same_epochs == alone.same_epochs
+
+
+# Accumulated gradients
+
+
+def accumulating(**fields: Any) -> Curve:
+    """Four batches of 8 an optimizer step, for ten epochs."""
+    return of_ten_epochs(**{"accumulation_steps": 4, "learning_rate": 0.1} | fields)
+
+
+def test_accumulated_gradients_keep_their_global_batch_and_learning_rate() -> None:
+    answer = recommend(accumulating(), checked(20.0, trained(32)))
+    assert (answer.batch_size, answer.accumulation_steps, answer.global_batch_size) == (32, 1, 32)
+    assert answer.decision is not None
+    assert answer.decision.action is Action.CHANGE
+    assert answer.learning_rate == pytest.approx(0.1)
+    assert [row.batch_size for row in answer.same_epochs] == [1, 2, 4, 8, 16, 32]
+    assert answer.alternatives == ()
+    assert answer.schedule == ()
+
+
+def test_a_memory_limit_leaves_accumulation_steps() -> None:
+    limited = replace(accumulating(), ceiling=builders.ceiling(16))
+    answer = recommend(limited, checked(20.0, size=16))
+    assert (answer.batch_size, answer.accumulation_steps, answer.global_batch_size) == (16, 2, 32)
+
+
+def test_a_faster_global_batch_is_an_alternative() -> None:
+    answer = recommend(accumulating(), checked(1e6, trained(32), trained(64), trained(128)))
+    assert answer.global_batch_size == 32
+    (alternative,) = answer.alternatives
+    assert alternative.kind is AlternativeKind.GLOBAL_BATCH
+    assert alternative.batch_size > 32
+    assert alternative.epochs == 10
+    assert alternative.speedup > max(row.speedup for row in answer.same_epochs)
+    assert alternative.interval[0] < alternative.speedup < alternative.interval[1]
+
+
+def test_a_size_that_is_applied_alone_keeps_the_batch() -> None:
+    alone = Limits(number_alone=True, keep_learning_rate=True)
+    answer = recommend(accumulating(), checked(1e6, trained(32)), alone)
+    assert answer.batch_size == 8
+    assert recommend(of_ten_epochs(), checked(1e6, trained(32))).batch_size > 32
 
 
 # Deciding again

@@ -82,7 +82,7 @@ def test_a_fit_with_the_callback_is_the_fit_at_its_batch_size(tmp_path: Path) ->
     weights = Heeds().state_dict()
     module, data = Heeds(), Digits(batch_size=16)
     module.load_state_dict(weights)
-    tuned = AutoBatch(Limits(min_batch=32, max_batch=64, budget_seconds=8), learning_rate=True)
+    tuned = AutoBatch(Limits(min_batch=32, max_batch=64, budget_seconds=60), learning_rate=True)
     logger = pl.loggers.CSVLogger(tmp_path)
     trainer, losses = seeded_fit(module, data, [tuned], logger=logger)
     found = tuned.recommendation
@@ -128,6 +128,31 @@ def test_a_loader_given_to_fit_is_made_again_and_gradients_are_accumulated() -> 
     assert (made.batch_size, made.drop_last, made.collate_fn) == (4, True, stacked)
     assert made.sampler is loader.sampler
     assert (len(losses.seen), trainer.global_step) == (12, 4)
+
+
+def test_a_training_of_some_steps_keeps_its_samples() -> None:
+    """Without epochs, the steps are restated for the measured size."""
+    tuned = AutoBatch(Limits(min_batch=12, max_batch=12, budget_seconds=3, check=False))
+    loader = DataLoader(DATASET, batch_size=6, drop_last=True, collate_fn=stacked)
+    options = {"max_steps": 10, "max_epochs": -1}
+    trainer = fit(Net(), [tuned], data={"train_dataloaders": loader}, **options)
+    found = tuned.recommendation
+    assert found is not None
+    assert found.workload.counted_in_steps
+    assert found.workload.epochs == 10 * 6 / len(DATASET)
+    assert found.limits.keep_learning_rate
+    assert (found.batch_size, trainer.global_step) == (12, 5)
+
+
+def test_accumulated_gradients_keep_their_samples_in_fewer_batches() -> None:
+    tuned = AutoBatch(Limits(max_batch=12, budget_seconds=6, check=False))
+    loader = DataLoader(DATASET, batch_size=3, drop_last=True, collate_fn=stacked)
+    trainer = fit(Net(), [tuned], data={"train_dataloaders": loader}, accumulate_grad_batches=4)
+    found = tuned.recommendation
+    assert found is not None
+    assert (found.workload.batch_size, found.workload.accumulation_steps) == (12, 4)
+    assert found.global_batch_size == 12
+    assert trainer.accumulate_grad_batches * trainer.train_dataloader.batch_size == 12
 
 
 def stacked(samples: list[Any]) -> list[Tensor]:

@@ -47,3 +47,21 @@ def test_no_stage_ends_after_the_whole(total_seconds: float, stages: list[tuple[
         assert clock_seconds + stage.left_seconds <= total_seconds * (1 + 1e-9) or whole.is_over
         clock_seconds += work_seconds
         assert stage.left_seconds <= whole.left_seconds + 1e-6
+
+
+def test_a_measurement_that_the_answer_needs_may_end_a_tenth_later() -> None:
+    clock_seconds = 95.0
+    budget = Budget(100.0, lambda: clock_seconds)
+    assert budget.allows(15.0)
+    assert not budget.allows(15.1)
+    clock_seconds = 111.0
+    assert not budget.allows(0.0)
+
+
+def test_a_reserve_is_taken_from_the_end() -> None:
+    clock_seconds = 10.0
+    budget = Budget(100.0, lambda: clock_seconds, overrun_seconds=7.0).reserving(30.0)
+    assert budget.left_seconds == 60.0
+    assert budget.overrun_seconds == 7.0
+    clock_seconds = 75.0
+    assert budget.is_over

@@ -395,3 +395,16 @@ def test_a_training_that_can_not_be_held_leaves_those_beside_it() -> None:
     assert found.critical_batch_size is not None
     alone = assess(Short(machine()), timed_curve(), replace(BUDGET, budget_seconds=60.0))
     assert [one.batch_size for one in alone.trainings] == [32]
+
+
+@pytest.mark.parametrize(("epochs", "walks"), [(1.0, True), (10_000.0, False), (None, False)])
+def test_a_rate_that_is_too_low_is_raised_at_the_choice_where_the_trainings_are_long_enough(
+    epochs: float | None, walks: bool
+) -> None:
+    engine = SimulatedEngine(machine(fastest_learning_rate_factor=30.0))
+    about, limits = timed_curve(epochs=epochs), replace(BUDGET, budget_seconds=300.0)
+    found = assess(engine, about, limits)
+    answer = recommend(about, found, limits)
+    rates = [one.learning_rate_factor for one in found.trainings if one.batch_size == answer.batch_size]
+    assert (max(rates) > rates[0]) == walks
+    assert (answer.learning_rate_factor in (2 * rates[0], 4 * rates[0])) == walks

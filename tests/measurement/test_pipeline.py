@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -156,3 +157,23 @@ def test_without_a_check_the_climb_has_the_whole_budget() -> None:
     without = search(SimulatedEngine(slow), limits)
     assert without.check is None
     assert len(without.trials) > len(with_check.trials)
+
+
+@pytest.mark.parametrize(("budget", "start"), [(8.0, 0.5), (15.0, 0.5), (15.0, 3.0), (60.0, 3.0)])
+def test_the_budget_is_wall_time_with_every_start(budget: float, start: float) -> None:
+    """The start of sessions, the loader's workers and the confirmation included."""
+    engine = SimulatedEngine(replace(MACHINE, crashes={}, start_seconds=start))
+    answer = search(engine, Limits(budget_seconds=budget))
+    assert engine.sessions > 1
+    longest_try = 4 * MACHINE.step_seconds(max(engine.tries))
+    assert engine.busy_seconds <= 1.1 * budget + longest_try
+    unconfirmed = [warning for warning in answer.warnings if "not confirmed" in warning]
+    assert answer.chosen.confirmed or unconfirmed
+
+
+def test_a_start_that_takes_the_whole_budget_leaves_a_size() -> None:
+    engine = SimulatedEngine(replace(MACHINE, crashes={}, start_seconds=20.0))
+    answer = search(engine, Limits(budget_seconds=10.0))
+    assert len(engine.tries) == 1
+    assert answer.batch_size == engine.tries[0]
+    assert any("the budget ended before" in warning for warning in answer.warnings)

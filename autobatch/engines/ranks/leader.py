@@ -52,6 +52,11 @@ class RankedEngine:
         return self._member.engine.sizes
 
     @property
+    def start_seconds(self) -> float:
+        """Those of the first rank: all ranks start at the same time."""
+        return self._member.engine.start_seconds
+
+    @property
     def local_ranks(self) -> int:
         """The ranks on the machine of the first rank."""
         return self._member.roster.places[0].local_ranks

@@ -42,7 +42,7 @@ class RayEngine(LocalEngine):
     def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
         """The trainings, each on another device; a training that was lost twice has failed.
 
-        The longest counts as busy time. Raises AutobatchError where the workload can't be made on a
+        Raises AutobatchError where the workload can't be made on a
         node, or no device is free in time.
         """
         # A training on the same device could not have the memory that the current session holds.
@@ -50,9 +50,7 @@ class RayEngine(LocalEngine):
         order = [[*self._places[number:], *self._places[:number]] for number in range(len(commands))]
         limit = max(command.seconds for command in commands) + self._limit_seconds
         replies = run_each(train_here, [(*self._there, command) for command in commands], order, limit)
-        kept = [_reply(command, reply) for command, reply in zip(commands, replies, strict=True)]
-        self.busy_seconds += max(seconds for _, seconds in kept)
-        return [trained for trained, _ in kept]
+        return [_reply(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
 
 @contextlib.contextmanager
@@ -100,15 +98,13 @@ def _alike(nodes: Sequence[Node], accelerated: bool) -> list[Node]:
     )
 
 
-def _reply(
-    command: messages.Train, reply: tuple[messages.Trained, float] | AutobatchError
-) -> tuple[messages.Trained, float]:
+def _reply(command: messages.Train, reply: messages.Trained | AutobatchError) -> messages.Trained:
     if not isinstance(reply, AutobatchError):
         return reply
     # A loss that repeats comes from the training, and not from the workload or the cluster.
     if not isinstance(reply, LostError):
         raise reply
-    return worker_failures.of_training(command, reply.message), 0.0
+    return worker_failures.of_training(command, reply.message)
 
 
 def _any_of(device: str | None) -> str | None:

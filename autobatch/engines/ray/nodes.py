@@ -38,8 +38,8 @@ def read_node() -> NodeReport:
 
 def train_here(
     recipe: messages.Recipe, limits: Limits, device: str | None, command: messages.Train
-) -> tuple[messages.Trained, float]:
-    """A short training in a fresh worker of this node, and the seconds that count for it.
+) -> messages.Trained:
+    """A short training in a fresh worker of this node.
 
     Raises the user's errors where the workload can't be made here; how the training ends is its outcome.
     """
@@ -49,8 +49,7 @@ def train_here(
         engine.open()
         # The first steps of a process pay for imports and for memory that later ones find there.
         engine.train(replace(command, seconds=0.0))
-        begin = engine.busy_seconds
-        return engine.train(command), engine.busy_seconds - begin
+        return engine.train(command)
     finally:
         engine.close()
 

@@ -188,15 +188,20 @@ def alternatives(recommendation: Recommendation) -> list[str]:
 
 def _alternative_text(alternative: Alternative) -> str:
     size, speedup = f"batch size {alternative.batch_size:,}", f"{ratio_text(alternative.speedup)}x"
+    low, high = map(ratio_text, alternative.interval)
+    interval = f"(90% CI {low} to {high})"
     match alternative.kind:
         case AlternativeKind.MORE_EPOCHS:
             epochs = f"{alternative.epochs_ratio:.2g}x the epochs"
             if alternative.epochs is not None:
                 epochs += f" ({alternative.epochs:,})"
-            low, high = map(ratio_text, alternative.interval)
-            interval = f"(90% CI {low} to {high})"
             text = f"With {epochs}, {size} reaches that loss {speedup} sooner {interval}"
             return f"{text}: `--objective time-to-loss`"
+        case AlternativeKind.GLOBAL_BATCH:
+            factor = alternative.learning_rate_factor
+            rate = "" if factor is None else f" and the learning rate x {factor:.3g}"
+            text = f"Without accumulation, {size}{rate} trains {speedup} as fast as today {interval}"
+            return f"{text}, with an expected final loss within 2%"
 
 
 def _headline_lines(recommendation: Recommendation, width: int) -> list[Line]:

@@ -100,7 +100,8 @@ def _with_data(parts: Parts, module: Any) -> Parts:
     if val_dataset is None and overrides(source, "val_dataloader"):
         val_dataset = _first_loader(source.val_dataloader())
     if parts.dataset is not None and datamodule is None:
-        return replace(parts, val_dataset=val_dataset, batch_size=parts.batch_size or _batch_size_of(module))
+        batch_size = parts.batch_size_with(_batch_size_of(module))
+        return replace(parts, val_dataset=val_dataset, batch_size=batch_size)
     if not overrides(source, "train_dataloader"):
         # The error for missing data says what to add.
         return replace(parts, dataset=None)
@@ -110,7 +111,7 @@ def _with_data(parts: Parts, module: Any) -> Parts:
         dataset=train,
         loader=settings_of(train),
         val_dataset=val_dataset,
-        batch_size=parts.batch_size or batch_size_of(train) or _batch_size_of(module, datamodule),
+        batch_size=parts.batch_size_with(batch_size_of(train) or _batch_size_of(module, datamodule)),
     )
 
 
