@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import isroutine
 from math import prod
 from statistics import fmean, median
+from types import ModuleType
 from typing import Any
 
 from autobatch.records.workload import SampleSizes, SequenceLengths
@@ -128,8 +130,8 @@ def _items_of(container: Any) -> list[Any]:
 
 
 def _attributes_of(part: Any) -> list[Any]:
-    """The values of an object's attributes; none for classes and functions."""
-    if isinstance(part, type) or callable(part):
+    """The values of an object's attributes; none for classes, functions and modules."""
+    if isinstance(part, (type, ModuleType)) or isroutine(part):
         return []
     slots = (name for kind in type(part).__mro__ for name in _slots_of(kind))
     attributes = {name: getattr(part, name, None) for name in slots}

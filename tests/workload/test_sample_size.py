@@ -56,6 +56,9 @@ class Nested:
     def __init__(self, values: torch.Tensor) -> None:
         self._store = SimpleNamespace(_mapping={"x": values})
 
+    def __call__(self, *names: str) -> Any:
+        """Their graphs can be called."""
+
 
 class Ring:
     """An object that holds itself."""
@@ -80,6 +83,8 @@ Named = namedtuple("Named", "image boxes")
         (None, True, True),
         (Ring(), True, False),
         (int, True, False),
+        (len, True, False),
+        (torch, True, False),
     ],
 )
 def test_samples_that_hide_their_sizes(sample: Any, hidden: bool, plain: bool) -> None:

@@ -136,7 +136,7 @@ def _no_graph(loss: torch.Tensor, error: RuntimeError) -> TargetError:
     done = loss.requires_grad
     return TargetError(
         f"the loss {'went through `backward` already' if done else 'has no graph to go back through'}",
-        code="own_backward" if done else "detached_loss",
+        code="own_backward" if done else "step_fails",
         facts=(describe_error(error),),
         hint="return the loss before `backward`, or name a step that calls `backward` and `optimizer.step()` "
         "by itself `step(model, optimizer, batch)`",
