@@ -55,7 +55,8 @@ class Machine:
     memory that a trace sees; None where the step can't be traced. `smallest_trained`: all sizes below fail.
     `keeps_state`: a batch fails after one of another size, `restorable` until the first state is put back,
     `hidden` until the process ends. `schedule_steps`: steps after which a schedule has ended. `nan_below`:
-    smaller sizes have a loss that is not a number. `leaked_bytes`: memory that each step keeps.
+    smaller sizes have a loss that is not a number. `idle_after`: steps of a process after which a step does
+    nothing. `leaked_bytes`: memory that each step keeps.
     `trainings_at_once`: that many take the time of the longest of them.
     """
 
@@ -88,6 +89,7 @@ class Machine:
     keeps_state: str = ""
     schedule_steps: int | None = None
     nan_below: int = 0
+    idle_after: int | None = None
     leaked_bytes: int = 0
     trainings_at_once: int = 1
     seed: int = 0
@@ -226,6 +228,7 @@ class SimulatedTrainer:
         self.optimizer_steps = 0
         self.skipped_steps = 0
         self.state_size: int | None = None
+        self.started = 0
         self.schedule = 0
 
     @property
@@ -264,6 +267,10 @@ class SimulatedTrainer:
         """The loss of the step."""
         machine = self._backend.machine
         self.phase = "forward"
+        self.started += 1
+        if machine.idle_after is not None and self.started > machine.idle_after:
+            self._backend.pass_time(1e-6)
+            return 1.0
         self._on_run(batch)
         if machine.keeps_state and self.state_size not in (None, batch):
             raise ValueError(f"the state is of {self.state_size} samples, not {batch}")
