@@ -38,25 +38,25 @@ class CrashError(BaseException):
 
 @dataclass
 class Machine:
-    """The facts of a simulated device, in bytes and seconds. `step_seconds`: of a batch size. Loading a
-    sample takes `load_seconds` in one process; the workers of a DataLoader share it, as many as there are
+    """The facts of a simulated device, in bytes and seconds. `step_seconds`: of a batch size. Loading a sample
+    takes `load_seconds` in one process; the workers of a DataLoader share it, as many as there are
     `processors`, and with a number in `loader_errors` it fails. The largest samples take `largest_ratio`
-    times the memory and the time of typical ones. `noise`: standard deviation of the logarithm of a
-    step's time. `crashes`: how often the process dies at a size. `failures`: the message of the error
-    that a size raises. `dataset_size` may be more than a stream really has (`stream_size`).
-    `noise_scale`: of the gradient, in samples, infinite where it has no mean. `noise_error`: the error of
-    its measurement, which then has no result. A training takes S_min (1 + critical_batch_size / B) steps
-    to a loss, with `loss_noise` (of its logarithm) in each evaluation; it diverges above
-    `highest_learning_rate_factor`, its loss is higher the further the learning rate is from
-    `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at those of
-    `training_deaths`. A step makes x exp(1 - x) of its progress at x times the
-    `fastest_learning_rate_factor`. `heap_loss`: a process loses up to this share of its memory between
-    blocks, another share in each fresh process; the device then calls itself a CPU. `traced_share`: the
-    share of its memory that a trace sees; None where the step can't be traced. `smallest_trained`: all
-    sizes below fail. `keeps_state`: a batch fails after one of another size, `restorable` until the first
-    state is put back, `hidden` until the process ends. `schedule_steps`: steps after which a schedule has
-    ended. `nan_below`: smaller sizes have a loss that is not a number. `leaked_bytes`: memory that each step
-    keeps. `start_seconds`: of a session. `trainings_at_once`: that many take the time of the longest of them.
+    times the memory and the time of typical ones. `noise`: standard deviation of the logarithm of a step's
+    time. `crashes`: how often the process dies at a size. `failures`: the message of the error that a size
+    raises. `dataset_size` may be more than a stream really has (`stream_size`). `noise_scale`: of the
+    gradient, in samples, infinite where it has no mean. `noise_error`: the error of its measurement, which
+    then has no result. A training takes S_min (1 + critical_batch_size / B) steps to a loss, with
+    `loss_noise` (of its logarithm) in each evaluation; it diverges above `highest_learning_rate_factor`, its
+    loss is higher the further the learning rate is from `best_learning_rate_factor`, and `handicaps` times
+    as high at a size, and its process dies at those of `training_deaths`. A step makes x exp(1 - x) of its
+    progress at x times the `fastest_learning_rate_factor`. `heap_loss`: a process loses up to this share of
+    its memory between blocks, another share in each fresh process; the device then calls itself a CPU.
+    `traced_share`: the share of its memory that a trace sees; None where the step can't be traced.
+    `smallest_trained`: all sizes below fail. `keeps_state`: a batch fails after one of another size,
+    `restorable` until the first state is put back, `hidden` until the process ends. `schedule_steps`: steps
+    after which a schedule has ended. `idle_after`: steps of a process after which a step does nothing.
+    `nan_below`: smaller sizes have a loss that is not a number. `leaked_bytes`: memory that each step keeps.
+    `start_seconds`: of a session. `trainings_at_once`: that many take the time of the longest of them.
     """
 
     total_bytes: int = 1024 * MIB
@@ -89,6 +89,7 @@ class Machine:
     keeps_state: str = ""
     schedule_steps: int | None = None
     nan_below: int = 0
+    idle_after: int | None = None
     leaked_bytes: int = 0
     trainings_at_once: int = 1
     start_seconds: float = 0.0
@@ -228,6 +229,7 @@ class SimulatedTrainer:
         self.optimizer_steps = 0
         self.skipped_steps = 0
         self.state_size: int | None = None
+        self.started = 0
         self.schedule = 0
 
     @property
@@ -266,6 +268,10 @@ class SimulatedTrainer:
         """The loss of the step."""
         machine = self._backend.machine
         self.phase = "forward"
+        self.started += 1
+        if machine.idle_after is not None and self.started > machine.idle_after:
+            self._backend.pass_time(1e-6)
+            return 1.0
         self._on_run(batch)
         if machine.keeps_state and self.state_size not in (None, batch):
             raise ValueError(f"the state is of {self.state_size} samples, not {batch}")

@@ -160,7 +160,7 @@ def _not_below(allowed: TrialSet, size: int) -> TrialSet:
     left = allowed.only({trial.batch_size for trial in allowed.usable if trial.batch_size >= size})
     if left.timed or not allowed.timed:
         return left if left.usable else allowed
-    nearest = left.usable[0] if left.usable else allowed.timed[-1]
+    nearest = left.usable[0] if left.usable else allowed.usable[-1]
     return allowed.only({nearest.batch_size})
 
 

@@ -25,7 +25,7 @@ class Attempts:
     def __init__(self, engine: Engine, warn: Callable[[str], None]) -> None:
         """`warn` hears of each warning."""
         self._engine = engine
-        self._warn = warn
+        self.warn = warn
         self.passed: dict[int, Trial] = {}
         self.first_error: AutobatchError | None = None
         self.dataset_size: int | None = None
@@ -56,7 +56,7 @@ class Attempts:
     def isolate(self, size: int) -> None:
         """Runs every further try in a fresh process: only there the size passed."""
         self.isolated = True
-        self._warn(diagnosis.needs_fresh_processes(size))
+        self.warn(diagnosis.needs_fresh_processes(size))
 
     def trial_of(self, tried: messages.Tried, largest_passed: int | None) -> Trial:
         """The trial of a try or of a failed round, with the outcome by the cause of a failure."""
@@ -80,8 +80,8 @@ class Attempts:
     def _notice(self, tried: messages.Tried) -> None:
         """Keeps the facts of steps that passed which are no part of a trial."""
         if tried.optimizer_steps + tried.skipped_steps < tried.steps:
-            self._warn("the training step does not step its optimizer every time: peak memory may come later")
+            self.warn("the training step does not step its optimizer every time: peak memory may come later")
         if tried.kept_state:
-            self._warn(diagnosis.keeps_state(tried.kept_state))
+            self.warn(diagnosis.keeps_state(tried.kept_state))
         if tried.grown_bytes is not None:
             self.grown_bytes[tried.batch_size] = tried.grown_bytes

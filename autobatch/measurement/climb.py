@@ -152,6 +152,7 @@ class Climb:
             )
             if isinstance(move, Stop):
                 self._require_success()
+                self._require_batches(move)
                 return move
             if self._budget.is_over and not self._owes_a_size:
                 self._require_success()
@@ -266,6 +267,13 @@ class Climb:
         device = self._opened.device
         predicted = self._engine.trace_memory(without_data=True).lines if diagnosis.is_too_large(last) else ()
         raise diagnosis.nothing_passed(self.trials, device, predicted)
+
+    def _require_batches(self, stop: Stop) -> None:
+        """Raises the user's error where single samples train, and no batch of them does."""
+        is_batched = self.trial_set.largest_passed != 1 or self._current == 1
+        first_error = self._attempts.first_error
+        if stop.limited_by is LimitedBy.SIZE_LIMIT and not is_batched and first_error is not None:
+            raise first_error
 
     def _budget_detail(self, move: Try | Trace) -> str:
         before = f"batch size {move.batch_size}" if isinstance(move, Try) else "the next size"

@@ -10,6 +10,7 @@ from autobatch.decision.constants import (
     IMPLAUSIBLE_RATIO,
     LEAST_CANDIDATE_RATIO,
     STAGE_SHARE,
+    TOLERANCE,
     USUAL_BATCH_SIZE,
 )
 from autobatch.decision.memory_forecast import Memory
@@ -38,6 +39,9 @@ class Comparisons:
         """
         best = best_in_rounds(trial_set)
         result = self._compare(trial.batch_size, None if best is None else best.batch_size)
+        if not isinstance(result, messages.Tried) and not self._train_as_tried(trial):
+            self._attempts.warn(diagnosis.stops_training(trial.batch_size))
+            return (trial,)
         if not isinstance(result, messages.Tried):
             return (_unless_collapsed(replace(self._retimed(trial), gain=result), memory),)
         failed = self._attempts.trial_of(result, trial_set.largest_passed)
@@ -45,6 +49,15 @@ class Comparisons:
             # Rounds of two sizes in one process leave gaps in its heap; the size itself has passed.
             return (trial,)
         return (failed,) if failed.batch_size == trial.batch_size else (trial, failed)
+
+    def _train_as_tried(self, trial: Trial) -> bool:
+        """False where steps of the rounds did nothing, so that their time is none of a training step."""
+        tried = self._attempts.passed[trial.batch_size]
+        ratio = tried.optimizer_steps * tried.batch_size / tried.samples
+        # fp16 skips a step now and then. Of a loop that accumulates, three steps say little about the ratio.
+        least = 1 - TOLERANCE if ratio >= 1 else ratio / 2
+        rounds = self.rounds.of(trial.batch_size)
+        return all(each.optimizer_steps >= least * each.steps for each in rounds)
 
     def _compare(self, size: int, best_size: int | None) -> Gain | messages.Tried | None:
         """The gain, or the failure of a round; an error counts if it comes in a fresh process as well."""

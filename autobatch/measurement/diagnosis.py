@@ -148,6 +148,14 @@ def keeps_state(attributes: Sequence[str]) -> str:
     )
 
 
+def stops_training(size: int) -> str:
+    """The warning for a step that trains at first only, as a loop with a maximum of steps."""
+    return (
+        f"after some steps the training step at batch size {size:,} no longer steps its optimizer, so its "
+        "throughput comes from the first steps: leave a maximum of steps out of it"
+    )
+
+
 def growing_memory(trial: Trial, grown_bytes: int, limit_bytes: int | None, epochs: float | None) -> str:
     """The warning for memory that grows from step to step until a training runs out of it; else empty.
 

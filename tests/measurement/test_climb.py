@@ -626,6 +626,25 @@ def test_memory_that_grows_from_step_to_step_is_named(objective: Objective, leak
     assert not any("grows" in warning for warning in curve.warnings) or leaked_bytes
 
 
+def test_steps_that_do_nothing_are_not_timed() -> None:
+    """Lightning-AI/pytorch-lightning 21903: after a maximum of steps the loop only seems to be fast."""
+    machine = Machine(idle_after=4, step_seconds=lambda size: 0.001 * size, dataset_size=64)
+    curve, _ = climb(machine)
+    assert all(trial.ok for trial in curve.trials)
+    for trial in curve.trials:
+        assert trial.samples_per_second == pytest.approx(1000.0)
+    assert any("no longer steps its optimizer" in warning for warning in curve.warnings)
+
+
+def test_a_size_of_one_sample_is_no_answer_to_samples_that_make_no_batch() -> None:
+    errors = dict.fromkeys(range(2, 99), "stack expects each tensor to be equal size")
+    with pytest.raises(AutobatchError, match="fails at batch size 2") as caught:
+        climb(Machine(failures=errors))
+    assert [trial.batch_size for trial in caught.value.trials] == [1, 2, 3]
+    curve, _ = climb(Machine(failures=errors, current_batch_size=1))
+    assert curve.ceiling.batch_size == 1
+
+
 def test_groups_stay_whole_wherever_a_size_is_tried() -> None:
     """huggingface/trl 2858: the global batch is a multiple of the completions of a prompt."""
     machine = Machine(total_bytes=1000 * MIB, fixed_bytes=0, sample_bytes=7 * MIB, current_batch_size=20)
