@@ -12,7 +12,7 @@ from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_
 from autobatch.decision.loss_extrapolation import LossCurve, loss_curve
 from autobatch.decision.same_epochs import Course, HarmEstimate, estimate_harms
 from autobatch.decision.trial_set import TrialSet
-from autobatch.records.check import Check, Training
+from autobatch.records.check import Check, LossKind, Training
 from autobatch.records.recommendation import Decision, SameEpochs
 from autobatch.records.trial import Trial
 from autobatch.records.workload import Workload
@@ -114,9 +114,9 @@ def _harms(
     """The harm of each size; infinite where it trained worse. Empty where nothing is known."""
     if base is None or samples is None or not base.epochs:
         return {}
-    course = Course(
-        current_size=reference, samples=samples, epochs=epochs, curve=base, noise=check.noise_points
-    )
+    # Accumulated batches are not a larger one to such a loss, nor is a larger one less noisy.
+    noise = None if check.loss_kind is LossKind.BATCH_DEPENDENT else check.noise_points
+    course = Course(current_size=reference, samples=samples, epochs=epochs, curve=base, noise=noise)
     trainings: dict[int, Training] = loss_curves.best_of_each(check.trainings)
     curves = {size: loss_curve(training, samples) for size, training in trainings.items() if size in sizes}
     harms = estimate_harms(course, sizes, curves)

@@ -18,7 +18,7 @@ from autobatch.decision.constants import MOST_TRAINED_SIZES, RAISED_RATE, RESOLU
 from autobatch.decision.critical_batch import Belief
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.step_time import StepTimeLaw
-from autobatch.records.check import Training, Veto
+from autobatch.records.check import LossKind, Training, Veto
 from autobatch.records.trial import Outcome
 
 # A lower learning rate may repair these.
@@ -32,7 +32,7 @@ class TrainingPlan:
     `sizes` were timed, with the step-time model `law`; `prior` comes from the noise scale. Trainings are
     compared with the one at `reference_size`. `current_size` wins ties, and the learning rates belong to it;
     None where the user named none: the reference size takes its place. Learning rates are scaled by `power`;
-    None where no rule is known for the optimizer: then they stay.
+    None where no rule is known for the optimizer: then they stay. They are those of a `loss_kind`.
     """
 
     sizes: tuple[int, ...]
@@ -41,6 +41,7 @@ class TrainingPlan:
     reference_size: int
     current_size: int | None
     power: float | None
+    loss_kind: LossKind = LossKind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,15 @@ def learning_rate_factor(plan: TrainingPlan, belief: Belief, size: int) -> float
     if plan.power is None:
         return 1.0
     current_size = plan.current_size or plan.reference_size
-    return critical_batch.scaled_learning_rate(1.0, current_size, size, belief.batch_size, plan.power)
+    return _sum_correction(plan, size) * critical_batch.scaled_learning_rate(
+        1.0, current_size, size, belief.batch_size, plan.power
+    )
+
+
+def _sum_correction(plan: TrainingPlan, size: int) -> float:
+    """The factor of a learning rate at `size` at which the steps of a sum are those of its mean."""
+    current_size = plan.current_size or plan.reference_size
+    return critical_batch.sum_correction(plan.loss_kind, plan.power, current_size, size)
 
 
 def _runs(plan: TrainingPlan, trainings: Sequence[Training]) -> Iterator[Run]:
@@ -127,7 +136,7 @@ def _runs(plan: TrainingPlan, trainings: Sequence[Training]) -> Iterator[Run]:
     elif loss_curves.why_worse(reference, reference):
         return
     else:
-        yield from _retries(state, reference, trainings)
+        yield from _retries(plan, state, reference, trainings)
     taken = {plan.reference_size, *trained}
     while (size := _most_worthwhile(plan, state, taken)) is not None:
         yield _run(plan, state, size)
@@ -138,7 +147,9 @@ def _run(plan: TrainingPlan, state: TrainingState, size: int) -> Run:
     return Run(batch_size=size, learning_rate_factor=learning_rate_factor(plan, state.belief, size))
 
 
-def _retries(state: TrainingState, reference: Training, trainings: Sequence[Training]) -> Iterator[Run]:
+def _retries(
+    plan: TrainingPlan, state: TrainingState, reference: Training, trainings: Sequence[Training]
+) -> Iterator[Run]:
     """Once more with half the learning rate: each size rejected once, and the choice if its rate was raised.
 
     The current rate may be close to the highest that this model bears at any batch size.
@@ -149,7 +160,9 @@ def _retries(state: TrainingState, reference: Training, trainings: Sequence[Trai
     raised = [
         t
         for t in first
-        if t.batch_size == state.choice and t.learning_rate_factor >= RAISED_RATE and t not in rejected
+        if t.batch_size == state.choice
+        and t.learning_rate_factor >= RAISED_RATE * _sum_correction(plan, t.batch_size)
+        and t not in rejected
     ]
     for training in (*rejected, *raised):
         yield Run(batch_size=training.batch_size, learning_rate_factor=training.learning_rate_factor / 2)

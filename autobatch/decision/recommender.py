@@ -12,7 +12,7 @@ from autobatch.decision.judgement import Judgement
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.decision.warnings import restated_schedule, warnings_about
-from autobatch.records.check import Check
+from autobatch.records.check import Check, LossKind
 from autobatch.records.errors import UsageError, not_decidable
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Alternative, AlternativeKind, Recommendation, Scaling
@@ -37,15 +37,18 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     rank_check = None if check is None else scaling.per_rank(check, ranks)
     target = scaling.limits_of_a_rank(limits, ranks).global_batch
     permitted = _permitted(trials, limits, curve)
-    if target is not None:
-        choice = size_choice.for_global_batch(permitted, target, ranks)
+    is_dependent = check is not None and check.loss_kind is LossKind.BATCH_DEPENDENT
+    if target is not None and is_dependent:
+        choice = size_choice.for_loss_batch(permitted, target, ranks, curve.workload.batch_size)
+    elif target is not None:
+        choice = size_choice.for_global_batch(permitted, target, ranks, limits.max_batch)
     else:
         samples = scaling.share_of_dataset(curve.workload.dataset_size, ranks)
         choice = size_choice.choose(trials, permitted, rank_check, limits, curve.workload, samples)
     chosen = choice.trial
-    accumulation = _accumulation_steps(chosen.batch_size, target)
+    accumulation = 1 if is_dependent else _accumulation_steps(chosen.batch_size, target)
     rank_batch = chosen.batch_size * accumulation
-    factor = _learning_rate_factor(curve.workload, rank_check, rank_batch)
+    factor = _learning_rate_factor(curve.workload, rank_check, rank_batch, accumulation)
     rate = curve.workload.learning_rate
     answer = Recommendation(
         batch_size=chosen.batch_size,
@@ -191,17 +194,22 @@ def _tokens_per_second(workload: Workload, chosen: Trial) -> float | None:
     return None if tokens is None or not rate else tokens.mean * rate
 
 
-def _learning_rate_factor(workload: Workload, check: Check | None, rank_batch: int) -> float | None:
+def _learning_rate_factor(
+    workload: Workload, check: Check | None, rank_batch: int, accumulation: int = 1
+) -> float | None:
     """The factor of the learning rates: as trained at this size, else by the noise rule."""
     if check is None or check.batch_size is None or check.critical_batch_size is None:
         return None
     trained = loss_curves.best_of_each(check.trainings).get(rank_batch)
-    if trained is not None and trained.outcome is Outcome.OK:
-        return trained.learning_rate_factor
     power = critical_batch.learning_rate_power(workload.optimizer)
+    size = rank_batch // accumulation
+    if trained is not None and trained.outcome is Outcome.OK:
+        correction = critical_batch.sum_correction(check.loss_kind, power, rank_batch, size)
+        return correction * trained.learning_rate_factor
     if power is None:
         return None
     current_size = workload.batch_size or check.batch_size
-    return critical_batch.scaled_learning_rate(
+    correction = critical_batch.sum_correction(check.loss_kind, power, current_size, size)
+    return correction * critical_batch.scaled_learning_rate(
         1.0, current_size, rank_batch, check.critical_batch_size, power
     )

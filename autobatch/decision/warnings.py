@@ -14,7 +14,7 @@ from autobatch.decision.constants import (
 )
 from autobatch.decision.scaling import per_rank
 from autobatch.decision.time_to_loss import matched_in
-from autobatch.records.check import CheckStatus
+from autobatch.records.check import CheckStatus, LossKind
 from autobatch.records.formatting import format_rate, format_short_duration
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Loader
@@ -34,14 +34,43 @@ def restated_schedule(workload: Workload, batch_size: int) -> tuple[StepCount, .
 def warnings_about(answer: Recommendation) -> list[str]:
     """The warnings that follow from an answer and its measurements."""
     return [
+        *_dependent_loss(answer),
         *_few_steps(answer),
         *_changed_decays(answer),
         *_learning_rate(answer),
+        *_summed_loss(answer),
         *_loading(answer),
         *_smaller_by_noise(answer),
         *_synthetic(answer),
         *_unsteady(answer),
     ]
+
+
+def _dependent_loss(answer: Recommendation) -> list[str]:
+    """Warn where accumulation is no larger batch, and name the batch of the loss and that of the memory."""
+    if answer.check is None or answer.check.loss_kind is not LossKind.BATCH_DEPENDENT:
+        return []
+    asked = answer.limits.global_batch
+    loss_batch = answer.batch_size if asked is None else max(answer.batch_size, asked // answer.world_size)
+    micro_batch = answer.ceiling.batch_size
+    text = "the loss depends on the rest of the batch, so accumulated batches are not a larger one"
+    if loss_batch > micro_batch:
+        action = (
+            f"for a loss over {loss_batch:,} samples, use a cached contrastive loss with micro batches of "
+        )
+        return [f"{text}: {action}{micro_batch:,}, the largest size that passed"]
+    action = f"keep {loss_batch:,} for the loss; the largest size that passed, for micro batches, is "
+    return [f"{text}: {action}{micro_batch:,}"]
+
+
+def _summed_loss(answer: Recommendation) -> list[str]:
+    """Warn where the learning rate of a sum has to follow the batch size."""
+    correction = _sum_correction(answer, critical_batch.learning_rate_power(answer.workload.optimizer))
+    if correction == 1 or answer.learning_rate_factor is None:
+        return []
+    larger = f"at {answer.batch_size:,} its gradient is {1 / correction:.3g}x as large"
+    factor = answer.learning_rate_factor
+    return [f"the loss is a sum over the batch: {larger}, so multiply your learning rate by {factor:.3g}"]
 
 
 def _synthetic(answer: Recommendation) -> list[str]:
@@ -168,7 +197,8 @@ def _learning_rate(answer: Recommendation) -> list[str]:
         return []
     if critical_batch.learning_rate_power(workload.optimizer) is None:
         return [
-            f"no rule is known for how {workload.optimizer}'s learning rate follows the batch size: "
+            _rules_apart(answer, meant_for, check.critical_batch_size)
+            or f"no rule is known for how {workload.optimizer}'s learning rate follows the batch size: "
             "tune it for the new one"
         ]
     if workload.batch_size is None:
@@ -177,3 +207,28 @@ def _learning_rate(answer: Recommendation) -> list[str]:
             "name yours with `batch_size`"
         ]
     return []
+
+
+def _rules_apart(answer: Recommendation, current: int, critical: float) -> str:
+    """The rule of each optimizer, where all have one and they differ; empty where they don't."""
+    kinds = dict.fromkeys(answer.workload.optimizer.split(" and "))
+    powers = {kind: critical_batch.learning_rate_power(kind) for kind in kinds}
+    factors = {
+        kind: critical_batch.scaled_learning_rate(1.0, current, answer.global_batch_size, critical, power)
+        * _sum_correction(answer, power)
+        for kind, power in powers.items()
+        if power is not None
+    }
+    if len(factors) < max(len(powers), 2):
+        return ""
+    each = " and ".join(f"{kind}'s by {factor:.3g}" for kind, factor in factors.items())
+    return f"the learning rates of {answer.workload.optimizer} follow different rules: multiply {each}"
+
+
+def _sum_correction(answer: Recommendation, power: float | None) -> float:
+    """The correction of a learning rate for a loss that is a sum; 1 for another."""
+    check = answer.check
+    current = answer.workload.batch_size or (None if check is None else check.batch_size)
+    if check is None or current is None:
+        return 1.0
+    return critical_batch.sum_correction(check.loss_kind, power, current, answer.batch_size)

@@ -20,14 +20,15 @@ from autobatch.decision.constants import (
     SMALL_BATCH_SIZE,
     USUAL_BATCH_SIZE,
 )
-from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate
+from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate, sum_correction
 from autobatch.decision.judgement import Judgement, judge, next_size
 from autobatch.decision.scaling import over_ranks, share_of_dataset
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.measurement.budget import Budget
-from autobatch.records.check import Check, CheckStatus, NoisePoint, Training
+from autobatch.measurement.loss_kind import measure_loss_kind
+from autobatch.records.check import Check, CheckStatus, LossKind, NoisePoint, Training
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import Curve, Outcome
@@ -59,12 +60,16 @@ class GeneralizationCheck:
         self._ranks = curve.world_size
         self._trainings: list[Training] = []
         self._held_out = ""
+        self._loss_kind = LossKind.UNKNOWN
         self._check = Check(status=CheckStatus.NOT_RUN, detail="interrupted")
 
     @property
     def check(self) -> Check:
         """The result so far."""
-        return over_ranks(self._check, self._ranks)
+        check = replace(self._check, loss_kind=self._loss_kind)
+        if self._loss_kind is LossKind.BATCH_DEPENDENT:
+            check = replace(check, critical_batch_size=None, interval=None, log_sd=None)
+        return over_ranks(check, self._ranks)
 
     def run(self) -> Check:
         """The check, as far as the time allows; its detail says how far that was."""
@@ -78,8 +83,14 @@ class GeneralizationCheck:
         if self._curve.workload.synthetic:
             return self._not_run("the inputs are random")
         command = self._noise_command()
+        if command is not None:
+            self._announce("comparing losses of half a batch and of the whole")
+            self._loss_kind = measure_loss_kind(self._engine, self._trial_set, self._limits, self._budget)
+            command = self._noise_command()
         if command is None:
             return self._not_run("too little of the budget was left")
+        if self._loss_kind is LossKind.BATCH_DEPENDENT:
+            return self._compare_without_noise(command.batch_size)
         self._announce("measuring the noise of the gradient")
         reply = self._engine.measure_noise(command)
         if not reply.measured:
@@ -93,6 +104,17 @@ class GeneralizationCheck:
         if prior.low > 0:
             self._compare_trainings(self._plan(command.batch_size, prior))
         return None
+
+    def _compare_without_noise(self, reference_size: int) -> None:
+        """Trainings alone compare sizes: accumulated batches are not a larger one, nor is the noise smaller.
+
+        No learning rate is scaled, as no rule holds.
+        """
+        self._not_run("the loss depends on the rest of the batch")
+        self._check = replace(self._check, batch_size=reference_size, loss_kind=self._loss_kind)
+        if self._limits.objective is Objective.TIME:
+            unknown = noise_scale.CriticalBatchSize(batch_size=inf, low=1.0, high=inf, log_sd=inf)
+            self._compare_trainings(replace(self._plan(reference_size, unknown), power=None))
 
     def _noise_scale(self, sums: noise_scale.Chunks) -> noise_scale.NoiseScale:
         """The noise scale of one measurement, in samples of a rank."""
@@ -111,15 +133,23 @@ class GeneralizationCheck:
         samples = int(NOISE_SAMPLES_SHARE * left_seconds * (trial.samples_per_second or 0.0))
         if samples < FEWEST_SAMPLES:
             return None
+        size = trial.batch_size
         return messages.MeasureNoise(
-            batch_size=trial.batch_size,
-            learning_rate_factor=self._first_factor(trial.batch_size),
+            batch_size=size,
+            learning_rate_factor=self._first_factor(size) * self._sum_correction(size),
             seconds=left_seconds,
             burn_in_seconds=BURN_IN_SHARE * left_seconds,
             most_samples=samples,
             largest_chunk=self._largest_chunk(trial.batch_size),
             smallest_chunk=self._limits.smallest,
             multiple_of=self._limits.multiple_of,
+        )
+
+    def _sum_correction(self, size: int) -> float:
+        """The correction of learning rates for a loss that is a sum, of each rank by itself."""
+        workload = self._curve.workload
+        return sum_correction(
+            self._loss_kind, learning_rate_power(workload.optimizer), workload.batch_size or size, size
         )
 
     def _largest_chunk(self, batch_size: int) -> int:
@@ -166,6 +196,7 @@ class GeneralizationCheck:
             reference_size=reference_size,
             current_size=workload.batch_size,
             power=learning_rate_power(workload.optimizer),
+            loss_kind=self._loss_kind,
         )
 
     def _compare_trainings(self, plan: next_training.TrainingPlan) -> None:
@@ -327,7 +358,7 @@ class GeneralizationCheck:
                 interval=state.belief.interval,
                 log_sd=state.belief.log_sd,
             )
-        elif check.critical_batch_size is None:
+        elif check.critical_batch_size is None and self._loss_kind is not LossKind.BATCH_DEPENDENT:
             self._check = replace(check, detail="neither the gradient's noise nor the trainings tell enough")
             return
         self._check = replace(check, status=CheckStatus.VETOED if state.vetoed else CheckStatus.PASSED)

@@ -19,6 +19,7 @@ from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
 from autobatch.decision.noise_scale import Chunks
 from autobatch.engines import messages
 from autobatch.engines.base import Opened
+from autobatch.records.check import LossKind
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
@@ -191,6 +192,10 @@ class ScriptEngine:
             optimizer_steps=measured.steps,
         )
 
+    def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
+        """A sum, by the losses of the steps so far: a script can't repeat its samples."""
+        return messages.LossForm(kind=LossKind.SUM if self.is_summed else LossKind.UNKNOWN)
+
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """Gradients at frozen weights, at three points of a burn-in from the first weights on."""
         size = command.batch_size
@@ -241,7 +246,6 @@ class ScriptEngine:
         if not self._has_snapshot:
             return messages.Trained(training=None, held_out="the script's weights can't be put back")
         steps = max(1, int(command.seconds / self._step_seconds.get(size, inf)))
-        # The gradient of a sum grows with the batch, which plain SGD follows.
         summed = size / self.session.current_size if self.is_summed else 1.0
         try:
             results = self.session.ask(
@@ -249,7 +253,7 @@ class ScriptEngine:
                 size,
                 4 * command.seconds + START_SECONDS,
                 steps=steps,
-                learning_rate_factor=factor / summed if self.session.observed.optimizer == "SGD" else factor,
+                learning_rate_factor=factor,
                 snapshot=self._snapshot,
             )
         except ScriptEndedError as ended:

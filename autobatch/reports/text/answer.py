@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autobatch.records.check import Check, CheckStatus
+from autobatch.records.check import Check, CheckStatus, LossKind
 from autobatch.records.formatting import format_short_duration
 from autobatch.records.recommendation import (
     Alternative,
@@ -107,6 +107,9 @@ def _ranks(recommendation: Recommendation) -> list[Statement]:
 
 
 def _check_text(check: Check, ranks: int) -> str:
+    if check.loss_kind is LossKind.BATCH_DEPENDENT:
+        trainings = counted(len(check.trainings), "training")
+        return f"quality check: {trainings} alone, as the loss depends on the rest of the batch"
     if check.critical_batch_size is None or check.interval is None:
         return f"quality check: not run: {clean(check.detail)}; the choice comes from throughput alone"
     low, high = check.interval
