@@ -117,7 +117,7 @@ def _keep_text(judgement: Judgement) -> str:
     if not faster:
         return f"no other size is more than {TOLERANCE:.0%} faster"
     best = max(faster, key=lambda row: row.speedup)
-    if not judgement.harms:
+    if not any(row.batch_size in judgement.harms for row in faster):
         return f"no training shows the final loss of faster sizes (best: {_speedup_text(best)})"
     safe = [row for row in faster if row.safe]
     if safe:

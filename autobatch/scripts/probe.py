@@ -128,8 +128,6 @@ def _warnings(engine: ScriptEngine) -> tuple[str, ...]:
             f"sizes count the {unit} micro batches of a step together; the script's own setting is "
             f"{unit} times smaller"
         )
-    if engine.is_summed:
-        notes.append("the loss is a sum over the batch, so the learning rate of SGD grows with it by itself")
     if len(engine.session.observed.optimizers) > 1:
         names = ", ".join(engine.session.observed.optimizers)
         notes.append(f"several optimizers step ({names}); the gradient noise is that of the first")

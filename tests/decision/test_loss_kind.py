@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from math import log
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autobatch.decision.loss_kind import Passes, exact_kind, likely_kind
@@ -101,6 +101,7 @@ def test_one_batch_does_not_decide_where_no_equation_is_exact(rule: Rule) -> Non
     assert exact_kind(passes(rule, 1), TOLERANCE) is None
 
 
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 @pytest.mark.parametrize(
     ("rule", "kind"),
@@ -117,6 +118,7 @@ def test_several_batches_decide(rule: Rule, kind: LossKind, seed: int) -> None:
     assert likely_kind(passes(rule, seed=seed), TOLERANCE) is kind
 
 
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 @pytest.mark.parametrize(("rule", "kind"), [(noisy(mean, 0.5), MEAN), (noisy(summed, 0.5), SUM)])
 def test_much_noise_leaves_it_open_rather_than_wrong(rule: Rule, kind: LossKind, seed: int) -> None:

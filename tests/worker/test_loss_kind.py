@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from autobatch.engines import messages
 from autobatch.records.check import LossKind
@@ -315,6 +315,16 @@ class Boxes(Dataset[Any]):
 def test_augmented_samples_are_the_same_on_both_sides() -> None:
     assert kind_of(body(), Augmented()) is MEAN
     assert kind_of(body(), Augmented(), loss_fn=summed) is SUM
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return zip(INPUTS, CLASSES, strict=True)
+
+
+def test_a_stream_tells_its_kind_of_loss_too() -> None:
+    assert kind_of(body(), Stream()) is MEAN
+    assert kind_of(body(), Stream(), loss_fn=summed) is SUM
 
 
 def test_batches_that_can_not_be_cut_are_read_in_halves() -> None:
