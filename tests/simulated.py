@@ -16,7 +16,7 @@ from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.base import Backend, Peak
 from autobatch.engines import messages, worker_failures
 from autobatch.engines.base import Opened
-from autobatch.records.check import Evaluation, Training
+from autobatch.records.check import Evaluation, LossKind, Training
 from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError, DeviceError
 from autobatch.records.limits import Limits
@@ -38,25 +38,28 @@ class CrashError(BaseException):
 
 @dataclass
 class Machine:
-    """The facts of a simulated device, in bytes and seconds. `step_seconds`: of a batch size. Loading a sample
-    takes `load_seconds` in one process; the workers of a DataLoader share it, as many as there are
-    `processors`, and with a number in `loader_errors` it fails. The largest samples take `largest_ratio`
-    times the memory and the time of typical ones. `noise`: standard deviation of the logarithm of a step's
-    time. `crashes`: how often the process dies at a size. `failures`: the message of the error that a size
-    raises. `dataset_size` may be more than a stream really has (`stream_size`). `noise_scale`: of the
-    gradient, in samples, infinite where it has no mean. `noise_error`: the error of its measurement, which
-    then has no result. A training takes S_min (1 + critical_batch_size / B) steps to a loss, with
-    `loss_noise` (of its logarithm) in each evaluation; it diverges above `highest_learning_rate_factor`, its
-    loss is higher the further the learning rate is from `best_learning_rate_factor`, and `handicaps` times
-    as high at a size, and its process dies at those of `training_deaths`. A step makes x exp(1 - x) of its
-    progress at x times the `fastest_learning_rate_factor`. `heap_loss`: a process loses up to this share of
-    its memory between blocks, another share in each fresh process; the device then calls itself a CPU.
-    `traced_share`: the share of its memory that a trace sees; None where the step can't be traced.
-    `smallest_trained`: all sizes below fail. `keeps_state`: a batch fails after one of another size,
-    `restorable` until the first state is put back, `hidden` until the process ends. `schedule_steps`: steps
-    after which a schedule has ended. `idle_after`: steps of a process after which a step does nothing.
-    `nan_below`: smaller sizes have a loss that is not a number. `leaked_bytes`: memory that each step keeps.
-    `start_seconds`: of a session. `trainings_at_once`: that many take the time of the longest of them.
+    """The facts of a simulated device, in bytes and seconds.
+
+    `step_seconds`: of a batch size. Loading a sample takes `load_seconds` in one process; the workers of a
+    DataLoader share it, as many as there are `processors`, and with a number in `loader_errors` it fails.
+    The largest samples take `largest_ratio` times the memory and the time of typical ones. `noise`:
+    standard deviation of the logarithm of a step's time. `crashes`: how often the process dies at a size.
+    `failures`: the message of the error that a size raises. `dataset_size` may be more than a stream really
+    has (`stream_size`). `noise_scale`: of the gradient, in samples, infinite where it has no mean.
+    `noise_error`: the error of its measurement, which then has no result. `loss_kind`: the result of the
+    measurement of it. For a sum, learning rates are those of the sum. A training takes S_min (1 +
+    critical_batch_size / B) steps to a loss, with `loss_noise` (of its logarithm) in each evaluation; it
+    diverges above `highest_learning_rate_factor`, its loss is higher the further the learning rate is from
+    `best_learning_rate_factor`, and `handicaps` times as high at a size, and its process dies at those of
+    `training_deaths`. A step makes x exp(1 - x) of its progress at x times the
+    `fastest_learning_rate_factor`. `heap_loss`: a process loses up to this share of its memory between
+    blocks, another share in each fresh process; the device then calls itself a CPU. `traced_share`: the
+    share of its memory that a trace sees; None where the step can't be traced. `smallest_trained`: all
+    sizes below fail. `keeps_state`: a batch fails after one of another size, `restorable` until the first
+    state is put back, `hidden` until the process ends. `schedule_steps`: steps after which a schedule has
+    ended. `idle_after`: steps of a process after which a step does nothing. `nan_below`: smaller sizes have
+    a loss that is not a number. `leaked_bytes`: memory that each step keeps. `start_seconds`: of a session.
+    `trainings_at_once`: that many take the time of the longest of them.
     """
 
     total_bytes: int = 1024 * MIB
@@ -76,6 +79,7 @@ class Machine:
     hangs: set[int] = field(default_factory=set)
     noise_scale: float = 100.0
     noise_error: str = ""
+    loss_kind: LossKind = LossKind.UNKNOWN
     critical_batch_size: float = 200.0
     highest_learning_rate_factor: float = float("inf")
     best_learning_rate_factor: float | None = None
@@ -317,8 +321,8 @@ class SimulatedFirstState:
 class SimulatedEngine:
     """Runs the worker's own measuring code on a simulated device, in this process.
 
-    `tries`, `rounds`, `noise_commands`, `train_commands` and `loader_commands` list the requests,
-    in their order.
+    `tries`, `rounds`, `loss_kind_commands`, `noise_commands`, `train_commands` and `loader_commands` list the
+    requests, in their order.
     """
 
     def __init__(self, machine: Machine, limits: Limits | None = None) -> None:
@@ -332,6 +336,7 @@ class SimulatedEngine:
         self.traces = 0
         self.tries: list[int] = []
         self.rounds: list[int] = []
+        self.loss_kind_commands: list[messages.MeasureLossKind] = []
         self.noise_commands: list[messages.MeasureNoise] = []
         self.train_commands: list[messages.Train] = []
         self.loader_commands: list[messages.TimeLoader] = []
@@ -405,6 +410,11 @@ class SimulatedEngine:
         )
         return messages.Traced(lines=(line,))
 
+    def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
+        """The machine's kind of loss. A few steps take no time here."""
+        self.loss_kind_commands.append(command)
+        return messages.LossForm(kind=self.machine.loss_kind)
+
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """Three equal measurements that say the machine's noise scale, after the whole burn-in."""
         self.noise_commands.append(command)
@@ -444,7 +454,7 @@ class SimulatedEngine:
         steps = max(1, int(command.seconds / per_step))
         if command.most_samples is not None:
             steps = min(steps, max(1, round(command.most_samples / size)))
-        diverges = command.learning_rate_factor > self.machine.highest_learning_rate_factor
+        diverges = self._factor_of_mean(command) > self.machine.highest_learning_rate_factor
         steps = min(steps, 3) if diverges else steps
         self._pass(steps * per_step)
         training = Training(
@@ -456,6 +466,13 @@ class SimulatedEngine:
             evaluations=() if diverges else tuple(self._evaluations(command, steps)),
         )
         return messages.Trained(training=training, held_out=f"{command.samples} validation samples")
+
+    def _factor_of_mean(self, command: messages.Train) -> float:
+        """The factor of the learning rate of the mean that makes the same steps."""
+        current = self.machine.current_batch_size
+        if self.machine.loss_kind is not LossKind.SUM or current is None:
+            return command.learning_rate_factor
+        return command.learning_rate_factor * command.batch_size / current
 
     def train_all(self, commands: Sequence[messages.Train]) -> tuple[messages.Trained, ...]:
         """All at the same time: the longest counts."""
@@ -479,7 +496,7 @@ class SimulatedEngine:
                 progress *= share * exp(1 - share)
             loss = self.machine.handicaps.get(size, 1.0) * (1 + progress / 5) ** -0.5
             if self.machine.best_learning_rate_factor is not None:
-                distance = log(command.learning_rate_factor / self.machine.best_learning_rate_factor)
+                distance = log(self._factor_of_mean(command) / self.machine.best_learning_rate_factor)
                 loss *= 1 + 0.05 * distance**2
             losses = tuple(
                 loss * self._random.lognormvariate(0.0, self.machine.loss_noise)

@@ -31,6 +31,7 @@ from autobatch.decision.constants import (
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.quantiles import Z_TWO_SIDED
 from autobatch.decision.step_time import StepTimeLaw
+from autobatch.records.check import LossKind
 
 # The power of the noise rule for the learning rate, by optimizer class; for others there is no rule.
 _LEARNING_RATE_POWERS = {
@@ -223,6 +224,17 @@ def scaled_learning_rate(
         (1 + critical / min(current_size, most)) / (1 + critical / min(size, most)) if critical > 0 else 1.0
     )
     return float(learning_rate * gain**power)
+
+
+def sum_correction(kind: LossKind, power: float | None, current_size: int, size: int) -> float:
+    """The factor of learning rates by which steps of a sum over `size` samples stay those of their mean.
+
+    The noise rule is that of a mean. The gradient of a sum over B samples is B times as large, and so is a
+    step of SGD, the optimizers of power 1: lr_sum(B) = lr_mean(B) / B. A step of Adam and its kind does not
+    depend on the scale of the gradient. Sizes are those that a single loss is summed over: of a rank, without
+    accumulation, as both average over losses.
+    """
+    return current_size / size if kind is LossKind.SUM and power == 1.0 else 1.0
 
 
 def time_ratio(size: int, other: int, critical: float, law: StepTimeLaw) -> float:

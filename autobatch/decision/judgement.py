@@ -13,7 +13,7 @@ from autobatch.decision.learning_rate import RateWalk, walk
 from autobatch.decision.loss_extrapolation import loss_curve
 from autobatch.decision.same_epochs import Course, HarmEstimate, estimate_harms
 from autobatch.decision.trial_set import TrialSet
-from autobatch.records.check import Check, Training
+from autobatch.records.check import Check, LossKind, Training
 from autobatch.records.recommendation import Decision, SameEpochs
 from autobatch.records.trial import Outcome, Trial
 
@@ -93,7 +93,8 @@ def judge(
         samples=samples,
         epochs=epochs,
         curve=base,
-        noise=check.noise_points,
+        # To such a loss accumulated batches are not a larger one, nor is a larger one less noisy.
+        noise=None if check.loss_kind is LossKind.BATCH_DEPENDENT else check.noise_points,
         keeps_rate=keeps_rate,
     )
     settled = {

@@ -20,7 +20,7 @@ from autobatch.decision.critical_batch import Belief
 from autobatch.decision.learning_rate import RateWalk, walk
 from autobatch.decision.noise_scale import CriticalBatchSize
 from autobatch.decision.step_time import StepTimeLaw
-from autobatch.records.check import Training, Veto
+from autobatch.records.check import LossKind, Training, Veto
 from autobatch.records.trial import Outcome
 
 # A lower learning rate may repair these.
@@ -36,6 +36,7 @@ class TrainingPlan:
     None where the user named none: the reference size takes its place. Learning rates are scaled by `power`;
     None where no rule is known for the optimizer, or the user keeps the rate: then they stay. `keeps_rate`:
     no other rate is tried. `whole_samples`: those of the user's training; None where its length is unknown.
+    Learning rates are those of a `loss_kind`.
     """
 
     sizes: tuple[int, ...]
@@ -46,6 +47,7 @@ class TrainingPlan:
     power: float | None
     keeps_rate: bool = False
     whole_samples: float | None = None
+    loss_kind: LossKind = LossKind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,15 @@ def learning_rate_factor(plan: TrainingPlan, belief: Belief, size: int) -> float
     if plan.power is None:
         return 1.0
     current_size = plan.current_size or plan.reference_size
-    return critical_batch.scaled_learning_rate(1.0, current_size, size, belief.batch_size, plan.power)
+    return _sum_correction(plan, size) * critical_batch.scaled_learning_rate(
+        1.0, current_size, size, belief.batch_size, plan.power
+    )
+
+
+def _sum_correction(plan: TrainingPlan, size: int) -> float:
+    """The factor of a learning rate at `size` at which the steps of a sum are those of its mean."""
+    current_size = plan.current_size or plan.reference_size
+    return critical_batch.sum_correction(plan.loss_kind, plan.power, current_size, size)
 
 
 def _runs(plan: TrainingPlan, trainings: Sequence[Training]) -> Iterator[Run]:
@@ -144,7 +154,7 @@ def _runs(plan: TrainingPlan, trainings: Sequence[Training]) -> Iterator[Run]:
     elif loss_curves.why_worse(reference, reference):
         return
     elif not plan.keeps_rate:
-        yield from _retries(state, reference, trainings)
+        yield from _retries(plan, state, reference, trainings)
     taken = {plan.reference_size, *trained}
     while (size := _most_worthwhile(plan, state, taken)) is not None:
         yield _run(plan, state, size)
@@ -160,7 +170,9 @@ def _run(plan: TrainingPlan, state: TrainingState, size: int) -> Run:
     return Run(batch_size=size, learning_rate_factor=learning_rate_factor(plan, state.belief, size))
 
 
-def _retries(state: TrainingState, reference: Training, trainings: Sequence[Training]) -> Iterator[Run]:
+def _retries(
+    plan: TrainingPlan, state: TrainingState, reference: Training, trainings: Sequence[Training]
+) -> Iterator[Run]:
     """Once more with half the learning rate: each size rejected once, and the choice if its rate was raised.
 
     The current rate may be close to the highest that this model bears at any batch size.
@@ -171,7 +183,9 @@ def _retries(state: TrainingState, reference: Training, trainings: Sequence[Trai
     raised = [
         t
         for t in first
-        if t.batch_size == state.choice and t.learning_rate_factor >= RAISED_RATE and t not in rejected
+        if t.batch_size == state.choice
+        and t.learning_rate_factor >= RAISED_RATE * _sum_correction(plan, t.batch_size)
+        and t not in rejected
     ]
     for training in (*rejected, *raised):
         yield Run(batch_size=training.batch_size, learning_rate_factor=training.learning_rate_factor / 2)

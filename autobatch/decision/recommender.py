@@ -15,7 +15,7 @@ from autobatch.decision.size_choice import SizeChoice
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
 from autobatch.decision.warnings import restated_schedule, warnings_about
-from autobatch.records.check import Check
+from autobatch.records.check import Check, LossKind
 from autobatch.records.errors import UsageError, not_decidable
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Action, Alternative, AlternativeKind, Recommendation, Scaling
@@ -42,13 +42,16 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     permitted = _permitted(trials, limits_of_rank, curve)
     samples = scaling.share_of_dataset(curve.workload.dataset_size, ranks)
     target = _global_batch(curve.workload, limits_of_rank)
+    is_dependent = check is not None and check.loss_kind is LossKind.BATCH_DEPENDENT
     choice = None if not limits.number_alone else size_choice.kept_alone(permitted, curve.workload)
-    if choice is None and target is not None:
-        choice = size_choice.for_global_batch(permitted, target, ranks, curve.workload)
+    if choice is None and target is not None and is_dependent:
+        choice = size_choice.for_loss_batch(permitted, target, ranks, curve.workload.micro_batch_size)
+    elif choice is None and target is not None:
+        choice = size_choice.for_global_batch(permitted, target, ranks, curve.workload, limits.max_batch)
     if choice is None:
         choice = size_choice.choose(trials, permitted, rank_check, limits, curve.workload, samples)
     chosen = choice.trial
-    accumulation = _accumulation_steps(chosen.batch_size, target)
+    accumulation = 1 if is_dependent else _accumulation_steps(chosen.batch_size, target)
     rank_batch = chosen.batch_size * accumulation
     factor = _learning_rate_factor(
         curve.workload,
@@ -57,6 +60,7 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
         rank_batch,
         choice.judgement,
         scaling.samples_of_training(curve.workload, ranks),
+        accumulation,
     )
     rate = curve.workload.learning_rate
     answer = Recommendation(
@@ -273,18 +277,41 @@ def _learning_rate_factor(
     rank_batch: int,
     judgement: Judgement | None = None,
     whole_samples: float | None = None,
+    accumulation: int = 1,
 ) -> float | None:
-    """The factor of the learning rates: as decided for this size or trained at it, else by the noise rule."""
-    if check is None or check.batch_size is None or check.critical_batch_size is None:
+    """The factor of the learning rates for an optimizer step that accumulates so many batches."""
+    if check is None or check.batch_size is None:
         return None
     if limits.keep_learning_rate:
-        return 1.0
+        return None if check.critical_batch_size is None else 1.0
+    factor = _factor_at_once(workload, check, rank_batch, judgement, whole_samples)
+    if factor is None:
+        return None
+    # A sum is that of a single loss: accumulated losses are averaged.
+    power = critical_batch.learning_rate_power(workload.optimizer)
+    return factor * critical_batch.sum_correction(
+        check.loss_kind, power, rank_batch, rank_batch // accumulation
+    )
+
+
+def _factor_at_once(
+    workload: Workload,
+    check: Check,
+    rank_batch: int,
+    judgement: Judgement | None,
+    whole_samples: float | None,
+) -> float | None:
+    """The factor for a single batch: as decided for this size or trained at it, else by the noise rule."""
+    if judgement is not None and rank_batch in judgement.rates:
+        return judgement.rates[rank_batch].factor
+    if check.critical_batch_size is None:
+        return None
     if judgement is not None:
         return _decided_factor(workload, check, rank_batch, judgement)
     walked = next_training.walk_at(rank_batch, check.trainings, whole_samples)
     if walked is not None and walked.log_gain:
         return walked.factor
-    rates = loss_curves.about_sizes(check.batch_size, check.trainings)
+    rates = loss_curves.about_sizes(check.batch_size or rank_batch, check.trainings)
     trained = loss_curves.best_of_each(rates).get(rank_batch)
     if trained is not None and trained.outcome is Outcome.OK:
         return trained.learning_rate_factor
@@ -292,12 +319,10 @@ def _learning_rate_factor(
 
 
 def _decided_factor(workload: Workload, check: Check, rank_batch: int, judgement: Judgement) -> float | None:
-    """The factor of the trainings at this size; of an untrained size that of the rule, or of a lower rate.
+    """The factor of an untrained size: that of the rule, or of a lower rate.
 
     A rate that had to be lowered at the largest trained size below is too high here as well.
     """
-    if rank_batch in judgement.rates:
-        return judgement.rates[rank_batch].factor
     factor = _rule_factor(workload, check, rank_batch)
     if factor is None:
         return None
@@ -311,6 +336,7 @@ def _rule_factor(workload: Workload, check: Check, rank_batch: int) -> float | N
     if power is None or check.critical_batch_size is None:
         return None
     current_size = workload.batch_size or check.batch_size or rank_batch
-    return critical_batch.scaled_learning_rate(
+    of_sum = critical_batch.sum_correction(check.loss_kind, power, current_size, rank_batch)
+    return of_sum * critical_batch.scaled_learning_rate(
         1.0, current_size, rank_batch, check.critical_batch_size, power
     )

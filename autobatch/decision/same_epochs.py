@@ -40,15 +40,15 @@ _PARTS = range(50)
 class Course:
     """A training of `epochs` at the current size, and the loss curve of as much of it as was run.
 
-    `epochs` is None where the user's length is unknown. `samples`: of one epoch. `noise` is ascending.
-    `keeps_rate`: all sizes train with the user's learning rate.
+    `epochs` is None where the user's length is unknown. `samples`: of one epoch. `noise` is ascending, and
+    None where its law does not hold. `keeps_rate`: all sizes train with the user's learning rate.
     """
 
     current_size: int
     samples: int
     epochs: float | None
     curve: LossCurve
-    noise: tuple[NoisePoint, ...]
+    noise: tuple[NoisePoint, ...] | None
     keeps_rate: bool = False
 
     @property
@@ -82,19 +82,22 @@ def estimate_harms(
 
     `curves` has the current size only where it was trained at another learning rate than in the course.
     `log_gains`: the fall of ln(final loss) that a tried learning rate is credited with, by size. A size whose
-    training failed has infinite harm. Empty where the current size's losses can't be judged. The scatter of
-    the losses around their fit adds to all errors: a training ends anywhere within it.
+    training failed has infinite harm. Empty where the current size's losses can't be judged. Where the noise
+    law does not hold, only trainings as long as the current size's count. The scatter of the losses around
+    their fit adds to all errors: a training ends anywhere within it.
     """
-    noise = tuple(point for point in course.noise if point.low > 0)
+    noise = tuple(point for point in course.noise or () if point.low > 0)
     curve = course.curve if course.epochs is None else course.curve.until(course.epochs)
-    if curve.failed or not curve.losses or not noise:
+    if curve.failed or not curve.losses or (not noise and course.noise is not None):
         return {}
-    course = replace(course, noise=noise, curve=curve)
+    course = replace(course, noise=noise or None, curve=curve)
     trained = {size: curves[size] for size in sizes if size in curves}
     scaled = _comparable(course, trained)
     if scaled is None:
         return {}
     course, trained = scaled
+    if course.noise is None:
+        return _compared_harms(course, trained)
     fits = fit_loss_curve(course.curve)
     if not fits:
         return {}
@@ -108,6 +111,17 @@ def estimate_harms(
             harms[size] = _pooled(harms[size], compared_harm(course, curve))
     scatter = sum(fit.weight * fit.scatter for fit in fits)
     return {size: replace(harm, sd=hypot(harm.sd, scatter)) for size, harm in harms.items()}
+
+
+def _compared_harms(course: Course, trained: Mapping[int, LossCurve]) -> dict[int, HarmEstimate]:
+    """The harm of the sizes that were trained as long as the current one: nothing predicts that of others."""
+    harms = {course.current_size: HarmEstimate(log_harm=0.0, sd=0.0)}
+    for size, curve in trained.items():
+        if curve.failed or not curve.losses:
+            harms[size] = HarmEstimate(log_harm=inf, sd=0.0)
+        elif course.is_whole(course.curve) and course.is_whole(curve):
+            harms[size] = compared_harm(course, curve)
+    return harms
 
 
 def safe_sizes(current_size: int, harms: Mapping[int, HarmEstimate]) -> tuple[int, ...]:
@@ -154,7 +168,8 @@ def _smoothed_noise(course: Course) -> list[tuple[float, float]]:
     A wide interval must not excuse a size: a scale counts for at most NARROW_INTERVAL times its lower bound.
     """
     end = course.end_epochs * course.samples
-    points = [p for p in course.noise if p.samples_seen <= end] or course.noise[:1]
+    noise = course.noise or ()
+    points = [p for p in noise if p.samples_seen <= end] or noise[:1]
     logs = [log(min(p.batch_size, NARROW_INTERVAL * p.low)) for p in points]
     smooth = [median(logs[max(0, i - 1) : i + 2]) if len(logs) > 2 else logs[i] for i in range(len(logs))]
     return [(log(p.samples_seen / course.samples), y) for p, y in zip(points, smooth, strict=True)]

@@ -12,7 +12,7 @@ from autobatch.decision.global_batch import divide
 from autobatch.decision.judgement import Judgement, judge
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
-from autobatch.records.check import Check, CheckStatus
+from autobatch.records.check import Check, CheckStatus, LossKind
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Action, AnswerLimit, SameEpochs
 from autobatch.records.trial import Ceiling, LimitedBy, Trial
@@ -62,6 +62,10 @@ def choose(
         return largest(permitted)
     if limits.objective is Objective.THROUGHPUT:
         return highest_throughput(permitted)
+    if check is not None and check.loss_kind is LossKind.BATCH_DEPENDENT:
+        # Neither noise nor throughput speaks for another size: only trainings do.
+        trained = judge(permitted, check, current_size=current_size, samples=samples, epochs=workload.epochs)
+        return knee(permitted) if trained is None else at_the_same_epochs(permitted, trained, None, workload)
     allowed = without_vetoed(permitted, check)
     # With more epochs, sizes beyond those that were trained for the user's may pay.
     to_loss = limits.objective is Objective.TIME_TO_LOSS
@@ -138,7 +142,7 @@ def _keep_text(judgement: Judgement) -> str:
     if not faster:
         return f"no other size is more than {TOLERANCE:.0%} faster"
     best = max(faster, key=lambda row: row.speedup)
-    if not judgement.harms:
+    if not any(row.batch_size in judgement.harms for row in faster):
         return f"no training shows the final loss of faster sizes (best: {_speedup_text(best)})"
     safe = [row for row in faster if row.safe]
     if safe:
@@ -235,12 +239,30 @@ def largest(permitted: TrialSet) -> SizeChoice:
     return SizeChoice(trial=permitted.usable[-1], why="the largest size that fits, as asked for")
 
 
-def for_global_batch(permitted: TrialSet, target: int, ranks: int, workload: Workload) -> SizeChoice:
+def for_loss_batch(permitted: TrialSet, target: int, ranks: int, current_size: int | None) -> SizeChoice:
+    """The size for a loss that depends on the rest of the batch, which accumulation can't make larger.
+
+    `target`: one rank's part of the global batch. Where it was not measured, the current size stays.
+    """
+    total = f"the global batch size {target * ranks:,}"
+    fitting = permitted.only({target}).usable
+    if fitting:
+        return SizeChoice(trial=fitting[0], why=f"{total} fits at once")
+    trial = permitted.nearest(current_size or USUAL_BATCH_SIZE)
+    assert trial is not None
+    kept = "your batch size" if trial.batch_size == current_size else "the nearest to yours"
+    why = f"{kept}: {total} did not run at once, and accumulated batches are not a larger one to this loss"
+    return SizeChoice(trial=trial, why=why)
+
+
+def for_global_batch(
+    permitted: TrialSet, target: int, ranks: int, workload: Workload, max_batch: int | None = None
+) -> SizeChoice:
     """The size that makes up `target`, one rank's part of the global batch, at the highest throughput.
 
     Where the current batch is a divisor of the target too, it is kept unless another is surely faster. Else
     the largest divisor within 5% of the best throughput of divisors. Where layers normalize over the batch,
-    no smaller divisor than the current batch is taken.
+    no smaller divisor than the current batch is taken. `max_batch`: the largest size that was allowed.
     """
     total = f"the global batch size {target * ranks:,}"
     current = workload.micro_batch_size
@@ -258,8 +280,10 @@ def for_global_batch(permitted: TrialSet, target: int, ranks: int, workload: Wor
     if divisors.usable[-1].batch_size == target:
         return SizeChoice(trial=divisors.usable[-1], why=f"{total} fits at once")
     near = _near_best(divisors.usable)
+    is_excluded = max_batch is not None and target > max_batch
+    reason = f"is above the largest size allowed, {max_batch:,}" if is_excluded else "did not fit at once"
     why = (
-        f"{total} does not fit at once; {near[-1].batch_size:,} divides it "
+        f"{total} {reason}; {near[-1].batch_size:,} divides it "
         "and has the best throughput of the sizes that do"
     )
     return SizeChoice(trial=near[-1], why=why)

@@ -11,7 +11,7 @@ from autobatch.decision.constants import (
     TOLERANCE,
     UNSTEADY,
 )
-from autobatch.records.check import CheckStatus
+from autobatch.records.check import CheckStatus, LossKind
 from autobatch.records.formatting import format_rate, format_short_duration
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Loader, Outcome
@@ -33,9 +33,11 @@ def warnings_about(answer: Recommendation) -> list[str]:
     return [
         *_last_batch(answer),
         *_unchecked(answer),
+        *_dependent_loss(answer),
         *_few_steps(answer),
         *_changed_decays(answer),
         *_learning_rate(answer),
+        *_summed_loss(answer),
         *_loading(answer),
         *_smaller_by_noise(answer),
         *_synthetic(answer),
@@ -67,6 +69,33 @@ def _unchecked(answer: Recommendation) -> list[str]:
         f"no training was compared: at {size:,} the model may end at a higher loss than at {current:,}. "
         f"Train at both, or keep {current:,}"
     ]
+
+
+def _dependent_loss(answer: Recommendation) -> list[str]:
+    """Warn where accumulation is no larger batch, and name the batch of the loss and that of the memory."""
+    if answer.check is None or answer.check.loss_kind is not LossKind.BATCH_DEPENDENT:
+        return []
+    asked = answer.limits.global_batch
+    loss_batch = answer.batch_size if asked is None else max(answer.batch_size, asked // answer.world_size)
+    micro_batch = answer.ceiling.batch_size
+    text = "the loss depends on the rest of the batch, so accumulated batches are not a larger one"
+    if loss_batch > micro_batch:
+        action = (
+            f"for a loss over {loss_batch:,} samples, use a cached contrastive loss with micro batches of "
+        )
+        return [f"{text}: {action}{micro_batch:,}, the largest size that passed"]
+    action = f"keep {loss_batch:,} for the loss; the largest size that passed, for micro batches, is "
+    return [f"{text}: {action}{micro_batch:,}"]
+
+
+def _summed_loss(answer: Recommendation) -> list[str]:
+    """Warn where the learning rate of a sum has to follow the batch size."""
+    correction = _sum_correction(answer, critical_batch.learning_rate_power(answer.workload.optimizer))
+    if correction == 1 or answer.learning_rate_factor is None:
+        return []
+    larger = f"at {answer.batch_size:,} its gradient is {1 / correction:.3g}x as large"
+    factor = answer.learning_rate_factor
+    return [f"the loss is a sum over the batch: {larger}, so multiply your learning rate by {factor:.3g}"]
 
 
 def _synthetic(answer: Recommendation) -> list[str]:
@@ -189,7 +218,8 @@ def _learning_rate(answer: Recommendation) -> list[str]:
         return []
     if critical_batch.learning_rate_power(workload.optimizer) is None:
         return [
-            f"the learning rate of {workload.optimizer} follows no known rule: tune it for the new batch size"
+            _rules_apart(answer, meant_for, check.critical_batch_size)
+            or f"the learning rate of {workload.optimizer} follows no known rule: tune it for the new size"
         ]
     if workload.batch_size is None:
         return [
@@ -197,3 +227,28 @@ def _learning_rate(answer: Recommendation) -> list[str]:
             "`batch_size`"
         ]
     return []
+
+
+def _rules_apart(answer: Recommendation, current: int, critical: float) -> str:
+    """The rule of each optimizer, where all have one and they differ; empty where they don't."""
+    kinds = dict.fromkeys(answer.workload.optimizer.split(" and "))
+    powers = {kind: critical_batch.learning_rate_power(kind) for kind in kinds}
+    factors = {
+        kind: critical_batch.scaled_learning_rate(1.0, current, answer.global_batch_size, critical, power)
+        * _sum_correction(answer, power)
+        for kind, power in powers.items()
+        if power is not None
+    }
+    if len(factors) < max(len(powers), 2):
+        return ""
+    each = " and ".join(f"{kind}'s by {factor:.3g}" for kind, factor in factors.items())
+    return f"the learning rates of {answer.workload.optimizer} follow different rules: multiply {each}"
+
+
+def _sum_correction(answer: Recommendation, power: float | None) -> float:
+    """The correction of a learning rate for a loss that is a sum; 1 for another."""
+    check = answer.check
+    current = answer.workload.batch_size or (None if check is None else check.batch_size)
+    if check is None or current is None:
+        return 1.0
+    return critical_batch.sum_correction(check.loss_kind, power, current, answer.batch_size)

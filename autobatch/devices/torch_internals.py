@@ -60,6 +60,20 @@ def is_loss_module(value: Any) -> bool:
     return isinstance(value, _Loss)
 
 
+def normalizes_over_batch(module: nn.Module) -> bool:
+    """True for a batch normalization of any dimension. `nn.modules.batchnorm._BatchNorm`, every torch."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return isinstance(module, _BatchNorm)
+
+
+def drops_out(module: nn.Module) -> bool:
+    """True for torch's dropout modules. `nn.modules.dropout._DropoutNd`, every torch."""
+    from torch.nn.modules.dropout import _DropoutNd
+
+    return isinstance(module, _DropoutNd)
+
+
 def import_compiler() -> None:
     """Imports `torch._dynamo`, torch >= 2.0: the first optimizer would import it, which takes seconds."""
     import torch._dynamo  # noqa: F401

@@ -22,6 +22,7 @@ from autobatch.engines.worker_process import (
     interrupts_held,
     worker_environment,
 )
+from autobatch.records.check import LossKind
 from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError, UsageError
 from autobatch.records.escaping import printable_output
@@ -237,10 +238,23 @@ class LocalEngine:
         assert isinstance(reply, messages.Storages)
         return reply
 
+    def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
+        """The kind of loss, in a fresh session, which stays fresh; unknown where the worker died."""
+        if not self.fresh:
+            self.renew()
+        try:
+            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+        except AutobatchError as error:
+            return messages.LossForm(kind=LossKind.UNKNOWN, detail=error.message)
+        assert isinstance(reply, messages.LossForm)
+        return reply
+
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """The gradient's noise, in a fresh session. Raises AutobatchError where the worker died."""
-        self.renew()
+        if not self.fresh:
+            self.renew()
         reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+        self._used = True
         assert isinstance(reply, messages.Noise)
         return reply
 
@@ -275,6 +289,7 @@ class LocalEngine:
         self,
         command: messages.TraceMemory
         | messages.TraceStorages
+        | messages.MeasureLossKind
         | messages.MeasureNoise
         | messages.Train
         | messages.TimeLoader,

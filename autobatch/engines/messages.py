@@ -13,7 +13,7 @@ from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.oom import Cause
 from autobatch.memory.storage_log import Lifetime
 from autobatch.records.cached import FilesRead
-from autobatch.records.check import Training
+from autobatch.records.check import LossKind, Training
 from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError, DeviceError, SavedResultError, TargetError, UsageError
 from autobatch.records.limits import Precision
@@ -176,6 +176,25 @@ class TimeRound(_Message, frozen=True):
     seconds: float
     alone: bool = False
     sizes: tuple[int, ...] = ()
+
+
+class MeasureLossKind(_Message, frozen=True):
+    """Compare losses and gradients of `half_size` samples with those of twice as many. Answered by LossForm.
+
+    Twice as many samples are `most_samples` at most; no comparison begins after `seconds`.
+    """
+
+    half_size: int
+    most_samples: int
+    seconds: float
+    seed: int
+
+
+class LossForm(_Message, frozen=True):
+    """How the loss follows from the samples of a batch; `detail` says why it is unknown."""
+
+    kind: LossKind
+    detail: str = ""
 
 
 class MeasureNoise(_Message, frozen=True):
@@ -360,6 +379,7 @@ Command = (
     | TraceMemory
     | TraceStorages
     | TimeRound
+    | MeasureLossKind
     | MeasureNoise
     | Train
     | TimeLoader
@@ -376,6 +396,7 @@ Reply = (
     | Timed
     | Traced
     | Storages
+    | LossForm
     | Noise
     | Trained
     | Loaded

@@ -17,15 +17,16 @@ from autobatch.decision.constants import (
     SMALL_BATCH_SIZE,
     USUAL_BATCH_SIZE,
 )
-from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate
+from autobatch.decision.critical_batch import learning_rate_power, scaled_learning_rate, sum_correction
 from autobatch.decision.scaling import over_ranks, share_of_dataset
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.measurement.budget import Budget
+from autobatch.measurement.loss_kind import measure_loss_kind
 from autobatch.measurement.same_epochs import SameEpochsComparison
 from autobatch.measurement.trainings import Trainings
-from autobatch.records.check import Check, CheckStatus, NoisePoint
+from autobatch.records.check import Check, CheckStatus, LossKind, NoisePoint
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import Curve
@@ -56,12 +57,16 @@ class GeneralizationCheck:
         self._trial_set = TrialSet.of(curve)
         self._ranks = curve.world_size
         self._trainings: Trainings | None = None
+        self._loss_kind = LossKind.UNKNOWN
         self._check = Check(status=CheckStatus.NOT_RUN, detail="interrupted")
 
     @property
     def check(self) -> Check:
         """The result so far."""
         check = self._check if self._trainings is None else self._trainings.check
+        check = replace(check, loss_kind=self._loss_kind)
+        if self._loss_kind is LossKind.BATCH_DEPENDENT:
+            check = replace(check, critical_batch_size=None, interval=None, log_sd=None)
         return over_ranks(check, self._ranks)
 
     def run(self) -> Check:
@@ -76,8 +81,14 @@ class GeneralizationCheck:
         if self._curve.workload.synthetic:
             return self._not_run("the inputs are random")
         command = self._noise_command()
+        if command is not None:
+            self._announce("comparing losses of half a batch and of the whole")
+            self._loss_kind = measure_loss_kind(self._engine, self._trial_set, self._limits, self._budget)
+            command = self._noise_command()
         if command is None:
             return self._not_run("too little of the budget was left")
+        if self._loss_kind is LossKind.BATCH_DEPENDENT:
+            return self._compare_without_noise(command.batch_size)
         self._announce("measuring the noise of the gradient")
         reply = self._engine.measure_noise(command)
         if not reply.measured:
@@ -91,6 +102,17 @@ class GeneralizationCheck:
         if prior.low > 0:
             self._compare_trainings(self._plan(command.batch_size, prior))
         return None
+
+    def _compare_without_noise(self, reference_size: int) -> None:
+        """Trainings alone compare sizes: accumulated batches are not a larger one, nor is the noise smaller.
+
+        No learning rate is scaled, as no rule holds.
+        """
+        self._not_run("the loss depends on the rest of the batch")
+        self._check = replace(self._check, batch_size=reference_size, loss_kind=self._loss_kind)
+        if self._limits.objective is Objective.TIME:
+            unknown = noise_scale.CriticalBatchSize(batch_size=inf, low=1.0, high=inf, log_sd=inf)
+            self._compare_trainings(replace(self._plan(reference_size, unknown), power=None))
 
     def _noise_scale(self, sums: noise_scale.Chunks) -> noise_scale.NoiseScale:
         """The noise scale of one measurement, in samples of a rank."""
@@ -110,15 +132,23 @@ class GeneralizationCheck:
         samples = int(NOISE_SAMPLES_SHARE * left_seconds * (trial.samples_per_second or 0.0))
         if samples < FEWEST_SAMPLES:
             return None
+        size = trial.batch_size
         return messages.MeasureNoise(
-            batch_size=trial.batch_size,
-            learning_rate_factor=self._first_factor(trial.batch_size),
+            batch_size=size,
+            learning_rate_factor=self._first_factor(size) * self._sum_correction(size),
             seconds=left_seconds,
             burn_in_seconds=BURN_IN_SHARE * left_seconds,
             most_samples=samples,
             largest_chunk=self._largest_chunk(trial.batch_size),
             smallest_chunk=self._limits.smallest,
             multiple_of=self._limits.multiple_of,
+        )
+
+    def _sum_correction(self, size: int) -> float:
+        """The correction of learning rates for a loss that is a sum, of each rank by itself."""
+        workload = self._curve.workload
+        return sum_correction(
+            self._loss_kind, learning_rate_power(workload.optimizer), workload.batch_size or size, size
         )
 
     def _largest_chunk(self, batch_size: int) -> int:
@@ -167,6 +197,7 @@ class GeneralizationCheck:
             power=None if self._keeps_rate else learning_rate_power(workload.optimizer),
             keeps_rate=self._keeps_rate,
             whole_samples=scaling.samples_of_training(workload, self._ranks),
+            loss_kind=self._loss_kind,
         )
 
     @property

@@ -9,7 +9,7 @@ from autobatch.decision import next_training
 from autobatch.decision.constants import EVALUATION_SHARE, FEWEST_SAMPLES, FIRST_SAMPLES, MAX_REPEATS
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
-from autobatch.records.check import Check, CheckStatus, Training
+from autobatch.records.check import Check, CheckStatus, LossKind, Training
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 
@@ -113,6 +113,6 @@ class Trainings:
                 interval=state.belief.interval,
                 log_sd=state.belief.log_sd,
             )
-        elif check.critical_batch_size is None:
+        elif check.critical_batch_size is None and check.loss_kind is not LossKind.BATCH_DEPENDENT:
             return replace(check, detail="neither the gradient's noise nor the trainings tell enough")
         return replace(check, status=CheckStatus.VETOED if state.vetoed else CheckStatus.PASSED)

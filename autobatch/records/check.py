@@ -8,6 +8,20 @@ from autobatch.records.str_enum import StrEnum
 from autobatch.records.trial import Outcome
 
 
+class LossKind(StrEnum):
+    """How the loss of a batch follows from its samples.
+
+    `mean`: of their losses, with equal weights or not. `sum`: of their losses, so that the gradient grows
+    with the batch. `batch_dependent`: the loss of a sample depends on the others in the batch, as contrastive
+    losses do. `unknown`: it was not measured, or hidden.
+    """
+
+    MEAN = "mean"
+    SUM = "sum"
+    BATCH_DEPENDENT = "batch_dependent"
+    UNKNOWN = "unknown"
+
+
 class CheckStatus(StrEnum):
     """How far the generalization check went.
 
@@ -80,7 +94,8 @@ class Check:
     is the standard deviation of its logarithm. All three use the trainings, and are None without a result.
     `noise_points` are the valid measurements along the burn-in, ascending, over all ranks.
     `batch_size` is the reference of the trainings: the current size, or the nearest usable size where that
-    is unknown or does not fit. `held_out` says which samples the trainings were judged on.
+    is unknown or does not fit. `held_out` says which samples the trainings were judged on. For a `loss_kind`
+    that depends on the batch, the noise law does not hold, and there is no critical batch size.
     """
 
     status: CheckStatus
@@ -95,3 +110,4 @@ class Check:
     trainings: tuple[Training, ...] = ()
     matched_loss: float | None = None
     vetoed: tuple[Veto, ...] = ()
+    loss_kind: LossKind = LossKind.UNKNOWN

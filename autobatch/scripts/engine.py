@@ -18,6 +18,7 @@ import msgspec
 from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
 from autobatch.engines import messages
 from autobatch.engines.base import Opened
+from autobatch.records.check import LossKind
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
@@ -257,6 +258,10 @@ class ScriptEngine:
         """Seconds that an evaluation may take now; what it shows by then is enough."""
         return max(_LEAST_SECONDS, self._limits.budget_seconds - self.busy_seconds)
 
+    def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
+        """A sum, by the losses of the steps so far: a script can't repeat its samples."""
+        return messages.LossForm(kind=LossKind.SUM if self.is_summed else LossKind.UNKNOWN)
+
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """Gradients at frozen weights, at three points of a burn-in from the first weights on."""
         size = command.batch_size
@@ -311,7 +316,6 @@ class ScriptEngine:
         if (reason := self._why_no_training(size, command.seconds)) is not None:
             return messages.Trained(training=None, held_out=reason)
         steps = max(1, int(command.seconds / self._step_seconds.get(size, inf)))
-        # The gradient of a sum grows with the batch, which plain SGD follows.
         summed = size / self.session.current_size if self.is_summed else 1.0
         try:
             results = self.session.ask(
@@ -319,7 +323,7 @@ class ScriptEngine:
                 size,
                 min(2 * command.seconds, self.left_seconds),
                 steps=steps,
-                learning_rate_factor=factor / summed if self.session.observed.optimizer == "SGD" else factor,
+                learning_rate_factor=factor,
                 snapshot=self._snapshot,
             )
         except ScriptEndedError as ended:

@@ -217,8 +217,6 @@ def _warnings(engine: ScriptEngine) -> tuple[str, ...]:
             f"sizes count the {unit} micro batches of a step together; the script's own setting is "
             f"{unit} times smaller"
         )
-    if engine.is_summed:
-        notes.append("the loss is a sum over the batch, so the learning rate of SGD grows with it by itself")
     if len(observed.optimizers) > 1 and engine.noisy_optimizer:
         names = ", ".join(observed.optimizers)
         notes.append(f"several optimizers step ({names}); the gradient noise is the smallest of theirs")

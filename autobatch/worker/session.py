@@ -11,7 +11,14 @@ from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
 from autobatch.engines import messages
 from autobatch.records.errors import AutobatchError, TargetError
-from autobatch.worker import gradient_noise, loader_timing, memory_trace, session_setup, short_training
+from autobatch.worker import (
+    gradient_noise,
+    loader_timing,
+    loss_kind,
+    memory_trace,
+    session_setup,
+    short_training,
+)
 from autobatch.worker.first_state import FirstState
 from autobatch.worker.step_timing import Measurer
 from autobatch.workload import compilation, fingerprint
@@ -32,6 +39,7 @@ _SILENT = (
     messages.TimeRound,
     messages.TraceMemory,
     messages.TraceStorages,
+    messages.MeasureLossKind,
     messages.MeasureNoise,
     messages.Train,
 )
@@ -93,6 +101,8 @@ class Session:
             case messages.TraceStorages():
                 self._tracer = self._tracer or memory_trace.Tracer.of(self._trainer, command)
                 return self._tracer.between(*command.sizes)
+            case messages.MeasureLossKind():
+                return loss_kind.run(self._trainer, self._first_state.snapshot(), command)
             case messages.MeasureNoise():
                 if not self._trainer.why_no_check:
                     self._first_state.snapshot()

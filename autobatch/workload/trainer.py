@@ -122,6 +122,11 @@ class Trainer:
         return ""
 
     @property
+    def hides_gradient(self) -> bool:
+        """True where the user's loop keeps its gradients to itself."""
+        return bool(self._loop.why_no_gradient)
+
+    @property
     def sample_sizes(self) -> SampleSizes | None:
         """The sizes of the training samples that were read so far."""
         return self._samples.sizes
@@ -215,10 +220,13 @@ class Trainer:
         self._enter("forward")
         return self._loop.step(to_device(batch, self._device))
 
-    def backward(self, batch: Any) -> None:
-        """Leaves the gradient of a batch's loss in the parameters. Raises TargetError for a `step`."""
+    def backward(self, batch: Any) -> torch.Tensor:
+        """Leaves the gradient of a batch's loss in the parameters; returns the loss.
+
+        Raises TargetError for a `step`.
+        """
         self._enter("forward")
-        self._loop.backward(to_device(batch, self._device))
+        return self._loop.backward(to_device(batch, self._device)).detach()
 
     def evaluate(self, batch: Any) -> torch.Tensor | None:
         """The loss of a batch, without gradients; None where the user's loop hides it."""

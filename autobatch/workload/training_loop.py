@@ -49,8 +49,11 @@ class TrainingLoop(ABC):
         """Makes one full training step; returns the loss, detached, or None where the loop hides it."""
 
     @abstractmethod
-    def backward(self, batch: Any) -> None:
-        """Leaves the gradient of a batch's loss in the parameters. Raises TargetError where it is hidden."""
+    def backward(self, batch: Any) -> torch.Tensor:
+        """Leaves the gradient of a batch's loss in the parameters; returns the loss.
+
+        Raises TargetError where it is hidden.
+        """
 
     @abstractmethod
     def evaluation_loss(self, batch: Any) -> torch.Tensor:

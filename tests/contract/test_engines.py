@@ -15,6 +15,7 @@ from autobatch.devices.oom import Cause
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.engines.local import LocalEngine
+from autobatch.records.check import LossKind
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from tests.simulated import MIB, Machine, SimulatedEngine
@@ -66,6 +67,7 @@ MACHINE = Machine(
     failures={FAILS: "these samples don't go together"},
     crashes={DIES: 99},
     load_seconds=1e-4,
+    loss_kind=LossKind.MEAN,
 )
 
 
@@ -262,6 +264,22 @@ def test_the_noise_of_the_gradient_is_measured(engine: Engine) -> None:
     noise = engine.measure_noise(command)
     assert noise.measured, noise.error
     assert all(chunks.chunk_size <= PASSES for chunks in noise.measured)
+
+
+def test_the_kind_of_loss_is_measured_before_and_after_a_trial(engine: Engine) -> None:
+    command = messages.MeasureLossKind(half_size=PASSES // 2, most_samples=PASSES, seconds=30.0, seed=0)
+    for _ in range(2):
+        assert engine.measure_loss_kind(command).kind is LossKind.MEAN
+        engine.try_out(PASSES, 60.0, messages.FULL_STEPS)
+
+
+def test_a_worker_that_dies_leaves_the_kind_of_loss_unknown(engine: Engine) -> None:
+    if not isinstance(engine, LocalEngine):
+        pytest.skip("a simulated loss is no code that could die")
+    command = messages.MeasureLossKind(half_size=DIES // 2, most_samples=DIES, seconds=30.0, seed=0)
+    found = engine.measure_loss_kind(command)
+    assert found.kind is LossKind.UNKNOWN
+    assert found.detail
 
 
 def test_trainings_start_from_the_first_weights_and_their_failure_is_an_outcome(engine: Engine) -> None:

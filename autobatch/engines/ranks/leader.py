@@ -28,8 +28,8 @@ _BYE_SECONDS = 5.0
 class RankedEngine:
     """Runs every trial on all ranks at once. The worst of their replies is the reply.
 
-    Implements autobatch.engines.base.Engine. The first rank alone traces a step and measures the gradient's
-    noise: neither depends on the number of ranks.
+    Implements autobatch.engines.base.Engine. The first rank alone traces a step and measures the kind of loss
+    and the gradient's noise: none depends on the number of ranks.
     """
 
     def __init__(self, member: Member, limits: Limits) -> None:
@@ -113,6 +113,10 @@ class RankedEngine:
     def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
         """The memory of a step of the first rank. A ratio makes up for the gradients of the others."""
         return self._alone(lambda: self._member.engine.trace_memory(without_data=without_data))
+
+    def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
+        """The kind of loss, by the first rank."""
+        return self._alone(lambda: self._member.engine.measure_loss_kind(command))
 
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """The gradient's noise, by the first rank."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autobatch.records.check import Check, CheckStatus
+from autobatch.records.check import Check, CheckStatus, LossKind
 from autobatch.records.formatting import format_short_duration
 from autobatch.records.recommendation import AnswerLimit, Environment, Recommendation
 from autobatch.reports.relative_times import relative_times
@@ -82,6 +82,9 @@ def _ranks_texts(recommendation: Recommendation) -> list[str]:
 
 
 def _check_text(check: Check, ranks: int) -> str:
+    if check.loss_kind is LossKind.BATCH_DEPENDENT:
+        trainings = counted(len(check.trainings), "training")
+        return f"{trainings} alone, as the loss depends on the rest of the batch"
     if check.critical_batch_size is None or check.interval is None:
         reason = f": {clean(check.detail)}" if check.detail else ""
         return f"not run{reason}; the choice comes from throughput alone"

@@ -89,13 +89,15 @@ class CompiledModel:
         loss = self._model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, **mode)
         return torch.as_tensor(loss)
 
-    def backward(self, batch: Any) -> None:
-        """The gradient of the loss on a batch, left in the parameters."""
-        self.optimizer.scaled(self.loss(batch)).backward()
+    def backward(self, batch: Any) -> torch.Tensor:
+        """The loss of a batch, its gradient left in the parameters."""
+        loss = self.loss(batch)
+        self.optimizer.scaled(loss).backward()
         scale = float(self.optimizer.scaled(torch.ones(())))
         for variable in self._model.trainable_variables if scale != 1 else ():
             if variable.value.grad is not None:
                 variable.value.grad /= scale
+        return loss
 
     def _outputs(self, inputs: Any, *, training: bool) -> Any:
         return self._model(inputs, training=training) if self._call_knows_training else self._model(inputs)

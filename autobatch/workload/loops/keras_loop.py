@@ -47,8 +47,8 @@ class KerasLoop(TrainingLoop):
         self._enter("step")
         return self._compiled.step(batch)
 
-    def backward(self, batch: Any) -> None:
-        self._compiled.backward(batch)
+    def backward(self, batch: Any) -> torch.Tensor:
+        return self._compiled.backward(batch)
 
     def evaluation_loss(self, batch: Any) -> torch.Tensor:
         return self._compiled.loss(batch)

@@ -73,11 +73,12 @@ class LossLoop(TrainingLoop):
         self._arithmetic.step(self.optimizers)
         return loss.detach()
 
-    def backward(self, batch: Any) -> None:
+    def backward(self, batch: Any) -> torch.Tensor:
         for _ in range(MOST_SKIPS):
-            self._backward(self._forward(batch))
+            loss = self._forward(batch)
+            self._backward(loss)
             if self._arithmetic.unscale(self.optimizers):
-                return
+                return loss
             self.model.zero_grad(set_to_none=True)
         raise gradient_not_finite()
 

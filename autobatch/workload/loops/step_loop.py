@@ -35,9 +35,11 @@ class StepLoop(TrainingLoop):
     def step(self, batch: Any) -> torch.Tensor | None:
         optimizers = self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
         loss = self._step(self._replica, optimizers, batch)
+        if isinstance(loss, (int, float)):
+            return torch.tensor(float(loss))
         return loss.detach() if isinstance(loss, torch.Tensor) else None
 
-    def backward(self, batch: Any) -> None:
+    def backward(self, batch: Any) -> torch.Tensor:
         raise self.no_gradient()
 
     def evaluation_loss(self, batch: Any) -> torch.Tensor:
