@@ -18,7 +18,7 @@ from torch import nn
 from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
 from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.torch_internals import buffer_slots
-from autobatch.workload.snapshot import put_back
+from autobatch.workload.buffers import put_back
 from autobatch.workload.trainer import Trainer
 
 

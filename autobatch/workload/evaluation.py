@@ -12,7 +12,7 @@ from torch import nn
 
 from autobatch.devices.oom import Cause, classify
 from autobatch.devices.torch_internals import buffer_slots
-from autobatch.workload.snapshot import put_back
+from autobatch.workload.buffers import put_back
 
 # Dropout draws the same in each evaluation in training mode, so that losses can be compared.
 _SEED = 0

@@ -9,15 +9,14 @@ from __future__ import annotations
 import gc
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-if TYPE_CHECKING:
-    from autobatch.workload.trainer import Trainer
+from autobatch.workload.trainer import Trainer
 
 # torch's own attributes: weights, buffers and submodules, which have namespaces of their own, and hooks.
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 import torch
 from torch import nn
 
-from autobatch.devices.torch_internals import buffer_slots, fill_buffer
+from autobatch.devices.torch_internals import buffer_slots
+from autobatch.workload.buffers import put_back
 from autobatch.workload.plain_state import PlainState
-
-if TYPE_CHECKING:
-    from autobatch.devices.torch_internals import BufferSlot
-    from autobatch.workload.trainer import Trainer
+from autobatch.workload.trainer import Trainer
 
 
 class Snapshot:
@@ -59,19 +56,6 @@ class Snapshot:
         torch.set_rng_state(torch_state)
         if self._device_random is not None:
             torch.get_device_module(self._device).set_rng_state(self._device_random)
-
-
-def put_back(buffers: Sequence[BufferSlot], values: Sequence[torch.Tensor | None]) -> None:
-    """Gives the buffers these values. A forward pass may have filled or replaced a buffer."""
-    for (module, name, buffer), value in zip(buffers, values, strict=True):
-        if buffer is None or value is None:
-            fill_buffer(module, name, None)
-        elif 0 in buffer.stride():
-            # Entries that share memory can't be written to.
-            fill_buffer(module, name, value.to(buffer.device))
-        else:
-            buffer.copy_(value)
-            fill_buffer(module, name, buffer)
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -58,7 +58,7 @@ def test_everything_that_was_detected_is_shown() -> None:
         "objective": "time",
         "check": "generalization check, within the same time",
         "start": "the worker took 4.20 s to start",
-        "time": "at most 60 s (`--budget`)",
+        "time": "at most 60.0 s (`--budget`)",
         "measured": "nothing",
     }
 
