@@ -7,12 +7,10 @@ from autobatch.decision.trial_set import TrialSet
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import LimitedBy
 
-_NO_CAP = 10**9
-
 
 def size_cap(limits: Limits, dataset_size: int | None) -> tuple[int, LimitedBy]:
     """The largest size that may be tried at all (a multiple of the unit), and the limit that sets it."""
-    caps = [(_NO_CAP, LimitedBy.SIZE_LIMIT)]
+    caps = [(10**9, LimitedBy.SIZE_LIMIT)]
     if dataset_size is not None:
         caps.append((dataset_size, LimitedBy.DATASET))
     caps += [(cap, LimitedBy.MAX_BATCH) for cap in (limits.max_batch, limits.global_batch) if cap is not None]
