@@ -7,6 +7,7 @@ from dataclasses import replace
 from autobatch.decision.recommender import recommend
 from autobatch.decision.scaling import share_of_dataset
 from autobatch.decision.trial_set import TrialSet
+from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.engines.messages import CONFIRM_STEPS
 from autobatch.measurement import diagnosis, trials
@@ -36,7 +37,7 @@ def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits, b
         except AutobatchError as error:
             return _with_warning(curve, size, error.message)
         if tried.outcome is Outcome.OK:
-            return _with_confirmed(curve, replace(trial, confirmed=True), tried.grown_bytes or 0)
+            return _with_confirmed(curve, replace(trial, confirmed=True), tried)
         share = share_of_dataset(curve.workload.dataset_size, curve.world_size)
         failed = trials.from_try(tried, tried.outcome, share)
         trial_set = TrialSet.of(curve).extended([failed])
@@ -46,10 +47,12 @@ def confirm(engine: Engine, curve: Curve, check: Check | None, limits: Limits, b
         curve = replace(curve, trials=trial_set.trials, ceiling=ceiling)
 
 
-def _with_confirmed(curve: Curve, confirmed: Trial, grown_bytes: int) -> Curve:
+def _with_confirmed(curve: Curve, confirmed: Trial, tried: messages.Tried) -> Curve:
     """The curve with `confirmed` in place of the last trial of its size, and a warning for growing memory."""
     epochs, limit_bytes = curve.workload.epochs, curve.device.limit_bytes
-    warning = diagnosis.growing_memory(confirmed, grown_bytes, limit_bytes, epochs)
+    # The peak of the climb may hold what earlier steps have left.
+    fresh = replace(confirmed, peak_bytes=tried.peak_bytes)
+    warning = diagnosis.growing_memory(fresh, tried.grown_bytes or 0, limit_bytes, epochs)
     return replace(
         curve,
         trials=TrialSet.of(curve).with_latest([confirmed]).trials,

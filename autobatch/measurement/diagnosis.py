@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autobatch.decision.constants import RESOLUTION
 from autobatch.decision.memory_forecast import live_bytes
 from autobatch.decision.trial_set import TrialSet
 from autobatch.devices.oom import Cause
@@ -13,9 +14,6 @@ from autobatch.records.errors import AutobatchError, DeviceError, TargetError, U
 from autobatch.records.formatting import format_bytes, format_duration
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome, Trial
-
-# Steps of a training whose length nobody has said. Memory that grows more slowly harms few trainings.
-_STEPS_OF_A_TRAINING = 10_000.0
 
 
 def is_too_large(trial: Trial) -> bool:
@@ -159,15 +157,18 @@ def stops_training(size: int) -> str:
 def growing_memory(trial: Trial, grown_bytes: int, limit_bytes: int | None, epochs: float | None) -> str:
     """The warning for memory that grows from step to step until a training runs out of it; else empty.
 
-    `grown_bytes`: memory that every step added at least.
+    `grown_bytes`: memory that every step added at least. Where the length of the training is unknown, growth
+    counts if it is a notable part of the peak.
     """
+    peak_bytes = trial.peak_bytes or 0
     if limit_bytes is None or not trial.ok or grown_bytes <= 0:
         return ""
-    steps = _STEPS_OF_A_TRAINING
+    last_step = max(0, limit_bytes - peak_bytes) / grown_bytes
     if epochs is not None and trial.steps_per_epoch is not None:
-        steps = epochs * trial.steps_per_epoch
-    last_step = max(0, limit_bytes - (trial.peak_bytes or 0)) / grown_bytes
-    if last_step >= steps:
+        is_harmless = last_step >= epochs * trial.steps_per_epoch
+    else:
+        is_harmless = grown_bytes < RESOLUTION * peak_bytes
+    if is_harmless:
         return ""
     return (
         f"memory grows by {format_bytes(grown_bytes)} a step at batch size {trial.batch_size:,}, so training "

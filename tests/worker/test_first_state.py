@@ -84,3 +84,17 @@ def test_the_weights_of_a_large_model_stay_but_its_attributes_are_put_back(monke
     before = model.head.weight.clone()
     assert [measure.try_out(size, 60.0).outcome for size in (8, 16)] == [Outcome.OK] * 2
     assert not torch.equal(before, model.head.weight)
+
+
+def test_in_the_check_a_hidden_state_is_dropped_before_a_batch_of_another_size() -> None:
+    model = Carrying()
+    _, made = measurer(model)
+    first = FirstState(made)
+    first.keep()
+    made.on_new_size = first.drop_tensors
+    for size in (8, 8, 16, 4):
+        made.step(made.load(size, 0))
+        assert model.state is not None
+        assert model.state[0].shape[1] == size
+    made.evaluate(made.load_rows(range(6)))
+    assert model.state[0].shape[1] == 6
