@@ -14,7 +14,7 @@ from autobatch.reports.text.table import around_answer
 
 SHOWN = 3
 # The size that a warning is about, or several of them.
-_SIZES = re.compile(r"batch sizes? (?:below )?([0-9][0-9, ]*)")
+_SIZES = re.compile(r"(?:whether )?batch sizes? (?:below )?([0-9][0-9, ]*)")
 
 
 def notices(recommendation: Recommendation) -> tuple[list[str], list[str]]:
