@@ -10,7 +10,7 @@ import re
 from autobatch.records.formatting import format_rate
 from autobatch.records.recommendation import Recommendation
 from autobatch.reports.text.lines import clean
-from autobatch.reports.text.table import around_answer
+from autobatch.reports.text.row_choice import around_answer
 
 SHOWN = 3
 # The size that a warning is about, or several of them.
