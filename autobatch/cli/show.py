@@ -39,7 +39,7 @@ def show(
     """Show a saved result again.
 
     FILE is a file that `autobatch probe --save` wrote. With --last: the trials of the last search that was
-    interrupted or failed, or that still runs, and the batch size that follows from them so far.
+    interrupted or failed, or that still runs. -q and --json give the batch size that follows from them.
     """
     if last == (file is not None):
         message = "`--last` and FILE exclude each other" if last else "Missing argument 'FILE'"

@@ -176,7 +176,7 @@ def shortest_time(allowed: TrialSet, outlook: Outlook) -> SizeChoice:
     current = outlook.current_size
     if choice.batch_size == current and choice.best != current:
         why = (
-            f"your present size is within {TOLERANCE:.0%} of the shortest expected time to the same loss "
+            f"your current size is within {TOLERANCE:.0%} of the shortest expected time to the same loss "
             f"(1.00 against {ratios[choice.best]:.2f} at {choice.best:,})"
         )
         return SizeChoice(trial=trial, why=why, outlook=outlook)

@@ -228,7 +228,7 @@ def warnings(trial_set: TrialSet, device: Device) -> tuple[str, ...]:
     if undecided:
         sizes = ", ".join(f"{size:,}" for size in undecided)
         texts.append(
-            f"whether batch size {sizes} is quicker stayed within the noise; on a quiet machine it would show"
+            f"batch size {sizes} and the best smaller size are too close to call: rerun on an idle machine"
         )
     crashed = sorted(
         {t.batch_size for t in trial_set.trials if t.outcome is Outcome.CRASHED}

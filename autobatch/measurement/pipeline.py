@@ -245,9 +245,7 @@ class Watch(Observer):
     def answer(self, curve: Curve, check: Check | None, *, contended: bool) -> Recommendation:
         """The recommendation of a curve, with the place and time of its measurement."""
         if contended and curve.device.kind == "cpu":
-            warning = (
-                "other processes were busy, so waiting threads slept instead of spinning (OMP_WAIT_POLICY)"
-            )
+            warning = "the machine is busy, so timings are less reliable: rerun on an idle machine"
             curve = replace(curve, warnings=(*curve.warnings, warning))
         return replace(recommend(curve, check, self._limits), environment=self._environment())
 

@@ -8,8 +8,8 @@ from typing import Any
 from autobatch.records.errors import AutobatchError
 from autobatch.records.recommendation import Recommendation
 from autobatch.reports.relative_times import relative_intervals, times_to_draw
+from autobatch.reports.text.row_choice import latest
 from autobatch.reports.text.size_marks import CURRENT, RECOMMENDED, is_answer
-from autobatch.reports.text.table import latest
 
 
 def draw(recommendation: Recommendation, axes: Any = None) -> Any:

@@ -1,11 +1,10 @@
-"""The table of sizes: its columns at any width, and the rows around the answer."""
+"""The table of sizes: its columns at any width."""
 
 from __future__ import annotations
 
 import pytest
 
 from autobatch.records.recommendation import Recommendation
-from autobatch.records.trial import Outcome
 from autobatch.reports.text import table
 from autobatch.reports.text.lines import paint
 from tests import builders
@@ -20,30 +19,6 @@ def answer(batch_size: int, current: int | None = None) -> Recommendation:
         trials=tuple(builders.trial(size) for size in SIZES),
         workload=builders.workload(batch_size=current, dataset_size=4096),
     )
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "current", "shown"),
-    [
-        (64, None, [16, 32, 64, 128, 256]),
-        (64, 32, [16, 32, 64, 128, 256]),
-        # A current size that is far away is shown all the same.
-        (1024, 4, [4, 256, 512, 1024, 2048]),
-        (1, None, [1, 2, 4, 8, 16]),
-    ],
-)
-def test_five_sizes_around_the_answer(batch_size: int, current: int | None, shown: list[int]) -> None:
-    rows = table.around_answer(answer(batch_size, current))
-    assert [trial.batch_size for trial in rows] == shown
-
-
-def test_a_failure_beside_the_answer_is_shown() -> None:
-    failed = builders.failed_trial(128)
-    recommendation = builders.recommendation(64, trials=(builders.trial(64), failed))
-    assert [trial.outcome for trial in table.around_answer(recommendation)] == [
-        Outcome.OK,
-        Outcome.OUT_OF_MEMORY,
-    ]
 
 
 @pytest.mark.parametrize(

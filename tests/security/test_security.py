@@ -356,7 +356,7 @@ def test_markup_is_shown_as_it_is() -> None:
     found = replace(SMALL, workload=replace(SMALL.workload, model=names), why=names)
     for colour in (False, True):
         shown = COLOURS.sub("", terminal.render(found, colour=colour, width=200))
-        assert f"why    {names}" in shown
+        assert f"  {names} · convergence not checked" in shown
 
 
 @settings(max_examples=200)

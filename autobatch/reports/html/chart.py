@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Trial
-from autobatch.reports.html import svg
+from autobatch.reports.html import axes, svg
 from autobatch.reports.html.markup import Markup
 from autobatch.reports.text.size_marks import CURRENT, RECOMMENDED, is_answer
 from autobatch.reports.text.table import failure_text
@@ -46,10 +46,10 @@ def fits_chart(value: float) -> bool:
     return 1 / LARGEST < value < LARGEST
 
 
-def size_axis(sizes: Sequence[int], failures: Sequence[Trial] = (), width: int = svg.WIDTH) -> svg.Axis:
+def size_axis(sizes: Sequence[int], failures: Sequence[Trial] = (), width: int = svg.WIDTH) -> axes.Axis:
     """Return the axis that holds all sizes, those that failed too."""
     every = [*sizes, *(trial.batch_size for trial in failures)]
-    return svg.doubling_axis([float(size) for size in every], SIZE_LABEL, width)
+    return axes.doubling_axis([float(size) for size in every], SIZE_LABEL, svg.plot_length(width))
 
 
 def crosses(frame: svg.Frame, failures: Sequence[Trial]) -> list[Markup]:

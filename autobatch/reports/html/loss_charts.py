@@ -7,7 +7,7 @@ from collections.abc import Callable
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Outcome
-from autobatch.reports.html import svg
+from autobatch.reports.html import axes, svg
 from autobatch.reports.html.chart import LARGEST, Chart
 from autobatch.reports.html.markup import Markup
 from autobatch.reports.text.size_marks import is_answer
@@ -63,10 +63,10 @@ def _chart(
         return None
     losses = [loss for _, points in curves for _, loss in points]
     frame = svg.Frame(
-        svg.amount_axis(
+        axes.amount_axis(
             max(at for _, points in curves for at, _ in points), label, lambda value: f"{value:.3g}"
         ),
-        svg.range_axis(losses, "loss", lambda value: f"{value:.3g}"),
+        axes.range_axis(losses, "loss", lambda value: f"{value:.3g}"),
         has_names=False,
     )
     parts: list[Markup] = []

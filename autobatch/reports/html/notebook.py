@@ -26,7 +26,10 @@ def render(recommendation: Recommendation) -> str:
             element("summary", "All measurements"),
             tables.trials(recommendation),
             tables.trainings(recommendation),
-            *(element("p", statement.text) for statement in details.statements(recommendation)),
+            *(
+                element("p", f"{statement.label}: {statement.text}")
+                for statement in details.statements(recommendation)
+            ),
             _listed(further),
         ),
         class_="autobatch-answer",

@@ -9,7 +9,7 @@ from statistics import linear_regression
 from autobatch.records.formatting import format_bytes, format_rate, format_spread
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import LimitedBy, Outcome, Trial
-from autobatch.reports.html import svg
+from autobatch.reports.html import axes, svg
 from autobatch.reports.html.chart import (
     Chart,
     Point,
@@ -20,7 +20,7 @@ from autobatch.reports.html.chart import (
     summary,
     with_failures,
 )
-from autobatch.reports.text.table import latest
+from autobatch.reports.text.row_choice import latest
 
 _IDEAL_CAPTION = "Dashed: in proportion to the batch size."
 _THROUGHPUT_CAPTION = f"{_IDEAL_CAPTION} Upright lines: 90% interval over separate rounds."
@@ -50,7 +50,7 @@ def throughput(recommendation: Recommendation) -> Chart | None:
     top = max([highest, *(end for end in ends if end < _MAX_INTERVAL * highest)])
     frame = svg.Frame(
         size_axis([point.batch_size for point in points], failures),
-        svg.amount_axis(top, "samples/s", lambda value: format_rate(value)),
+        axes.amount_axis(top, "samples/s", lambda value: format_rate(value)),
     )
     bars = [
         svg.interval(frame, size, *interval)
@@ -96,7 +96,7 @@ def memory(recommendation: Recommendation) -> Chart | None:
     top = max(highest, limit or 0.0) if in_sight else _HEADROOM * highest
     frame = svg.Frame(
         size_axis([point.batch_size for point in points], failures),
-        svg.amount_axis(top, "peak memory", _bytes_text, base=1024),
+        axes.amount_axis(top, "peak memory", _bytes_text, base=1024),
     )
     parts = [svg.curve(frame, [(point.batch_size, point.value) for point in points], "line")]
     if limit is not None:

@@ -9,7 +9,7 @@ from autobatch.records.recommendation import Candidate, Recommendation, SameEpoc
 from autobatch.records.trial import Outcome, Trial
 from autobatch.reports.html.markup import Markup, element, join
 from autobatch.reports.relative_times import relative_times
-from autobatch.reports.text import same_epochs_table, scaling_table, table, training_table
+from autobatch.reports.text import row_choice, same_epochs_table, scaling_table, table, training_table
 from autobatch.reports.text.lines import clean
 from autobatch.reports.text.size_marks import is_answer, mark_of, veto_of
 
@@ -19,20 +19,20 @@ _RARE = ("steps/epoch", "epoch", "util", "±", "lr", "steps", "time", "loss")
 
 def trials(recommendation: Recommendation) -> Markup:
     """Build the table of trials; rows that the text report folds are folded here too."""
-    shown, folded, failures = table.sorted_out(recommendation)
+    shown, folded, failures = row_choice.sorted_out(recommendation)
     counted = recommendation.workload.dataset_size is not None
     columns = [name for name in table.COLUMNS if counted or "epoch" not in name]
     times = relative_times(recommendation)
-    best = max((table.rate_of(trial) for trial in (*shown, *folded) if trial.ok), default=0.0)
+    best = max((row_choice.rate_of(trial) for trial in (*shown, *folded) if trial.ok), default=0.0)
     width = len(columns) + bool(times)
     rows: list[Markup] = []
     for trial in shown:
         if folded and trial.batch_size > folded[0].batch_size:
-            rows.append(_remark(table.folded_text(folded), width))
+            rows.append(_remark(row_choice.folded_text(folded), width))
             folded = []
         rows.append(_trial(trial, columns, recommendation, best, times))
-    rows += [_remark(table.folded_text(folded), width)] if folded else []
-    rows += [_remark(table.further_text(failures), width)] if failures else []
+    rows += [_remark(row_choice.folded_text(folded), width)] if folded else []
+    rows += [_remark(row_choice.further_text(failures), width)] if failures else []
     titles = [_title("batch"), *(_title(name) for name in columns)]
     titles += [_title(table.RELATIVE_TIME)] if times else []
     return table_of("Trials", [*titles, _blank("bar"), _blank("mark")], rows, "Measured sizes")
@@ -125,7 +125,7 @@ def _trial(
     cells = [_cell(figures[name], rare=name in _RARE) for name in columns]
     if times:
         cells.append(_cell(table.time_text(times.get(trial.batch_size)), rare=False))
-    cells.append(bar_cell(table.rate_of(trial) / best if best > 0 else 0.0))
+    cells.append(bar_cell(row_choice.rate_of(trial) / best if best > 0 else 0.0))
     cells.append(element("td", mark_of(trial.batch_size, recommendation) or None, class_="mark"))
     return _row(size, cells, "use" if is_answer(trial.batch_size, recommendation) else None)
 

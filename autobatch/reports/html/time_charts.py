@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autobatch.decision.constants import TOLERANCE
 from autobatch.records.recommendation import Recommendation
-from autobatch.reports.html import svg
+from autobatch.reports.html import axes, svg
 from autobatch.reports.html.chart import Chart, Point, dots, fits_chart, size_axis, summary
 from autobatch.reports.html.markup import Markup, element
 from autobatch.reports.relative_times import LONGEST, SHORTEST, relative_intervals, times_to_draw
@@ -58,7 +58,7 @@ def _time_picture(
     ends = [end for interval in intervals.values() for end in interval]
     frame = svg.Frame(
         size_axis(list(times), width=width),
-        svg.range_axis([*times.values(), *ends], "relative time", lambda value: f"{value:.3g}×"),
+        axes.range_axis([*times.values(), *ends], "relative time", lambda value: f"{value:.3g}×"),
         width,
     )
     parts = [svg.zone(frame, 1 / (1 + TOLERANCE), 1 + TOLERANCE, f"within {TOLERANCE:.0%}")]

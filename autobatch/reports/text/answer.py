@@ -108,7 +108,7 @@ def _reason_and_confidence(recommendation: Recommendation) -> list[str]:
         parts.append(confidence_text(decision))
     elif recommendation.workload.synthetic:
         parts.append(SYNTHETIC)
-    elif check is None or check.critical_batch_size is None:
+    elif check is None or (check.critical_batch_size is None and not check.trainings):
         parts.append(UNCHECKED)
     return [part for part in parts if part]
 

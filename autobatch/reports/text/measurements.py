@@ -13,7 +13,7 @@ from autobatch.records.formatting import (
 from autobatch.records.recommendation import INTERRUPTED, Environment, Recommendation, StepTime
 from autobatch.records.trial import Ceiling, LimitedBy, Loader, LoaderTiming
 from autobatch.records.workload import SampleSizes, Workload
-from autobatch.reports.text import table
+from autobatch.reports.text import row_choice
 from autobatch.reports.text.lines import clean, counted
 
 
@@ -41,7 +41,7 @@ def allocator_text(recommendation: Recommendation) -> str:
         return ""
     sizes = (recommendation.batch_size, recommendation.ceiling.batch_size)
     parts = []
-    for trial in table.latest(recommendation):
+    for trial in row_choice.latest(recommendation):
         if trial.batch_size in sizes and None not in (trial.peak_bytes, trial.reserved_bytes):
             allocated, reserved = format_bytes(trial.peak_bytes), format_bytes(trial.reserved_bytes)
             parts.append(f"at {trial.batch_size:,}: {allocated} allocated, {reserved} reserved")

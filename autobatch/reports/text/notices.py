@@ -10,11 +10,11 @@ import re
 from autobatch.records.formatting import format_rate
 from autobatch.records.recommendation import Recommendation
 from autobatch.reports.text.lines import clean
-from autobatch.reports.text.table import around_answer
+from autobatch.reports.text.row_choice import around_answer
 
 SHOWN = 3
 # The size that a warning is about, or several of them.
-_SIZES = re.compile(r"batch sizes? (?:below )?([0-9][0-9, ]*)")
+_SIZES = re.compile(r"(?:whether )?batch sizes? (?:below )?([0-9][0-9, ]*)")
 
 
 def notices(recommendation: Recommendation) -> tuple[list[str], list[str]]:
