@@ -273,7 +273,8 @@ def _learning_rate_factor(
     if check is None or check.batch_size is None or check.critical_batch_size is None:
         return None
     if limits.keep_learning_rate:
-        return 1.0
+        current_size = workload.batch_size or check.batch_size
+        return float((rank_batch / current_size) ** workload.learning_rate_power)
     if judgement is not None:
         return _decided_factor(workload, check, rank_batch, judgement)
     walked = next_training.walk_at(rank_batch, check.trainings, whole_samples)

@@ -22,9 +22,9 @@ class Parts:
     `model`: an nn.Module, or a function that returns one. `loader`: None for a data set without DataLoader.
     `parallelize`: makes of the model on its device a module for several ranks, in place of
     DistributedDataParallel. `batch_size`: the current samples of an optimizer step on one device, made up of
-    `accumulation_steps` batches. `prepared`: the sender has set up the data. `zero_grad_after_forward`:
-    gradients of a step live until after the next forward pass. `remarks`: notes on a training that a
-    framework defines.
+    `accumulation_steps` batches. `learning_rate_power`: of the batch size, as a factor of the learning rate.
+    `prepared`: the sender has set up the data. `zero_grad_after_forward`: gradients of a step live until
+    after the next forward pass. `remarks`: notes on a training that a framework defines.
     """
 
     name: str = "find"
@@ -43,6 +43,7 @@ class Parts:
     parallelize: Callable[[nn.Module], nn.Module] | None = None
     batch_size: int | None = None
     accumulation_steps: int = 1
+    learning_rate_power: float = 0.0
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
     prepared: bool = False

@@ -338,3 +338,17 @@ def test_where_no_size_may_be_faster_and_no_rate_can_be_tried_nothing_is_trained
     assert engine.train_commands == []
     assert check.detail == "no other size can be expected to be quicker"
     assert recommend(slow, check, EPOCHS).batch_size == 32
+
+
+def test_a_kept_rate_that_the_user_s_code_scales_is_trained_as_it_will_be() -> None:
+    """Twice the batch size has twice the rate by itself."""
+    limits = replace(EPOCHS, keep_learning_rate=True)
+    about = timed_curve(epochs=2.0, learning_rate_power=1.0)
+    engine = SimulatedEngine(harmless())
+    check = assess(engine, about, limits)
+    rates = {command.batch_size: command.learning_rate_factor for command in engine.train_commands}
+    assert len(rates) > 1
+    assert rates == {size: size / 32 for size in rates}
+    answer = recommend(about, check, limits)
+    assert answer.batch_size > 32
+    assert answer.learning_rate_factor == answer.batch_size / 32

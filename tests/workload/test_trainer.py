@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
+from autobatch.records.workload import StepCount
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.parts import Parts
 from autobatch.workload.synthetic_samples import SyntheticSamples
@@ -52,3 +54,26 @@ def test_a_small_validation_set_does_not_limit_the_batch(few: Any) -> None:
     assert len(made.load_validation(3, 0)[0]) == 3
     assert len(made.load_validation(8, 0)[0]) == 8
     assert made.dataset_size == 16
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "expected"),
+    [(None, 50, 50 * 8 / 64), (3.0, 50, 3.0), (None, None, None)],
+)
+def test_a_training_that_steps_end_has_epochs_too(
+    epochs: float | None, steps: int | None, expected: float | None
+) -> None:
+    schedule = () if steps is None else (StepCount(name="max_steps", steps=steps),)
+    rows, labels = torch.randn(64, 4), torch.randint(0, 3, (64,))
+    made = trainer(linear(), (rows, labels), batch_size=8, epochs=epochs, schedule=schedule)
+    workload = made.describe()
+    assert workload.epochs == expected
+    assert workload.counted_in_steps == (epochs is None and steps is not None)
+
+
+def test_layers_that_normalize_over_the_batch_are_named() -> None:
+    rows, labels = torch.randn(64, 4), torch.randint(0, 3, (64,))
+    normalizing = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    assert trainer(normalizing, (rows, labels)).describe().batch_statistics == "BatchNorm1d"
+    by_sample = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Dropout(), nn.Linear(8, 3))
+    assert trainer(by_sample, (rows, labels)).describe().batch_statistics == ""
