@@ -6,11 +6,14 @@
 A decision is one task, one current size (half of the task's, that, and four times that), one length of the
 training, and one seed. A rule sees that seed alone; the other seeds judge it:
 
-harm      final loss at the answer over that at the current size: geometric mean over the other seeds
+harm      final loss at the answer over that at the current size and learning rate: geometric mean over the
+          other seeds
 speedup   time of the training at the current size over that at the answer, by the step times of all seeds
 share     ln of the speedups over ln of those at the fastest size whose harm is at most 2% over all seeds
 
-Harm counts as surely above a limit where it is so by more than the standard error over the seeds.
+Harm counts as surely above a limit where it is so by more than the standard error over the seeds. Rules `with
+rates` run the product's own order of trainings on the record, as far as it has the rates that are asked for:
+half, all of and twice the rate of the noise rule. `from half the rate` takes half of it for the user's.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from recorded_trainings import CASES, Case, marks_of, noise_of, recorded
 from autobatch.decision import critical_batch
 from autobatch.decision.confidence import decide, measured_speedups
 from autobatch.decision.constants import HARM_TOLERANCE
+from autobatch.decision.equal_training import next_run, octaves_below
+from autobatch.decision.judgement import Judgement, judge
 from autobatch.decision.loss_extrapolation import LossCurve
 from autobatch.decision.noise_scale import critical_batch_size
 from autobatch.decision.same_epochs import (
@@ -39,7 +44,8 @@ from autobatch.decision.same_epochs import (
     estimate_harms,
 )
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
-from autobatch.records.check import NoisePoint
+from autobatch.decision.trial_set import TrialSet
+from autobatch.records.check import Check, CheckStatus, Evaluation, NoisePoint, Training
 from autobatch.records.recommendation import Action, Decision
 from autobatch.records.trial import Outcome, Trial
 
@@ -60,9 +66,11 @@ class Recorded:
 
     @cached_property
     def rows(self) -> dict[tuple[int, int], dict[str, Any]]:
-        return {
-            (size, seed): row for (size, rate, seed), row in recorded(self.case.name).items() if rate == 1
-        }
+        return {(size, seed): row for (size, rate, seed), row in self.at_rates.items() if rate == 1}
+
+    @cached_property
+    def at_rates(self) -> dict[tuple[int, float, int], dict[str, Any]]:
+        return recorded(self.case.name)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -98,8 +106,9 @@ class Recorded:
         return fit_step_time(self.sizes, [self.trials[size].step_seconds for size in self.sizes])
 
     @cache  # noqa: B019  # as many as there are cases, for the whole run
-    def curve(self, size: int, seed: int) -> LossCurve:
-        row = self.rows[size, seed]
+    def curve(self, size: int, seed: int, rate: float = 1.0) -> LossCurve:
+        """The loss curve at `rate` times the rate of the rule."""
+        row = self.at_rates[size, rate, seed]
         losses = [loss for loss in row["losses"] if loss is not None]
         steps = sorted(set(marks_of(self.samples, size, self.case.epochs[-1])))[: len(losses) - 1]
         return LossCurve(
@@ -118,8 +127,44 @@ class Recorded:
         ]
         return tuple(p for p in points if p.samples_seen <= 1.02 * epochs * self.samples) or (points[0],)
 
-    def log_harm(self, current: int, size: int, epochs: float, seed: int) -> float:
-        base, other = (self.curve(batch_size, seed) for batch_size in (current, size))
+    def has(self, size: int, rate: float) -> bool:
+        """Whether all seeds were trained at this rate."""
+        return all((size, rate, seed) in self.at_rates for seed in self.seeds)
+
+    def factor(self, size: int) -> float:
+        """The rule's factor of the learning rate of the case."""
+        return float(self.rows[size, self.seeds[0]]["factor"])
+
+    def training(self, size: int, seed: int, rate: float, epochs: float, unit: float) -> Training:
+        """The first epochs of a recorded training; its learning rate is in units of the factor `unit`."""
+        curve = self.curve(size, seed, rate)
+        part = curve.until(epochs)
+        ended = curve.failed and part.epochs[-1:] == curve.epochs[-1:]
+        points = [(0.0, curve.first_loss), *zip(part.epochs, part.losses, strict=True)]
+        step_seconds = self.step_time.step_seconds_at(size)
+        evaluations = tuple(
+            Evaluation(
+                steps=(steps := round(at * self.samples / size)),
+                seconds=steps * step_seconds,
+                losses=(loss,),
+            )
+            for at, loss in points
+            if loss is not None
+        )
+        return Training(
+            batch_size=size,
+            learning_rate_factor=rate * self.factor(size) / unit,
+            outcome=Outcome.DIVERGED if ended else Outcome.OK,
+            steps=evaluations[-1].steps,
+            seconds=evaluations[-1].seconds,
+            evaluations=evaluations,
+        )
+
+    def log_harm(
+        self, current: int, size: int, epochs: float, seed: int, rates: tuple[float, float] = (1.0, 1.0)
+    ) -> float:
+        """ln of the final loss at a size over that at the current one; `rates` are those of both."""
+        base, other = self.curve(current, seed, rates[0]), self.curve(size, seed, rates[1])
         if other.failed:
             return math.inf
         return math.log(other.until(epochs).end_loss() / base.until(epochs).end_loss())
@@ -147,7 +192,19 @@ class Question:
         return self.sizes[1:]
 
 
-Rule = Callable[[Question], tuple[Decision | None, int, dict[int, HarmEstimate]]]
+@dataclass(frozen=True)
+class Answer:
+    """`rate`: times the rule's, at the size; `user_rate`: times the rule's, at the current size."""
+
+    decision: Decision | None
+    size: int
+    harms: dict[int, HarmEstimate]
+    rate: float = 1.0
+    user_rate: float = 1.0
+
+
+# None where the record lacks the user's rate.
+Rule = Callable[[Question], Answer | None]
 
 
 def questions() -> Iterator[Question]:
@@ -168,7 +225,7 @@ def autobatch(share: float, *, epochs_known: bool = True, compared: bool = False
     epochs too.
     """
 
-    def rule(question: Question) -> tuple[Decision, int, dict[int, HarmEstimate]]:
+    def rule(question: Question) -> Answer:
         of_case, seed = question.recorded, question.seed
         run = min(question.epochs, max(LEAST_EPOCHS, share * question.epochs))
         course = Course(
@@ -183,12 +240,68 @@ def autobatch(share: float, *, epochs_known: bool = True, compared: bool = False
         trials = [of_case.trials[size] for size in question.sizes]
         speedups = measured_speedups(trials[0], trials, of_case.step_time)
         decision = decide(question.current, speedups, harms)
-        return decision, decision.batch_size, harms
+        return Answer(decision, decision.batch_size, harms)
 
     return rule
 
 
-def time_to_loss(question: Question) -> tuple[None, int, dict[int, HarmEstimate]]:
+def with_rates(share: float, user_rate: float = 1.0) -> Rule:
+    """The product's trainings in their order, each of a share of the training, and their decision."""
+
+    def rule(question: Question) -> Answer | None:
+        of_case, seed = question.recorded, question.seed
+        if not of_case.has(question.current, user_rate):
+            return None
+        run = min(question.epochs, max(LEAST_EPOCHS, share * question.epochs))
+        unit = user_rate * of_case.factor(question.current)
+
+        def by_rule(size: int) -> float:
+            return of_case.factor(size) / of_case.factor(question.current)
+
+        trainings = [of_case.training(question.current, seed, user_rate, run, unit)]
+        rate = user_rate
+        while True:
+            judgement = judged(question, trainings, run)
+            following = next_run(judgement, by_rule)
+            if following is None:
+                break
+            size = following.batch_size
+            rate = user_rate * 2.0 ** round(math.log2(following.learning_rate_factor / by_rule(size)))
+            if not of_case.has(size, rate):
+                break
+            trainings.append(of_case.training(size, seed, rate, run, unit))
+        size = judgement.decision.batch_size
+        walked = judgement.rates.get(size)
+        # Of an untrained size at a lowered rate the record may have nothing: its question is left out.
+        octaves = min(octaves_below(judgement, size, by_rule), 0)
+        if walked is not None:
+            octaves = round(math.log2(walked.factor / by_rule(size)))
+        return Answer(judgement.decision, size, judgement.harms, user_rate * 2.0**octaves, user_rate)
+
+    return rule
+
+
+def judged(question: Question, trainings: list[Training], run: float) -> Judgement:
+    """The product's judgement of recorded trainings."""
+    of_case = question.recorded
+    check = Check(
+        status=CheckStatus.NOISE_ONLY,
+        batch_size=question.current,
+        noise_points=of_case.noise(question.seed, run),
+        trainings=tuple(trainings),
+    )
+    judgement = judge(
+        TrialSet(tuple(of_case.trials[size] for size in question.sizes)),
+        check,
+        current_size=question.current,
+        samples=of_case.samples,
+        epochs=question.epochs,
+    )
+    assert judgement is not None
+    return judgement
+
+
+def time_to_loss(question: Question) -> Answer:
     """The answer before same epochs: the shortest time to the same loss, by the noise of a tenth."""
     of_case = question.recorded
     run = max(LEAST_EPOCHS, 0.1 * question.epochs)
@@ -196,16 +309,16 @@ def time_to_loss(question: Question) -> tuple[None, int, dict[int, HarmEstimate]
     scales = [scale for at, scale in noise_of(row) if at <= 1.02 * run][-3:]
     belief = critical_batch.posterior(critical_batch_size(scales))
     choice = critical_batch.pick(question.sizes, belief, of_case.step_time, current_size=question.current)
-    return None, choice.batch_size, {}
+    return Answer(None, choice.batch_size, {})
 
 
-def fastest(question: Question) -> tuple[None, int, dict[int, HarmEstimate]]:
+def fastest(question: Question) -> Answer:
     size = max(question.sizes, key=lambda size: question.recorded.log_speedup(question.current, size))
-    return None, size, {}
+    return Answer(None, size, {})
 
 
-def largest(question: Question) -> tuple[None, int, dict[int, HarmEstimate]]:
-    return None, question.sizes[-1], {}
+def largest(question: Question) -> Answer:
+    return Answer(None, question.sizes[-1], {})
 
 
 RULES: dict[str, Rule] = {
@@ -218,6 +331,12 @@ RULES: dict[str, Rule] = {
             share, epochs_known=False, compared=True
         )
         for share in SHARES
+    },
+    **{f"autobatch with rates, {share:.0%}": with_rates(share) for share in (*SHARES, 1.0)},
+    **{
+        f"autobatch with rates, {share:.0%}, from {name} the rate": with_rates(share, rate)
+        for name, rate in (("half", 0.5), ("twice", 2.0))
+        for share in (*SHARES, 1.0)
     },
     "time to the same loss": time_to_loss,
     "fastest throughput": fastest,
@@ -246,17 +365,20 @@ class Score:
         return self.harm - self.harm_error * surely > math.log(limit)
 
 
-def score(rule: Rule, question: Question) -> Score:
+def score(rule: Rule, question: Question) -> Score | None:
     of_case, current = question.recorded, question.current
-    decision, size, estimates = rule(question)
+    answer = rule(question)
+    if answer is None or not of_case.has(answer.size, answer.rate):
+        return None
+    size, rates = answer.size, (answer.user_rate, answer.rate)
     others = [seed for seed in of_case.seeds if seed != question.seed]
     truth = {
         other: [of_case.log_harm(current, other, question.epochs, seed) for seed in others]
         for other in question.sizes
     }
+    harms = [of_case.log_harm(current, size, question.epochs, seed, rates) for seed in others]
     safe = [current, *(s for s in question.larger if _harm(question, s) <= math.log1p(HARM_TOLERANCE))]
     best = max(safe, key=lambda other: of_case.log_speedup(current, other))
-    harms = truth[size]
     return Score(
         question=question,
         size=size,
@@ -265,8 +387,8 @@ def score(rule: Rule, question: Question) -> Score:
         harm_error=stdev(harms) / math.sqrt(len(harms)) if len(harms) > 1 else 0.0,
         speedup=of_case.log_speedup(current, size),
         best_speedup=of_case.log_speedup(current, best),
-        decision=decision,
-        errors=tuple((fmean(truth[s]) - e.log_harm) / e.sd for s, e in estimates.items() if e.sd),
+        decision=answer.decision,
+        errors=tuple((fmean(truth[s]) - e.log_harm) / e.sd for s, e in answer.harms.items() if e.sd),
     )
 
 
@@ -332,7 +454,9 @@ def main() -> None:
     head = ("mean", "worst", ">5%", "surely", ">10%", "surely", "speedup", "share")
     print(f"{'rule':50}" + "".join(f"{name:>9}" for name in head))
     for name, rule in RULES.items():
-        scores = [score(rule, question) for question in questions()]
+        scores = [scored for question in questions() if (scored := score(rule, question)) is not None]
+        if not scores:
+            continue
         s, ends = summary(scores), calibration(scores)
         document[name] = {"summary": s, "calibration": ends, "answers": answers(scores)}
         harms = ("mean_harm", "worst_harm", "above_5%", "above_5%_surely", "above_10%", "above_10%_surely")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import exp, inf
+from math import exp, inf, isclose
 
 from autobatch.decision import loss_curves
 from autobatch.decision.confidence import Speedup, compare_sizes, decide, measured_speedups
@@ -66,11 +66,13 @@ def judge(
     samples: int | None,
     epochs: float | None,
     keeps_rate: bool = False,
+    power: float = 0.0,
 ) -> Judgement | None:
     """The decision of the check so far, in units of one rank; None where no permitted size was timed.
 
-    `samples`: those of one epoch. `keeps_rate`: all sizes train with the user's learning rate. Without a loss
-    curve of the reference, the decision is to keep it.
+    `samples`: those of one epoch. `keeps_rate`: all sizes train with the user's learning rate, which the
+    user's code multiplies by the batch size to the power `power`. Without a loss curve of the reference, the
+    decision is to keep it.
     """
     law = permitted.step_time
     reference = _reference(permitted, check, current_size)
@@ -83,9 +85,7 @@ def judge(
     if first is None or base is None or samples is None or not base.epochs:
         return Judgement(reference=size, speedups=speedups, harms={}, decision=decide(size, speedups, {}))
     run_epochs = base.epochs[-1]
-    trainings = _by_size(
-        [t for t in check.trainings if not keeps_rate or t.learning_rate_factor == first.learning_rate_factor]
-    )
+    trainings = _by_size([t for t in check.trainings if not keeps_rate or _has_own_rate(t, first, power)])
     share = None if epochs is None else run_epochs / epochs
     rates = {size: walk(runs, share) for size, runs in trainings.items()}
     course = Course(
@@ -95,7 +95,7 @@ def judge(
         curve=base,
         # To such a loss accumulated batches are not a larger one, nor is a larger one less noisy.
         noise=None if check.loss_kind is LossKind.BATCH_DEPENDENT else check.noise_points,
-        keeps_rate=keeps_rate,
+        keeps_rate=keeps_rate and power == 0,
     )
     settled = {
         size: next(t for t in runs if t.learning_rate_factor == rates[size].factor)
@@ -128,6 +128,12 @@ def _reference(permitted: TrialSet, check: Check, current_size: int | None) -> T
     if check.batch_size in usable:
         return usable[check.batch_size]
     return permitted.nearest(current_size or USUAL_BATCH_SIZE)
+
+
+def _has_own_rate(training: Training, first: Training, power: float) -> bool:
+    """Whether a training has the rate that the user's code gives it, as the first one has."""
+    own = (training.batch_size / first.batch_size) ** power
+    return isclose(training.learning_rate_factor, first.learning_rate_factor * own)
 
 
 def _by_size(trainings: Sequence[Training]) -> dict[int, list[Training]]:

@@ -1,9 +1,10 @@
 """Pure: the walk over learning rates at one batch size: which rate to train next, and which to recommend.
 
-The rate of the rule is trained first, then twice the rate while that is faster to the same loss, and half of
-it where no raise was accepted. All trainings start from the same weights, see the same samples in the same
-order and as many of them. Loss gaps after equal steps would mislead: early in a training they favour rates
-that are too high for its end, by two octaves on one of five tasks. So the time to the same loss decides.
+The rate of the rule is trained first, then twice the rate while that is faster to the same loss and ends
+surely lower, and half of it where no raise was accepted. All trainings start from the same weights, see the
+same samples in the same order and as many of them. Loss gaps after equal steps alone would mislead: early in
+a training they favour rates that are too high for its end, by two octaves on one of five tasks. So the time
+to the same loss decides as well.
 
 Rates are multiples (`factor`) of the user's learning rates. Losses are those of held-out samples.
 """
@@ -13,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, log, sqrt
+from math import hypot, inf, log, sqrt
 from statistics import fmean, median, stdev
 
 from autobatch.decision.constants import (
     HARM_TOLERANCE,
+    LAST_PART,
     MOST_TRAINED_SIZES,
     RAISE_FROM,
     RAISED_STEPS,
@@ -93,16 +95,23 @@ def _steps(first: Training, may_raise: bool, may_lower: bool) -> _Walk:
     while left and raises:
         run = yield factor, 2 * factor
         left, raises = left - 1, raises - 1
-        if not trains(run) or relative_steps(run, best) >= RAISED_STEPS:
+        if not _is_better(run, best, RAISED_STEPS):
             break
         best, factor = run, 2 * factor
     while left and may_lower and factor <= reached:
         run = yield factor, factor / 2
         left -= 1
-        if not trains(run) or relative_steps(run, best) >= (1 + RAISED_STEPS) / 2:
+        if not _is_better(run, best, (1 + RAISED_STEPS) / 2):
             break
         best, factor = run, factor / 2
     return factor
+
+
+def _is_better(run: Training, best: Training, most_steps: float) -> bool:
+    """Whether a rate is faster to the loss of the best one so far, and ends surely lower."""
+    if not trains(run) or relative_steps(run, best) >= most_steps:
+        return False
+    return _final_loss_credit(best, run) > 0 or not trains(best)
 
 
 def trains(training: Training) -> bool:
@@ -121,14 +130,17 @@ def end_loss(training: Training) -> float:
 def relative_steps(training: Training, other: Training) -> float:
     """Steps of a training over those of another one to the same loss: the higher of their two last losses.
 
-    Infinite where neither falls to the last loss of the other.
+    Infinite where neither falls to the last loss of the other. A curve that is flat or rises towards its end
+    was at its last loss before.
     """
     curve, reference = _smoothed(training), _smoothed(other)
-    reached = _crossing(curve, reference[-1][1])
-    if reached is not None:
-        return reached / reference[-1][0]
-    reached = _crossing(reference, curve[-1][1])
-    return inf if reached is None else curve[-1][0] / reached
+    level = reference[-1][1]
+    reached = _crossing(curve, level)
+    if reached is None:
+        level = curve[-1][1]
+        reached = _crossing(curve, level)
+    reference_reached = _crossing(reference, level)
+    return inf if reached is None or reference_reached is None else reached / reference_reached
 
 
 def _smoothed(training: Training) -> list[tuple[float, float]]:
@@ -157,23 +169,33 @@ def _crossing(curve: Sequence[tuple[float, float]], loss: float) -> float | None
 def _final_loss_credit(former: Training, training: Training) -> float:
     """By how much ln(final loss) may be expected to be lower with another rate at the same size; 0 or more.
 
-    Both trainings are compared by their last common evaluations, part by part of the held-out samples. A lead
-    of more than 2% beyond two standard errors counts by half, and by 5% at most: leads shrink later on.
+    Both trainings are compared over the last quarter of their common steps, part by part of the held-out
+    samples. A lead of more than 2% beyond two standard errors, over parts and over time, counts by half, and
+    by 5% at most: leads shrink later on.
     """
     if not (trains(former) and trains(training)):
         return 0.0
-    pairs = _common(former, training)[-SMOOTHED:]
+    pairs = _common(former, training)
+    last = [pair for pair in pairs if pair[0].steps > (1 - LAST_PART) * pairs[-1][0].steps]
+    pairs = last if len(last) >= SMOOTHED else pairs[-SMOOTHED:]
     if not pairs or min(loss for pair in pairs for e in pair for loss in e.losses) <= 0:
         return 0.0
     leads = [
-        fmean(log(before / after) for before, after in parts)
-        for parts in zip(*(zip(a.losses, b.losses, strict=True) for a, b in pairs), strict=True)
+        [log(a / b) for a, b in zip(before.losses, after.losses, strict=True)] for before, after in pairs
     ]
-    lead = fmean(leads)
-    error = stdev(leads) / sqrt(len(leads)) if len(leads) > 1 else 0.0
+    over_time = [fmean(parts) for parts in leads]
+    over_parts = [fmean(times) for times in zip(*leads, strict=True)]
+    lead = fmean(over_time)
+    # Neighbouring evaluations share their noise.
+    error = hypot(_error(over_parts, len(over_parts)), _error(over_time, len(over_time) / SMOOTHED))
     if lead - 2 * error <= HARM_TOLERANCE:
         return 0.0
     return min(lead / 2, log(1 + TOLERANCE))
+
+
+def _error(values: Sequence[float], independent: float) -> float:
+    """The standard error of the mean of so many independent values."""
+    return stdev(values) / sqrt(independent) if len(values) > 1 else 0.0
 
 
 def _common(former: Training, training: Training) -> list[tuple[Evaluation, Evaluation]]:

@@ -35,7 +35,8 @@ class TrainingPlan:
     compared with the one at `reference_size`. `current_size` wins ties, and the learning rates belong to it;
     None where the user named none: the reference size takes its place. Learning rates are scaled by `power`;
     None where no rule is known for the optimizer, or the user keeps the rate: then they stay. `keeps_rate`:
-    no other rate is tried. `whole_samples`: those of the user's training; None where its length is unknown.
+    no other rate is tried, and the user's code multiplies it by the batch size to the power `power`.
+    `whole_samples`: those of the user's training; None where its length is unknown.
     Learning rates are those of a `loss_kind`.
     """
 
@@ -131,6 +132,8 @@ def learning_rate_factor(plan: TrainingPlan, belief: Belief, size: int) -> float
     if plan.power is None:
         return 1.0
     current_size = plan.current_size or plan.reference_size
+    if plan.keeps_rate:
+        return float((size / current_size) ** plan.power)
     return _sum_correction(plan, size) * critical_batch.scaled_learning_rate(
         1.0, current_size, size, belief.batch_size, plan.power
     )

@@ -283,7 +283,10 @@ def _learning_rate_factor(
     if check is None or check.batch_size is None:
         return None
     if limits.keep_learning_rate:
-        return None if check.critical_batch_size is None else 1.0
+        if check.critical_batch_size is None:
+            return None
+        current_size = workload.batch_size or check.batch_size
+        return float((rank_batch / current_size) ** workload.learning_rate_power)
     factor = _factor_at_once(workload, check, rank_batch, judgement, whole_samples)
     if factor is None:
         return None

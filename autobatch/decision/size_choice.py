@@ -81,6 +81,7 @@ def choose(
             samples=samples,
             epochs=workload.epochs,
             keeps_rate=limits.keep_learning_rate,
+            power=workload.learning_rate_power,
         )
     if judgement is None:
         return knee(_not_below(allowed, current_size or USUAL_BATCH_SIZE))

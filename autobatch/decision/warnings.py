@@ -208,6 +208,17 @@ def _decay(value: float) -> str:
     return f"{value:.{decimals}f}".rstrip("0")
 
 
+def _derived_rate(answer: Recommendation, learning_rate: float) -> str:
+    """Warn where the user's code scales its rate with the batch size, so that it must not be scaled again."""
+    workload, size = answer.workload, answer.global_batch_size
+    before = (workload.batch_size or answer.batch_size) * answer.world_size
+    own = (workload.learning_rate or 0.0) * (size / before) ** workload.learning_rate_power
+    return (
+        f"your code derives the learning rate from the batch size, {own:.3g} at {size:,}: "
+        f"set it so that {learning_rate:.3g} comes out, and don't scale it twice"
+    )
+
+
 def _learning_rate(answer: Recommendation) -> list[str]:
     """Warn where no rule gives the learning rate, or the current batch size is a guess."""
     check, workload = answer.check, answer.workload
@@ -216,6 +227,8 @@ def _learning_rate(answer: Recommendation) -> list[str]:
     meant_for = (workload.batch_size or check.batch_size) * answer.world_size
     if answer.global_batch_size == meant_for:
         return []
+    if workload.learning_rate_power and answer.learning_rate is not None:
+        return [_derived_rate(answer, answer.learning_rate)]
     if critical_batch.learning_rate_power(workload.optimizer) is None:
         return [
             _rules_apart(answer, meant_for, check.critical_batch_size)

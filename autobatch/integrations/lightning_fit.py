@@ -32,6 +32,7 @@ class Fit:
         self._trainer = trainer
         self._module = module
         self._attribute = attribute
+        self._first_rates: list[float] = []
         utilities = f"{framework_of(module).__name__}.utilities"
         self._parsing = import_module(f"{utilities}.parsing")
         self._seed = import_module(f"{utilities}.seed")
@@ -98,6 +99,7 @@ class Fit:
                 hint="leave out `global_batch`",
             )
         trainer, loop = self._trainer, self._trainer.fit_loop
+        self._first_rates = self._rates()
         trainer.accumulate_grad_batches = accumulation_steps
         if max_steps is not None:
             loop.epoch_loop.max_steps = max_steps
@@ -111,11 +113,17 @@ class Fit:
             self._rebuild_optimizers()
 
     def scale_rate(self, name: str, factor: float) -> bool:
-        """Multiply a learning rate and rebuild optimizers and schedules. False if they ignore the rate."""
-        before = self._rates()
-        self._set(name, self._value(name) * factor)
+        """Multiply a learning rate and rebuild optimizers and schedules. False if they ignore the rate.
+
+        A rate that `configure_optimizers` derives from the batch size has changed already: only the rest of
+        the factor is applied.
+        """
         self._rebuild_optimizers()
-        return factor == 1.0 or self._rates() != before
+        derived = self._rates()
+        own = derived[0] / self._first_rates[0] if derived and self._first_rates[0] else 1.0
+        self._set(name, self._value(name) * factor / own)
+        self._rebuild_optimizers()
+        return factor == own or self._rates() != derived
 
     def _rebuild_optimizers(self) -> None:
         """Build the optimizers as Lightning does. A loader built on the way must not advance the RNG."""

@@ -161,8 +161,8 @@ class GeneralizationCheck:
 
         A step has fewer where the current size does not fit, and where one rank trains alone.
         """
-        current, power = self._curve.workload.batch_size, learning_rate_power(self._curve.workload.optimizer)
-        if power is None or self._keeps_rate:
+        current, power = self._curve.workload.batch_size, self._power
+        if power is None:
             return 1.0
         return scaled_learning_rate(1.0, self._ranks * (current or size), size, inf, power)
 
@@ -194,16 +194,18 @@ class GeneralizationCheck:
             prior=prior,
             reference_size=reference_size,
             current_size=workload.batch_size,
-            power=None if self._keeps_rate else learning_rate_power(workload.optimizer),
-            keeps_rate=self._keeps_rate,
+            power=self._power,
+            keeps_rate=self._limits.keep_learning_rate,
             whole_samples=scaling.samples_of_training(workload, self._ranks),
             loss_kind=self._loss_kind,
         )
 
     @property
-    def _keeps_rate(self) -> bool:
-        """True where all sizes train with the user's learning rate."""
-        return self._limits.keep_learning_rate
+    def _power(self) -> float | None:
+        """The power of the rule for learning rates; where the rate is kept, that of the user's code."""
+        workload = self._curve.workload
+        kept = self._limits.keep_learning_rate
+        return workload.learning_rate_power if kept else learning_rate_power(workload.optimizer)
 
     def _compare_trainings(self, plan: next_training.TrainingPlan) -> None:
         """Runs short trainings, as long as one is worth it and there is time."""

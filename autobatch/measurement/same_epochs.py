@@ -112,6 +112,7 @@ class SameEpochsComparison:
             samples=self._samples,
             epochs=self._workload.epochs,
             keeps_rate=self._plan.keeps_rate,
+            power=self._workload.learning_rate_power,
         )
 
     def _rule(self, size: int) -> float:

@@ -59,7 +59,8 @@ class Workload:
     are measured, and learning is not. `batch_size` is the current number of samples of an optimizer step on
     one device, made up of `accumulation_steps` batches. `epochs` is the declared number, `schedule` the parts
     that are counted in steps; `counted_in_steps` is True where the epochs follow from these.
-    `batch_statistics` names the layers that normalize over the batch. `learning_rate` is None where parameter
+    `batch_statistics` names the layers that normalize over the batch. The user's code multiplies its learning
+    rate by the batch size to the power of `learning_rate_power`. `learning_rate` is None where parameter
     groups differ in it. `sizes` is None where no sample was read, `workers` (of the DataLoader) where none
     was given: then torch's default of 0 holds. `drop_last`: a last batch that is not full is left out.
     `precision` is None for a `step` that the user wrote: it sets the precision. `framework`: `keras`,
@@ -72,6 +73,7 @@ class Workload:
     loss: str
     optimizer: str
     learning_rate: float | None = None
+    learning_rate_power: float = 0.0
     decays: tuple[Decay, ...] = ()
     dataset: str = ""
     dataset_size: int | None = None

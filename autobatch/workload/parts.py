@@ -23,9 +23,10 @@ class Parts:
     `sampler`: chooses the samples of an epoch; None where all are taken, or where `dataset` is a DataLoader.
     `parallelize`: makes of the model on its device a module for several ranks, in place of
     DistributedDataParallel. `batch_size`: the current samples of an optimizer step on one device, made up of
-    `accumulation_steps` batches; `batch_size_source`: the object of a target that gave it. `prepared`: the
-    sender has set up the data. `zero_grad_after_forward`: gradients of a step live until after the next
-    forward pass. `remarks`: notes on a training that a framework defines.
+    `accumulation_steps` batches; `batch_size_source`: the object of a target that gave it.
+    `learning_rate_power`: of the batch size, as a factor of the learning rate. `prepared`: the sender has set
+    up the data. `zero_grad_after_forward`: gradients of a step live until after the next forward pass.
+    `remarks`: notes on a training that a framework defines.
     """
 
     name: str = "find"
@@ -47,6 +48,7 @@ class Parts:
     batch_size: int | None = None
     batch_size_source: str = ""
     accumulation_steps: int = 1
+    learning_rate_power: float = 0.0
     epochs: float | None = None
     schedule: tuple[StepCount, ...] = ()
     prepared: bool = False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from math import log2
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -15,6 +17,7 @@ from autobatch.records.formatting import parse_precision
 from autobatch.records.limits import Precision
 from autobatch.workload.data_loader import settings_of
 from autobatch.workload.model_search import find_model, named_model, needs_no_arguments
+from autobatch.workload.optimizers import learning_rate
 from autobatch.workload.parts import Parts, check_model, schedule_of
 from autobatch.workload.sampling import batch_size_of
 from autobatch.workload.target_import import import_target
@@ -66,10 +69,35 @@ def load_parts(target: str, arguments: Sequence[str] = ()) -> Parts:
         batch_size=None if batch_size is None else batch_size * int(accumulation or 1),
         accumulation_steps=int(accumulation or 1),
         batch_size_source=batch_size_source,
+        learning_rate_power=_learning_rate_power(module),
         epochs=_positive(module, _EPOCHS),
         schedule=schedule_of({name: getattr(module, name, None) for name in _SCHEDULE}),
         precision=_precision(module),
     )
+
+
+def _learning_rate_power(module: ModuleType) -> float:
+    """The power of the file's `batch_size` that its `make_optimizer` has as a factor of the learning rate.
+
+    0 where the function doesn't read that name, or can't be called for a parameter of its own.
+    """
+    make, size = getattr(module, "make_optimizer", None), getattr(module, "batch_size", None)
+    if not inspect.isfunction(make) or "batch_size" not in make.__code__.co_names:
+        return 0.0
+    if not isinstance(size, int) or isinstance(size, bool):
+        return 0.0
+    rates: list[float | None] = []
+    try:
+        for changed in (size, 2 * size):
+            vars(module)["batch_size"] = changed
+            rates.append(learning_rate([make([nn.Parameter(torch.zeros(1))])]))
+    except Exception:
+        # It needs the model's parameters, or more than these.
+        return 0.0
+    finally:
+        vars(module)["batch_size"] = size
+    before, after = rates
+    return log2(after / before) if before and after else 0.0
 
 
 def _first(module: ModuleType, names: tuple[str, ...]) -> Any:

@@ -168,6 +168,7 @@ class Trainer:
             loss=loop.loss_name,
             optimizer=optimizers.names(self.optimizers),
             learning_rate=optimizers.learning_rate(self.optimizers),
+            learning_rate_power=parts.learning_rate_power,
             decays=optimizers.decays(self.optimizers),
             dataset=samples.kind,
             dataset_size=samples.size,

@@ -145,6 +145,24 @@ def gain_of(lead: float, parts: tuple[float, ...], better: tuple[float, ...]) ->
     return walk([slow, fast], 1.0).log_gain
 
 
+def test_a_lead_that_the_noise_of_the_evaluations_explains_is_no_reason_to_change() -> None:
+    """At both rates the loss hardly falls any more, and jumps by 20% from one evaluation to the next."""
+    jumps = [1.2 if i % 2 else 1 / 1.2 for i in range(len(STEPS))]
+    flat = [0.1 + 2 * math.exp(-steps / 10) for steps in STEPS]
+    former = training(1.0, [loss * jump for loss, jump in zip(flat, jumps, strict=True)])
+    lower = training(2.0, [0.9 * loss / jump for loss, jump in zip(flat, jumps, strict=True)])
+    assert walk([former, lower], 1.0).factor == 1.0
+    quiet = [training(1.0, flat), training(2.0, [0.9 * loss for loss in flat])]
+    assert walk(quiet, 1.0).factor == 2.0
+
+
+def test_a_curve_that_was_at_its_last_loss_before_is_not_slow() -> None:
+    """The loss rises again: both rates reach the last loss of the first after the same steps."""
+    rising = training(1.0, [0.1 + 2 * math.exp(-steps / 10) + steps / 500 for steps in STEPS])
+    assert relative_steps(rising, rising) == 1.0
+    assert rising.evaluations[-1].losses[0] > min(e.losses[0] for e in rising.evaluations)
+
+
 def test_half_of_a_lead_is_credited_and_five_percent_at_most() -> None:
     parts = (0.9, 1.0, 1.1)
     assert gain_of(0.0, parts, parts) == pytest.approx(math.log(1.05))

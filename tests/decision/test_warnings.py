@@ -193,6 +193,17 @@ def test_a_learning_rate_by_the_rule_gets_no_warning() -> None:
     assert warnings_about(answer(128, check=check())) == []
 
 
+def test_a_rate_that_the_user_s_code_derives_is_not_scaled_twice() -> None:
+    about = workload(learning_rate_power=1.0, learning_rate=0.1, batch_size=32)
+    measured = replace(answer(128, about, check()), learning_rate=0.2)
+    (text,) = warnings_about(measured)
+    assert text == (
+        "your code derives the learning rate from the batch size, 0.4 at 128: "
+        "set it so that 0.2 comes out, and don't scale it twice"
+    )
+    assert warnings_about(replace(answer(32, about, check()), learning_rate=0.1)) == []
+
+
 def test_an_optimizer_without_a_rule_gives_a_warning() -> None:
     about = workload(optimizer="Sophia")
     (text,) = warnings_about(answer(128, about, check()))

@@ -22,6 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from autobatch import Limits
 from autobatch.examples.lightning_digits import Digits, DigitsNet
 from autobatch.integrations.lightning import AutoBatch
+from autobatch.integrations.lightning_fit import Fit
 from autobatch.records.limits import Precision
 from tests.workload.lightning.modules import (
     DATASET,
@@ -128,6 +129,27 @@ def test_a_loader_given_to_fit_is_made_again_and_gradients_are_accumulated() -> 
     assert (made.batch_size, made.drop_last, made.collate_fn) == (4, True, stacked)
     assert made.sampler is loader.sampler
     assert (len(losses.seen), trainer.global_step) == (12, 4)
+
+
+class Scaling(Net):
+    """Derives its learning rate from the batch size."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.hparams["lr"] * self.hparams["batch_size"])
+
+
+def test_a_rate_that_the_module_derives_from_the_batch_size_is_not_scaled_twice() -> None:
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    module = Scaling(lr=0.01, batch_size=8)
+    module.trainer = trainer
+    trainer.strategy.connect(module)
+    trainer.strategy.setup_optimizers(trainer)
+    trainer.fit_loop._data_source.instance = module
+    found = Fit(trainer, module, "batch_size")
+    found.set_sizes(32, 1)
+    assert found.scale_rate("lr", 2.0)
+    (group,) = trainer.optimizers[0].param_groups
+    assert group["lr"] == pytest.approx(2.0 * 0.01 * 8)
 
 
 def test_a_training_of_some_steps_keeps_its_samples() -> None:

@@ -356,3 +356,17 @@ def test_every_size_in_the_check_is_allowed(multiple_of: int, min_batch: int) ->
     chosen |= {command.part_size for command in engine.train_commands}
     assert len(engine.train_commands) > 1
     assert all(size % multiple_of == 0 and limits.smallest <= size <= sizes[-2] for size in chosen)
+
+
+def test_a_kept_rate_that_the_user_s_code_scales_is_trained_as_it_will_be() -> None:
+    """Twice the batch size has twice the rate by itself."""
+    limits = replace(EPOCHS, keep_learning_rate=True)
+    about = timed_curve(epochs=2.0, learning_rate_power=1.0)
+    engine = SimulatedEngine(harmless())
+    check = assess(engine, about, limits)
+    rates = {command.batch_size: command.learning_rate_factor for command in engine.train_commands}
+    assert len(rates) > 1
+    assert rates == {size: size / 32 for size in rates}
+    answer = recommend(about, check, limits)
+    assert answer.batch_size > 32
+    assert answer.learning_rate_factor == answer.batch_size / 32

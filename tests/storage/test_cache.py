@@ -57,6 +57,8 @@ OTHER_LIMITS = {
     "ceiling": True,
     "check": False,
     "sizes_per_rank": True,
+    "keep_learning_rate": True,
+    "number_alone": True,
     "seed": 1,
 }
 OTHER_DEVICES = {

@@ -104,3 +104,31 @@ def test_a_target_reads_its_own_arguments(folder: Path) -> None:
     model = load_parts("net_file.py", ["--width", "5"]).make_model()
     assert isinstance(model, nn.Linear)
     assert model.out_features == 5
+
+
+def test_accumulated_batches_make_up_the_current_size(folder: Path) -> None:
+    source = "model = nn.Linear(2, 3)\nbatch_size = 8\ngradient_accumulation_steps = 4\n"
+    (folder / "net_file.py").write_text(HEAD + source)
+    parts = load_parts("net_file.py")
+    assert (parts.batch_size, parts.accumulation_steps) == (32, 4)
+
+
+@pytest.mark.parametrize(
+    ("rate", "power"),
+    [
+        ("0.1 * batch_size / 256", 1.0),
+        ("0.1 * (batch_size / 256) ** 0.5", 0.5),
+        ("0.1", 0.0),
+        ("0.1 + 0 * batch_size", 0.0),
+        ("batch_size.no_such_attribute", 0.0),
+    ],
+)
+def test_a_rate_that_follows_from_the_batch_size_is_noticed(folder: Path, rate: str, power: float) -> None:
+    source = (
+        "model = nn.Linear(2, 3)\nbatch_size = 64\n"
+        f"def make_optimizer(params):\n    return torch.optim.SGD(params, lr={rate})\n"
+    )
+    (folder / "net_file.py").write_text(HEAD + source)
+    parts = load_parts("net_file.py")
+    assert parts.learning_rate_power == pytest.approx(power)
+    assert parts.batch_size == 64
