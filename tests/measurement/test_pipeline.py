@@ -30,7 +30,14 @@ MACHINE = Machine(
     noise_scale=200.0,
     critical_batch_size=400.0,
 )
-STAGES = ("trying", "timing the data loader", "measuring the noise", "training at", "confirming the answer")
+STAGES = (
+    "trying",
+    "timing the data loader",
+    "comparing losses",
+    "measuring the noise",
+    "training at",
+    "confirming the answer",
+)
 
 
 class Announcements(Observer):
