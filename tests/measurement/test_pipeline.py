@@ -133,8 +133,8 @@ def test_ctrl_c_keeps_the_records_of_all_stages_before(number: int) -> None:
     assert len(curve.trials) == len(rows.trials)
     assert (curve.loader is not None) == (number >= 1)
     assert (check is not None) == (number >= 2)
-    assert (check is not None and check.noise_scale is not None) == (number >= 3)
-    assert (check is not None and len(check.trainings) > 1) == (number >= 4)
+    assert (check is not None and check.noise_scale is not None) == (number >= 4)
+    assert (check is not None and len(check.trainings) > 1) == (number >= 5)
     assert caught.value.recommendation is not None
     assert caught.value.recommendation.batch_size in {trial.batch_size for trial in curve.trials}
 
