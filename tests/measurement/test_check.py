@@ -578,21 +578,3 @@ def test_trainings_that_are_slower_than_timed_keep_the_budget(epochs: float) -> 
     assess(engine, timed_curve(epochs=epochs), EPOCHS)
     assert len(engine.train_commands) > 1
     assert engine.busy_seconds <= 1.1 * EPOCHS.budget_seconds
-
-
-@pytest.mark.parametrize(("multiple_of", "min_batch"), [(3, 1), (2, 4), (24, 1), (1, 40)])
-def test_every_size_in_the_check_is_allowed(multiple_of: int, min_batch: int) -> None:
-    limits = replace(EPOCHS, multiple_of=multiple_of, min_batch=min_batch)
-    sizes = [limits.smallest * factor for factor in (1, 2, 4, 8, 16, 32)]
-    trials = [replace(passed(size), step_seconds=(MACHINE.step_seconds(size),) * 5) for size in sizes]
-    about = timed_curve(epochs=2.0)
-    ceiling = replace(about.ceiling, batch_size=sizes[-2])
-    about = replace(about, trials=tuple(trials), ceiling=ceiling)
-    engine = SimulatedEngine(harmless())
-    assess(engine, about, limits)
-    (noise,) = engine.noise_commands
-    assert (noise.smallest_chunk, noise.multiple_of) == (limits.smallest, multiple_of)
-    chosen = {noise.batch_size, noise.largest_chunk, *trained(engine)}
-    chosen |= {command.part_size for command in engine.train_commands}
-    assert len(engine.train_commands) > 1
-    assert all(size % multiple_of == 0 and limits.smallest <= size <= sizes[-2] for size in chosen)
