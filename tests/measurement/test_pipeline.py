@@ -31,7 +31,14 @@ MACHINE = Machine(
     noise_scale=200.0,
     critical_batch_size=400.0,
 )
-STAGES = ("trying", "timing the data loader", "measuring the noise", "training at", "confirming the answer")
+STAGES = (
+    "trying",
+    "timing the data loader",
+    "comparing losses",
+    "measuring the noise",
+    "training at",
+    "confirming the answer",
+)
 
 
 class Announcements(Observer):
@@ -127,8 +134,8 @@ def test_ctrl_c_keeps_the_records_of_all_stages_before(number: int) -> None:
     assert len(curve.trials) == len(rows.trials)
     assert (curve.loader is not None) == (number >= 1)
     assert (check is not None) == (number >= 2)
-    assert (check is not None and check.noise_scale is not None) == (number >= 3)
-    assert (check is not None and len(check.trainings) > 1) == (number >= 4)
+    assert (check is not None and check.noise_scale is not None) == (number >= 4)
+    assert (check is not None and len(check.trainings) > 1) == (number >= 5)
     assert caught.value.recommendation is not None
     assert caught.value.recommendation.batch_size in {trial.batch_size for trial in curve.trials}
 

@@ -340,24 +340,6 @@ def test_where_no_size_may_be_faster_and_no_rate_can_be_tried_nothing_is_trained
     assert recommend(slow, check, EPOCHS).batch_size == 32
 
 
-@pytest.mark.parametrize(("multiple_of", "min_batch"), [(3, 1), (2, 4), (24, 1), (1, 40)])
-def test_every_size_in_the_check_is_allowed(multiple_of: int, min_batch: int) -> None:
-    limits = replace(EPOCHS, multiple_of=multiple_of, min_batch=min_batch)
-    sizes = [limits.smallest * factor for factor in (1, 2, 4, 8, 16, 32)]
-    trials = [builders.trial(size, MACHINE.step_seconds(size), rounds=5) for size in sizes]
-    about = timed_curve(epochs=2.0)
-    ceiling = replace(about.ceiling, batch_size=sizes[-2])
-    about = replace(about, trials=tuple(trials), ceiling=ceiling)
-    engine = SimulatedEngine(harmless())
-    assess(engine, about, limits)
-    (noise,) = engine.noise_commands
-    assert (noise.smallest_chunk, noise.multiple_of) == (limits.smallest, multiple_of)
-    chosen = {noise.batch_size, noise.largest_chunk, *trained(engine)}
-    chosen |= {command.part_size for command in engine.train_commands}
-    assert len(engine.train_commands) > 1
-    assert all(size % multiple_of == 0 and limits.smallest <= size <= sizes[-2] for size in chosen)
-
-
 def test_a_kept_rate_that_the_user_s_code_scales_is_trained_as_it_will_be() -> None:
     """Twice the batch size has twice the rate by itself."""
     limits = replace(EPOCHS, keep_learning_rate=True)
