@@ -154,7 +154,7 @@ def probe(target: str, **given: Any) -> None:
     `autobatch probe -- COMMAND`, as in `autobatch probe -- python train.py`.
     """
     from autobatch import api
-    from autobatch.cli.progress import Progress
+    from autobatch.progress.display import Display
     from autobatch.records.interruption import Interrupted
 
     limits, device = _limits(given), given["device"]
@@ -180,24 +180,24 @@ def probe(target: str, **given: Any) -> None:
     if given["dry_run"]:
         _show_preview(api.preview(recipe, limits, device=device), as_json=output.as_json)
         return
-    progress = Progress(
+    display = Display(
         sys.stderr,
+        budget_seconds=limits.budget_seconds,
         quiet=output.quiet or output.as_json,
-        erase=sys.stdout.isatty(),
         colour=console.colour(sys.stderr),
     )
     try:
         with (
             console.fallback_to(given["fallback"]),
-            progress,
-            _engine(recipe, given, progress.print_line) as engine,
+            display,
+            _engine(recipe, given, display.print_line) as engine,
         ):
             answer = api.probe(
                 recipe,
                 limits,
                 device=device,
-                observer=progress,
-                on_output=progress.print_line,
+                observer=display,
+                on_output=display.print_line,
                 fresh=given["fresh"],
                 meeting=meeting,
                 **engine,

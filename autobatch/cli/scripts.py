@@ -71,15 +71,17 @@ def _limits(values: dict[str, Any]) -> Limits:
 @options.html_report
 def probe_script(words: tuple[str, ...], **values: Any) -> None:
     """Measure an unmodified training COMMAND, and recommend a batch size for it."""
-    from autobatch.cli.progress import Progress
+    from autobatch.progress.display import Display
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
 
     command = parse(words)
     quiet = values["quiet"] or values["as_json"]
-    progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=console.colour(sys.stderr))
-    with progress:
-        answer = probe_command(command, _limits(values), progress)
+    limits = _limits(values)
+    with Display(
+        sys.stderr, budget_seconds=limits.budget_seconds, quiet=quiet, colour=console.colour(sys.stderr)
+    ) as display:
+        answer = probe_command(command, limits, display)
     recommendation = answer.recommendation
     if values["save_to"]:
         result_files.save(recommendation, values["save_to"])
@@ -103,7 +105,7 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
 @options.fresh
 def run_script(words: tuple[str, ...], **values: Any) -> None:
     """Run a training COMMAND with the batch size measured for it."""
-    from autobatch.cli.progress import Progress
+    from autobatch.progress.display import Display
     from autobatch.scripts import run
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
@@ -112,8 +114,10 @@ def run_script(words: tuple[str, ...], **values: Any) -> None:
     tuned = None if values["fresh"] else run.cached(command, limits, applies_rate=applies_rate)
     if tuned is None:
         try:
-            with Progress(sys.stderr, quiet=False, colour=console.colour(sys.stderr)) as progress:
-                answer = probe_command(command, limits, progress, keeps_rate=not applies_rate)
+            with Display(
+                sys.stderr, budget_seconds=limits.budget_seconds, colour=console.colour(sys.stderr)
+            ) as display:
+                answer = probe_command(command, limits, display, keeps_rate=not applies_rate)
             run.keep(command, limits, answer, applies_rate=applies_rate)
             tuned = run.tuned(answer)
         except Exception as error:
