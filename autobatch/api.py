@@ -158,7 +158,10 @@ def _first_key_of(
 ) -> FirstKey | None:
     """The first key of the caller's objects; None where they can't be digested completely."""
     from autobatch.workload import fingerprint, serialization
+    from autobatch.workload.keras import detection
 
+    if detection.is_model(parts.model):  # its archive holds the weights, by which no answer is known
+        return None
     objects = fingerprint.of_arguments(serialization.sendable(parts))
     asked = {"objects": objects, "precision": precision, "sys_path": sys.path}
     return FirstKey.of(limits, asked, device) if objects else None

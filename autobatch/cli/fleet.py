@@ -15,7 +15,7 @@ from autobatch.storage import codec
 
 
 @click.command(cls=options.Command)
-@click.argument("target")
+@options.target
 @options.ray_address
 @options.option(
     options.CLUSTER,

@@ -14,7 +14,7 @@ from autobatch.storage import codec
 
 
 @click.command(cls=options.Command)
-@click.argument("target")
+@options.target
 @options.input_shape
 @options.classes
 @options.precision

@@ -63,12 +63,13 @@ _READ_BY_PYTHON = frozenset(
 
 
 class FileWatch:
-    """Records the files and folders that Python code reads inside its `with` blocks.
+    """Records the files and folders that Python code reads inside its `with` blocks, except for `ignored`.
 
     An audit hook can't be removed, so a process makes one watch at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: str = "") -> None:
+        self._ignored = ignored
         self._begin_ns = time.time_ns() - _CLOCK_STEP_NS
         self._listens = False
         self._files: set[str] = set()
@@ -122,10 +123,10 @@ class FileWatch:
             self._unseen = self._unseen or _ELSEWHERE[event]
 
     def _add_file(self, path: Any, mode: Any, flags: Any) -> None:
-        written_only = isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
+        written_only = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR) == os.O_WRONLY
         if isinstance(path, (str, bytes, os.PathLike)) and not written_only:
             absolute = os.path.abspath(os.fsdecode(path))
-            if not absolute.startswith(_SYSTEM_FOLDERS):
+            if absolute != self._ignored and not absolute.startswith(_SYSTEM_FOLDERS):
                 self._files.add(absolute)
 
     def _add_folder(self, path: Any, reader: str) -> None:

@@ -25,6 +25,7 @@ try:
 except FileNotFoundError:
     pass
 images = os.listdir("images")
+open("ignored.pt", "w+").read()
 open("train.log", "a").write("opened")
 """
 OPENER = """
@@ -32,7 +33,7 @@ import os, sys
 import msgspec
 from autobatch.workload.file_watch import FileWatch
 sys.path.insert(0, os.getcwd())
-watch = FileWatch()
+watch = FileWatch(ignored=os.path.abspath("ignored.pt"))
 with watch:
     import train
 print(msgspec.json.encode(watch.records(())).decode())
@@ -79,6 +80,7 @@ def test_every_kind_of_file_is_recorded(training: tuple[Path, FilesRead]) -> Non
     assert str(folder / "data.csv") in record.files
     assert record.files[str(folder / "options.ini")] == ""
     assert str(folder / "train.log") not in record.files
+    assert str(folder / "ignored.pt") not in record.files
     assert list(record.folders) == [str(folder / "images")]
     assert are_unchanged(record)
 
