@@ -160,7 +160,7 @@ def _first_key_of(
     from autobatch.workload import fingerprint, serialization
     from autobatch.workload.keras import detection
 
-    if detection.is_model(parts.model):  # its archive holds the weights, by which no answer is known
+    if detection.is_model(parts.model):  # its archive changes with the weights
         return None
     objects = fingerprint.of_arguments(serialization.sendable(parts))
     asked = {"objects": objects, "precision": precision, "sys_path": sys.path}

@@ -47,7 +47,7 @@ def fleet(target: str, **given: Any) -> None:
             prices,
             address=given["ray_address"],
             fresh=given["fresh"],
-            tell=display.checking,
+            tell=display.note,
         )
     if given["as_json"]:
         console.print_out(codec.render_fleet(answer))

@@ -24,9 +24,9 @@ _PHASES = (START, THROUGHPUT, CHECK)
 def render(progress: Progress, width: int, *, frame: int = 0, plain: bool = False) -> str:
     """Render phase, bar, last event and time in less than `width` cells. `plain`: in ASCII alone."""
     frames = _PLAIN_FRAMES if plain else _FRAMES
-    step = (
-        f"{frames[frame % len(frames)]} {_PHASES.index(progress.phase) + 1}/{len(_PHASES)} {progress.phase}"
-    )
+    step = frames[frame % len(frames)]
+    if progress.phase:
+        step += f" {_PHASES.index(progress.phase) + 1}/{len(_PHASES)} {progress.phase}"
     bar, clock = _bar(progress, plain=plain), _clock(progress)
     message = printable(progress.message)
     room = width - 1 - len(step) - len(clock) - 4

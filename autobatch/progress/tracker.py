@@ -22,8 +22,9 @@ class Progress:
     """A search at one moment.
 
     `phase`: `start` until the worker is ready, `throughput` while sizes are tried, `check` from the first
-    measurement after them. `message`: the last event. `left_seconds`: the rest of the budget, which a search
-    may not need; None without a budget. `batch_size`, `samples_per_second`: of the size that passed last.
+    measurement after them, empty for work that is no search. `message`: the last event. `left_seconds`: the
+    rest of the budget, which a search may not need; None without a budget. `batch_size`,
+    `samples_per_second`: of the size that passed last.
     """
 
     phase: str
@@ -86,6 +87,11 @@ class Tracker(Observer):
     def checking(self, what: str) -> None:
         self._phase = CHECK
         self._tell(what)
+
+    def note(self, message: str) -> None:
+        """Tell of work that is no search, such as a plan."""
+        self._phase = ""
+        self._tell(message)
 
     def _tell(self, message: str) -> None:
         self._message = message

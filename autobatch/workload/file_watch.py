@@ -105,6 +105,8 @@ class FileWatch:
             return f"more than {_MOST_FILES:,} files were read"
         if package := next(iter(sorted(source_files.compiled_packages() - _READ_BY_PYTHON)), ""):
             return f"`{package}` may read files by itself"
+        if _has_called_operator("image", "read_file"):  # torchvision's, which reads in C++
+            return "`torchvision.io` reads files by itself"
         if any(module in sys.modules for module in _SPAWNING):
             return "another process was started"
         changed = next((path for path in paths if _change_ns(path) >= self._begin_ns), "")
@@ -177,6 +179,12 @@ def _is_in_package(path: str) -> bool:
 
 def _names(folder: str) -> str:
     return _digest(_listed(folder))
+
+
+def _has_called_operator(namespace: str, name: str) -> bool:
+    """True if this process has called an operator of torch's, which keeps it as an attribute then."""
+    operators = getattr(sys.modules.get("torch"), "ops", None)
+    return operators is not None and name in vars(vars(operators).get(namespace, operators))
 
 
 def _importable(folder: str) -> str:

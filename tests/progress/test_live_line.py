@@ -38,6 +38,11 @@ def test_without_a_budget_there_is_no_bar() -> None:
     assert render(progress, 80) == "⠋ 3/3 check  training  1:15"
 
 
+def test_work_that_is_no_search_has_no_phase() -> None:
+    progress = Progress(phase="", message="tracing", elapsed_seconds=3.0, left_seconds=None)
+    assert render(progress, 80) == "⠋  tracing  0:03"
+
+
 def test_a_narrow_terminal_loses_the_bar_first() -> None:
     assert "━" not in render(PROGRESS, 80)
     assert "3,306 samples/s" in render(PROGRESS, 80)
@@ -47,7 +52,7 @@ def test_a_narrow_terminal_loses_the_bar_first() -> None:
 @given(
     st.builds(
         Progress,
-        phase=st.sampled_from([START, THROUGHPUT, CHECK]),
+        phase=st.sampled_from([START, THROUGHPUT, CHECK, ""]),
         message=st.text(max_size=200),
         elapsed_seconds=st.floats(0, 1e6),
         left_seconds=st.none() | st.floats(0, 1e6),

@@ -65,6 +65,12 @@ def test_more_rounds_of_a_size_are_no_news() -> None:
     assert heard[-1].message == "batch size 32: crashed"
 
 
+def test_other_work_has_no_phase() -> None:
+    heard: list[Progress] = []
+    Tracker(None, heard.append).note("tracing")
+    assert [(progress.phase, progress.message) for progress in heard] == [("", "tracing")]
+
+
 def test_nothing_is_left_after_the_budget() -> None:
     clock = Clock()
     tracker = Tracker(1.0, clock=clock)
