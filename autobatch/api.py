@@ -134,6 +134,7 @@ def find_parts(
     `precision` is asked for in place of the parts' own. With a `meeting`, all of its ranks measure together;
     without one, this process measures alone.
     """
+    refuse_in_worker()
     # Of several ranks, the first speaks for all.
     speaks = meeting is None or meeting.rank == 0
     display = display_for(progress if speaks else False, limits.budget_seconds)
