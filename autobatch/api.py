@@ -25,6 +25,7 @@ from autobatch.measurement.pipeline import RECIPE_FIELDS_OF_CACHE, Watch, open_s
 from autobatch.planning import catalogue
 from autobatch.planning.assembly import plan_for
 from autobatch.planning.sample import as_dataset
+from autobatch.progress.display import AUTO, Asked, display_for
 from autobatch.records.device import Device
 from autobatch.records.errors import UsageError
 from autobatch.records.formatting import parse_optimizer, parse_precision
@@ -67,6 +68,7 @@ def find(
     device: str | None = None,
     limits: Limits | None = None,
     fresh: bool = False,
+    progress: Asked = AUTO,
 ) -> Recommendation:
     """One tuned batch size for a model on this machine, measured in a process of its own.
 
@@ -85,6 +87,9 @@ def find(
     `make_optimizers(model)`. What is left out is inferred where that is safe, and listed in the result's
     `workload.inferred`. The arguments are copied to the worker and never changed. An answer to the same
     question comes from the cache (`cached` is True then), unless it has to be `fresh`.
+    `progress`: `auto` shows one live line on a terminal and in a notebook; True shows lines elsewhere too,
+    False nothing; a function is called with a `Progress` at each event. The logger `autobatch` has the events
+    at level INFO.
 
     In a running process group of several ranks, every rank has to call it, and all of them get the same
     answer: the steps that are measured are those of all ranks together, in DistributedDataParallel, or in
@@ -119,6 +124,7 @@ def find(
         device=device,
         fresh=fresh,
         meeting=membership.of_group(),
+        progress=progress,
     )
 
 
@@ -130,17 +136,31 @@ def find_parts(
     device: str | None,
     fresh: bool = False,
     meeting: Meeting | None = None,
+    progress: Asked = AUTO,
 ) -> Recommendation:
     """The recommendation for `parts`, which integrations fill with more than the arguments of `find`.
 
     `precision` is asked for in place of the parts' own. With a `meeting`, all of its ranks measure together;
     without one, this process measures alone.
     """
+    refuse_in_worker()
+    # Of several ranks, the first speaks for all.
+    speaks = meeting is None or meeting.rank == 0
+    display = display_for(progress if speaks else False, limits.budget_seconds)
     first_key = None if meeting is not None else _first_key_of(parts, limits, precision, device)
     if first_key is not None and not fresh and (answer := first_key.answer()) is not None:
         return answer
-    with _sent(parts, precision) as recipe:
-        return _search(recipe, limits, device=device, fresh=fresh, meeting=meeting, first_key=first_key)
+    with display, _sent(parts, precision) as recipe:
+        return _search(
+            recipe,
+            limits,
+            device=device,
+            observer=display,
+            on_output=display.print_line,
+            fresh=fresh,
+            meeting=meeting,
+            first_key=first_key,
+        )
 
 
 def _first_key_of(
@@ -148,7 +168,10 @@ def _first_key_of(
 ) -> FirstKey | None:
     """The first key of the caller's objects; None where they can't be digested completely."""
     from autobatch.workload import fingerprint, serialization
+    from autobatch.workload.keras import detection
 
+    if detection.is_model(parts.model):  # its archive changes with the weights
+        return None
     objects = fingerprint.of_arguments(serialization.sendable(parts))
     asked = {"objects": objects, "precision": precision, "sys_path": sys.path}
     return FirstKey.of(limits, asked, device) if objects else None

@@ -28,6 +28,7 @@ LAYERS = (
     ("memory", "reports"),
     ("engines",),
     ("worker", "measurement", "planning"),
+    ("progress",),
     ("api",),
     ("fleet", "integrations", "scripts"),
     ("cli", "__main__"),

@@ -15,7 +15,7 @@ from autobatch.storage import codec
 
 
 @click.command(cls=options.Command)
-@click.argument("target")
+@options.target
 @options.ray_address
 @options.option(
     options.CLUSTER,
@@ -32,22 +32,22 @@ def fleet(target: str, **given: Any) -> None:
 
     Each kind gets the whole time of --budget.
     """
-    from autobatch.cli.progress import Progress
     from autobatch.fleet import price_file
     from autobatch.fleet.probe import probe_fleet
+    from autobatch.progress.display import Display
     from autobatch.reports.text import fleet_table
 
     recipe = recipe_of(target, precision=given["precision"])
     prices = None if given["prices"] is None else price_file.load(given["prices"])
-    progress = Progress(sys.stderr, quiet=given["as_json"], colour=console.colour(sys.stderr))
-    with progress:
+    display = Display(sys.stderr, quiet=given["as_json"], colour=console.colour(sys.stderr))
+    with display:
         answer = probe_fleet(
             recipe,
             Limits(budget_seconds=given["budget"]),
             prices,
             address=given["ray_address"],
             fresh=given["fresh"],
-            tell=progress.checking,
+            tell=display.note,
         )
     if given["as_json"]:
         console.print_out(codec.render_fleet(answer))

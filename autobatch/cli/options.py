@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from autobatch.cli import configuration
 from autobatch.records import formatting
@@ -162,11 +163,19 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def _complete_file(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete a path; a module is typed."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 COUNT = CountType()
 MEMORY = ParsedType("size", _parse_memory)
 SECONDS = ParsedType("duration", formatting.parse_seconds)
 SHAPE = ParsedType("shape", _parse_shape)
 
+target = click.argument("target", shell_complete=_complete_file)
 json_output = option(
     OUTPUT, "--json", "as_json", is_flag=True, help="Print one JSON object, for an error too."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from autobatch.storage import codec
 
 
 @click.command(cls=options.Command)
-@click.argument("target")
+@options.target
 @options.input_shape
 @options.classes
 @options.precision
@@ -45,6 +46,7 @@ def plan(target: str, **given: Any) -> None:
     """
     from autobatch import api
     from autobatch.planning import catalogue
+    from autobatch.progress.display import Display
 
     names = given["on"]
     devices = catalogue.CATALOGUE if names is None else catalogue.parse_devices(names)
@@ -55,9 +57,15 @@ def plan(target: str, **given: Any) -> None:
         precision=given["precision"],
         optimizer=given["optimizer"],
     )
-    planned = api.plan_recipe(
-        recipe, devices, batch_size=given["batch"], channels_last=given["channels_last"]
-    )
+    with Display(sys.stderr, quiet=given["as_json"], colour=console.colour(sys.stderr)) as display:
+        display.note("tracing a training step without data")
+        planned = api.plan_recipe(
+            recipe,
+            devices,
+            batch_size=given["batch"],
+            channels_last=given["channels_last"],
+            on_output=display.print_line,
+        )
     if given["as_json"]:
         console.print_out(codec.render_plan(planned))
     else:

@@ -20,7 +20,7 @@ from autobatch.storage import codec
 
 
 @click.command(cls=options.Command)
-@click.argument("target")
+@options.target
 @click.argument("arguments", metavar="[-- ARGS...]", nargs=-1, type=click.UNPROCESSED)
 @options.input_shape
 @options.classes
@@ -157,7 +157,7 @@ def probe(target: str, arguments: tuple[str, ...], **given: Any) -> None:
     training script write `autobatch probe -- COMMAND`, as in `autobatch probe -- python train.py`.
     """
     from autobatch import api
-    from autobatch.cli.progress import Progress
+    from autobatch.progress.display import Display
     from autobatch.records.interruption import Interrupted
 
     limits, device = _limits(given), given["device"]
@@ -186,24 +186,24 @@ def probe(target: str, arguments: tuple[str, ...], **given: Any) -> None:
     if given["dry_run"]:
         _show_preview(api.preview(recipe, limits, device=device), as_json=output.as_json)
         return
-    progress = Progress(
+    display = Display(
         sys.stderr,
+        budget_seconds=limits.budget_seconds,
         quiet=output.quiet or output.as_json,
-        erase=sys.stdout.isatty(),
         colour=console.colour(sys.stderr),
     )
     try:
         with (
             console.fallback_to(given["fallback"]),
-            progress,
-            _engine(recipe, given, progress.print_line) as engine,
+            display,
+            _engine(recipe, given, display.print_line) as engine,
         ):
             answer = api.probe(
                 recipe,
                 limits,
                 device=device,
-                observer=progress,
-                on_output=progress.print_line,
+                observer=display,
+                on_output=display.print_line,
                 fresh=given["fresh"],
                 meeting=meeting,
                 **engine,

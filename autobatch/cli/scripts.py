@@ -89,7 +89,7 @@ def _limits(values: dict[str, Any]) -> Limits:
 @options.html_report
 def probe_script(words: tuple[str, ...], **values: Any) -> None:
     """Measure an unmodified training COMMAND, and recommend a batch size for it."""
-    from autobatch.cli.progress import Progress
+    from autobatch.progress.display import Display
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
 
@@ -98,11 +98,13 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
         values["as_json"], values["quiet"], values["save_to"], values["html_to"], values["verbose"]
     )
     output.check_writable(None)
-    quiet = output.quiet or output.as_json
-    progress = Progress(sys.stderr, quiet=quiet, erase=sys.stdout.isatty(), colour=console.colour(sys.stderr))
+    quiet, limits = output.quiet or output.as_json, _limits(values)
+    shown = Display(
+        sys.stderr, budget_seconds=limits.budget_seconds, quiet=quiet, colour=console.colour(sys.stderr)
+    )
     try:
-        with progress:
-            answer = probe_command(command, _limits(values), progress, epochs=values["epochs"])
+        with shown as display:
+            answer = probe_command(command, limits, display, epochs=values["epochs"])
     except Interrupted as interruption:
         console.ignore_interrupts()
         console.show_interrupted(interruption.recommendation, output)
@@ -118,7 +120,7 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
 @options.fresh
 def run_script(words: tuple[str, ...], **values: Any) -> None:
     """Run a training COMMAND with the batch size measured for it."""
-    from autobatch.cli.progress import Progress
+    from autobatch.progress.display import Display
     from autobatch.scripts import run
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
@@ -129,8 +131,10 @@ def run_script(words: tuple[str, ...], **values: Any) -> None:
     tuned = None if values["fresh"] else run.cached(command, limits, recipe)
     if tuned is None:
         try:
-            with Progress(sys.stderr, quiet=False, colour=console.colour(sys.stderr)) as progress:
-                answer = probe_command(command, limits, progress, epochs=epochs, keeps_rate=not applies_rate)
+            with Display(
+                sys.stderr, budget_seconds=limits.budget_seconds, colour=console.colour(sys.stderr)
+            ) as display:
+                answer = probe_command(command, limits, display, epochs=epochs, keeps_rate=not applies_rate)
             run.keep(command, limits, recipe, answer)
             tuned = run.tuned(answer)
         except Exception as error:

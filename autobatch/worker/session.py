@@ -133,7 +133,8 @@ class Session:
         recipe = command.recipe
         device, ranks = session_setup.join_ranks(command)
         if command.watches_files:
-            self._files = FileWatch()
+            # The file of the caller's objects has another name each time.
+            self._files = FileWatch(ignored=recipe.payload)
         with self._files or contextlib.nullcontext():
             parts, samples, val_samples = self._load(command, ranks)
         self._backend = backend = open_backend(device)

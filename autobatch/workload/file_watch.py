@@ -63,12 +63,13 @@ _READ_BY_PYTHON = frozenset(
 
 
 class FileWatch:
-    """Records the files and folders that Python code reads inside its `with` blocks.
+    """Records the files and folders that Python code reads inside its `with` blocks, except for `ignored`.
 
     An audit hook can't be removed, so a process makes one watch at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: str = "") -> None:
+        self._ignored = ignored
         self._begin_ns = time.time_ns() - _CLOCK_STEP_NS
         self._listens = False
         self._files: set[str] = set()
@@ -106,6 +107,8 @@ class FileWatch:
             return f"more than {_MOST_FILES:,} files were read"
         if package := next(iter(sorted(source_files.compiled_packages() - _READ_BY_PYTHON)), ""):
             return f"`{package}` may read files by itself"
+        if _has_called_operator("image", "read_file"):  # torchvision's, which reads in C++
+            return "`torchvision.io` reads files by itself"
         if any(module in sys.modules for module in _SPAWNING):
             return "another process was started"
         changed = next((path for path in paths if _change_ns(path) >= self._begin_ns), "")
@@ -124,10 +127,10 @@ class FileWatch:
             self._unseen = self._unseen or _ELSEWHERE[event]
 
     def _add_file(self, path: Any, mode: Any, flags: Any) -> None:
-        written_only = isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
+        written_only = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR) == os.O_WRONLY
         if isinstance(path, (str, bytes, os.PathLike)) and not written_only:
             absolute = os.path.abspath(os.fsdecode(path))
-            if not absolute.startswith(_SYSTEM_FOLDERS):
+            if absolute != self._ignored and not absolute.startswith(_SYSTEM_FOLDERS):
                 self._files.add(absolute)
 
     def _add_folder(self, path: Any, reader: str) -> None:
@@ -178,6 +181,12 @@ def _is_in_package(path: str) -> bool:
 
 def _names(folder: str) -> str:
     return _digest(_listed(folder))
+
+
+def _has_called_operator(namespace: str, name: str) -> bool:
+    """True if this process has called an operator of torch's, which keeps it as an attribute then."""
+    operators = getattr(sys.modules.get("torch"), "ops", None)
+    return operators is not None and name in vars(vars(operators).get(namespace, operators))
 
 
 def _importable(folder: str) -> str:

@@ -58,7 +58,9 @@ def test_the_report_goes_to_stdout_and_the_progress_to_stderr(saved: tuple[Path,
     answer_line = r"^(✔ Use|= Keep) batch size [1248]\b"
     assert re.search(answer_line, plain.stdout, re.MULTILINE)
     assert not re.search(answer_line, plain.stderr, re.MULTILINE)
-    assert plain.stderr.startswith("autobatch ")
+    assert re.match(r"\[ *\d+ s\] the worker is ready on cpu\n", plain.stderr)
+    # The table is in the report alone.
+    assert "step (ms)" not in plain.stderr
     assert max(map(len, plain.stdout.splitlines())) <= 80
 
 
@@ -275,7 +277,7 @@ def test_help_lists_options_under_headings(folder: Path) -> None:
 def test_the_command_itself_never_imports_torch(folder: Path) -> None:
     # Seconds of every run: the worker needs torch, the process that waits for it does not.
     imports = (
-        "import sys, autobatch.api, autobatch.cli.commands, autobatch.cli.progress; "
+        "import sys, autobatch.api, autobatch.cli.commands, autobatch.progress.display; "
         "print('torch' in sys.modules)"
     )
     (ended,) = run(folder, (sys.executable, "-c", imports))

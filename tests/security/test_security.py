@@ -24,8 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autobatch
-from autobatch.cli.progress import Progress
 from autobatch.engines.base import Opened
+from autobatch.progress.display import Display
 from autobatch.records.device import Device
 from autobatch.records.errors import SavedResultError, TargetError
 from autobatch.records.escaping import printable_output
@@ -391,16 +391,18 @@ class Terminal(io.StringIO):
 
 def test_prints_do_not_disturb_the_live_line() -> None:
     screen = Terminal()
-    with Progress(screen, quiet=False, colour=True) as progress:
-        progress.opened(Opened(device=SMALL.device, workload=SMALL.workload, torch="2"))
-        progress.trying(8)
+    with Display(screen, colour=True) as display:
+        display.opened(Opened(device=SMALL.device, workload=SMALL.workload, torch="2"))
+        display.trying(8)
         for attack in ATTACKS:
-            progress.print_line(attack.replace("\n", " "))
-        progress.tried(Trial(batch_size=8, outcome=Outcome.FAILED, detail="".join(ATTACKS)))
-    drawn = screen.getvalue().replace("\r\x1b[K", "")
+            display.print_line(attack.replace("\n", " "))
+        display.tried(Trial(batch_size=8, outcome=Outcome.FAILED, detail="".join(ATTACKS)))
+        display.checking("".join(ATTACKS))
+    drawn = screen.getvalue()
+    assert drawn.count("2/3 throughput  batch size 8") >= len(ATTACKS)
+    drawn = re.sub(r"[^\n\r]*\r\x1b\[K", "", drawn)
     assert not steers(COLOURS.sub("", drawn))
-    assert drawn.count("  trying batch size 8 ...") == len(ATTACKS) + 2
-    assert "  trying batch size 8 ...safe" not in drawn.replace("...\x1b[31m", "...")
+    assert "throughput" not in drawn
     assert [line for line in drawn.split("\n") if line.endswith("red\x1b[0m")]
 
 

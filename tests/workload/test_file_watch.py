@@ -25,6 +25,7 @@ try:
 except FileNotFoundError:
     pass
 images = os.listdir("images")
+open("ignored.pt", "w+").read()
 open("train.log", "a").write("opened")
 """
 OPENER = """
@@ -32,7 +33,7 @@ import os, sys
 import msgspec
 from autobatch.workload.file_watch import FileWatch
 sys.path.insert(0, os.getcwd())
-watch = FileWatch()
+watch = FileWatch(ignored=os.path.abspath("ignored.pt"))
 with watch:
     import train
 print(msgspec.json.encode(watch.records(())).decode())
@@ -79,6 +80,7 @@ def test_every_kind_of_file_is_recorded(training: tuple[Path, FilesRead]) -> Non
     assert str(folder / "data.csv") in record.files
     assert record.files[str(folder / "options.ini")] == ""
     assert str(folder / "train.log") not in record.files
+    assert str(folder / "ignored.pt") not in record.files
     assert list(record.folders) == [str(folder / "images")]
     assert are_unchanged(record)
 
@@ -146,6 +148,19 @@ def test_a_change_that_no_training_sees_is_none(
     assert are_unchanged(record)
 
 
+# The operator of torchvision, as torch sees it.
+READ_FILE = """
+import torch
+library = torch.library.Library("image", "DEF")
+library.define("read_file(str name) -> Tensor")
+library.impl("read_file", lambda name: torch.zeros(1), "CompositeExplicitAutograd")
+"""
+
+
+def test_an_operator_that_was_not_called_reads_nothing(tmp_path: Path) -> None:
+    assert opened(tmp_path, TRAIN + READ_FILE).unseen == ""
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -153,6 +168,7 @@ def test_a_change_that_no_training_sees_is_none(
         ("import subprocess; subprocess.run(['true'])", "another program was run"),
         ("os.waitpid(os.fork() or os._exit(0), 0)", "another process was started"),
         ("import socket; socket.socket().connect_ex(('127.0.0.1', 9))", "a connection was opened"),
+        (READ_FILE + "torch.ops.image.read_file('a.png')", "`torchvision.io` reads files by itself"),
         ("open('made.txt', 'w').write('x'); open('made.txt').read()", "changed meanwhile"),
     ],
 )
