@@ -1,0 +1,37 @@
+"""Part 3: the ceiling of six workloads under a memory limit, and the truth from fresh processes.
+
+The truth of an answer: training passes there in a fresh process, and fails 5% above.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from math import ceil
+
+from on_gpu_parts import device, programs
+from on_gpu_parts.report import Report
+
+WORKLOADS = ("cnn", "flash_transformer", "wide_mlp", "batch_norm", "variable_lengths", "lstm")
+PEERS = {"accelerate": "accelerate", "lightning": "lightning"}
+SECONDS = 60.0
+
+
+def run(report: Report) -> None:
+    limit_bytes = device.scale().limit_bytes
+    for name in WORKLOADS:
+        row = programs.probe(
+            *(programs.target(name), "--fresh", "--device", device.name(), "--ceiling", "--no-check"),
+            *("--memory-limit", f"{limit_bytes >> 20}MiB", "--budget", device.scale().ceiling_budget),
+            seconds=min(SECONDS, report.seconds_left),
+        )
+        ceiling = row.get("answer", {}).get("ceiling") or {}
+        if size := ceiling.get("batch_size"):
+            for key, tried in (("at_answer", size), ("above", max(size + 1, ceil(1.05 * size)))):
+                row[key] = {"batch_size": tried, **programs.ask("survive", name, str(tried), seconds=SECONDS)}
+        row["peers"] = {
+            peer: programs.ask("peers", peer, name, seconds=min(SECONDS, report.seconds_left))
+            if importlib.util.find_spec(package)
+            else {"skipped": f"{package} is not installed"}
+            for peer, package in PEERS.items()
+        }
+        report.add(workload=name, limit_bytes=limit_bytes, **row)
