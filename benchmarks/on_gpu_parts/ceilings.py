@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 from math import ceil
+from typing import Any
 
 from on_gpu_parts import device, programs
 from on_gpu_parts.report import Report
 
 WORKLOADS = ("cnn", "flash_transformer", "wide_mlp", "batch_norm", "variable_lengths", "lstm")
-PEERS = {"accelerate": "accelerate", "lightning": "lightning"}
+# The names of their packages.
+PEERS = ("accelerate", "lightning")
 SECONDS = 60.0
 
 
@@ -28,10 +30,14 @@ def run(report: Report) -> None:
         if size := ceiling.get("batch_size"):
             for key, tried in (("at_answer", size), ("above", max(size + 1, ceil(1.05 * size)))):
                 row[key] = {"batch_size": tried, **programs.ask("survive", name, str(tried), seconds=SECONDS)}
-        row["peers"] = {
-            peer: programs.ask("peers", peer, name, seconds=min(SECONDS, report.seconds_left))
-            if importlib.util.find_spec(package)
-            else {"skipped": f"{package} is not installed"}
-            for peer, package in PEERS.items()
-        }
-        report.add(workload=name, limit_bytes=limit_bytes, **row)
+        peers = {peer: _ask_peer(peer, name, report.seconds_left) for peer in PEERS}
+        report.add(workload=name, limit_bytes=limit_bytes, **row, peers=peers)
+
+
+def _ask_peer(peer: str, workload: str, seconds: float) -> dict[str, Any]:
+    """The batch size that another tool's finder answers, or the reason why it was not asked."""
+    if not device.is_gpu():
+        return {"skipped": "it does not know the test device"}
+    if importlib.util.find_spec(peer) is None:
+        return {"skipped": "it is not installed"}
+    return programs.ask("peers", peer, workload, seconds=min(SECONDS, seconds))
