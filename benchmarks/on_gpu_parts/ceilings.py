@@ -13,6 +13,7 @@ from on_gpu_parts import device, programs
 from on_gpu_parts.report import Report
 
 WORKLOADS = ("cnn", "flash_transformer", "wide_mlp", "batch_norm", "variable_lengths", "lstm")
+RECURRENT = ("variable_lengths", "lstm")
 # The names of their packages.
 PEERS = ("accelerate", "lightning")
 SECONDS = 60.0
@@ -21,6 +22,9 @@ SECONDS = 60.0
 def run(report: Report) -> None:
     limit_bytes = device.scale().limit_bytes
     for name in WORKLOADS:
+        if name in RECURRENT and not device.is_gpu():
+            report.add(workload=name, skipped="the test device has no fused recurrent cells")
+            continue
         row = programs.probe(
             *(programs.target(name), "--fresh", "--device", device.name(), "--ceiling", "--no-check"),
             *("--memory-limit", f"{limit_bytes >> 20}MiB", "--budget", device.scale().ceiling_budget),

@@ -33,6 +33,9 @@ def run(report: Report) -> None:
             except torch.OutOfMemoryError:
                 report.add(model=name, batch_size=size, outcome="out_of_memory")
                 break
+            except RuntimeError as error:
+                report.add(model=name, batch_size=size, outcome="failed", detail=str(error)[:300])
+                break
             report.add(model=name, batch_size=size, outcome="ok", step_seconds=steps, **read_clocks())
             if min(steps) > LONGEST_STEP_SECONDS:
                 break

@@ -30,7 +30,7 @@ class Scale:
 
 
 _GPU = Scale(4096 * MIB, 1024 * MIB, "15s", "25s", 1, 0.15, 1 << 16, 4, 4096)
-_TEST = Scale(48 * MIB, 8 * MIB, "4s", "6s", 64, 0.01, 4, 1, 128)
+_TEST = Scale(4 * MIB, 8 * MIB, "4s", "6s", 64, 0.01, 4, 1, 128)
 
 
 def name() -> str:

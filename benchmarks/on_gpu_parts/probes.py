@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 from autobatch.devices import open_backend
 from on_gpu_parts import device, programs
@@ -30,5 +31,5 @@ def run(report: Report) -> None:
 def _arguments(name: str) -> tuple[str, ...]:
     options = ("--budget", device.scale().budget)
     if name in SCRIPTS:
-        return (*options, "--", "python", programs.target(name))
+        return (*options, "--", sys.executable, programs.target(name))
     return (programs.target(name), "--fresh", "--device", device.name(), *options)
