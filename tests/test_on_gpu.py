@@ -107,8 +107,8 @@ def test_every_part_runs_on_the_test_device(tmp_path: Path) -> None:
     assert len(ceilings) == 4
     assert all(row["at_answer"]["survived"] for row in ceilings)
     assert len(rows["plans"]) == 40
-    # The test device has no fused recurrent cells.
-    assert {row["family"] for row in rows["plans"] if "error" in row} <= {"lstm"}
+    # The test device has no fused recurrent cells, and no autocast for transposed convolutions.
+    assert {row["family"] for row in rows["plans"] if "error" in row} <= {"lstm", "unet"}
     assert len({row["model"] for row in rows["curves"]}) == 10
     assert all(row["regret"] > 0 and row["harm"] > 0 for row in rows["regrets"])
 
