@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,8 +135,9 @@ def _start_part(name: str, out: Path, seconds: float, environment: dict[str, str
             return "cut off: its time was over"
     if code:
         with open(out / f"{name}.log", encoding="utf-8") as log:
-            lines = log.read().splitlines() or [""]
-        return f"failed: exit code {code}: {lines[-1][:300]}"
+            lines = [line for line in log.read().splitlines() if line.strip()]
+        named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+        return f"failed: exit code {code}: {(named or lines or [''])[-1][:300]}"
     return "finished"
 
 
