@@ -48,18 +48,7 @@ class Environment:
 
 
 ENVIRONMENTS = (
-    Environment(
-        "3.10",
-        "2.6.0",
-        (
-            "numpy==1.26.4",
-            "lightning==2.5.0",
-            "transformers==4.48.0",
-            "accelerate==1.3.0",
-            "keras==3.8.0",
-            "skorch==1.1.0",
-        ),
-    ),
+    Environment("3.10", "2.6.0", ("numpy==1.26.4",)),
     Environment("3.12", "2.8.0", ("numpy==1.26.4",)),
     Environment("3.12", "2.11.0"),
     Environment("3.11", "2.13.0"),
@@ -89,14 +78,19 @@ def main() -> int:
 
 def record(environment: Environment, options: argparse.Namespace) -> dict[str, Any]:
     """Measure one environment and keep the facts under its name."""
+    kept_folder = Path(options.keep) / environment.name if options.keep else None
     interpreter = _interpreter(environment.python)
-    if interpreter is None:
+    if kept_folder is not None and (kept_folder / "bin" / "python").exists():
+        facts = _test(kept_folder, options)
+    elif interpreter is None:
         facts = {"sources_only": _check_sources(environment.python)}
-    elif options.keep:
-        facts = _test(environment, interpreter, Path(options.keep) / environment.name, options)
+    elif kept_folder is not None:
+        _make(environment, interpreter, kept_folder)
+        facts = _test(kept_folder, options)
     else:
         with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-            facts = _test(environment, interpreter, Path(folder) / environment.name, options)
+            _make(environment, interpreter, Path(folder))
+            facts = _test(Path(folder), options)
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     kept[environment.name] = {
         "python": environment.python,
@@ -121,12 +115,8 @@ def _interpreter(python: str) -> str | None:
     return None
 
 
-def _test(
-    environment: Environment, interpreter: str, folder: Path, options: argparse.Namespace
-) -> dict[str, Any]:
+def _test(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     python = folder / "bin" / "python"
-    if not python.exists():
-        _make(environment, interpreter, folder)
     facts: dict[str, Any] = {"packages": _packages(python), "paths": options.paths}
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"

@@ -1,6 +1,6 @@
 """The private APIs of torch that tracing a training step needs, in one place.
 
-Run with torch 2.13; the first releases are from torch's source history. The minimum, torch 2.6, has them all.
+Run with torch 2.6 and 2.13; the first releases are from torch's source history.
 
 | API | since torch |
 |---|---|
@@ -14,7 +14,8 @@ Run with torch 2.13; the first releases are from torch's source history. The min
 | `_foreach_supported_types`, `_get_foreach_kernels_supported_devices` | 2.1 |
 
 All are required except those of `in_backward` and `use_foreach`, which name their fallbacks. Without a
-required name this module raises ImportError or AttributeError, before a worker measures anything.
+required name this module raises ImportError or AttributeError, and no step is traced: the search then climbs
+without a forecast, with more trials, and the reply says why (`worker/memory_trace`).
 """
 
 from __future__ import annotations

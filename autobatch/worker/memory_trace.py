@@ -1,22 +1,25 @@
-"""Traces the memory of a training step, inside the worker: on real tensors on a CPU, else on fake ones."""
+"""Traces the memory of a training step, inside the worker: on real tensors on a CPU, else on fake ones.
+
+The modules that need private APIs of torch are imported by the first trace. Where a torch lacks one of them,
+that trace fails and says so, and the search goes on without a forecast.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from autobatch.devices.base import Backend
 from autobatch.engines.messages import Storages, Traced, TraceStorages
-from autobatch.memory import cuda_rules
-from autobatch.memory.batch_extrapolation import extrapolate_batch
 from autobatch.memory.storage_log import align, lines_of
-from autobatch.memory.storage_recorder import Trace
-from autobatch.memory.trace import trace_step
 from autobatch.workload import compilation
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
+
+if TYPE_CHECKING:
+    from autobatch.memory.storage_recorder import Trace
 
 # Pairs of sizes to trace, until a pair has the same structure at both. Sizes below 4 may take other paths,
 # such as a batch that is split into parts, and large sizes would cost real memory on a CPU.
@@ -47,10 +50,9 @@ class Tracer:
     """
 
     def __init__(self, trainer: Trainer, *, cuda: bool, fake: bool, channels_last: bool = False) -> None:
-        if cuda:
-            cuda_rules.install()
         trainer.use_device("cpu")
         self._trainer = trainer
+        self._cuda = cuda
         self._fake = fake
         self._channels_last = channels_last
         self._traces: dict[int, Trace] = {}
@@ -78,6 +80,12 @@ class Tracer:
         )
 
     def _trace(self, size: int) -> Trace:
+        from autobatch.memory.trace import trace_step
+
+        if self._cuda:
+            from autobatch.memory import cuda_rules
+
+            cuda_rules.install()
         if size not in self._traces:
             self._traces[size] = trace_step(
                 self._trainer.model,
@@ -93,6 +101,8 @@ class Tracer:
         """A batch for a trace, without data where it may be large and data make no difference."""
         if not self._fake or size <= max(_LOADED):
             return self._trainer.load_repeated(size)
+        from autobatch.memory.batch_extrapolation import extrapolate_batch
+
         for loaded in _LOADED:
             if loaded not in self._loaded:
                 self._loaded[loaded] = self._trainer.load_repeated(loaded)

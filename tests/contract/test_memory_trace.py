@@ -68,3 +68,16 @@ def test_a_step_that_fails_under_a_trace_says_why_and_costs_nothing(tmp_path: Pa
         assert traced.lines == ()
         assert "AssertionError" in traced.detail
         assert opened.try_out(2, 60.0, 3).outcome is Outcome.OK
+
+
+def test_where_torch_lacks_a_private_name_the_search_goes_on_without_a_trace(tmp_path: Path) -> None:
+    target = tmp_path / "net.py"
+    lacking = "import sys\nsys.modules['autobatch.devices.tracing_internals'] = None\n"
+    target.write_text(lacking + MODEL)
+    limits = Limits(ceiling=True, max_batch=8, budget_seconds=600.0)
+    with engine(target, "cpu", limits) as opened:
+        opened.open()
+        traced = opened.trace_memory()
+        assert traced.lines == ()
+        assert "tracing_internals" in traced.detail
+        assert Climb(opened, limits).run().ceiling.batch_size == 8

@@ -1,0 +1,119 @@
+"""benchmarks/on_gpu.py: its frozen predictions, its README row, and the whole program on the test device."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.accelerator import missing
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+PROGRAM = BENCHMARKS / "on_gpu.py"
+sys.path.append(str(BENCHMARKS))
+
+from on_gpu_parts import plans, readme, report  # noqa: E402
+
+PARTS = ("contract", "probes", "ceilings", "plans", "curves", "regrets")
+
+
+def summary(**facts: Any) -> dict[str, Any]:
+    machine = {"name": "NVIDIA H100 80GB HBM3", "torch": "2.11.0+cu130"}
+    parts = {"contract": "finished", "probes": "finished", "plans": "skipped: no time left"}
+    return {"device": "cuda", "date": "2026-12-01", "machine": machine, "parts": parts, **facts}
+
+
+def test_forty_predictions_are_frozen_for_eight_families() -> None:
+    rows = json.loads(plans.FROZEN.read_text(encoding="utf-8"))["rows"]
+    assert len(rows) == 40
+    assert len({row["family"] for row in rows}) == 8
+    for row, case in zip(rows, plans.CASES, strict=True):
+        assert (row["family"], row["kind"]) == (case.family, case.kind)
+        assert row["full"]["batch_size"] == case.batch_size
+        assert row["small"]["batch_size"] == case.small_size
+        assert 0 < row["full"]["allocated_bytes"] <= row["full"]["reserved_bytes"]
+
+
+def test_a_frozen_prediction_can_be_made_again() -> None:
+    """A better planner may predict a little else; the frozen figure stays, and a GPU judges it."""
+    program = "from autobatch.memory import cuda_rules; cuda_rules.install()\n" + (
+        "import json; from on_gpu_parts import plans; print(json.dumps(plans.predict(plans.CASES[0])))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(BENCHMARKS)))}
+    predicted = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    row = json.loads(predicted.stdout)
+    frozen = json.loads(plans.FROZEN.read_text(encoding="utf-8"))["rows"][0]
+    for size in ("full", "small"):
+        assert row[size]["allocated_bytes"] == pytest.approx(frozen[size]["allocated_bytes"], rel=0.5)
+
+
+def test_the_readme_has_the_row_of_the_recorded_results() -> None:
+    assert readme.row() in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_row_names_the_gpu_and_the_parts_that_finished(tmp_path: Path) -> None:
+    assert readme.row(tmp_path) == f"| NVIDIA (CUDA) | {readme.NOT_RUN} |"
+    for name, facts in (("first", summary()), ("simulated", summary(device="testdev"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert readme.row(tmp_path) == (
+        "| NVIDIA (CUDA) | NVIDIA H100 80GB HBM3, torch 2.11.0+cu130, 2026-12-01: contract, probes "
+        "(plans skipped) |"
+    )
+
+
+def test_a_report_is_whole_after_each_row(tmp_path: Path) -> None:
+    path = tmp_path / "plans.json"
+    written = report.Report(path, 60.0)
+    assert json.loads(path.read_text(encoding="utf-8"))["rows"] == []
+    written.add(family="mlp")
+    written.note(finished=True)
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    assert (facts["rows"], facts["finished"]) == ([{"family": "mlp"}], True)
+    assert written.seconds_left <= 60.0
+
+
+def test_without_time_every_part_is_skipped_and_the_archive_is_there(tmp_path: Path) -> None:
+    ended = run("--out", str(tmp_path), "--minutes", "0", "--device", "testdev")
+    assert ended.returncode == 0, ended.stderr
+    facts = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert facts["parts"] == dict.fromkeys(PARTS, "skipped: no time left")
+    with tarfile.open(tmp_path / "on_gpu.tar.gz") as packed:
+        assert packed.getnames() == ["summary.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4000)
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_every_part_runs_on_the_test_device(tmp_path: Path) -> None:
+    ended = run("--out", str(tmp_path), "--minutes", "60", "--device", "testdev")
+    facts = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert facts["parts"] == dict.fromkeys(PARTS, "finished"), ended.stdout
+    texts = {part: (tmp_path / f"{part}.json").read_text(encoding="utf-8") for part in PARTS}
+    rows = {part: json.loads(text)["rows"] for part, text in texts.items()}
+    assert rows["contract"][0]["passed"] > 20
+    assert not rows["contract"][0]["failed"]
+    assert [row["exit_code"] for row in rows["probes"] if "skipped" not in row] == [0] * 5
+    ceilings = [row for row in rows["ceilings"] if "skipped" not in row]
+    assert len(ceilings) == 4
+    assert all(row["at_answer"]["survived"] for row in ceilings)
+    assert len(rows["plans"]) == 40
+    # The test device has no fused recurrent cells, and no autocast for transposed convolutions.
+    assert {row["family"] for row in rows["plans"] if "error" in row} <= {"lstm", "unet"}
+    assert len({row["model"] for row in rows["curves"]}) == 10
+    assert all(row["regret"] > 0 and row["harm"] > 0 for row in rows["regrets"])
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, check=False
+    )
