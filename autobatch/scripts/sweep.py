@@ -186,12 +186,12 @@ class Sweep:
         steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else _LONG_STEPS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
         # A curve of one size compares nothing: the time of the check is better spent on a second.
-        end_seconds = self._engine.end_seconds if len(self._trials) < 2 else self._end_seconds
+        end_seconds = self._engine.schedule.end_seconds if len(self._trials) < 2 else self._end_seconds
         return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
 
     def _end_of_share(self) -> float:
         """The end of the curve's share of the time, on the clock of the engine."""
-        left = self._engine.end_seconds - self._engine.busy_seconds
+        left = self._engine.schedule.end_seconds - self._engine.busy_seconds
         share = _SHARE if self._engine.session.in_place else _SHARE_WITH_RESTARTS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
         if not self._limits.check or (1 - share) * left < start:

@@ -49,6 +49,10 @@ class SimulatedScript:
         return self
 
     @property
+    def schedule(self) -> SimulatedScript:
+        return self
+
+    @property
     def end_seconds(self) -> float:
         return self.budget_seconds - self.start_seconds
 
