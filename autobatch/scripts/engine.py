@@ -32,7 +32,7 @@ from autobatch.scripts.session import START_SECONDS, Session
 from autobatch.scripts.trainings import training_of
 from autobatch.scripts.unanswered import Unanswered
 
-ROUNDS, MIN_ROUNDS = 5, 3
+ROUNDS, MIN_REPEATS = 5, 3
 # Steps so long are measured with fewer rounds: a budget holds few of them.
 _SLOW_STEP_SECONDS = 0.5
 _WARM_UP_STEPS = 2
@@ -144,7 +144,7 @@ class ScriptEngine(Unanswered):
             )
         slow = self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
         if rounds is None:
-            rounds = MIN_ROUNDS if slow else ROUNDS
+            rounds = MIN_REPEATS if slow else ROUNDS
         starts = self.session.starts
         for _ in range(_TRIES):
             results = self.session.ask(
@@ -309,7 +309,7 @@ class ScriptEngine(Unanswered):
             if not self.session.start_split(split):
                 return None
             slow = self._step_seconds.get(split.batch_size, 1.0) > _SLOW_STEP_SECONDS
-            order = {"rounds": MIN_ROUNDS, "round_steps": 1, "warm_up": 1 if slow else _WARM_UP_STEPS}
+            order = {"rounds": MIN_REPEATS, "round_steps": 1, "warm_up": 1 if slow else _WARM_UP_STEPS}
             results = self.session.ask(
                 "measure", split.batch_size, min(seconds, self.schedule.left_seconds), **order
             )

@@ -105,6 +105,8 @@ class Session:
                 observed = self._start(command, None, _FEWEST_STEPS)
         except ScriptEndedError as ended:
             output = self._process.output if self._process is not None else ()
+            if ended.outcome is Outcome.TIMEOUT:
+                raise refusals.slow_start(START_SECONDS, output) from ended
             raise refusals.script_fails(ended.detail, output) from ended
         if observed.constant_input and observed.loader is None:
             raise refusals.full_batch(observed)
