@@ -12,6 +12,7 @@ from autobatch.measurement.climb import Observer
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
+from autobatch.scripts import refusals
 from autobatch.scripts.engine import ROUNDS, ScriptEngine
 from autobatch.scripts.messages import Measured
 from autobatch.scripts.process import ScriptEndedError
@@ -66,6 +67,7 @@ class Sweep:
         self._climb(current)
         for _ in range(_MOST_HALVINGS - 1):
             half = half and self._halved(half)
+        self._refuse_fixed_size(current)
         self._again()
         return self.curve
 
@@ -81,6 +83,12 @@ class Sweep:
             device=self._opened.device,
             world_size=self._opened.world_size,
         )
+
+    def _refuse_fixed_size(self, current: int) -> None:
+        """Raise TargetError where every other size fails, and not for a lack of memory or time."""
+        others = [trial for size, trial in self._trials.items() if size != current]
+        if others and all(trial.outcome is Outcome.FAILED for trial in others):
+            raise refusals.fixed_size(current, sorted({trial.detail for trial in others}))
 
     def partial_curve(self) -> Curve | None:
         """The curve of an interrupted sweep; None where no size has passed."""
