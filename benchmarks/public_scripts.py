@@ -63,13 +63,14 @@ def _example(
     )
 
 
-def _tutorial(name: str, folder: str, batch_size: int) -> Script:
+def _tutorial(name: str, folder: str, batch_size: int | None, *, refused: str = "") -> Script:
     return Script(
         name=name,
         repository=TUTORIAL,
         folder=f"yunjey+pytorch-tutorial/tutorials/{folder}",
         command="python main.py",
         batch_size=batch_size,
+        refused=refused,
     )
 
 
@@ -155,7 +156,7 @@ SCRIPTS = (
         name="lightning_classifier",
         repository=LIGHTNING,
         folder="Lightning-AI+pytorch-lightning/examples/pytorch/basics",
-        command="python backbone_image_classifier.py fit --trainer.accelerator cpu",
+        command="python backbone_image_classifier.py --trainer.accelerator cpu",
         batch_size=32,
     ),
     Script(
@@ -203,7 +204,7 @@ SCRIPTS = (
         batch_size=32,
     ),
     _tutorial("feedforward", "01-basics/feedforward_neural_network", 100),
-    _tutorial("tutorial_gan", "03-advanced/generative_adversarial_network", 100),
+    _tutorial("tutorial_gan", "03-advanced/generative_adversarial_network", None, refused="fixed_batch_size"),
 )
 
 

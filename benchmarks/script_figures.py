@@ -94,7 +94,7 @@ for epoch in range(10_000):
         loss_fn(model(inputs), targets).backward()
         optimizer.step()
 """
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main() -> None:

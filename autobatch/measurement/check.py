@@ -141,7 +141,7 @@ class GeneralizationCheck:
             most_samples=samples,
             largest_chunk=self._largest_chunk(trial.batch_size),
             smallest_chunk=self._limits.smallest,
-            multiple_of=self._limits.multiple_of,
+            multiple_of=self._limits.unit,
         )
 
     def _sum_correction(self, size: int) -> float:

@@ -43,4 +43,4 @@ def _may_fail(samples: int, trial_set: TrialSet, limits: Limits) -> bool:
         return False
     failures = [trial for trial in trial_set.trials if trial.outcome is Outcome.FAILED]
     smallest = trial_set.passed[0].batch_size
-    return samples < smallest or samples % limits.multiple_of != 0 or bool(failures)
+    return samples < smallest or samples % limits.unit != 0 or bool(failures)

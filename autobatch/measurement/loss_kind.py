@@ -32,5 +32,5 @@ def _half_size(largest: int, limits: Limits) -> int:
     Contrastive losses change the most from a small batch to twice as many samples.
     """
     wanted = max(limits.smallest, USUAL_BATCH_SIZE // 2)
-    fitting = min(-(-wanted // limits.multiple_of) * limits.multiple_of, largest // 2)
-    return fitting // limits.multiple_of * limits.multiple_of
+    fitting = min(-(-wanted // limits.unit) * limits.unit, largest // 2)
+    return fitting // limits.unit * limits.unit

@@ -75,7 +75,7 @@ class Trainings:
         if self._samples is None:
             self._samples = self._affordable_samples(seconds)
         samples = self._samples
-        smallest, multiple_of = self._limits.smallest, self._limits.multiple_of
+        smallest, multiple_of = self._limits.smallest, self._limits.unit
         part_size = min(samples // MAX_REPEATS // multiple_of * multiple_of, self._largest_part)
         return messages.Train(
             batch_size=run.batch_size,

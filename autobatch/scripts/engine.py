@@ -19,10 +19,8 @@ from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
 from autobatch.engines import messages
 from autobatch.engines.base import Opened
 from autobatch.records.check import LossKind
-from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
-from autobatch.records.workload import SampleSizes
 from autobatch.scripts import description
 from autobatch.scripts.command import Command
 from autobatch.scripts.knob import Split
@@ -30,8 +28,10 @@ from autobatch.scripts.losses import LossGrowth, first_loss
 from autobatch.scripts.messages import Measured, NoiseSums, Trained
 from autobatch.scripts.noise import limiting_chunks
 from autobatch.scripts.process import ScriptEndedError
+from autobatch.scripts.schedule import Schedule
 from autobatch.scripts.session import START_SECONDS, Session
 from autobatch.scripts.trainings import training_of
+from autobatch.scripts.unanswered import Unanswered
 
 ROUNDS, MIN_REPEATS = 5, 3
 # Steps so long are measured with fewer rounds: a budget holds few of them.
@@ -45,19 +45,12 @@ _MEASURE_AT = (0.25, 0.5, 1.0)
 # Of the check's time, for all of its gradients; short trainings need the rest.
 _NOISE_SHARE = 0.3
 _EVALUATION_SECONDS = 10.0
-# Kept for a few steps or an evaluation in a fresh process, beside the time that the command takes to start.
-_STEPS_SECONDS = 3.0
-# A measurement that has begun gets this much, whatever is left.
-_LEAST_SECONDS = 3.0
-# Of the budget; a command that takes longer to start is not started once more to confirm its answer.
-_SLOW_START = 0.25
 # Processes for one size, as far as there is time.
 _TRIES = 3
 _HELD_OUT = "the training loss of each batch, before the step that it makes"
-_NO_REPLY = "a script has no answer to this"
 
 
-class ScriptEngine:
+class ScriptEngine(Unanswered):
     """The engine of one `session`."""
 
     trainings_at_once = 1
@@ -77,12 +70,12 @@ class ScriptEngine:
         `keeps_rate`: short trainings keep the script's learning rate, as the training to come will.
         """
         self.session = Session(command, limits, scratch, contended=contended)
+        self.schedule = Schedule(self.session, limits.budget_seconds)
         self.compile_seconds = 0.0
         self._command = command
         self._limits = limits
         self._epochs = epochs
         self._keeps_rate = keeps_rate
-        self._begin = time.monotonic()
         self._step_seconds: dict[int, float] = {}
         self._growth = LossGrowth()
         self._last_loss: tuple[int, float | None] | None = None
@@ -115,20 +108,16 @@ class ScriptEngine:
     @property
     def busy_seconds(self) -> float:
         """Wall time since the beginning, all starts of the command included."""
-        return time.monotonic() - self._begin
+        return self.schedule.elapsed_seconds
 
     @busy_seconds.setter
     def busy_seconds(self, value: float) -> None:
-        self._begin = time.monotonic() - value
+        self.schedule.begin = time.monotonic() - value
 
     @property
     def start_seconds(self) -> float:
         """Seconds that the command took to its first steps."""
         return self.session.start_seconds
-
-    @property
-    def sizes(self) -> SampleSizes | None:
-        return None
 
     @property
     def fresh(self) -> bool:
@@ -138,26 +127,6 @@ class ScriptEngine:
     def is_summed(self) -> bool:
         """True where the loss grows with the batch size, as a sum over samples does."""
         return self._growth.is_summed
-
-    @property
-    def confirms(self) -> bool:
-        """True where the budget has time for a start of the command to confirm the answer."""
-        return self.session.start_seconds <= _SLOW_START * self._limits.budget_seconds
-
-    @property
-    def end_seconds(self) -> float:
-        """Seconds on the clock of `busy_seconds` at which the measurements end, but for the confirmation."""
-        return self._limits.budget_seconds - (self.another_start_seconds if self.confirms else 0.0)
-
-    @property
-    def another_start_seconds(self) -> float:
-        """Seconds that a new process takes for a few steps or an evaluation."""
-        return self.session.start_seconds + _STEPS_SECONDS
-
-    @property
-    def left_seconds(self) -> float:
-        """Seconds that a measurement which begins now may take."""
-        return max(_LEAST_SECONDS, self.end_seconds - self.busy_seconds)
 
     # Measurements
 
@@ -169,7 +138,7 @@ class ScriptEngine:
         observed = self.session.observed
         if (
             size == self.session.current_size
-            and self.end_seconds < self.busy_seconds
+            and self.schedule.end_seconds < self.busy_seconds
             and observed.step_seconds
         ):
             # The start has taken all of the time: the first steps are all that there is.
@@ -187,7 +156,7 @@ class ScriptEngine:
             results = self.session.ask(
                 "measure",
                 size,
-                min(seconds, self.left_seconds),
+                min(seconds, self.schedule.left_seconds),
                 rounds=rounds,
                 round_steps=self._round_steps(size),
                 warm_up=1 if slow else _WARM_UP_STEPS,
@@ -197,7 +166,7 @@ class ScriptEngine:
                 break
             if not measured.round_seconds and not measured.ended and self.session.in_place:
                 self.session.give_up_in_place()
-            if self.busy_seconds + self.session.start_seconds > self.end_seconds:
+            if self.busy_seconds + self.session.start_seconds > self.schedule.end_seconds:
                 break
         if not measured.round_seconds:
             why = f"no full batch of {size:,} came up in an epoch"
@@ -246,17 +215,12 @@ class ScriptEngine:
             # Its first steps were full ones, or it wouldn't be proven.
             observed = self.session.start_at(batch_size)
             if not observed.ended:
-                self.session.evaluate(min(_EVALUATION_SECONDS, self._evaluation_seconds))
+                self.session.evaluate(min(_EVALUATION_SECONDS, self.schedule.evaluation_seconds))
         except ScriptEndedError as ended:
             return messages.Tried(batch_size=batch_size, outcome=ended.outcome, detail=ended.detail)
         return messages.Tried(
             batch_size=batch_size, outcome=Outcome.OK, steps=observed.steps, optimizer_steps=observed.steps
         )
-
-    @property
-    def _evaluation_seconds(self) -> float:
-        """Seconds that an evaluation may take now; what it shows by then is enough."""
-        return max(_LEAST_SECONDS, self._limits.budget_seconds - self.busy_seconds)
 
     def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
         """A sum, by the losses of the steps so far: a script can't repeat its samples."""
@@ -321,7 +285,7 @@ class ScriptEngine:
             results = self.session.ask(
                 "train",
                 size,
-                min(2 * command.seconds, self.left_seconds),
+                min(2 * command.seconds, self.schedule.left_seconds),
                 steps=steps,
                 learning_rate_factor=factor,
                 snapshot=self._snapshot,
@@ -344,7 +308,7 @@ class ScriptEngine:
         if self.session.observed.losses_apart > 1:
             return "the optimizers train against each other, so their losses can't be compared"
         start = self.session.start_seconds if self.session.starts_for(size) else 0.0
-        if self.busy_seconds + start + seconds > self.end_seconds + _LEAST_SECONDS:
+        if self.busy_seconds + start + seconds > self.schedule.end_seconds:
             return "too little of the budget was left for another start of the command"
         return None
 
@@ -355,7 +319,9 @@ class ScriptEngine:
                 return None
             slow = self._step_seconds.get(split.batch_size, 1.0) > _SLOW_STEP_SECONDS
             order = {"rounds": MIN_REPEATS, "round_steps": 1, "warm_up": 1 if slow else _WARM_UP_STEPS}
-            results = self.session.ask("measure", split.batch_size, min(seconds, self.left_seconds), **order)
+            results = self.session.ask(
+                "measure", split.batch_size, min(seconds, self.schedule.left_seconds), **order
+            )
         except ScriptEndedError:
             return None
         finally:
@@ -370,8 +336,6 @@ class ScriptEngine:
     def close(self) -> None:
         """End all processes of the command."""
         self.session.end()
-
-    # Questions of the engine protocol that only a model file can answer
 
     def time_round(
         self, batch_size: int, seconds: float, *, alone: bool = False, sizes: tuple[int, ...] = ()
@@ -389,18 +353,6 @@ class ScriptEngine:
             steps=measured.steps,
             optimizer_steps=measured.steps,
         )
-
-    def take_fingerprint(self) -> messages.Fingerprint:
-        return messages.Fingerprint(parts={}, detail=_NO_REPLY)
-
-    def time_each(self, batch_size: int, seconds: float) -> list[float]:
-        raise AutobatchError("a script is not timed rank by rank", code="not_timed_by_rank")
-
-    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
-        return messages.Traced(lines=(), detail=_NO_REPLY)
-
-    def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
-        return messages.Loaded(batch_seconds=None, detail=_NO_REPLY)
 
 
 def _slowest(measured: Sequence[Measured]) -> Measured:

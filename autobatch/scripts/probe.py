@@ -167,18 +167,18 @@ class ScriptSearch:
             return None
         engine = self._engine
         # Of a script that has to be started again, the noise at its own size takes a start.
-        session, end_seconds = engine.session, engine.end_seconds
+        session, end_seconds = engine.session, engine.schedule.end_seconds
         if session.starts_for(session.current_size):
             end_seconds -= session.start_seconds
         if session.steps_flags:
             # For a process with other micro batches.
-            end_seconds -= engine.another_start_seconds
+            end_seconds -= engine.schedule.another_start_seconds
         stage = Budget(end_seconds, lambda: engine.busy_seconds)
         self._check = GeneralizationCheck(engine, curve, self._limits, stage, self._watch.checking)
         return self._check.run()
 
     def _confirm(self, curve: Curve, check: Check | None) -> Curve:
-        if not self._engine.confirms:
+        if not self._engine.schedule.confirms:
             note = "the command takes too long to start for a confirmation in a fresh process; raise --budget"
             return replace(curve, warnings=(*curve.warnings, note))
         self._watch.checking("confirming the answer in a fresh process")

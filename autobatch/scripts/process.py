@@ -250,6 +250,9 @@ def _environment(command: Command, scratch: Path, settings: Mapping[str, object]
         **_SILENT,
         "MLFLOW_TRACKING_URI": (scratch / "mlruns").as_uri(),
         "TMPDIR": str(temporary),
+        # Compilers are other programs, which read and write these for real.
+        "TORCHINDUCTOR_CACHE_DIR": str(temporary / "inductor"),
+        "TRITON_CACHE_DIR": str(temporary / "triton"),
         **injection(command, settings),
     }
 

@@ -125,6 +125,25 @@ def not_proven(observed: int | None, wanted: int, how: str) -> TargetError:
     )
 
 
+def fixed_size(current: int, details: Sequence[str]) -> TargetError:
+    return TargetError(
+        f"the script trains at its own batch size alone, {current:,}",
+        code="fixed_batch_size",
+        facts=tuple(details)[:_MOST_SEEN],
+        hint="its code may use the size in other places too: make it an option there, and "
+        + _PLACEHOLDER_HINT,
+    )
+
+
+def slow_start(seconds: float, output: Sequence[str]) -> TargetError:
+    return TargetError(
+        f"the command made no optimizer steps within {seconds:.0f} s",
+        code="slow_start",
+        facts=tuple(output)[-3:],
+        hint="measure without compilation and downloads, or with fewer data to prepare",
+    )
+
+
 def script_fails(detail: str, output: Sequence[str]) -> TargetError:
     return TargetError(
         "the command fails before its first steps",

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.scripts import refusals
@@ -50,6 +51,7 @@ class Session:
         self._split: Split | None = None
         self._observed: Observation | None = None
         self._started: Observation | None = None
+        self._output: tuple[str, ...] = ()
         self.in_place = False
         self.fresh = True
         self.start_seconds = 0.0
@@ -104,8 +106,9 @@ class Session:
                 # So short a script is stopped before its end, and its epoch is repeated from there.
                 observed = self._start(command, None, _FEWEST_STEPS)
         except ScriptEndedError as ended:
-            output = self._process.output if self._process is not None else ()
-            raise refusals.script_fails(ended.detail, output) from ended
+            if ended.outcome is Outcome.TIMEOUT:
+                raise refusals.slow_start(START_SECONDS, self._output) from ended
+            raise refusals.script_fails(ended.detail, self._output) from ended
         if observed.constant_input and observed.loader is None:
             raise refusals.full_batch(observed)
         if observed.ended:
@@ -241,7 +244,12 @@ class Session:
             variables=self._variables,
         )
         self.fresh = True
-        self._started = self._process.observe(START_SECONDS)
+        try:
+            self._started = self._process.observe(START_SECONDS)
+        except (AutobatchError, ScriptEndedError):
+            self._output = self._process.output
+            self.end()
+            raise
         self.starts += 1
         self.start_seconds = time.monotonic() - begin
         return self._started

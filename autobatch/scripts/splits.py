@@ -50,11 +50,11 @@ def faster_split(engine: ScriptEngine, curve: Curve, tell: Callable[[str], None]
     session = engine.session
     current = Split(micro_batch=session.knob.current, steps=session.unit)
     predicted = predicted_split(current, curve) if session.steps_flags else None
-    if predicted is None or engine.busy_seconds + session.start_seconds > engine.end_seconds:
+    if predicted is None or engine.busy_seconds + session.start_seconds > engine.schedule.end_seconds:
         return None
     split, _ = predicted
     tell(f"trying {split.steps} micro batches of {split.micro_batch:,}")
-    measured = engine.time_split(split, engine.left_seconds)
+    measured = engine.time_split(split, engine.schedule.left_seconds)
     if measured is None:
         return None
     trial = next(trial for trial in curve.trials if trial.batch_size == current.batch_size)

@@ -12,6 +12,7 @@ from autobatch.measurement.climb import Observer
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
+from autobatch.scripts import refusals
 from autobatch.scripts.engine import ROUNDS, ScriptEngine
 from autobatch.scripts.messages import Measured
 from autobatch.scripts.process import ScriptEndedError
@@ -66,6 +67,7 @@ class Sweep:
         self._climb(current)
         for _ in range(_MOST_HALVINGS - 1):
             half = half and self._halved(half)
+        self._refuse_fixed_size(current)
         self._again()
         return self.curve
 
@@ -81,6 +83,12 @@ class Sweep:
             device=self._opened.device,
             world_size=self._opened.world_size,
         )
+
+    def _refuse_fixed_size(self, current: int) -> None:
+        """Raise TargetError where every other size fails, and not for a lack of memory or time."""
+        others = [trial for size, trial in self._trials.items() if size != current]
+        if others and all(trial.outcome is Outcome.FAILED for trial in others):
+            raise refusals.fixed_size(current, sorted({trial.detail for trial in others}))
 
     def partial_curve(self) -> Curve | None:
         """The curve of an interrupted sweep; None where no size has passed."""
@@ -186,12 +194,12 @@ class Sweep:
         steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else _LONG_STEPS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
         # A curve of one size compares nothing: the time of the check is better spent on a second.
-        end_seconds = self._engine.end_seconds if len(self._trials) < 2 else self._end_seconds
+        end_seconds = self._engine.schedule.end_seconds if len(self._trials) < 2 else self._end_seconds
         return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
 
     def _end_of_share(self) -> float:
         """The end of the curve's share of the time, on the clock of the engine."""
-        left = self._engine.end_seconds - self._engine.busy_seconds
+        left = self._engine.schedule.end_seconds - self._engine.busy_seconds
         share = _SHARE if self._engine.session.in_place else _SHARE_WITH_RESTARTS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
         if not self._limits.check or (1 - share) * left < start:

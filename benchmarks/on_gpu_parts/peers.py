@@ -30,9 +30,9 @@ def accelerate(training: Training) -> int:
 def lightning(training: Training) -> int | None:
     """Lightning's `Tuner.scale_batch_size` with its default arguments."""
     import lightning.pytorch as pl
-    from lightning.pytorch.tuner import Tuner
+    from lightning.pytorch.tuner.tuning import Tuner
 
-    class Module(pl.LightningModule):  # type: ignore[misc]
+    class Module(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.batch_size = SMALLEST

@@ -121,7 +121,7 @@ def measure(case: Case, size: int) -> dict[str, int]:
     model.to(device.name())
     batch = WORKLOADS[case.family].inputs(size).to(device.name())
     if case.kind == "channels_last":
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batch = batch.contiguous(memory_format=torch.channels_last)
     forward = torch.compile(model) if case.kind == "compile" else model
     step = training_step(case, forward, optimizer, device.name())

@@ -14,6 +14,9 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from autobatch.scripts.child import imports, loaders, sightings, snapshot
 from autobatch.scripts.child.gradients import GradientSums
+from autobatch.scripts.child.own_updates import OwnUpdates
+from autobatch.scripts.child.reads import Reads
+from autobatch.scripts.child.user_code import is_users
 
 
 def test_sums_of_narrow_gradients_are_exact():
@@ -191,3 +194,40 @@ def test_a_callback_runs_once_its_module_is_imported(tmp_path: Path, monkeypatch
     imports.after_import("imported_later", lambda module: seen.append(2))
     assert seen == [1, 2]
     del sys.modules[imported_later.__name__]
+
+
+def test_parameters_that_change_without_an_optimizer_are_noticed():
+    weight = nn.Parameter(torch.ones(3))
+    updates = OwnUpdates()
+    assert not any(updates.seen(weight.sum()) for _ in range(10))
+    noticed = []
+    for _ in range(10):
+        noticed.append(updates.seen(weight.sum()))
+        weight.data.add_(-0.1)
+    assert noticed[-1]
+
+
+def test_frozen_parameters_are_no_own_updates():
+    updates = OwnUpdates()
+    bias = nn.Parameter(torch.zeros(2))
+    for _ in range(20):
+        assert not updates.seen((torch.randn(2) * bias).sum())
+
+
+def test_a_file_is_noted_once_and_a_library_never(tmp_path: Path):
+    listed = Reads(str(tmp_path))
+    for path in ("/data/a.bin", "/data/a.bin", torch.__file__, "/data/b.bin"):
+        listed.note(path)
+    assert reads_of(tmp_path) == ["/data/a.bin", "/data/b.bin"]
+
+
+def reads_of(scratch: Path) -> list[str]:
+    return (scratch / "reads.txt").read_text().splitlines()
+
+
+def test_users_code_is_neither_installed_nor_of_the_hooks():
+    assert is_users(__file__)
+    assert not is_users(torch.__file__)
+    assert not is_users(imports.__file__)
+    assert not is_users(argparse.__file__)
+    assert not is_users("<string>")

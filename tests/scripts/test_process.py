@@ -286,3 +286,10 @@ def test_the_files_that_were_read_are_listed(tmp_path: Path):
         process.close()
         # A file that the script has made by itself is none of its inputs.
         assert reads(scratch) == (str(data),)
+
+
+def test_a_spawned_training_knows_the_options_of_its_parent():
+    with started(sample("spawning.py", "--batch-size", "24")) as process:
+        seen = process.observe(SECONDS)
+    assert seen.batch_size == 24
+    assert {sighting.name: sighting.value for sighting in seen.sightings}["batch_size"] == 24

@@ -41,11 +41,17 @@ class SimulatedScript:
     busy_seconds: float = 2.0
     measured: list[int] = field(default_factory=list)
     snapshots: int = 0
+    # Any other size fails by the script's own error.
+    is_fixed: bool = False
     budget_seconds: float = 60.0
     observed: Observation = OBSERVED
 
     @property
     def session(self) -> SimulatedScript:
+        return self
+
+    @property
+    def schedule(self) -> SimulatedScript:
         return self
 
     @property
@@ -56,6 +62,8 @@ class SimulatedScript:
         step = self.fixed_seconds + self.sample_seconds * size
         self.measured.append(size)
         self.busy_seconds += 20 * step + (0 if self.in_place else self.start_seconds)
+        if self.is_fixed and size != self.current_size:
+            raise ScriptEndedError(Outcome.FAILED, "RuntimeError: shapes cannot be multiplied")
         if size * self.sample_bytes > self.memory_bytes:
             raise ScriptEndedError(Outcome.OUT_OF_MEMORY, "out of memory")
         return Measured(
@@ -136,6 +144,13 @@ def test_it_halves_as_long_as_steps_get_shorter():
 def test_micro_batches_stay_whole():
     curve = sweep(SimulatedScript(current_size=36, unit=4, fixed_seconds=1e-5))
     assert all(trial.batch_size % 4 == 0 for trial in curve.trials)
+
+
+def test_a_size_that_the_code_uses_elsewhere_is_refused_by_name():
+    with pytest.raises(AutobatchError) as raised:
+        sweep(SimulatedScript(is_fixed=True))
+    assert raised.value.code == "fixed_batch_size"
+    assert raised.value.facts == ("RuntimeError: shapes cannot be multiplied",)
 
 
 def test_a_size_of_its_own_that_fails_is_an_error():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,25 +15,38 @@ _MOST_FRAMES, _MOST_KEYS = 60, 2000
 _EPOCHS = re.compile(r"((num|max|n|train)_?(train_)?)?epochs", re.IGNORECASE)
 _SIZES = re.compile(r"(train_)?batch_?size|bs", re.IGNORECASE)
 _parsed: list[tuple[argparse.ArgumentParser, argparse.Namespace]] = []
+# A list of what the command's other processes have parsed: scripts that spawn their training parse before it.
+_shared = ""
 
 
-def watch_argparse(module: Any) -> None:
-    """Remember what every argument parser of the script returns."""
+def watch_argparse(module: Any, shared: str = "") -> None:
+    """Remember what every argument parser of the script returns, in the file `shared` too."""
+    global _shared
+    _shared = shared
     parse = module.ArgumentParser.parse_known_args
 
     def parse_known_args(self: Any, *args: Any, **kwargs: Any) -> Any:
         namespace, rest = parse(self, *args, **kwargs)
         if all(namespace is not seen for _, seen in _parsed):
             _parsed.append((self, namespace))
+            with suppress(OSError):
+                _share(self, namespace)
         return namespace, rest
 
     module.ArgumentParser.parse_known_args = parse_known_args
 
 
+def _share(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> None:
+    if _shared:
+        lines = [json.dumps(sighting) + "\n" for sighting in _of_parser(parser, namespace)]
+        with open(_shared, "a") as file:
+            file.write("".join(lines))
+
+
 def sightings() -> list[dict[str, Any]]:
     """Numbers that the script was given, as {source, name, flags, value}."""
     seen: list[dict[str, Any]] = []
-    for source in (_of_argparse, _of_click, _of_configurations, _of_variables):
+    for source in (_of_other_processes, _of_argparse, _of_click, _of_configurations, _of_variables):
         # These look into objects of any library: one that can't be read shows nothing, and harms nothing.
         with suppress(Exception):
             seen += source()
@@ -47,12 +62,22 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _of_other_processes() -> Iterator[dict[str, Any]]:
+    if _shared and os.path.exists(_shared):
+        with open(_shared) as lines:
+            yield from map(json.loads, lines)
+
+
 def _of_argparse() -> Iterator[dict[str, Any]]:
     for parser, namespace in _parsed:
-        for action in parser._actions:
-            value = getattr(namespace, action.dest, None)
-            if value is not None and _is_number(value) and action.option_strings:
-                yield _sighting("argparse", action.dest, list(action.option_strings), value)
+        yield from _of_parser(parser, namespace)
+
+
+def _of_parser(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for action in parser._actions:
+        value = getattr(namespace, action.dest, None)
+        if value is not None and _is_number(value) and action.option_strings:
+            yield _sighting("argparse", action.dest, list(action.option_strings), value)
 
 
 def _of_click() -> Iterator[dict[str, Any]]:

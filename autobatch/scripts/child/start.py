@@ -23,7 +23,8 @@ def start() -> None:
     settings: dict[str, Any] = json.loads(os.environ[_VARIABLE])
     if settings.get("scratch"):
         protection.install(settings["scratch"], settings["socket"])
-        after_import("argparse", sightings.watch_argparse)
+        shared = os.path.join(settings["scratch"], "sightings.jsonl")
+        after_import("argparse", lambda module: sightings.watch_argparse(module, shared))
     after_import("torch", lambda module: _torch_imported(settings))
 
 

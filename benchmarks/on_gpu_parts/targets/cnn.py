@@ -31,7 +31,9 @@ class ChannelsLast(nn.Module):
 
 
 def build_model() -> nn.Module:
-    return ChannelsLast().to(memory_format=torch.channels_last)
+    model = ChannelsLast()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def make_optimizer(params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

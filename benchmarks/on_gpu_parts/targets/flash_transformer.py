@@ -30,7 +30,8 @@ class Block(nn.Module):
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         hidden = hidden + self.joined(attended.transpose(1, 2).flatten(2))
-        return hidden + self.mlp(self.second(hidden))
+        mixed_up: torch.Tensor = self.mlp(self.second(hidden))
+        return hidden + mixed_up
 
 
 class Transformer(nn.Module):
