@@ -53,7 +53,7 @@ def compared(output: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("loss_of", "kind"),
     [(mean, MEAN), (summed, SUM), (compared, BATCH_DEPENDENT)],
-    ids=lambda value: str(value),
+    ids=["mean", "sum", "batch-dependent"],
 )
 def test_a_lightning_module(automatic: bool, loss_of: Any, kind: LossKind) -> None:
     pl = pytest.importorskip("lightning.pytorch")
