@@ -147,7 +147,7 @@ class Climb:
 
     @property
     def _owes_a_size(self) -> bool:
-        """True before the first success: the start-up alone may have taken the whole budget."""
+        """True before the first success, which may end after the budget: the start-up may have taken it."""
         if self.trial_set.largest_passed is not None:
             return False
         last = self.trials[-1] if self.trials else None
@@ -200,7 +200,8 @@ class Climb:
 
     def _attempt(self, size: int, steps: int) -> Trial | None:
         """A try as a trial; None where a stream ended below the size, which is then the data set's."""
-        tried = self._engine.try_out(size, self._budget.trial_seconds, steps)
+        seconds = self._budget.overrun_seconds if self._owes_a_size else self._budget.trial_seconds
+        tried = self._engine.try_out(size, seconds, steps)
         if tried.error is not None and tried.error.code == "stream_ended":
             self._dataset_size = int(tried.detail)
             self._check_limits()
