@@ -164,7 +164,7 @@ class Climb:
 
     @property
     def _owes_a_size(self) -> bool:
-        """True before the first success: the start-up alone may have taken the whole budget."""
+        """True before the first success, which may end after the budget: the start-up may have taken it."""
         if self.trial_set.largest_passed is not None:
             return False
         # The first trial is that of the current size. A failure may be a floor, above which others pass.
@@ -214,11 +214,9 @@ class Climb:
         return replace(trial, confirmed=trial.ok)
 
     def _attempt(self, size: int, seconds: float | None = None, steps: int = FULL_STEPS) -> Trial | None:
-        """A try as a trial; None where a stream ended below the size. The first one may exceed the budget."""
+        """A try as a trial; None where a stream ended below the size. The first success may exceed the budget."""
         if seconds is None:
-            seconds = self._budget.trial_seconds
-            if not self.trials:
-                seconds = max(seconds, self._budget.overrun_seconds)
+            seconds = self._budget.overrun_seconds if self._owes_a_size else self._budget.trial_seconds
         trial = self._attempts.attempt(size, seconds, steps, self.trial_set.largest_passed)
         if trial is None:
             self._know_dataset(self._attempts.dataset_size)

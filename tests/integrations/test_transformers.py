@@ -40,7 +40,7 @@ from autobatch.records.errors import UsageError
 from autobatch.records.limits import Precision
 from tests.strategies import recommendations
 
-QUICK = Limits(max_batch=4, budget_seconds=2, check=False)
+QUICK = Limits(max_batch=4, budget_seconds=30, check=False)
 
 
 class Columns:
@@ -206,11 +206,13 @@ def test_columns_and_labels_go_the_way_of_the_trainer(tmp_path: Path):
     )
     new, found = tune_training_arguments(args, bert(), Columns(32), eval_dataset=Columns(8), limits=QUICK)
     assert new.per_device_train_batch_size == found.batch_size
-    assert found.accumulation_steps == new.gradient_accumulation_steps == 1
+    # The samples of an optimizer step stay.
+    assert found.accumulation_steps == new.gradient_accumulation_steps
+    assert found.global_batch_size == 4
     assert found.workload.loss == "the model's own"
     assert found.workload.batch_size == 4
     assert found.workload.precision is Precision.BF16
-    assert new.max_steps == round(40 * 4 / found.batch_size)
+    assert new.max_steps == 40
     # 40 steps of 4 samples each, of the 32 in the data set.
     assert found.workload.epochs == 5
 
