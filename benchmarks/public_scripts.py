@@ -195,14 +195,6 @@ SCRIPTS = (
         "--num-classes 10 -b 32 --workers 1 --epochs 10",
         batch_size=32,
     ),
-    Script(
-        name="timm_2_ranks",
-        repository="huggingface/pytorch-image-models",
-        folder="huggingface+pytorch-image-models",
-        command="torchrun --standalone --nproc-per-node 2 train.py --data-dir {root}/imagefolder "
-        "--model resnet10t --img-size 64 --device cpu --num-classes 10 -b 32 --workers 0 --epochs 10",
-        batch_size=32,
-    ),
     _tutorial("feedforward", "01-basics/feedforward_neural_network", 100),
     _tutorial("tutorial_gan", "03-advanced/generative_adversarial_network", None, refused="fixed_batch_size"),
 )

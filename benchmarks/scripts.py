@@ -152,11 +152,15 @@ def summary(rows: list[Row]) -> str:
     near = sum(abs(log2(row["answer"] / row["adapted"])) <= 1 for row in both)
     slowest = max(row["seconds"] for row in rows)
     refused = len(rows) - len(answered)
-    return (
+    text = (
         f"Of {len(rows)} scripts, {right} have their batch size found and proven, and {refused} are refused. "
-        f"Of {len(both)} with an adapter, {near} have an answer within one doubling of the adapter's. "
         f"The slowest took {slowest} s."
     )
+    if both:
+        text += (
+            f" Of {len(both)} with an adapter, {near} have an answer within one doubling of the adapter's."
+        )
+    return text
 
 
 if __name__ == "__main__":
