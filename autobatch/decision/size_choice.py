@@ -98,7 +98,7 @@ def _must_keep(check: Check, workload: Workload) -> bool:
 
 
 def kept_unchecked(allowed: TrialSet, workload: Workload) -> SizeChoice:
-    """The current size, or the nearest to it that was measured, where no check shows how other sizes train."""
+    """The current size, or the measured size nearest to it, where no check shows how other sizes train."""
     size = workload.batch_size or USUAL_BATCH_SIZE
     trial = allowed.nearest(size)
     assert trial is not None
