@@ -70,8 +70,11 @@ def choose(
     # With more epochs, sizes beyond those that were trained for the user's may pay.
     to_loss = limits.objective is Objective.TIME_TO_LOSS
     outlook = time_to_loss.outlook(trials, allowed, check, current_size, within_trained=to_loss)
+    if to_loss and outlook is not None:
+        return shortest_time(allowed, outlook)
     if to_loss:
-        return shortest_time(allowed, outlook) if outlook else knee(allowed)
+        must_keep = check is not None and _must_keep(check, workload)
+        return kept_unchecked(allowed, workload) if must_keep else knee(allowed)
     judgement = None
     if check is not None and (outlook is not None or _must_keep(check, workload)):
         judgement = judge(
@@ -92,6 +95,15 @@ def _must_keep(check: Check, workload: Workload) -> bool:
     """True where a check had no result, so that no other size than the user's is known to be harmless."""
     no_result = check.status is CheckStatus.NOT_RUN
     return no_result and workload.batch_size is not None and not workload.synthetic
+
+
+def kept_unchecked(allowed: TrialSet, workload: Workload) -> SizeChoice:
+    """The current size, or the measured size nearest to it, where no check shows how other sizes train."""
+    size = workload.batch_size or USUAL_BATCH_SIZE
+    trial = allowed.nearest(size)
+    assert trial is not None
+    kept = "your batch size" if trial.batch_size == size else f"the nearest to your batch size {size:,}"
+    return SizeChoice(trial=trial, why=f"{kept}: no check shows the time to a loss at other sizes")
 
 
 def at_the_same_epochs(

@@ -275,7 +275,7 @@ class Climb:
 
     def _budget_detail(self, move: Try | Trace) -> str:
         before = f"batch size {move.batch_size}" if isinstance(move, Try) else "the next size"
-        return f"{self._budget.total_seconds:g} s were over before {before}"
+        return f"the budget ended before {before}"
 
     def _growing_memory(self, workload: Workload) -> list[str]:
         assert self._opened is not None

@@ -247,6 +247,23 @@ def test_a_check_without_trainings_keeps_the_current_size() -> None:
     assert other.judgement is None
 
 
+@pytest.mark.parametrize(("current", "kept"), [(32, 32), (48, 32), (4096, 1024), (None, 1024)])
+def test_the_time_to_a_loss_of_a_check_without_a_result_keeps_the_current_size(
+    current: int | None, kept: int
+) -> None:
+    trials = affine(1e6)
+    to_loss = Limits(objective=Objective.TIME_TO_LOSS)
+    unknown = Check(status=CheckStatus.NOT_RUN, detail="no time")
+    described = workload(batch_size=current)
+    choice = size_choice.choose(trials, trials, unknown, to_loss, described, 1000)
+    assert choice.trial.batch_size == kept
+    assert ("no check shows" in choice.why) is (current is not None)
+    # Without a check, and of random inputs, throughput alone is asked for.
+    assert size_choice.choose(trials, trials, None, to_loss, described, 1000).trial.batch_size == 1024
+    random_inputs = replace(described, synthetic=True)
+    assert size_choice.choose(trials, trials, unknown, to_loss, random_inputs, 1000).trial.batch_size == 1024
+
+
 # The limit
 
 
