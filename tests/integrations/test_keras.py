@@ -20,7 +20,7 @@ import torch
 # Keras asks for its backend when it is imported.
 os.environ["KERAS_BACKEND"] = "torch"
 
-import keras
+keras = pytest.importorskip("keras", minversion="3.15")
 from keras import Sequential, layers, ops
 from keras.layers import Dense
 from keras.regularizers import l2
