@@ -214,7 +214,7 @@ class Climb:
         return replace(trial, confirmed=trial.ok)
 
     def _attempt(self, size: int, seconds: float | None = None, steps: int = FULL_STEPS) -> Trial | None:
-        """A try as a trial; None where a stream ended below the size. The first success may exceed the budget."""
+        """A try as a trial; None where a stream ended below it. The first success may exceed the budget."""
         if seconds is None:
             seconds = self._budget.overrun_seconds if self._owes_a_size else self._budget.trial_seconds
         trial = self._attempts.attempt(size, seconds, steps, self.trial_set.largest_passed)

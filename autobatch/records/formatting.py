@@ -145,10 +145,15 @@ def _below_two_minutes(seconds: float) -> str:
     return f"{_three_figures(seconds)} s"
 
 
+def parse_moment(moment: str) -> datetime:
+    """The time of a text in ISO 8601; Python 3.10 can't read the `Z` of UTC itself. Raises ValueError."""
+    return datetime.fromisoformat(f"{moment[:-1]}+00:00" if moment.endswith("Z") else moment)
+
+
 def format_moment(moment: str) -> str:
     """`2026-11-24 19:16 UTC` of a time in ISO 8601; anything else as it is."""
     try:
-        utc = datetime.fromisoformat(moment).astimezone(timezone.utc)
+        utc = parse_moment(moment).astimezone(timezone.utc)
     except (ValueError, OverflowError):
         return moment
     return f"{utc:%Y-%m-%d %H:%M} UTC"

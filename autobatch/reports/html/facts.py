@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import timezone
 
 from autobatch.records.device import Device
-from autobatch.records.formatting import format_bytes, format_duration
+from autobatch.records.formatting import format_bytes, format_duration, parse_moment
 from autobatch.records.recommendation import Environment
 from autobatch.records.workload import Workload
 from autobatch.reports.html.markup import Markup, element, join
@@ -91,7 +91,7 @@ def listed_in_rows(pairs: Sequence[Pair]) -> Markup:
 def date(started_at: str) -> Markup:
     """Return `1 March 2026, 12:00 UTC` for an ISO 8601 date, and any other text as it is."""
     try:
-        moment = datetime.fromisoformat(started_at)
+        moment = parse_moment(started_at)
         moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment
     except (ValueError, OverflowError):
         return element("bdi", shorten(clean(started_at), _DATE_CELLS))
