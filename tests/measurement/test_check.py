@@ -119,7 +119,7 @@ def test_too_little_of_the_budget(busy: float) -> None:
 
 
 def test_the_kind_of_loss_is_measured_where_the_noise_takes_too_long() -> None:
-    """UKPLab/sentence-transformers 2916: in a short search, accumulation was advised to a contrastive loss."""
+    """UKPLab/sentence-transformers 2916: accumulation adds no negatives, in a short search either."""
     engine = SimulatedEngine(Machine(loss_kind=LossKind.BATCH_DEPENDENT))
     engine.busy_seconds = 99.95
     limits = replace(LIMITS, global_batch=1024)
