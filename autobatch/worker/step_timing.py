@@ -72,7 +72,7 @@ class Restores(Protocol):
 class _Trial:
     """A try as far as it has come.
 
-    `live_bytes`: the memory after each of its last steps. `optimizer_tensors`: as many as optimizers then kept.
+    `live_bytes`: the memory after each of its last steps. `optimizer_tensors`: those kept by optimizers then.
     """
 
     batch: Any = None
