@@ -38,13 +38,15 @@ def _threads(cell: str) -> set[str]:
 
 
 @cache
-def _tests_in(path: str) -> frozenset[str]:
+def _docstrings(path: str) -> dict[str, str]:
+    """The docstring of each test in a file, by its name."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {test.name: ast.get_docstring(test) or "" for test in tests}
 
 
 @pytest.mark.parametrize("row", _rows(), ids=lambda row: row[0])
-def test_a_row_has_threads_and_tests_that_exist_or_a_reason(row: list[str]) -> None:
+def test_a_row_has_tests_that_exist_and_name_its_threads_or_a_reason(row: list[str]) -> None:
     threads, question, answer, mended, held_by = row
     assert THREADS.fullmatch(threads)
     assert question
@@ -53,7 +55,10 @@ def test_a_row_has_threads_and_tests_that_exist_or_a_reason(row: list[str]) -> N
     tests = TEST.findall(held_by)
     assert tests or (held_by.startswith("no test: ") and not mended)
     for path, name in tests:
-        assert name in _tests_in(path), f"{path} has no {name}"
+        assert name in _docstrings(path), f"{path} has no {name}"
+        numbers = re.findall(r"\b\d+\b", _docstrings(path)[name])
+        named = [thread for thread in _threads(threads) if thread.rsplit(" ", 1)[1] in numbers]
+        assert named, f"the docstring of {name} names none of {threads}"
 
 
 def test_enough_threads_are_answered() -> None:
