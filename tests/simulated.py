@@ -58,7 +58,8 @@ class Machine:
     sizes below fail. `keeps_state`: a batch fails after one of another size, `restorable` until the first
     state is put back, `hidden` until the process ends. `schedule_steps`: steps after which a schedule has
     ended. `idle_after`: steps of a process after which a step does nothing. `nan_below`: smaller sizes have
-    a loss that is not a number. `leaked_bytes`: memory that each step keeps. `start_seconds`: of a session.
+    a loss that is not a number. `leaked_bytes`: memory that each step keeps; the optimizer does where it
+    `optimizer_collects`. `start_seconds`: of a session.
     `trainings_at_once`: that many take the time of the longest of them.
     """
 
@@ -95,6 +96,7 @@ class Machine:
     nan_below: int = 0
     idle_after: int | None = None
     leaked_bytes: int = 0
+    optimizer_collects: bool = False
     trainings_at_once: int = 1
     start_seconds: float = 0.0
     seed: int = 0
@@ -250,6 +252,10 @@ class SimulatedTrainer:
         return self._backend.machine.sizes
 
     keeps_samples = False
+
+    @property
+    def optimizer_tensors(self) -> int:
+        return self.optimizer_steps if self._backend.machine.optimizer_collects else 2
 
     def load_largest(self, batch_size: int, seed: int) -> int:
         return LargestBatch(self.load(batch_size, seed))

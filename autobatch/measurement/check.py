@@ -80,11 +80,11 @@ class GeneralizationCheck:
     def _run(self) -> None:
         if self._curve.workload.synthetic:
             return self._not_run("the inputs are random")
-        command = self._noise_command()
-        if command is not None:
+        # Its few steps fit where the noise takes too long, and whether to accumulate depends on them.
+        if self._budget.left_seconds > self._engine.start_seconds:
             self._announce("comparing losses of half a batch and of the whole")
             self._loss_kind = measure_loss_kind(self._engine, self._trial_set, self._limits, self._budget)
-            command = self._noise_command()
+        command = self._noise_command()
         if command is None:
             return self._not_run("too little of the budget was left")
         if self._loss_kind is LossKind.BATCH_DEPENDENT:

@@ -158,16 +158,18 @@ def growing_memory(trial: Trial, grown_bytes: int, limit_bytes: int | None, epoc
     """The warning for memory that grows from step to step until a training runs out of it; else empty.
 
     `grown_bytes`: memory that every step added at least. Where the length of the training is unknown, growth
-    counts if it is a notable part of the peak.
+    counts if a step adds a notable part of the peak, or an epoch a notable part of the memory that is left.
     """
     peak_bytes = trial.peak_bytes or 0
     if limit_bytes is None or not trial.ok or grown_bytes <= 0:
         return ""
-    last_step = max(0, limit_bytes - peak_bytes) / grown_bytes
+    left_bytes = max(0, limit_bytes - peak_bytes)
+    last_step = left_bytes / grown_bytes
     if epochs is not None and trial.steps_per_epoch is not None:
         is_harmless = last_step >= epochs * trial.steps_per_epoch
     else:
-        is_harmless = grown_bytes < RESOLUTION * peak_bytes
+        epoch_bytes = grown_bytes * (trial.steps_per_epoch or 0)
+        is_harmless = grown_bytes < RESOLUTION * peak_bytes and epoch_bytes < RESOLUTION * left_bytes
     if is_harmless:
         return ""
     return (

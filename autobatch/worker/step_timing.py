@@ -38,6 +38,8 @@ class Trains(Protocol):
     @property
     def skipped_steps(self) -> int: ...
     @property
+    def optimizer_tensors(self) -> int: ...
+    @property
     def dataset_size(self) -> int | None: ...
     @property
     def sample_sizes(self) -> SampleSizes | None: ...
@@ -68,7 +70,10 @@ class Restores(Protocol):
 
 @dataclass
 class _Trial:
-    """A try as far as it has come. `live_bytes`: the memory after each of its last steps."""
+    """A try as far as it has come.
+
+    `live_bytes`: the memory after each of its last steps. `optimizer_tensors`: those kept by optimizers then.
+    """
 
     batch: Any = None
     load_seconds: float | None = None
@@ -80,6 +85,7 @@ class _Trial:
     sizes: SampleSizes | None = None
     kept_state: tuple[str, ...] = ()
     live_bytes: list[int] = field(default_factory=list)
+    optimizer_tensors: set[int] = field(default_factory=set)
 
     @property
     def typical(self) -> bool:
@@ -88,7 +94,12 @@ class _Trial:
 
     @property
     def grown_bytes(self) -> int | None:
-        """The memory that each of the last steps added at least; None where it was not looked at."""
+        """The memory that each of the last steps added at least; None where it was not looked at.
+
+        None as well while an optimizer collects a history, as LBFGS does: that comes to an end.
+        """
+        if len(self.optimizer_tensors) > 1:
+            return None
         grown = [after - before for before, after in pairwise(self.live_bytes)]
         return max(0, min(grown)) if grown else None
 
@@ -179,6 +190,7 @@ class Measurer:
             trial.finite = trial.finite and (loss is None or math.isfinite(float(loss)))
             if steps > FULL_STEPS and index > 0:
                 trial.live_bytes.append(backend.live_bytes() or 0)
+                trial.optimizer_tensors.add(trainer.optimizer_tensors)
             # A rank that went on after another had stopped would wait for it.
             (late_seconds,) = trainer.highest(backend.now() - deadline)
             if late_seconds > 0 and index + 1 < steps:

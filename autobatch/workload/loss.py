@@ -65,7 +65,7 @@ def scalar(loss: Any) -> torch.Tensor:
         return cast(torch.Tensor, loss)
     kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
     raise (NoLossError if loss is None else TargetError)(
-        "the loss is not one number",
+        "the loss is None, not one number" if loss is None else "the loss is not one number",
         code="bad_loss",
         facts=(f"it is {kind}",),
         hint=_hint_for(loss),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autobatch.devices.torch_internals import tree_leaves
 from autobatch.records.errors import TargetError
 from autobatch.records.workload import Decay
 from autobatch.workload.parts import Parts
@@ -104,6 +105,12 @@ def scale_learning_rates(optimizers: Sequence[torch.optim.Optimizer], factor: fl
         for name in _RATES:
             if name in group:
                 group[name] = group[name] * factor
+
+
+def kept_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> int:
+    """The number of tensors in the states of optimizers, those of a history such as LBFGS's included."""
+    states = [dict(optimizer.state) for optimizer in optimizers]
+    return sum(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(states))
 
 
 def decays(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[Decay, ...]:

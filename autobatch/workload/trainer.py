@@ -94,6 +94,11 @@ class Trainer:
         return self._loop.optimizers
 
     @property
+    def optimizer_tensors(self) -> int:
+        """Tensors that the optimizers keep."""
+        return optimizers.kept_tensors(self.optimizers)
+
+    @property
     def skipped_steps(self) -> int:
         """Steps that fp16 had to skip, since a gradient overflowed."""
         return self.arithmetic.skipped_steps

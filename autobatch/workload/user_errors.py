@@ -10,6 +10,8 @@ from autobatch.records.errors import TargetError, message_of
 
 # Longer messages, such as those with a whole tensor in them, are cut.
 _LONGEST_MESSAGE = 2000
+# The exit status of argparse and click where arguments are missing.
+_WRONG_USAGE = 2
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -29,11 +31,13 @@ def location_of(error: BaseException) -> tuple[str, ...]:
 
 def exit_error(name: str, during: str, stopped: SystemExit) -> TargetError:
     """The error for a target that ends the process."""
+    guard = 'put what should run only as a script under `if __name__ == "__main__":`'
+    wants_arguments = stopped.code == _WRONG_USAGE
     return TargetError(
         f"{name} called `sys.exit` while {during}",
         code="target_exits",
         facts=(f"exit status: {stopped.code}", *location_of(stopped)),
-        hint='put what should run only as a script under `if __name__ == "__main__":`',
+        hint=f"give the arguments that it needs after `--`, or {guard}" if wants_arguments else guard,
     )
 
 

@@ -33,6 +33,7 @@ def test_a_dry_run_shows_the_search_and_measures_nothing(tmp_path: Path) -> None
 
 
 def test_a_fallback_is_printed_where_no_answer_is_found(tmp_path: Path) -> None:
+    """jonathanking/protein-transformer 4: a way to switch it off."""
     (tmp_path / "model.py").write_text(BROKEN)
     quiet, wrong_call = run(
         tmp_path, (*PROBE, "-q", "--fallback", "32"), (*PROBE, "--fallback", "32", "--memory-limit", "3")

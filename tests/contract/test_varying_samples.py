@@ -60,6 +60,8 @@ def curve(folder: Path, name: str, lengths: str) -> Curve:
 def test_one_long_sample_alone_decides_on_memory(tmp_path: Path) -> None:
     """What a training meets once an epoch: Lightning-AI/pytorch-lightning 20447, lhotse-speech/lhotse 231,
     OpenNMT/OpenNMT-tf 806, ultralytics/ultralytics 17514.
+
+    pytorch/text 250; facebookresearch/fairseq 4027; speechbrain/speechbrain 2170: padding counts.
     """
     built_library()
     mixed = curve(tmp_path, "mixed", f"[20] * {LENGTHS // 2} + [{LONGEST}] + [20] * {LENGTHS // 2 - 1}")

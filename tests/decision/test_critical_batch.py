@@ -310,6 +310,7 @@ def test_the_learning_rate_keeps_between_the_flat_and_the_linear_rule(
 
 
 def test_the_learning_rate_by_known_cases() -> None:
+    """axolotl-ai-cloud/axolotl 1885: the learning rate doesn't follow the recommended size."""
     assert critical_batch.scaled_learning_rate(0.1, 32, 64, math.inf, 1.0) == pytest.approx(0.2)
     assert critical_batch.scaled_learning_rate(0.1, 32, 64, math.inf, 0.5) == pytest.approx(
         0.1 * math.sqrt(2)
@@ -347,4 +348,5 @@ def test_a_half_life_in_samples_is_kept() -> None:
 def test_several_optimizers_follow_the_rule_that_they_have_in_common(
     optimizer: str, power: float | None
 ) -> None:
+    """RecBole 558; dlrm 15: SparseAdam beside Adam."""
     assert critical_batch.learning_rate_power(optimizer) == power

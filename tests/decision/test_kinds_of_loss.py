@@ -73,7 +73,10 @@ HARMLESS = {"noise_scale": 1e6, "critical_batch_size": 2e6}
 @pytest.mark.parametrize("objective", [Objective.TIME, Objective.TIME_TO_LOSS])
 @pytest.mark.parametrize("machine", [HARMLESS, {"noise_scale": 100.0, "highest_learning_rate_factor": 3.0}])
 def test_a_sum_gets_the_decision_of_its_mean(objective: Objective, machine: dict[str, float]) -> None:
-    """The mean's rate at 32 is 32 times the sum's: the same steps, so the same losses."""
+    """The mean's rate at 32 is 32 times the sum's: the same steps, so the same losses.
+
+    yolov7 1713; jax 3113; cornac 537: a loss that is summed over the batch.
+    """
     limits = replace(LIMITS, objective=objective)
     of_sum, sums = answered(LossKind.SUM, curve(learning_rate=0.1 / 32), limits, **machine)
     of_mean, means = answered(LossKind.MEAN, curve(), limits, **machine)
@@ -185,6 +188,7 @@ def test_both_sizes_are_named() -> None:
 
 @pytest.mark.parametrize(("current", "kept"), [(32, 32), (48, 32), (None, 32)])
 def test_accumulation_is_never_advised(current: int | None, kept: int) -> None:
+    """luyug/GradCache 7, 13; lightonai/pylate 70; kamalkraj/e5-mistral-7b-instruct 15."""
     limits = replace(LIMITS, global_batch=512, max_batch=64)
     answer, _ = answered(LossKind.BATCH_DEPENDENT, curve(largest=64, current=current), limits)
     assert (answer.batch_size, answer.accumulation_steps) == (kept, 1)

@@ -93,6 +93,7 @@ def outcomes(found: dict[str, Any]) -> dict[int, str]:
 
 
 def test_ranks_agree_and_exchange_their_gradients_in_every_step_that_is_measured(tmp_path: Path) -> None:
+    """Lightning-AI/pytorch-lightning 20994, 4424: a finder for distributed training."""
     found = answers(tmp_path, 2, "counted")
     steps = sum(trial["optimizer_steps"] for trial in found["trials"])
     buckets = (tmp_path / "counted").read_text().split()

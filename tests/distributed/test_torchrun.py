@@ -54,6 +54,7 @@ def alive(folder: Path) -> list[psutil.Process]:
 
 
 def test_one_rank_speaks(tmp_path: Path) -> None:
+    """ultralytics/ultralytics 4610, 17334: the automatic size falls back to 16 with several GPUs."""
     options = ("--budget", "4s", "--no-check", "--max-batch", "16", "--json", "--save", "result.json")
     out, err = start(tmp_path, "probe", "model.py", *options).communicate(timeout=SECONDS)
     found = json.loads(out)

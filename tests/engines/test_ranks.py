@@ -89,6 +89,7 @@ def test_a_rank_that_crashes_ends_the_trial_on_all(rank: int) -> None:
 
 
 def test_a_rank_that_does_not_answer_is_named_and_waited_for_no_longer_than_told() -> None:
+    """mosaicml/composer 2117, 3510: ranks wait for each other for ever."""
     engine, store, _ = ranked(alike(Machine(), 4), LIMITS)
     engine.open()
     store.silent[2] = 3
@@ -181,6 +182,7 @@ def test_the_learning_rate_follows_the_global_batch() -> None:
 
 
 def test_a_global_batch_is_shared_out_exactly() -> None:
+    """catalyst-team/catalyst 1023: the total batch size changes with the number of GPUs."""
     limits = replace(LIMITS, global_batch=96)
     curve = climb(alike(Machine(), 3), replace(limits, global_batch=32))
     found = recommend(curve, None, limits)

@@ -204,7 +204,10 @@ dataset = TensorDataset(torch.randn(2000, 256), torch.randint(10, (2000,)))
 
 @TESTDEV
 def test_5_the_ceiling_holds_a_training_with_its_evaluation(tmp_path: Path) -> None:
-    """Lightning-AI/pytorch-lightning 8028, 9625, 20231, 21154; ultralytics/ultralytics 1451, 4679."""
+    """Lightning-AI/pytorch-lightning 8028, 9625, 20231, 21154; ultralytics/ultralytics 1451, 4679.
+
+    keras-team/keras 6217; kenshohara/3D-ResNets-PyTorch 72; unslothai/unsloth 1147.
+    """
     ceiling = climbed_on_testdev(tmp_path / "net.py", NEEDS_MOST_LATE, 12 * MIB).ceiling
     assert ceiling.limited_by is LimitedBy.MEMORY
     assert ceiling.verified

@@ -157,6 +157,7 @@ def test_what_was_not_found_is_left_out() -> None:
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(recommendations(texts=HOSTILE, floats=ANY_FLOATS))
 def test_any_answer_can_be_logged_and_steers_nothing(found: Recommendation) -> None:
+    """huggingface/transformers 21950; ultralytics/hub 966; modelscope/ms-swift 2209."""
     run = WandbRun()
     trackers.log(found, run)
     for name, value in (*run.config.values.items(), *run.summary.items()):

@@ -12,7 +12,7 @@ import pytest
 from autobatch.decision.recommender import recommend
 from autobatch.engines import messages
 from autobatch.measurement.check import GeneralizationCheck
-from autobatch.records.check import Check, CheckStatus
+from autobatch.records.check import Check, CheckStatus, LossKind
 from autobatch.records.device import Device
 from autobatch.records.errors import TargetError
 from autobatch.records.limits import Limits, Objective
@@ -116,6 +116,19 @@ def test_too_little_of_the_budget(busy: float) -> None:
     found = assess(engine, curve(), LIMITS)
     assert found == not_run("too little of the budget was left")
     assert engine.noise_commands == []
+
+
+def test_the_kind_of_loss_is_measured_where_the_noise_takes_too_long() -> None:
+    """UKPLab/sentence-transformers 2916: accumulation adds no negatives, in a short search either."""
+    engine = SimulatedEngine(Machine(loss_kind=LossKind.BATCH_DEPENDENT))
+    engine.busy_seconds = 99.95
+    limits = replace(LIMITS, global_batch=1024)
+    found = assess(engine, curve(current=32), limits)
+    assert found == replace(not_run("too little of the budget was left"), loss_kind=LossKind.BATCH_DEPENDENT)
+    answer = recommend(curve(current=32), found, limits)
+    assert (answer.batch_size, answer.accumulation_steps) == (32, 1)
+    engine.busy_seconds = 100.0
+    assert assess(engine, curve(current=32), limits).loss_kind is LossKind.UNKNOWN
 
 
 def test_a_curve_without_any_throughput() -> None:

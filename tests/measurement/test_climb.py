@@ -59,6 +59,7 @@ def test_memory_stops_the_climb_at_the_exact_ceiling() -> None:
 
 
 def test_a_plateau_ends_the_climb_and_the_knee_is_recommended() -> None:
+    """ludwig-ai/ludwig 2843, 2846: maximize throughput, steadily."""
     found = answer(saturating(64), Limits(budget_seconds=1e6))
     assert found.ceiling.limited_by is LimitedBy.PLATEAU
     assert found.batch_size == 64
@@ -604,6 +605,7 @@ def test_a_loss_that_is_never_a_number_is_the_users_error() -> None:
 
 
 def test_only_the_size_that_is_written_into_the_model_passes() -> None:
+    """ICDICNet 25: the batch size is written into the model."""
     fixed = dict.fromkeys((size for size in range(1, 999) if size != 32), "shape is invalid")
     curve, _ = climb(Machine(failures=fixed, dataset_size=998, current_batch_size=32))
     assert [trial.batch_size for trial in curve.trials if trial.ok] == [32]

@@ -75,3 +75,31 @@ def test_compilation_is_said_only_where_it_took_time() -> None:
     assert diagnosis.uncounted(0.5) == ()
     (text,) = diagnosis.uncounted(75.0)
     assert "1 min 15 s" in text or "75" in text
+
+
+@pytest.mark.parametrize(
+    ("grown_bytes", "epochs", "warns"),
+    [
+        (0, None, False),
+        # 100 steps an epoch, 1 GiB left.
+        (MIB // 64, None, False),
+        (MIB // 4, None, True),
+        (MIB // 4, 30.0, False),
+        (MIB // 4, 50.0, True),
+        (-1, None, False),
+    ],
+)
+def test_growth_counts_where_an_epoch_adds_a_notable_part_of_what_is_left(
+    grown_bytes: int, epochs: float | None, warns: bool
+) -> None:
+    """chexnet 12: kept activations are little beside a large model, and yet end its training."""
+    large = trial(32, peak_bytes=100 * MIB, steps_per_epoch=100)
+    warning = diagnosis.growing_memory(large, grown_bytes, 1124 * MIB, epochs)
+    assert bool(warning) is warns
+    assert not warns or "after about 4,096 steps" in warning
+
+
+def test_growth_counts_where_a_step_adds_a_notable_part_of_the_peak() -> None:
+    small = trial(32, peak_bytes=MIB, steps_per_epoch=1)
+    assert diagnosis.growing_memory(small, MIB // 8, 1 << 40, None)
+    assert not diagnosis.growing_memory(small, MIB // 100, 1 << 40, None)

@@ -24,6 +24,7 @@ def probed(machine: Machine, limits: Limits) -> tuple[Curve, list[int]]:
 
 
 def test_a_last_batch_below_the_sizes_that_were_tried_is_a_row_and_a_warning() -> None:
+    """nncf 379; fastai 1352; stable-baselines3 1025."""
     limits = Limits(min_batch=8, max_batch=64, check=False)
     curve, tries = probed(Machine(dataset_size=769, smallest_trained=2), limits)
     answer = recommend(curve, None, limits)

@@ -233,7 +233,10 @@ def factors(check: Check, size: int) -> list[float]:
 
 
 def test_a_rate_that_is_too_low_is_raised_and_larger_sizes_follow() -> None:
-    """At the rate of the rule no larger size is safe; at twice that rate the next size is."""
+    """At the rate of the rule no larger size is safe; at twice that rate the next size is.
+
+    aharley/simple_bev 8: which learning rate fits another accumulation?
+    """
     machine = replace(harmful(fastest_learning_rate_factor=4.0), critical_batch_size=60.0, noise_scale=30.0)
     about, limits = timed_curve(epochs=2.0), Limits(budget_seconds=120.0)
     check = assess(SimulatedEngine(machine), about, limits)

@@ -111,6 +111,7 @@ def lines_between(first: Any, first_size: int, second: Any, second_size: int) ->
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("name", MODELS)
 def test_two_small_traces_give_the_peak_of_a_large_one(name: str, optimizer: type) -> None:
+    """OpenNMT/OpenNMT-py 570; deepfakes/faceswap-playground 274: parameters alone don't tell the memory."""
     small = [log_of(name, size, fake=False, optimizer=optimizer) for size in (4, 8)]
     lines = lines_between(small[0], 4, small[1], 8)
     for size in (3, 100, 700):

@@ -70,6 +70,7 @@ def planner(
 
 
 def test_a_linear_step_is_traced_at_two_sizes_and_once_at_the_answer() -> None:
+    """Lightning-AI/litgpt 921; huggingface/accelerate 2512."""
     tracing = Tracing(straight)
     opened = Planner(tracing, real=False, heap=False)
     assert opened.open() == ""

@@ -27,7 +27,10 @@ def test_the_nearest_size_is_permitted_and_no_permitted_size_is_nearer(
 
 @given(SMALL, st.integers(1, 8), SMALL)
 def test_ranks_share_a_group(group: int, ranks: int, multiple_of: int) -> None:
-    """huggingface/trl 2858, 3061: the global batch size must hold whole groups, not that of one rank."""
+    """huggingface/trl 2858, 3061: the global batch size must hold whole groups, not that of one rank.
+
+    huggingface/open-r1 249, 236: the same with 7 or 3 GPUs.
+    """
     limits = limits_of_a_rank(Limits(group=group, multiple_of=multiple_of), ranks)
     sizes = [size for size in range(1, 500) if limits.permits(size)]
     assert sizes == [size for size in range(1, 500) if size % multiple_of == 0 and size * ranks % group == 0]

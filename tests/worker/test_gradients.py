@@ -302,6 +302,7 @@ class Rotations(nn.Module):
 
 
 def test_complex_gradients_count_as_their_two_parts() -> None:
+    """jaxopt 169; dadaptation 10: complex weights."""
     of_complex, of_real = (
         measure_chunks(trainer(Rotations(as_complex=as_complex), (INPUTS, CLASSES)), 8, 6, seed=100)
         for as_complex in (True, False)

@@ -214,6 +214,7 @@ DEPENDENT = [
 @pytest.mark.parametrize(("step", "data"), DEPENDENT, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("name", ["plain", "batch norm", "dropout"])
 def test_a_loss_that_compares_samples_depends_on_the_batch(name: str, step: Any, data: Any) -> None:
+    """sentence-transformers 2916, 1822; simclr 203: accumulation adds no negatives."""
     assert kind_of(MODELS[name](), data, training_step=step) is BATCH_DEPENDENT
 
 

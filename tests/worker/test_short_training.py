@@ -597,6 +597,7 @@ class InGroups(nn.Module):
 
 @pytest.mark.parametrize(("samples", "held_out"), [(400, 40), (200, 20)])
 def test_held_out_parts_hold_whole_groups(samples: int, held_out: int) -> None:
+    """pytorch-metric-learning 259: samples come in triples."""
     model = InGroups(6)
     asked = {"seconds": 0.02, "part_size": 24, "smallest_part": 12, "multiple_of": 6}
     found = training(trainer(model, rows(samples)), batch_size=12, **asked)

@@ -119,6 +119,12 @@ def test_memory_that_every_step_adds_is_seen_in_long_tries(leaked_bytes: int) ->
     assert measure.try_out(8, 60.0, 6).grown_bytes == leaked_bytes
 
 
+def test_memory_that_an_optimizer_collects_is_no_growth() -> None:
+    """The history of LBFGS grows for its first 100 iterations."""
+    measure = measurer(Machine(leaked_bytes=MIB, optimizer_collects=True))
+    assert measure.try_out(8, 60.0, 6).grown_bytes is None
+
+
 def test_the_peak_of_a_long_try_is_that_of_all_its_steps() -> None:
     measure = measurer(Machine())
     assert measure.try_out(8, 60.0, 6).peak_bytes == Machine().bytes_at(8)

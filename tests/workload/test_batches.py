@@ -85,7 +85,10 @@ def test_a_batch_keeps_its_type_on_the_way_to_the_device(batch: Any) -> None:
 
 
 def test_the_lengths_of_a_packed_sequence_stay_on_the_cpu() -> None:
-    """torch takes them nowhere else."""
+    """torch takes them nowhere else.
+
+    pytorch/pytorch 7221; pytorch_geometric 3066: packed sequences on a device.
+    """
     assert to_device(pack_sequence([X]), "meta").batch_sizes.device.type == "cpu"
 
 

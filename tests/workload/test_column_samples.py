@@ -59,6 +59,7 @@ def whole(samples: Any) -> dict[int, Any]:
 
 
 def test_two_lists_are_inputs_and_targets() -> None:
+    """skorch 131; tabnet 492: columns that aren't arrays."""
     samples = open_samples(([[float(i), 2.0 * i] for i in TARGETS], TARGETS))
     assert samples.size == 6
     rows = whole(samples)
@@ -108,6 +109,7 @@ def test_a_tuple_of_samples_stays_one(data: Any) -> None:
 
 
 def test_columns_of_several_lengths_are_an_error_that_names_them() -> None:
+    """skorch 131; tabnet 492: columns that aren't arrays."""
     with pytest.raises(TargetError) as caught:
         open_samples((TARGETS, TARGETS[:5]))
     assert caught.value.code == "bad_dataset"

@@ -111,6 +111,7 @@ def test_the_hint_leads_from_the_object_to_a_loss(loss: object, word: str) -> No
         scalar(loss)
     assert word in caught.value.hint
     assert isinstance(caught.value, NoLossError) == (loss is None)
+    assert ("the loss is None" in caught.value.message) == (loss is None)
 
 
 def test_a_loss_comes_first_in_a_tuple() -> None:

@@ -132,6 +132,7 @@ def test_refusals(model: nn.Module, dataset: Any, parts: dict[str, Any], code: s
 
 
 def test_the_weights_of_a_loss_go_to_the_device() -> None:
+    """biotrainer 67; pytorch/pytorch 122757: the class weights of a loss stay on the CPU."""
     module = nn.CrossEntropyLoss(weight=torch.ones(3))
     move_loss(module, "meta")
     assert module.weight is not None

@@ -14,7 +14,13 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from autobatch.records.errors import TargetError
 from autobatch.records.workload import Decay
-from autobatch.workload.optimizers import as_optimizers, decays, learning_rate, scale_learning_rates
+from autobatch.workload.optimizers import (
+    as_optimizers,
+    decays,
+    kept_tensors,
+    learning_rate,
+    scale_learning_rates,
+)
 
 
 def a_model() -> nn.Module:
@@ -170,6 +176,41 @@ def test_a_scheduler_goes_on_from_the_scaled_rate() -> None:
         made.step()
         schedule.step()
         assert rates(made) == pytest.approx([expected])
+
+
+# State
+
+
+def test_the_tensors_of_a_history_are_counted() -> None:
+    model = a_model()
+    made = torch.optim.LBFGS(model.parameters(), max_iter=2)
+    counts = []
+    for _ in range(3):
+
+        def closure() -> torch.Tensor:
+            made.zero_grad()
+            loss = sum(parameter.square().sum() for parameter in model.parameters())
+            assert isinstance(loss, torch.Tensor)
+            loss.backward()
+            return loss
+
+        made.step(closure)
+        counts.append(kept_tensors([made]))
+    assert counts == sorted(set(counts)), "every step adds some"
+
+
+def test_the_tensors_of_adam_stay_as_many() -> None:
+    made = adam()
+    assert kept_tensors([made]) == 0
+    counts = set()
+    for _ in range(2):
+        for group in made.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.ones_like(parameter)
+        made.step()
+        counts.add(kept_tensors([made, sgd()]))
+    assert len(counts) == 1
+    assert counts != {0}
 
 
 # Decays

@@ -70,6 +70,7 @@ def without_none(samples: list[Any]) -> Any:
 
 
 def test_an_example_is_the_smallest_batch_that_can_be_collated() -> None:
+    """pytorch/pytorch 57429, 1137: a collate function drops samples that are None."""
     assert len(open_samples(Mapped()).example()[0]) == 1
 
     def pairs(samples: list[Any]) -> Any:

@@ -82,6 +82,7 @@ def test_a_sampler_of_every_sample_changes_nothing(sampler: Any) -> None:
 @settings(max_examples=50, deadline=None)
 @given(indices=st.sets(st.integers(0, 19), min_size=1), size=st.integers(1, 5))
 def test_an_epoch_has_the_samples_of_the_sampler(indices: set[int], size: int) -> None:
+    """nitrain 62; ffcv 171: samplers of a part of the data set."""
     samples = open_samples(DataLoader(Mapped(), batch_size=size, sampler=SubsetRandomSampler([*indices])))
     assert samples.size == len(indices)
     assert drawn(samples, len(indices)) == sorted(indices)
@@ -129,6 +130,11 @@ def test_a_plain_batch_sampler_is_its_sampler_and_its_size() -> None:
 
 
 def test_another_batch_sampler_is_refused_by_its_name_and_sizes() -> None:
+    """A sampler of P classes x K samples.
+
+    open-metric-learning 626; Lightning-AI/pytorch-lightning 19371; PetrochukM/PyTorch-NLP 114;
+    huggingface/transformers 14767.
+    """
     loader = DataLoader(Mapped(), batch_sampler=Buckets())
     assert sampling.batch_size_of(loader) is None
     with pytest.raises(TargetError) as caught:

@@ -99,6 +99,7 @@ def test_plain_torch_needs_no_framework() -> None:
 
 
 def test_data_that_a_function_makes_is_made_in_the_worker() -> None:
+    """h5py 1512: a data set with an open HDF5 file."""
     parts = Parts(
         model=nn.Linear(2, 2),
         dataset=lambda: DataLoader(Mapped(30), batch_size=5, num_workers=1, drop_last=True),

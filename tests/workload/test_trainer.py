@@ -57,6 +57,7 @@ def test_a_small_validation_set_does_not_limit_the_batch(few: Any) -> None:
 
 
 def test_lazy_layers_have_their_weights_before_they_are_counted() -> None:
+    """pytorch/pytorch 83168: lazy modules."""
     model = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.LazyLinear(3))
     made = trainer(model, (INPUTS, CLASSES), optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
     assert made.describe().parameters == 4 * 8 + 8 + 8 + 8 + 8 * 3 + 3
@@ -64,6 +65,7 @@ def test_lazy_layers_have_their_weights_before_they_are_counted() -> None:
 
 
 def test_numpy_doubles_go_to_a_model_of_doubles_as_they_are() -> None:
+    """pykan 129: doubles from NumPy."""
     made = trainer(linear(1).double(), (INPUTS.double().numpy(), FLOATS.double().numpy()))
     assert made.describe().inferred[0] == "loss: mean squared error, since the target is floating point"
     assert made.load(2, 0)[0].dtype == torch.float64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,15 @@ def test_a_target_that_exits() -> None:
     assert (error.code, error.message) == ("target_exits", "`net.py` called `sys.exit` while it was imported")
     assert error.facts[0] == "exit status: 3"
     assert error.facts[1].startswith(f"at {HERE}:")
+
+
+def test_a_target_that_lacks_arguments_is_told_where_they_go() -> None:
+    def parse() -> None:
+        parser = ArgumentParser()
+        parser.add_argument("--data", required=True)
+        parser.parse_args([])
+
+    stopped = raised(parse)
+    assert isinstance(stopped, SystemExit)
+    assert "after `--`" in exit_error("`net.py`", "it was imported", stopped).hint
+    assert "after `--`" not in exit_error("`net.py`", "it was imported", SystemExit(1)).hint

@@ -121,6 +121,7 @@ def test_a_loss_without_a_graph_is_named() -> None:
 
 @pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, Twice])
 def test_an_optimizer_that_needs_a_closure_leads_to_a_step(optimizer: Any) -> None:
+    """pytorch/pytorch 111369; Lightning-AI/pytorch-lightning 246; skorch 207: LBFGS needs a closure."""
     with pytest.raises(TargetError) as caught:
         trainer(linear(), (INPUTS, CLASSES), optimizer=optimizer)
     assert caught.value.code == "needs_closure"
