@@ -17,7 +17,7 @@ from autobatch.decision.constants import (
     RESOLUTION,
     TOLERANCE,
 )
-from autobatch.decision.quantiles import Z_TWO_SIDED
+from autobatch.decision.quantiles import Z_TWO_SIDED, exclude
 from autobatch.decision.round_statistics import median_interval
 from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
 from autobatch.decision.step_time import StepTimeLaw
@@ -100,14 +100,24 @@ def measured_speedups(current: Trial, trials: Sequence[Trial], step_time: StepTi
 
     The ratio comes from the step-time model of all sizes. Its error comes from the last rounds of both, which
     ran in turns, and is at least the 2% that a machine drifts between rounds.
+
+    A single bad timing looks like a true step in the curve, and rounds in a row do not show it by their
+    spread. So while the rounds do not confirm a departure from the law, the measured ratio and the law's are
+    as likely: the expected ratio is their middle, its deviation half of their distance. The law that one size
+    contradicts is itself no surer than its relative error, so that also adds to the deviation.
     """
-    return {
-        trial.batch_size: Speedup(
-            log_ratio=_log_throughput(trial, step_time) - _log_throughput(current, step_time),
-            sd=0.0 if trial.batch_size == current.batch_size else _ratio_sd(current, trial),
-        )
-        for trial in trials
-    }
+    return {trial.batch_size: _speedup(current, trial, step_time) for trial in trials}
+
+
+def unconfirmed_departure(current: Trial, other: Trial, step_time: StepTimeLaw) -> float:
+    """ln of the measured speedup over that of the law a + b B; 0 where the rounds of both confirm it.
+
+    The last rounds of both ran in turns, so a busy machine hits both alike. They confirm the departure where
+    they exclude the law's ratio as their median. The current size is timed first, by fewer rounds in a row.
+    """
+    departure = step_time.correction_at(current.batch_size) - step_time.correction_at(other.batch_size)
+    by_law = step_time.affine_seconds(current.batch_size) / step_time.affine_seconds(other.batch_size)
+    return 0.0 if exclude(_paired_ratios(current, other), by_law) else departure
 
 
 def probability_above(mean: float, sd: float, threshold: float) -> float:
@@ -121,15 +131,33 @@ def _log_throughput(trial: Trial, step_time: StepTimeLaw) -> float:
     return log(trial.batch_size / step_time.step_seconds_at(trial.batch_size))
 
 
+def _speedup(current: Trial, other: Trial, step_time: StepTimeLaw) -> Speedup:
+    if other.batch_size == current.batch_size:
+        return Speedup(log_ratio=0.0, sd=0.0)
+    measured = _log_throughput(other, step_time) - _log_throughput(current, step_time)
+    departure = unconfirmed_departure(current, other, step_time)
+    of_law = min(abs(departure), step_time.relative_error)
+    return Speedup(
+        log_ratio=measured - departure / 2, sd=hypot(_ratio_sd(current, other), departure / 2, of_law)
+    )
+
+
 def _ratio_sd(current: Trial, other: Trial) -> float:
     """The error of ln of the ratio of two step times, so that +- 1.645 of it is the 90% interval."""
-    rounds = min(len(current.step_seconds), len(other.step_seconds))
-    pairs = zip(current.step_seconds[-rounds:], other.step_seconds[-rounds:], strict=True)
-    interval = median_interval([a / b for a, b in pairs]) if rounds > 1 else None
+    interval = median_interval(_paired_ratios(current, other))
     if interval is None:
         # A single round can't tell sizes apart that count as equal.
         return hypot(TOLERANCE, TOLERANCE)
     return max(log(interval[1] / interval[0]) / (2 * Z_TWO_SIDED), RESOLUTION)
+
+
+def _paired_ratios(current: Trial, other: Trial) -> list[float]:
+    """Step times at the current size over those at the other, by their last rounds."""
+    rounds = min(len(current.step_seconds), len(other.step_seconds))
+    if not rounds:
+        return []
+    pairs = zip(current.step_seconds[-rounds:], other.step_seconds[-rounds:], strict=True)
+    return [a / b for a, b in pairs]
 
 
 def _worth_probability(speedup: Speedup, harm: HarmEstimate | None, most: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import cos, pi, sin, sqrt, tan
+from math import comb, cos, pi, sin, sqrt, tan
 from statistics import NormalDist, fmean, stdev
 
 from autobatch.decision.constants import CONFIDENCE
@@ -19,6 +19,16 @@ def error_of_median(values: Sequence[float]) -> float:
     if max(values) == min(values):
         return 0.0
     return sqrt(pi / 2) * stdev(values, fmean(values)) / sqrt(len(values))
+
+
+def exclude(values: Sequence[float], centre: float) -> bool:
+    """True where the values exclude `centre` as their median, whatever their distribution (sign test).
+
+    Two-sided, at 90% confidence: that takes five values at least.
+    """
+    below, above = (sum(sign * value < sign * centre for value in values) for sign in (1, -1))
+    rarest = sum(comb(below + above, k) for k in range(min(below, above) + 1))
+    return 2 * rarest / 2.0 ** (below + above) <= 1 - CONFIDENCE
 
 
 @lru_cache

@@ -161,7 +161,7 @@ def _decided(
         decision=judgement.decision,
         epochs=answer.workload.epochs,
         same_epochs=judgement.rows,
-        alternatives=() if outlook is None else _more_epochs(answer, judgement.reference, outlook, check),
+        alternatives=() if outlook is None else _more_epochs(answer, judgement, outlook, check),
         scaling=None if outlook is None else _scaling(answer, outlook),
     )
 
@@ -213,14 +213,18 @@ def _with_other_global_batch(
 
 
 def _more_epochs(
-    answer: Recommendation, reference: int, outlook: Outlook, check: Check | None
+    answer: Recommendation, judgement: Judgement, outlook: Outlook, check: Check | None
 ) -> tuple[Alternative, ...]:
-    """The size with the shortest time to the reference's loss, where it takes more epochs and less time."""
-    size = outlook.choice.batch_size
+    """The size with the shortest time to the reference's loss, where it takes more epochs and less time.
+
+    None where its samples may not even be faster.
+    """
+    size, reference = outlook.choice.batch_size, judgement.reference
     comparison = outlook.against(reference, size) if reference in outlook.times else None
     if comparison is None or size == answer.batch_size or comparison.relative_time < 1 + TOLERANCE:
         return ()
-    if comparison.epochs_ratio < 1 + TOLERANCE:
+    timing = judgement.speedups.get(size)
+    if comparison.epochs_ratio < 1 + TOLERANCE or timing is None or timing.interval[0] <= 1:
         return ()
     epochs = answer.workload.epochs
     alternative = Alternative(

@@ -51,17 +51,20 @@ class StepTimeLaw:
         return self.a_seconds + self.b_seconds_per_sample * size
 
     def step_seconds_at(self, size: float) -> float:
-        """Best guess of the seconds per step: the law, corrected by the measurements next to `size`.
+        """Best guess of the seconds per step: the law, corrected by the measurements next to `size`."""
+        return self.affine_seconds(size) * exp(self.correction_at(size))
+
+    def correction_at(self, size: float) -> float:
+        """ln of the best guess over the law alone.
 
         Between two sizes the correction runs linearly over ln(size); beyond the ends it stays.
         """
         above = next((i for i, each in enumerate(self.sizes) if each >= size), len(self.sizes))
         if above == len(self.sizes) or self.sizes[above] == size or above == 0:
-            return self.affine_seconds(size) * exp(self.corrections[min(above, len(self.sizes) - 1)])
+            return self.corrections[min(above, len(self.sizes) - 1)]
         left, right = self.sizes[above - 1], self.sizes[above]
         share = log(size / left) / log(right / left)
-        correction = self.corrections[above - 1] * (1 - share) + self.corrections[above] * share
-        return self.affine_seconds(size) * exp(correction)
+        return self.corrections[above - 1] * (1 - share) + self.corrections[above] * share
 
 
 def fit_step_time(sizes: Sequence[int], step_seconds: Sequence[Sequence[float]]) -> StepTimeLaw:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from math import ceil, floor, log10
+from math import ceil, exp, floor, log10
 
 from autobatch.decision import critical_batch
+from autobatch.decision.confidence import unconfirmed_departure
 from autobatch.decision.constants import (
     FEWEST_STEPS_AN_EPOCH,
     MANY_TIMES_THE_SAMPLES,
     TOLERANCE,
     UNSTEADY,
+    USUAL_BATCH_SIZE,
 )
+from autobatch.decision.trial_set import TrialSet
 from autobatch.records.check import CheckStatus, LossKind
 from autobatch.records.formatting import format_rate, format_short_duration
 from autobatch.records.recommendation import Recommendation
@@ -42,6 +45,7 @@ def warnings_about(answer: Recommendation) -> list[str]:
         *_smaller_by_noise(answer),
         *_synthetic(answer),
         *_unsteady(answer),
+        *_unlike_its_neighbours(answer),
     ]
 
 
@@ -109,6 +113,30 @@ def _unsteady(answer: Recommendation) -> list[str]:
     if interval is None or interval[1] <= UNSTEADY * interval[0]:
         return []
     return [f"timings at batch size {answer.batch_size:,} vary a lot: rerun on an idle machine"]
+
+
+def _unlike_its_neighbours(answer: Recommendation) -> list[str]:
+    """Warn where few rounds at the current size, the answer or a safe size contradict the other sizes."""
+    trials = TrialSet.of(answer.curve)
+    law, current = trials.step_time, trials.nearest(answer.workload.micro_batch_size or USUAL_BATCH_SIZE)
+    if law is None or current is None:
+        return []
+    judged = {answer.batch_size, *(row.batch_size for row in answer.same_epochs if row.safe)}
+    departures = {
+        trial: unconfirmed_departure(current, trial, law)
+        for trial in trials.timed
+        if trial.batch_size in judged
+    }
+    other = max(departures, key=lambda trial: abs(departures[trial]), default=current)
+    if exp(abs(departures.get(other, 0.0))) <= UNSTEADY:
+        return []
+    sizes = [size for size in (current.batch_size, other.batch_size) if size in law.sizes]
+    size = max(sizes, key=lambda each: abs(law.correction_at(each)))
+    ratio = exp(law.correction_at(size))
+    return [
+        f"a step at batch size {size:,} took {ratio:.3g}x as long as other sizes predict, in too few rounds "
+        "to be sure: rerun on an idle machine, or raise `--budget`"
+    ]
 
 
 def _smaller_by_noise(answer: Recommendation) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from autobatch.decision.confidence import (
     compare_sizes,
     decide,
     measured_speedups,
+    unconfirmed_departure,
 )
 from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.same_epochs import HarmEstimate, safe_sizes
@@ -192,3 +194,95 @@ def test_intervals_hold_the_truth_and_changes_for_nothing_are_rare(noise: float)
         changed += decide(CURRENT, measured, harmful({64: 1.0})).action is Action.CHANGE
     assert covered >= 0.85 * repeats
     assert changed <= 0.1 * repeats
+
+
+# A timing that departs from the law of the other sizes
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rounds of SIZES on affine hardware, one size slower by a factor in all of its rounds."""
+
+    hardware_batch_size: float
+    slow_size: int
+    factor: float
+    rounds: int
+
+    def by_law(self, size: int) -> float:
+        """The speedup of a size that the undisturbed times give."""
+        return self._seconds(CURRENT) / self._seconds(size) * size / CURRENT
+
+    def by_rounds(self, size: int) -> float:
+        """The speedup that the rounds give."""
+        slowed = {CURRENT: self.factor, size: 1 / self.factor}.get(self.slow_size, 1.0)
+        return self.by_law(size) * (1.0 if size == CURRENT else slowed)
+
+    def speedups(self) -> dict[int, Speedup]:
+        trials = {
+            size: trial(
+                size, (self._seconds(size) * (self.factor if size == self.slow_size else 1),) * self.rounds
+            )
+            for size in SIZES
+        }
+        law = fit_step_time(SIZES, [trials[size].step_seconds for size in SIZES])
+        return measured_speedups(trials[CURRENT], tuple(trials.values()), law)
+
+    def _seconds(self, size: int) -> float:
+        return 1 + size / self.hardware_batch_size
+
+
+disturbed = st.builds(
+    Measured,
+    hardware_batch_size=st.floats(0.1, 1000.0),
+    slow_size=st.sampled_from(SIZES),
+    factor=st.floats(1.0, 100.0),
+    rounds=st.integers(1, 4),
+)
+
+
+@given(disturbed)
+def test_the_interval_of_few_rounds_holds_the_measured_speedup_and_that_of_the_law(case: Measured) -> None:
+    """The law by the other sizes, from a factor of 1.5 on: a smaller one bends it to the slow size."""
+    for size, speedup in case.speedups().items():
+        low, high = speedup.interval
+        assert low <= case.by_rounds(size) * (1 + TOLERANCE)
+        assert high >= case.by_rounds(size) / (1 + TOLERANCE)
+        if case.factor >= 1.5:
+            assert low / (1 + TOLERANCE) <= case.by_law(size) <= high * (1 + TOLERANCE)
+
+
+@given(disturbed)
+def test_few_slow_rounds_of_one_size_are_no_reason_for_a_change(case: Measured) -> None:
+    """On hardware without a fixed cost no size is faster, however slow the current one seems."""
+    flat = replace(case, hardware_batch_size=0.1)
+    decision = decide(CURRENT, flat.speedups(), harmful(dict.fromkeys(SIZES, 1.0)))
+    assert decision.action is Action.KEEP
+
+
+@pytest.mark.parametrize("hardware_batch_size", [0.1, 8.0, 64.0])
+def test_a_current_size_that_seems_28_times_too_slow_is_kept_with_low_confidence(
+    hardware_batch_size: float,
+) -> None:
+    case = Measured(hardware_batch_size, slow_size=CURRENT, factor=28.0, rounds=3)
+    decision = decide(CURRENT, case.speedups(), harmful(dict.fromkeys((8, 16, CURRENT, 64), 1.0)))
+    assert (decision.action, decision.level) == (Action.KEEP, Confidence.LOW)
+
+
+@given(disturbed, st.integers(5, 8), st.floats(1.3, 100.0))
+def test_a_true_step_in_the_curve_that_rounds_in_turns_confirm_counts(
+    case: Measured, rounds: int, factor: float
+) -> None:
+    cliff = replace(case, hardware_batch_size=0.1, slow_size=CURRENT, factor=factor, rounds=rounds)
+    measured = cliff.speedups()
+    assert math.exp(measured[64].log_ratio) == pytest.approx(cliff.by_rounds(64), rel=0.05)
+    decision = decide(CURRENT, measured, harmful(dict.fromkeys(SIZES, 1.0)))
+    assert (decision.action, decision.level) == (Action.CHANGE, Confidence.HIGH)
+
+
+@pytest.mark.parametrize(("slow_rounds", "is_confirmed"), [(3, False), (6, False), (7, True), (8, True)])
+def test_a_departure_in_some_rounds_only_is_not_confirmed(slow_rounds: int, is_confirmed: bool) -> None:
+    times = {size: (1.0 + size,) * 8 for size in SIZES}
+    law = fit_step_time(SIZES, [(9.0,), (17.0,), (10 * 33.0,), (65.0,), (129.0,), (257.0,)])
+    slow = tuple(33.0 * (10 if i < slow_rounds else 0.99) for i in range(8))
+    departure = unconfirmed_departure(trial(CURRENT, slow), trial(64, times[64]), law)
+    assert departure == (0.0 if is_confirmed else pytest.approx(math.log(10), abs=0.1))

@@ -40,7 +40,7 @@ def test_the_current_division_is_kept_where_none_is_surely_faster() -> None:
 
 def test_no_smaller_batch_than_asked_for_is_chosen() -> None:
     """Throughput falls with the size, so that a smaller one would be faster."""
-    falling = TrialSet(tuple(builders.trial(size, 1e-5 * size**1.5) for size in SIZES))
+    falling = TrialSet(tuple(builders.trial(size, 1e-5 * size**1.5, rounds=5) for size in SIZES))
     free, bounded = divide(falling, 64, 32), divide(falling, 64, 32, least=32)
     assert free is not None
     assert bounded is not None

@@ -253,6 +253,28 @@ def test_an_unsteady_step_time_gives_a_warning(high: float, count: int) -> None:
     assert all("vary a lot: rerun on an idle machine" in text for text in found)
 
 
+@pytest.mark.parametrize(("rounds", "factor", "named"), [(3, 28.0, True), (3, 1.2, False), (5, 28.0, False)])
+def test_a_timing_that_few_rounds_set_apart_from_the_other_sizes_gets_a_warning(
+    rounds: int, factor: float, named: bool
+) -> None:
+    trials = tuple(
+        builders.trial(size, 2e-3 * (factor if size == 32 else 1), rounds=rounds)
+        for size in (16, 32, 64, 128, 256)
+    )
+    text = "a step at batch size 32 took 28x as long as other sizes predict"
+    safe = SameEpochs(
+        batch_size=64, harm=1.0, harm_low=0.9, harm_high=1.1, speedup=5.0, interval=(0.9, 28.0), safe=True
+    )
+    for size, rows in ((32, (safe,)), (256, ())):
+        warnings = warnings_about(answer(size, trials=trials, same_epochs=rows))
+        assert any(each.startswith(text) and "idle machine" in each for each in warnings) == named
+
+
+def test_a_timing_of_a_size_that_is_no_answer_gets_no_warning() -> None:
+    trials = tuple(builders.trial(size, 0.1 if size == 16 else 2e-3) for size in (16, 32, 64, 128, 256))
+    assert not [each for each in warnings_about(answer(256, trials=trials)) if "other sizes predict" in each]
+
+
 def test_a_good_answer_gets_no_warning() -> None:
     about = workload(dataset_size=50_000, epochs=90.0, decays=(MOMENTUM,), batch_size=64)
     assert warnings_about(answer(256, about, compared(100))) == []
