@@ -79,12 +79,8 @@ def test_a_global_batch_is_divided_anew_at_the_highest_throughput() -> None:
 
 
 def test_layers_that_normalize_over_the_batch_get_no_smaller_one_and_a_warning() -> None:
-<<<<<<< HEAD
     """ultralytics/yolov5 1630: is accumulation the same as a larger batch?"""
-    falling = TrialSet(tuple(trial(size, 1e-5 * size**1.5) for size in SIZES))
-=======
     falling = TrialSet(tuple(trial(size, 1e-5 * size**1.5, rounds=5) for size in SIZES))
->>>>>>> robust
     normalizing = accumulating(batch_statistics="BatchNorm2d")
     assert size_choice.for_global_batch(falling, 32, 1, accumulating()).trial.batch_size < 8
     assert size_choice.for_global_batch(falling, 32, 1, normalizing).trial.batch_size == 8
