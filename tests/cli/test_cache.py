@@ -18,7 +18,7 @@ from autobatch import load
 from tests.cli.console import MODEL, Ended, run, validator
 from tests.cli.console import autobatch as command
 
-QUICK = ("--device", "cpu", "--max-batch", "1", "--budget", "3s", "--no-check")
+QUICK = ("--device", "cpu", "--max-batch", "1", "--no-check")
 PROBE = (command(), "probe", "model.py", *QUICK)
 LIST = (command(), "cache", "list", "--json")
 
@@ -94,8 +94,9 @@ def test_fresh_measures_anew_and_replaces_the_entry(work: tuple[Path, dict[str, 
     anew = answer(fresh)
     assert anew["cached"] is False
     assert measured(anew) != measured(first)
-    (entry,) = entries(folder / "cache")
-    assert json.loads(entry.read_text()) == anew
+    kept = [json.loads(entry.read_text()) for entry in entries(folder / "cache")]
+    assert anew in kept
+    assert first not in kept
 
 
 def test_another_source_is_measured_anew_and_a_damaged_entry_told(
@@ -105,8 +106,8 @@ def test_another_source_is_measured_anew_and_a_damaged_entry_told(
     folder, _ = work
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
-    (entry,) = entries(damaged / "cache")
-    entry.write_text('{"schema": "autobatch/2", "ok": true, "batch_size": 1000000}')
+    for entry in entries(damaged / "cache"):
+        entry.write_text('{"schema": "autobatch/2", "ok": true, "batch_size": 1000000}')
     (tmp_path / "model.py").write_text(MODEL + "\n# another line\n")
     (source,) = run(tmp_path, (*PROBE, "--json"), environment=cached_in(folder))
     assert answer(source)["cached"] is False
@@ -114,7 +115,8 @@ def test_another_source_is_measured_anew_and_a_damaged_entry_told(
     (told,) = run(damaged, (*PROBE, "-v"), environment=cached_in(damaged))
     assert told.status == 0
     assert "! An entry of the cache was ignored" in told.stdout
-    assert not [one for one in load(entry).warnings if "cache" in one]
+    (mended,) = [entry for entry in entries(damaged / "cache") if len(entry.read_text()) > 1000]
+    assert not [warning for warning in load(mended).warnings if "cache" in warning]
 
 
 def test_a_folder_that_can_not_be_written_to_costs_a_warning(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_find_is_answered_from_the_cache_by_what_the_code_does() -> None:
             (torch.randn(64, 12), torch.randint(3, (64,))),
             optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
             device="cpu",
-            limits=autobatch.Limits(max_batch=1, budget_seconds=3, check=False),
+            limits=autobatch.Limits(max_batch=1, check=False),
             fresh=fresh,
         ).cached
 

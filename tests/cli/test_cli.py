@@ -137,7 +137,7 @@ def test_json_has_what_others_rely_on(folder: Path) -> None:
 
 
 def test_limits_and_objectives(folder: Path) -> None:
-    command = (autobatch(), "probe", "model.py", "--device", "cpu", "--budget", "5s", "--json")
+    command = (autobatch(), "probe", "model.py", "--device", "cpu", "--no-check", "--json")
     memory, throughput = run(
         folder,
         (*command, "--objective", "memory", "--min-batch", "3", "--max-batch", "13"),
@@ -232,10 +232,12 @@ def test_module_targets_and_a_size_below_which_the_model_fails(folder: Path) -> 
     command = (autobatch(), "probe", "work.nets:Net", *QUICK, "--json")
     (ended,) = run(folder, command)
     found = answer(ended)
-    first = found["trials"][0]
-    assert (first["batch_size"], first["outcome"]) == (1, "failed")
-    assert "more than 1 value per channel" in first["detail"]
-    assert rows(found) == [2, 4, 6]
+    # The current size comes first, then larger ones, then smaller ones down to the first that fails.
+    assert next(trial["batch_size"] for trial in found["trials"] if trial["outcome"] == "ok") == 4
+    last = next(trial for trial in found["trials"] if trial["batch_size"] == 1)
+    assert last["outcome"] == "failed"
+    assert "more than 1 value per channel" in last["detail"]
+    assert sorted(set(rows(found)) - {1}) == [2, 4, 6]
     assert found["ceiling"]["limited_by"] == "dataset"
     workload = found["workload"]
     assert (workload["dataset_size"], workload["batch_size"]) == (6, 4)

@@ -60,11 +60,11 @@ def on_a_terminal(folder: Path, *options: str, interrupt_at: str = "") -> tuple[
 
 
 def test_nothing_but_the_report_stays(tmp_path: Path) -> None:
-    status, drawn, stays = on_a_terminal(tmp_path, "--max-batch", "2", "--budget", "3s")
+    status, drawn, stays = on_a_terminal(tmp_path, "--max-batch", "2")
     assert status == 0, drawn
     assert "1/3 start" in drawn
     assert "2/3 throughput" in drawn
-    assert "at most 0:0" in drawn
+    assert "at most 0:" in drawn
     assert "/3 " not in stays
     assert stays.count("batch size 2") + stays.count("batch size 1") <= 2
     assert stays.startswith("autobatch ")

@@ -50,6 +50,7 @@ OTHER_LIMITS = {
     "min_batch": 2,
     "max_batch": 64,
     "multiple_of": 8,
+    "group": 4,
     "global_batch": 256,
     "budget_seconds": 30.0,
     "trial_timeout_seconds": 60.0,
@@ -79,6 +80,7 @@ OTHER_RECIPES = {
     "optimizer": "sgd",
     "checkpoint": "/weights.pt",
     "checkpoint_state": "1 2 3 4",
+    "arguments": ("--width", "5"),
 }
 
 
