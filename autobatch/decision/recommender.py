@@ -45,7 +45,9 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     is_dependent = check is not None and check.loss_kind is LossKind.BATCH_DEPENDENT
     choice = None if not limits.number_alone else size_choice.kept_alone(permitted, curve.workload)
     if choice is None and target is not None and is_dependent:
-        choice = size_choice.for_loss_batch(permitted, target, ranks, curve.workload.micro_batch_size)
+        choice = size_choice.for_loss_batch(
+            permitted, target, ranks, curve.workload.micro_batch_size, limits.max_batch
+        )
     elif choice is None and target is not None:
         choice = size_choice.for_global_batch(permitted, target, ranks, curve.workload, limits.max_batch)
     if choice is None:

@@ -252,10 +252,13 @@ def largest(permitted: TrialSet) -> SizeChoice:
     return SizeChoice(trial=permitted.usable[-1], why="the largest size that fits, as asked for")
 
 
-def for_loss_batch(permitted: TrialSet, target: int, ranks: int, current_size: int | None) -> SizeChoice:
+def for_loss_batch(
+    permitted: TrialSet, target: int, ranks: int, current_size: int | None, max_batch: int | None = None
+) -> SizeChoice:
     """The size for a loss that depends on the rest of the batch, which accumulation can't make larger.
 
     `target`: one rank's part of the global batch. Where it was not measured, the current size stays.
+    `max_batch`: the largest size that was allowed.
     """
     total = f"the global batch size {target * ranks:,}"
     fitting = permitted.only({target}).usable
@@ -264,7 +267,8 @@ def for_loss_batch(permitted: TrialSet, target: int, ranks: int, current_size: i
     trial = permitted.nearest(current_size or USUAL_BATCH_SIZE)
     assert trial is not None
     kept = "your batch size" if trial.batch_size == current_size else "the nearest to yours"
-    why = f"{kept}: {total} did not run at once, and accumulated batches are not a larger one to this loss"
+    reason = _above_limit(target, max_batch) or "did not run at once"
+    why = f"{kept}: {total} {reason}, and accumulated batches are not a larger one to this loss"
     return SizeChoice(trial=trial, why=why)
 
 
@@ -293,13 +297,18 @@ def for_global_batch(
     if divisors.usable[-1].batch_size == target:
         return SizeChoice(trial=divisors.usable[-1], why=f"{total} fits at once")
     near = _near_best(divisors.usable)
-    is_excluded = max_batch is not None and target > max_batch
-    reason = f"is above the largest size allowed, {max_batch:,}" if is_excluded else "did not fit at once"
+    reason = _above_limit(target, max_batch) or "did not fit at once"
     why = (
         f"{total} {reason}; {near[-1].batch_size:,} divides it "
         "and has the best throughput of the sizes that do"
     )
     return SizeChoice(trial=near[-1], why=why)
+
+
+def _above_limit(target: int, max_batch: int | None) -> str:
+    """The words for a target above the largest size allowed; else empty."""
+    is_above = max_batch is not None and target > max_batch
+    return f"is above the largest size allowed, {max_batch:,}" if is_above else ""
 
 
 def _divided(permitted: TrialSet, judgement: Judgement, total: str, workload: Workload) -> SizeChoice:

@@ -192,6 +192,7 @@ def test_accumulation_is_never_advised(current: int | None, kept: int) -> None:
     limits = replace(LIMITS, global_batch=512, max_batch=64)
     answer, _ = answered(LossKind.BATCH_DEPENDENT, curve(largest=64, current=current), limits)
     assert (answer.batch_size, answer.accumulation_steps) == (kept, 1)
+    assert "is above the largest size allowed, 64" in answer.why
     (warning,) = warnings_on(answer, "depends on the rest of the batch")
     assert "a loss over 512 samples" in warning
     assert "micro batches of 64" in warning
