@@ -33,11 +33,13 @@ class Outlook:
         if size is None or size == chosen:
             return None
         ends = [critical_batch.time_ratio(size, chosen, critical, self.law) for critical in self.interval]
+        relative_time = self.times[size] / self.times[chosen]
+        low, high = critical_batch.prediction_interval(relative_time, ends)
         return Comparison(
             batch_size=size,
-            relative_time=self.times[size] / self.times[chosen],
-            low=min(ends),
-            high=max(ends),
+            relative_time=relative_time,
+            low=low,
+            high=high,
             epochs_ratio=critical_batch.epochs_ratio(size, chosen, self.critical),
         )
 

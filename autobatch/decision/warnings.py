@@ -187,8 +187,9 @@ def _best_of(best: int, tried: list[int]) -> str:
 
 def _unmeasured_loading(answer: Recommendation, loader: Loader) -> list[str]:
     """Warn where loading took longer than a step and no DataLoader was timed."""
-    trial = next(t for t in reversed(answer.trials) if t.ok and t.batch_size == loader.batch_size)
-    if trial.load_seconds is None or trial.load_seconds <= loader.step_seconds:
+    trials = (t for t in reversed(answer.trials) if t.ok and t.batch_size == loader.batch_size)
+    trial = next(trials, None)
+    if trial is None or trial.load_seconds is None or trial.load_seconds <= loader.step_seconds:
         return []
     load, step = format_short_duration(trial.load_seconds), format_short_duration(loader.step_seconds)
     return [
@@ -220,7 +221,11 @@ def _changed_decays(answer: Recommendation) -> list[str]:
     before = (current or batch) * answer.world_size
     if current is None or max(before, batch) < MANY_TIMES_THE_SAMPLES * min(before, batch):
         return []
-    kept = {d: critical_batch.kept_half_life(d.value, before, batch) for d in answer.workload.decays}
+    kept = {
+        decay: critical_batch.kept_half_life(decay.value, before, batch)
+        for decay in answer.workload.decays
+        if decay.value > 0
+    }
     return [
         f"optional: set {decay.name}={_decay(value)} at {batch:,}, which keeps the half-life of "
         f"{decay.value:g} in samples"

@@ -74,8 +74,8 @@ class Environment:
 class Comparison:
     """Expected time to the same loss at `batch_size` over that at the recommended size.
 
-    `low` and `high`: its least and largest over the interval of the critical batch size. `epochs_ratio`: the
-    epochs that the recommended size takes for that loss, over those at `batch_size`.
+    `low` and `high`: its 90% interval, by the critical batch size and the error of its law. `epochs_ratio`:
+    the epochs that the recommended size takes for that loss, over those at `batch_size`.
     """
 
     batch_size: int
@@ -172,7 +172,7 @@ class Alternative:
 
     `epochs_ratio`: the epochs that it takes over the current ones; `epochs` is their number where the current
     one is known. `speedup`: expected time at the current size over that of the alternative. `interval`: its
-    least and largest over the interval of the critical batch size, or for `global_batch` its 90% interval.
+    90% interval.
     """
 
     kind: AlternativeKind

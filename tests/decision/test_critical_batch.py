@@ -350,3 +350,26 @@ def test_several_optimizers_follow_the_rule_that_they_have_in_common(
 ) -> None:
     """RecBole 558; dlrm 15: SparseAdam beside Adam."""
     assert critical_batch.learning_rate_power(optimizer) == power
+
+
+# The interval of a predicted ratio
+
+
+@given(ratio=st.floats(0.1, 10.0), ends=st.lists(st.floats(0.1, 10.0), min_size=2, max_size=2))
+def test_the_interval_of_a_prediction_holds_it_and_the_ends(ratio: float, ends: list[float]) -> None:
+    low, high = critical_batch.prediction_interval(ratio, ends)
+    assert low < ratio < high
+    assert low <= min(ends) * (1 + 1e-9)
+    assert high >= max(ends) * (1 - 1e-9)
+    inverse_low, inverse_high = critical_batch.prediction_interval(1 / ratio, [1 / end for end in ends])
+    assert (inverse_low * high, inverse_high * low) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_a_critical_batch_size_without_an_error_leaves_the_error_of_the_law() -> None:
+    low, high = critical_batch.prediction_interval(2.0, [2.0, 2.0])
+    assert (low, high) == (pytest.approx(2 * 0.921, rel=1e-3), pytest.approx(2 * 1.086, rel=1e-3))
+
+
+def test_errors_of_the_critical_batch_size_and_of_the_law_add_up_in_squares() -> None:
+    _, high = critical_batch.prediction_interval(1.0, [1.0, 1.5])
+    assert 1.5 < high < 1.5 * 1.03
