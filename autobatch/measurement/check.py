@@ -236,7 +236,7 @@ class GeneralizationCheck:
         """Runs trainings of equal time."""
         seconds = self._training_seconds(plan)
         if next_training.next_run(plan, ()) is None:
-            return trainings.explain("no other size can be expected to be quicker")
+            return trainings.explain("no other size can be expected to be faster")
         if seconds is None:
             return trainings.explain("too little of the budget was left for trainings")
         while self._budget.left_seconds >= seconds:

@@ -45,7 +45,7 @@ class SameEpochsComparison:
         if seconds < FEWEST_STEPS * plan.law.step_seconds_at(plan.reference_size):
             return self._trainings.explain("too little of the budget was left for trainings")
         if self._is_settled(seconds):
-            return self._trainings.explain("no other size can be expected to be quicker")
+            return self._trainings.explain("no other size can be expected to be faster")
         epochs = self._workload.epochs or MOST_EPOCHS
         first = next_training.Run(
             batch_size=plan.reference_size, learning_rate_factor=self._rule(plan.reference_size)

@@ -80,7 +80,7 @@ def test_the_critical_batch_size_is_twice_the_noise_scale(scale: float) -> None:
     engine = SimulatedEngine(Machine(noise_scale=scale))
     found = assess(engine, alone(), LIMITS)
     assert found.status is CheckStatus.NOISE_ONLY
-    assert found.detail == "no other size can be expected to be quicker"
+    assert found.detail == "no other size can be expected to be faster"
     assert engine.train_commands == []
     assert found.noise_scale == pytest.approx(scale)
     assert found.critical_batch_size == pytest.approx(2 * scale)

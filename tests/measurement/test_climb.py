@@ -463,35 +463,6 @@ def test_on_a_heap_a_ceiling_that_was_not_verified_in_time_leaves_room_too(budge
     assert reached.peak_bytes <= 0.95 * machine.total_bytes
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_the_recommended_size_is_confirmed_in_a_fresh_process(seed: int) -> None:
-    """Lightning 8028, 9625: what fits in the search has to fit in the training."""
-    limits = Limits(budget_seconds=1e6)
-    curve, engine = climb(forecast_machine(heap_loss=0.3, seed=seed), limits)
-    curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
-    assert recommend(curve, None, limits).chosen.confirmed
-
-
-def test_a_size_that_fails_in_a_fresh_process_makes_room_for_the_next() -> None:
-    machine = forecast_machine(dataset_size=256)
-    limits = Limits(budget_seconds=1e6, objective=Objective.THROUGHPUT)
-    curve, engine = climb(machine, limits)
-    first = recommend(curve, None, limits).batch_size
-    machine.failures[first] = "no longer"
-    found = recommend(confirm(engine, curve, None, limits, Budget.of(limits, engine)), None, limits)
-    assert found.batch_size < first
-    assert found.chosen.confirmed
-
-
-def test_an_answer_that_can_not_be_confirmed_says_so() -> None:
-    machine = forecast_machine(dataset_size=4)
-    limits = Limits(budget_seconds=1e6)
-    curve, engine = climb(machine, limits)
-    machine.failures.update(dict.fromkeys(range(9), "no longer"))
-    curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
-    assert any("was not confirmed in a fresh process" in warning for warning in curve.warnings)
-
-
 def test_a_fraction_of_the_memory_leaves_the_rest() -> None:
     """Lightning 20447, 20614: people ask for a margin."""
     machine = forecast_machine()

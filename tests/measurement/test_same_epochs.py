@@ -339,7 +339,7 @@ def test_where_no_size_may_be_faster_and_no_rate_can_be_tried_nothing_is_trained
     engine = SimulatedEngine(harmless())
     check = assess(engine, slow, EPOCHS)
     assert engine.train_commands == []
-    assert check.detail == "no other size can be expected to be quicker"
+    assert check.detail == "no other size can be expected to be faster"
     assert recommend(slow, check, EPOCHS).batch_size == 32
 
 
