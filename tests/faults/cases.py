@@ -247,7 +247,7 @@ DATA = (
     Fault(
         name="data set shrinks",
         code="Rows.real = 2",
-        start=FAILED,
+        start="bad_sample",
         trial=FAILED,
         # The largest size has passed by then.
         ends={"evaluation": OK},
