@@ -39,10 +39,11 @@ class Attempts:
         fresh = self._engine.fresh
         tried = self._try_out(size, seconds, steps)
         if not fresh and diagnosis.may_be_of_state(tried):
+            detail = tried.detail
             self._engine.renew()
             tried = self._try_out(size, seconds, steps)
             if tried.outcome is Outcome.OK:
-                self.isolate(size)
+                self.isolate(size, detail)
         if tried.error is not None and tried.error.code == "stream_ended":
             self.dataset_size = int(tried.detail)
             return None
@@ -53,10 +54,10 @@ class Attempts:
             self.passed[size] = trial
         return trial
 
-    def isolate(self, size: int) -> None:
-        """Runs every further try in a fresh process: only there the size passed."""
+    def isolate(self, size: int, detail: str) -> None:
+        """Runs every further try in a fresh process: only there the size passed. `detail`: its error."""
         self.isolated = True
-        self.warn(diagnosis.needs_fresh_processes(size))
+        self.warn(diagnosis.needs_fresh_processes(size, detail))
 
     def trial_of(self, tried: messages.Tried, largest_passed: int | None) -> Trial:
         """The trial of a try or of a failed round, with the outcome by the cause of a failure."""

@@ -72,7 +72,7 @@ class Comparisons:
         self.rounds.isolated = True
         again = self.rounds.compare(size, best_size)
         if is_first and not isinstance(again, messages.Tried):
-            self._attempts.isolate(result.batch_size)
+            self._attempts.isolate(result.batch_size, result.detail)
         return again
 
     def side_by_side(

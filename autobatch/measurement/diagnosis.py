@@ -129,11 +129,12 @@ def may_be_of_state(tried: messages.Tried) -> bool:
     return tried.outcome is Outcome.FAILED and tried.cause is not Cause.PEER and not ended
 
 
-def needs_fresh_processes(size: int) -> str:
-    """The warning for state that only a fresh process is without."""
+def needs_fresh_processes(size: int, detail: str) -> str:
+    """The warning for state that only a fresh process is without. `detail`: the error with that state."""
     return (
-        f"the model keeps state from batch to batch: batch size {size:,} failed after other sizes and "
-        "passed in a fresh process, so each was measured in its own: reset that state where the size changes"
+        f"the model keeps state from batch to batch: batch size {size:,} failed after other sizes "
+        f"({detail}) and passed in a fresh process, so each was measured in its own: reset that state where "
+        "the size changes"
     )
 
 

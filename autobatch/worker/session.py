@@ -21,6 +21,7 @@ from autobatch.worker import (
 )
 from autobatch.worker.first_state import FirstState
 from autobatch.worker.step_timing import Measurer
+from autobatch.worker.trial_failures import failed
 from autobatch.workload import compilation, fingerprint
 from autobatch.workload.file_watch import FileWatch
 from autobatch.workload.lightning.completion import completed
@@ -69,6 +70,8 @@ class Session:
             return messages.Refused.of(error)
         # A step may raise no Exception, such as asyncio's CancelledError.
         except BaseException as error:
+            if isinstance(command, (messages.TryOut, messages.TimeRound)):
+                return failed(command.batch_size, error, self._trainer.phase, 0)
             return messages.Refused.of(self._unexpected(command, error))
 
     def _unexpected(self, command: messages.Command, error: BaseException) -> TargetError:

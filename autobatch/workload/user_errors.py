@@ -6,7 +6,7 @@ import os
 import traceback
 from pathlib import Path
 
-from autobatch.records.errors import TargetError, message_of
+from autobatch.records.errors import AutobatchError, TargetError, message_of
 
 # Longer messages, such as those with a whole tensor in them, are cut.
 _LONGEST_MESSAGE = 2000
@@ -16,9 +16,15 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def describe_error(error: BaseException) -> str:
-    """`Type: message`, with the first line of the message only, cut where it is too long to read."""
-    lines = message_of(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """`Type: message`, with the first line of the message only, cut where it is too long to read.
+
+    An error of autobatch is its message and its first fact, which is the cause in the user's code.
+    """
+    if isinstance(error, AutobatchError):
+        parts = (error.message, *error.facts[:1])
+    else:
+        parts = (type(error).__name__, message_of(error))
+    text = ": ".join(line for part in parts for line in part.strip().splitlines()[:1])
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 

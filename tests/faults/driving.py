@@ -19,6 +19,7 @@ from autobatch.engines import messages
 from autobatch.engines.local import LocalEngine
 from autobatch.engines.worker_failures import START_TRIALS
 from autobatch.engines.worker_process import WorkerProcess
+from autobatch.measurement.budget import Budget
 from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb
 from autobatch.records.check import CheckStatus
@@ -28,9 +29,10 @@ from autobatch.records.trial import Trial
 from tests.faults.cases import NOT_RUN, OK, Case
 from tests.faults.probing import MADE_BY_TORCH, MARK, running
 
-_BUDGET_SECONDS = 6.0
-# A check that is to pass has to come to its end, however busy the machine is; one that hangs takes it all.
-_BUDGET_SECONDS_OF_CHECK, _BUDGET_SECONDS_OF_PASSED_CHECK = 12.0, 90.0
+# A climb has to come to its end, however busy the machine is, and so has a check that is to pass.
+_BUDGET_SECONDS, _BUDGET_SECONDS_OF_PASSED_CHECK = 60.0, 90.0
+# One that hangs takes it all.
+_BUDGET_SECONDS_OF_CHECK = 12.0
 # What the machine may add to the limits of a case: a fresh worker that imports torch, on a busy machine.
 _SLACK_SECONDS = 60.0
 _CGROUP_BYTES = 64 << 20
@@ -162,14 +164,14 @@ class Bench:
             path.write_text(_source(case))
             limits = Limits(
                 max_batch=4,
-                budget_seconds=_budget_seconds(case),
+                budget_seconds=_BUDGET_SECONDS,
                 trial_timeout_seconds=case.trial_timeout_seconds,
                 memory_bytes=case.fault.memory_bytes,
             )
             engine = _HandedOn(self, messages.Recipe(target=str(path)), limits)
             begin = time.monotonic()
             try:
-                end, trials = _climb(engine, limits, Path(folder) if case.phase == "check" else None)
+                end, trials = _climb(engine, limits, case, Path(folder))
             finally:
                 engine.close()
             seconds = time.monotonic() - begin
@@ -233,29 +235,32 @@ def bench() -> Iterator[Bench]:
         opened.close()
 
 
-def _budget_seconds(case: Case) -> float:
+def _check_seconds(case: Case) -> float:
     if case.phase != "check":
-        return _BUDGET_SECONDS
+        return 0.0
     return _BUDGET_SECONDS_OF_PASSED_CHECK if case.end == OK else _BUDGET_SECONDS_OF_CHECK
 
 
 def _source(case: Case) -> str:
     code = "\n".join(f"    {line}" for line in case.fault.code.strip().splitlines())
-    return _MODEL.format(phase=case.phase, once=case.fault.once, code=code)
+    return _MODEL.format(phase=case.phase, once=case.once, code=code)
 
 
-def _climb(engine: LocalEngine, limits: Limits, folder: Path | None) -> tuple[str, tuple[Trial, ...]]:
+def _climb(engine: LocalEngine, limits: Limits, case: Case, folder: Path) -> tuple[str, tuple[Trial, ...]]:
     """(the end, the trials): the first outcome of a trial that is not OK, or the code of an error.
 
-    With the model file's `folder` it goes on to the check, and tells the file so.
+    For a fault in the check it goes on to that, and tells the model file in `folder` so.
     """
     climb = Climb(engine, limits)
     try:
         curve = climb.run()
         trials = curve.trials
-        if folder is not None:
+        if case.phase == "check":
             (folder / "checking").touch()
-            check = GeneralizationCheck(engine, curve, limits).run()
+            budget = Budget(
+                _check_seconds(case), lambda: engine.busy_seconds, start_seconds=engine.busy_seconds
+            )
+            check = GeneralizationCheck(engine, curve, limits, budget).run()
             return NOT_RUN if check.status is CheckStatus.NOT_RUN else OK, trials
     except AutobatchError as error:
         return error.code, error.trials
@@ -269,7 +274,8 @@ def _problems(case: Case, end: str, rows: tuple[int, ...], seconds: float, left:
         yield f"ended as {end}, not as {case.end}"
     if not set(case.rows) <= set(rows):
         yield f"rows {rows}, not {case.rows}"
-    limit = _budget_seconds(case) + (START_TRIALS + 1) * case.trial_timeout_seconds + _SLACK_SECONDS
+    limit = _BUDGET_SECONDS + _check_seconds(case)
+    limit += (START_TRIALS + 1) * case.trial_timeout_seconds + _SLACK_SECONDS
     if seconds > limit:
         yield f"took {seconds:.1f} s, more than {limit:g} s"
     yield from (f"left {one}" for one in left)

@@ -21,7 +21,8 @@ import autobatch
 from autobatch import Limits, Recommendation
 from tests.faults.probing import PATIENCE_SECONDS, run, write_model
 
-LIMITS = Limits(max_batch=16, budget_seconds=5)
+# The search ends by itself: the budget is for a slow machine.
+LIMITS = Limits(max_batch=16, budget_seconds=60)
 
 
 class Pairs(Dataset[tuple[torch.Tensor, int]]):
@@ -94,8 +95,8 @@ def test_a_training_as_people_have_it() -> None:
     )
 
     assert_sound(found)
-    # The present size is measured although no doubling meets it.
-    assert {trial.batch_size for trial in found.trials if trial.ok} == {1, 2, 4, 6, 8, 16}
+    # The current size comes first, then its doublings, and at last the smaller sizes.
+    assert {trial.batch_size for trial in found.trials if trial.ok} == {1, 2, 4, 6, 12, 16}
     assert (found.workload.batch_size, found.workload.dataset_size) == (6, 96)
     assert (found.workload.optimizer, found.workload.dataset) == ("Adam", "Pairs")
     assert found.workload.inferred == ()
@@ -106,7 +107,7 @@ def test_a_training_as_people_have_it() -> None:
 def test_a_factory_and_arrays_within_limits() -> None:
     rows, labels = np.random.rand(100, 8), np.arange(100) % 4
     assert rows.dtype == np.float64
-    limits = Limits(min_batch=2, max_batch=10, multiple_of=3, budget_seconds=5)
+    limits = Limits(min_batch=2, max_batch=10, multiple_of=3, budget_seconds=60)
     found = autobatch.find(
         lambda: make_model(),
         (rows, labels),
@@ -179,7 +180,7 @@ answers = []
 
 def work():
     answers.append(autobatch.find(Net(), DataLoader(Squares(), batch_size=5, collate_fn=collate),
-                                  limits=autobatch.Limits(max_batch=8, budget_seconds=5)))
+                                  limits=autobatch.Limits(max_batch=8, budget_seconds=60)))
 
 thread = threading.Thread(target=work)
 thread.start()

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from autobatch import Limits
 from autobatch.records.interruption import Interrupted
 from tests.faults.probing import PATIENCE_SECONDS, wait_until
 
-LIMITS = Limits(max_batch=8, budget_seconds=5)
+# The search ends by itself: the budget is for a slow machine.
+LIMITS = Limits(max_batch=8, budget_seconds=60)
 
 
 class Net(nn.Module):
@@ -69,8 +71,9 @@ class Workload:
         self.model.first.register_forward_hook(hook)
         self.model.norm.eval()
 
-    def find(self) -> autobatch.Recommendation:
-        return autobatch.find(self.model, self.data, optimizer=self.optimizer, limits=LIMITS)
+    def find(self, min_batch: int = 1) -> autobatch.Recommendation:
+        limits = replace(LIMITS, min_batch=min_batch)
+        return autobatch.find(self.model, self.data, optimizer=self.optimizer, limits=limits)
 
     def snapshot(self) -> dict[str, Any]:
         """All that can be compared of the model, the optimizer, and this process."""
@@ -135,11 +138,24 @@ def test_unusual_settings_of_the_caller_stay_and_do_not_disturb() -> None:
     assert found.trials
 
 
-def test_an_error_changes_nothing_in_the_caller() -> None:
+def test_an_error_of_larger_sizes_changes_nothing_in_the_caller() -> None:
+    work = Workload(fail)
+    before = work.snapshot()
+    found = work.find(min_batch=2)
+
+    assert_same(before, work.snapshot())
+    assert {trial.batch_size for trial in found.trials if trial.ok} == {2, 3}
+    failed = [trial for trial in found.trials if trial.outcome == "failed"]
+    assert {trial.detail for trial in failed} == {"ValueError: no more than 3"}
+    assert (found.ceiling.batch_size, found.ceiling.limited_by) == (3, "size_limit")
+    assert "batch sizes from 4 on can't be trained: ValueError: no more than 3" in found.warnings
+
+
+def test_an_error_of_every_size_changes_nothing_in_the_caller() -> None:
     work = Workload(fail)
     before = work.snapshot()
     with pytest.raises(autobatch.AutobatchError) as raised:
-        work.find()
+        work.find(min_batch=4)
 
     assert_same(before, work.snapshot())
     assert raised.value.code == "step_fails"
@@ -170,14 +186,15 @@ def test_an_interrupt_changes_nothing_in_the_caller(tmp_path: Path) -> None:
     thread.start()
     try:
         with pytest.raises(Interrupted) as raised:
-            work.find()
+            # BatchNorm fails with a single sample.
+            work.find(min_batch=2)
     finally:
         over.set()
         thread.join(PATIENCE_SECONDS)
 
     assert_same(before, work.snapshot())
     assert raised.value.curve is not None
-    assert all(trial.batch_size < 4 for trial in raised.value.curve.trials)
+    assert [trial.batch_size for trial in raised.value.curve.trials] == [2]
     assert raised.value.recommendation is not None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autobatch.records.errors import TargetError
 from autobatch.workload.user_errors import describe_error, exit_error, location_of
 
 HERE = Path(__file__).name
@@ -32,6 +33,8 @@ def raised(function: Callable[[], Any]) -> BaseException:
         (ValueError("bad shard"), "ValueError: bad shard"),
         (ValueError("first\nsecond"), "ValueError: first"),
         (KeyError(), "KeyError"),
+        (TargetError("no sample", code="x", facts=("KeyError: 3", "at f.py:1")), "no sample: KeyError: 3"),
+        (TargetError("no sample", code="x"), "no sample"),
         (MuteError(), "MuteError: (its text can't be had: RuntimeError)"),
     ],
 )
