@@ -66,7 +66,7 @@ def test_nothing_but_the_report_stays(tmp_path: Path) -> None:
     assert "2/3 throughput" in drawn
     assert "at most 0:" in drawn
     assert "/3 " not in stays
-    assert stays.count("batch size 2") + stays.count("batch size 1") <= 2
+    assert stays.count("Took ") == 1
     assert stays.startswith("autobatch ")
 
 
