@@ -6,7 +6,6 @@ import math
 import random
 from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +23,7 @@ from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial
 from autobatch.reports.text import terminal
 from autobatch.worker.step_timing import Measurer
+from tests.measurement.climbs import climb, forecast_machine
 from tests.simulated import (
     MIB,
     Machine,
@@ -34,11 +34,6 @@ from tests.simulated import (
 )
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
-
-
-def climb(machine: Machine, limits: Limits | None = None) -> tuple[Curve, SimulatedEngine]:
-    engine = SimulatedEngine(machine)
-    return Climb(engine, limits or Limits(budget_seconds=1e6)).run(), engine
 
 
 def answer(machine: Machine, limits: Limits) -> Recommendation:
@@ -381,10 +376,6 @@ def test_noise_seldom_moves_the_knee_by_more_than_one_size(best: int) -> None:
         moved.append(abs(math.log2(answer(machine, limits).batch_size / best)))
     assert sum(distance > 1 for distance in moved) <= 3
     assert sum(distance > 0 for distance in moved) <= 30
-
-
-def forecast_machine(**changes: Any) -> Machine:
-    return replace(Machine(total_bytes=9000 * MIB, fixed_bytes=500 * MIB, sample_bytes=7 * MIB), **changes)
 
 
 def failed_sizes(curve: Curve) -> list[int]:

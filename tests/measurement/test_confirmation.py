@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 
 from autobatch.decision.recommender import recommend
 from autobatch.measurement.budget import Budget
-from autobatch.measurement.climb import Climb
 from autobatch.measurement.confirmation import confirm
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.trial import Curve
-from tests.simulated import (
-    MIB,
-    Machine,
-    SimulatedEngine,
-)
+from tests.measurement.climbs import climb, forecast_machine
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
-
-
-def climb(machine: Machine, limits: Limits | None = None) -> tuple[Curve, SimulatedEngine]:
-    engine = SimulatedEngine(machine)
-    return Climb(engine, limits or Limits(budget_seconds=1e6)).run(), engine
-
-
-def forecast_machine(**changes: Any) -> Machine:
-    return replace(Machine(total_bytes=9000 * MIB, fixed_bytes=500 * MIB, sample_bytes=7 * MIB), **changes)
 
 
 @pytest.mark.parametrize("seed", range(10))
