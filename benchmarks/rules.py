@@ -267,7 +267,7 @@ RULES: dict[str, list[tuple[Any, str, Any]]] = {
     "half the rate of a raised choice": [(next_training, "RAISED_RATE", math.inf)],
     "a fourth size": [(next_training, "MOST_TRAINED_SIZES", 3)],
     "a training only where it can save 2%": [(next_training, "RESOLUTION", 0.0)],
-    "vetoes": [(next_training, "vetoes", lambda reference_size, trainings: ())],
+    "vetoes": [(next_training, "vetoes", lambda reference_size, trainings, **options: ())],
     "a loss that did not fall is worse": [(loss_curves, "RESOLUTION", -math.inf)],
     "a lower rate wins a tie of losses": [(loss_curves, "TOLERANCE", 0.0)],
     "a loss that three sizes reach, if there are as many": [(loss_curves, "MOST_TRAINED_SIZES", 3)],
