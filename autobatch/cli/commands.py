@@ -24,7 +24,7 @@ from autobatch.records.errors import AutobatchError, UsageError
 @click.group(
     cls=options.Group,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=options.HELP_NAMES,
 )
 @click.version_option(__version__, prog_name="autobatch")
 @click.pass_context
@@ -44,13 +44,15 @@ def main() -> NoReturn:
     as_json = "--json" in scripts.arguments_of_autobatch(sys.argv[1:])
     try:
         command, arguments = scripts.chosen(cli, sys.argv[1:])
-        command.main(arguments, standalone_mode=False)
+        name = "autobatch" if command is cli else "autobatch probe"
+        command.main(arguments, prog_name=name, standalone_mode=False)
         console.flush()
     except AutobatchError as error:
         console.fail(error, as_json=as_json)
     except click.UsageError as error:
         message = error.format_message().rstrip(".")
-        hint = f"see `autobatch {_path_of(error.ctx)}--help`"
+        name = "autobatch" if error.ctx is None else error.ctx.command_path
+        hint = f"see `{name} --help`"
         console.fail(UsageError(message, code="usage", hint=hint), as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         console.ignore_interrupts()
@@ -63,10 +65,3 @@ def main() -> NoReturn:
             traceback.print_exception(bug)
         console.fail(bug_report.error_of(bug), as_json=as_json)
     raise SystemExit(0)
-
-
-def _path_of(context: click.Context | None) -> str:
-    """Return `cache list ` for the context of a command; nothing for autobatch itself."""
-    if context is None or context.parent is None:
-        return ""
-    return f"{_path_of(context.parent)}{context.info_name} "

@@ -30,7 +30,9 @@ OTHER = "Other"
 
 # The long names of all options that may be configured, of every command.
 SETTINGS: set[str] = set()
-_HELP = {"-h", "--help"}
+_HELP = ["-h", "--help"]
+# The settings of a command that no group hands on.
+HELP_NAMES = {"help_option_names": _HELP}
 # A limit below this can't hold a step of any model: a bare number was meant in a larger unit.
 _MIN_BARE_BYTES = 2**20
 
@@ -82,7 +84,7 @@ class Command(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """See click. Completion and `--help` read no configuration, so they work with a wrong one."""
-        if not extra.get("resilient_parsing") and not _HELP.intersection(args):
+        if not extra.get("resilient_parsing") and set(_HELP).isdisjoint(args):
             extra.setdefault("default_map", self._configured())
         return super().make_context(info_name, args, parent, **extra)
 

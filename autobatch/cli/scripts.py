@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -33,10 +33,12 @@ def _names_target(arguments: Sequence[str]) -> bool:
     """True where a word before the first `--` is no option and no value of one."""
     parser = probe.make_parser(click.Context(probe, ignore_unknown_options=True))
     try:
-        values, _, _ = parser.parse_args(arguments_of_autobatch(arguments)[1:])
+        values, rest, _ = parser.parse_args(arguments_of_autobatch(arguments)[1:])
     except click.UsageError:
         return False
-    return isinstance(values.get("target"), str)
+    # Unknown options are among the words.
+    words = [values.get("target"), *rest]
+    return any(isinstance(word, str) and not word.startswith("-") for word in words)
 
 
 def arguments_of_autobatch(arguments: Sequence[str]) -> list[str]:
@@ -71,16 +73,20 @@ def _measuring_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _limits(values: dict[str, Any]) -> Limits:
+def limits_of(values: Mapping[str, Any]) -> Limits:
+    """The limits by the options of `probe` or `run`: the decision is under exactly what will be applied."""
+    prints_number = values.get("quiet", False)
     return Limits(
         budget_seconds=values["budget"],
         memory_bytes=values["memory_limit"],
         max_batch=values["max_batch"],
         check=not values["no_check"],
+        keep_learning_rate=prints_number or not values.get("apply_lr", True),
+        number_alone=prints_number,
     )
 
 
-@click.command("probe", cls=options.Command)
+@click.command("probe", cls=options.Command, context_settings=options.HELP_NAMES)
 @_measuring_options
 @options.json_output
 @options.quiet
@@ -98,7 +104,7 @@ def probe_script(words: tuple[str, ...], **values: Any) -> None:
         values["as_json"], values["quiet"], values["save_to"], values["html_to"], values["verbose"]
     )
     output.check_writable(None)
-    quiet, limits = output.quiet or output.as_json, _limits(values)
+    quiet, limits = output.quiet or output.as_json, limits_of(values)
     shown = Display(
         sys.stderr, budget_seconds=limits.budget_seconds, quiet=quiet, colour=console.colour(sys.stderr)
     )
@@ -125,16 +131,15 @@ def run_script(words: tuple[str, ...], **values: Any) -> None:
     from autobatch.scripts.command import parse
     from autobatch.scripts.probe import probe_command
 
-    command, limits, epochs = parse(words), _limits(values), values["epochs"]
-    applies_rate = values["apply_lr"]
-    recipe = {"epochs": epochs, "applies_rate": applies_rate}
+    command, limits, epochs = parse(words), limits_of(values), values["epochs"]
+    recipe = {"epochs": epochs}
     tuned = None if values["fresh"] else run.cached(command, limits, recipe)
     if tuned is None:
         try:
             with Display(
                 sys.stderr, budget_seconds=limits.budget_seconds, colour=console.colour(sys.stderr)
             ) as display:
-                answer = probe_command(command, limits, display, epochs=epochs, keeps_rate=not applies_rate)
+                answer = probe_command(command, limits, display, epochs=epochs)
             run.keep(command, limits, recipe, answer)
             tuned = run.tuned(answer)
         except Exception as error:

@@ -62,20 +62,15 @@ class ScriptEngine(Unanswered):
         scratch: Path,
         *,
         epochs: float | None = None,
-        keeps_rate: bool = False,
         contended: bool = False,
     ) -> None:
-        """`epochs` replaces those of the script. `contended`: other processes keep the processors busy.
-
-        `keeps_rate`: short trainings keep the script's learning rate, as the training to come will.
-        """
+        """`epochs` replaces those of the script. `contended`: other processes keep the processors busy."""
         self.session = Session(command, limits, scratch, contended=contended)
         self.schedule = Schedule(self.session, limits.budget_seconds)
         self.compile_seconds = 0.0
         self._command = command
         self._limits = limits
         self._epochs = epochs
-        self._keeps_rate = keeps_rate
         self._step_seconds: dict[int, float] = {}
         self._growth = LossGrowth()
         self._last_loss: tuple[int, float | None] | None = None
@@ -276,7 +271,6 @@ class ScriptEngine(Unanswered):
 
     def _train(self, command: messages.Train) -> messages.Trained:
         size = command.batch_size
-        factor = 1.0 if self._keeps_rate else command.learning_rate_factor
         if (reason := self._why_no_training(size, command.seconds)) is not None:
             return messages.Trained(training=None, held_out=reason)
         steps = max(1, int(command.seconds / self._step_seconds.get(size, inf)))
@@ -287,18 +281,19 @@ class ScriptEngine(Unanswered):
                 size,
                 min(2 * command.seconds, self.schedule.left_seconds),
                 steps=steps,
-                learning_rate_factor=factor,
+                learning_rate_factor=command.learning_rate_factor,
                 snapshot=self._snapshot,
             )
         except ScriptEndedError as ended:
-            training = training_of(size, factor, [], [])
+            training = training_of(size, command.learning_rate_factor, [], [])
             return messages.Trained(
                 training=replace(training, outcome=ended.outcome, detail=ended.detail), held_out=_HELD_OUT
             )
         trained = msgspec.convert(results[0], Trained, strict=False)
         losses = [None if loss is None else loss / summed for loss in trained.losses]
         return messages.Trained(
-            training=training_of(size, factor, losses, trained.seconds), held_out=_HELD_OUT
+            training=training_of(size, command.learning_rate_factor, losses, trained.seconds),
+            held_out=_HELD_OUT,
         )
 
     def _why_no_training(self, size: int, seconds: float) -> str | None:

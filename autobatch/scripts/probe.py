@@ -76,19 +76,18 @@ def probe_command(
     observer: Observer,
     *,
     epochs: float | None = None,
-    keeps_rate: bool = False,
 ) -> ScriptAnswer:
     """Measure a command. Raises AutobatchError for one that can't be measured, by name.
 
-    `epochs`: decide for so many, in place of those that the script shows. `keeps_rate`: decide for a training
-    that keeps the script's own learning rate. Raises Interrupted on Ctrl-C, with the records so far.
+    `epochs`: decide for so many, in place of those that the script shows. Raises Interrupted on Ctrl-C, with
+    the records so far.
     """
     watch = Watch(observer, limits, Journal())
     contended = is_contended(None)
     with (
         scratch.scratch_folder() as folder,
         contextlib.closing(
-            ScriptEngine(command, limits, folder, epochs=epochs, keeps_rate=keeps_rate, contended=contended)
+            ScriptEngine(command, limits, folder, epochs=epochs, contended=contended)
         ) as engine,
     ):
         search = ScriptSearch(engine, limits, watch)
@@ -99,7 +98,7 @@ def probe_command(
         answer = watch.answer(curve, check, contended=contended)
         read = scratch.reads(folder)
     watch.finished()
-    return _answered(command, engine.session, search.split, answer, read, keeps_rate=keeps_rate)
+    return _answered(command, engine.session, search.split, answer, read)
 
 
 def _answered(
@@ -108,10 +107,8 @@ def _answered(
     split: FasterSplit | None,
     answer: Recommendation,
     read: Sequence[str],
-    *,
-    keeps_rate: bool,
 ) -> ScriptAnswer:
-    flags = () if keeps_rate else rate_flags(session.observed)
+    flags = () if answer.limits.keep_learning_rate else rate_flags(session.observed)
     applied = application(command, session.knob, session.unit, flags, answer)
     same = None if split is None else split_application(command, session.knob, session.steps_flags, split)
     if same is not None and answer.batch_size == session.current_size:

@@ -20,7 +20,7 @@ from tests.scripts.processes import SAMPLES, sample
 from tests.scripts.test_application import ANSWER
 from tests.scripts.test_probe import autobatch
 
-RECIPE = {"applies_rate": False}
+RECIPE = {"epochs": 3.0}
 COUNTS = SAMPLES / "counts.py"
 LINE = next(
     number for number, line in enumerate(COUNTS.read_text().splitlines(), 1) if "loader = DataLoader(" in line
@@ -86,7 +86,7 @@ def test_anything_else_is_measured_anew(
     kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     command = kept["command"]
-    assert run.cached(command, Limits(), {"applies_rate": True}) is None
+    assert run.cached(command, Limits(), {"epochs": None}) is None
     assert run.cached(command, Limits(max_batch=32), RECIPE) is None
     assert run.cached(replace(command, words=("python", "other.py")), Limits(), RECIPE) is None
     kept["source"].write_text("batch_size = 16")
