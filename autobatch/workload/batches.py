@@ -20,14 +20,16 @@ _TARGET_KEYS = ("labels", "label", "target", "targets", "y")
 def to_device(batch: Any, device: str | torch.device) -> Any:
     """The same nested batch with its tensors on `device`.
 
-    Objects with a `to`, such as PackedSequence or BatchEncoding, move by that, dataclasses by their fields.
+    Objects with a `to`, such as PackedSequence or BatchEncoding, move by that, dataclasses by their fields. A
+    `to` that returns nothing has moved its object in place.
     """
 
     def moved(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
             return leaf.to(device, non_blocking=True)
         if _moves_itself(leaf):
-            return leaf.to(device)
+            elsewhere = leaf.to(device)
+            return leaf if elsewhere is None else elsewhere
         # tree_map takes a class that it does not know, such as a subclass of list, for a leaf.
         if isinstance(leaf, Mapping):
             return _rebuilt(leaf, {key: to_device(value, device) for key, value in leaf.items()})
