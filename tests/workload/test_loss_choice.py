@@ -165,3 +165,20 @@ def test_a_model_that_returns_its_loss_first_trains_by_it() -> None:
     made = trainer(WithLoss(), [{"x": x, "labels": y} for x, y in zip(INPUTS, CLASSES, strict=True)])
     assert made.describe().loss == "the model's own"
     assert learns(made)
+
+
+@pytest.mark.parametrize("has_step", [True, False])
+def test_a_model_without_forward_needs_a_training_step(has_step: bool) -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(4, 3)
+
+    class WithStep(Holder):
+        def training_step(self, batch: Any, number: int) -> torch.Tensor:
+            return F.cross_entropy(self.body(batch[0]), batch[1])
+
+    model = WithStep() if has_step else Holder()
+    error = refusal(model, (INPUTS, CLASSES))
+    assert error.code == "no_forward"
+    assert ("model.training_step(batch, 0)" in error.hint) is has_step
