@@ -211,7 +211,7 @@ def floor_and_holes(trial_set: TrialSet) -> list[str]:
     if any(passed[0] < size < passed[-1] for size in uneven):
         texts.append(
             f"batch size {', '.join(f'{size:,}' for size in uneven[:3])} can't be trained, and multiples of "
-            f"{common} can ({latest[uneven[0]].detail}): set `--multiple-of {common}`, and leave out a last "
+            f"{common} can ({latest[uneven[-1]].detail}): set `--multiple-of {common}`, and leave out a last "
             "batch of another size"
         )
         errors = [size for size in errors if size not in uneven]

@@ -13,7 +13,7 @@ from torch import nn
 
 from autobatch.records.errors import TargetError
 from autobatch.workload import compilation
-from autobatch.workload.batches import split_batch, to_device
+from autobatch.workload.batches import is_sequence_of_parts, split_batch, to_device
 from autobatch.workload.loss import infer, loss_of_output, no_target, scalar, tensor_of, widened
 from autobatch.workload.parts import Parts
 from autobatch.workload.samples import Samples
@@ -97,7 +97,7 @@ def _of_output(loss_fn: Callable[..., Any]) -> Callable[[nn.Module, Any], torch.
 def _call(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    if isinstance(inputs, (list, tuple)):
+    if is_sequence_of_parts(inputs):
         return model(*inputs)
     return model(inputs)
 
