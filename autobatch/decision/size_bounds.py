@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import gcd
 
 from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.trial_set import TrialSet
@@ -63,6 +64,16 @@ def smaller_sizes(trial_set: TrialSet, limits: Limits) -> tuple[int, ...]:
             sizes.append(size)
         size = limits.rounded_up(2 * size)
     return tuple(reversed(sizes))
+
+
+def size_beside_floor(trial_set: TrialSet, failed: int, limits: Limits) -> int | None:
+    """A size below the failed one that tells whether small sizes fail, or sizes that are no multiple.
+
+    It divides all sizes that passed, and not the failed one. None where no permitted size does.
+    """
+    common = gcd(*(trial.batch_size for trial in trial_set.passed))
+    sizes = (size for size in range(min(failed, common + 1) - 1, 1, -1) if limits.permits(size))
+    return next((size for size in sizes if common % size == 0 and failed % size != 0), None)
 
 
 def largest_divisor(global_batch: int | None, at_most: int, limits: Limits) -> int | None:

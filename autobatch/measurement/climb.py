@@ -242,6 +242,10 @@ class Climb:
             if self._budget.is_over:
                 return
             trial = self._try(Try(size))
+            if trial is not None and trial.outcome is Outcome.FAILED:
+                beside = size_bounds.size_beside_floor(self.trial_set, size, self._limits)
+                if beside is not None and not self._budget.is_over:
+                    self._try(Try(beside))
             if trial is None or not trial.ok:
                 return
 

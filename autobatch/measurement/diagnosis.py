@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 from autobatch.decision.constants import RESOLUTION
 from autobatch.decision.memory_forecast import live_bytes
@@ -204,10 +205,19 @@ def floor_and_holes(trial_set: TrialSet) -> list[str]:
     latest = trial_set.latest
     passed = [trial.batch_size for trial in trial_set.passed]
     errors = sorted(size for size, trial in latest.items() if trial.outcome is Outcome.FAILED)
+    common = gcd(*passed)
+    uneven = [size for size in errors if size % common]
+    texts = []
+    if any(passed[0] < size < passed[-1] for size in uneven):
+        texts.append(
+            f"batch size {', '.join(f'{size:,}' for size in uneven[:3])} can't be trained, and multiples of "
+            f"{common} can ({latest[uneven[-1]].detail}): set `--multiple-of {common}`, and leave out a last "
+            "batch of another size"
+        )
+        errors = [size for size in errors if size not in uneven]
     below = [size for size in errors if size < passed[0]]
     between = [size for size in errors if passed[0] < size < passed[-1]]
     above = [size for size in errors if size > passed[-1]]
-    texts = []
     if below:
         texts.append(
             f"batch sizes below {passed[0]:,} can't be trained ({latest[below[-1]].detail}): leave out a "

@@ -7,8 +7,9 @@ from autobatch.decision.trial_set import TrialSet
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.measurement.budget import Budget
-from autobatch.records.check import LossKind
+from autobatch.records.check import Check, CheckStatus, LossKind
 from autobatch.records.limits import Limits
+from autobatch.records.trial import Curve
 
 
 def measure_loss_kind(engine: Engine, trial_set: TrialSet, limits: Limits, budget: Budget) -> LossKind:
@@ -24,6 +25,21 @@ def measure_loss_kind(engine: Engine, trial_set: TrialSet, limits: Limits, budge
         seed=limits.seed,
     )
     return engine.measure_loss_kind(command).kind
+
+
+def dependent_loss(engine: Engine, curve: Curve, limits: Limits, budget: Budget) -> Check | None:
+    """The record of a loss that depends on the batch, without a check; None for other losses.
+
+    It is measured where gradients are accumulated: nothing else depends on it without a check.
+    """
+    accumulates = limits.global_batch is not None or curve.workload.accumulation_steps > 1
+    if not accumulates or curve.workload.synthetic or budget.left_seconds <= engine.start_seconds:
+        return None
+    kind = measure_loss_kind(engine, TrialSet.of(curve), limits, budget)
+    if kind is not LossKind.BATCH_DEPENDENT:
+        return None
+    detail = "the loss depends on the rest of the batch"
+    return Check(status=CheckStatus.NOT_RUN, detail=detail, loss_kind=kind)
 
 
 def _half_size(largest: int, limits: Limits) -> int:

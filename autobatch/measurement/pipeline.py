@@ -24,6 +24,7 @@ from autobatch.measurement.communication import measure_communication
 from autobatch.measurement.confirmation import confirm
 from autobatch.measurement.last_batch import try_last_batch
 from autobatch.measurement.loading import Loading
+from autobatch.measurement.loss_kind import dependent_loss
 from autobatch.measurement.unequal_ranks import size_ranks
 from autobatch.records.check import Check
 from autobatch.records.device import Device
@@ -153,7 +154,7 @@ class Search:
 
     def _check_generalization(self, curve: Curve) -> Check | None:
         if not self._limits.check:
-            return None
+            return dependent_loss(self._engine, curve, self._limits, self._budget)
         budget = self._budget.reserving(self._engine.start_seconds)
         self._generalization = GeneralizationCheck(
             self._engine, curve, self._limits, budget, self._watch.checking

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from autobatch.devices.torch_internals import tree_map
 
@@ -20,14 +21,16 @@ _TARGET_KEYS = ("labels", "label", "target", "targets", "y")
 def to_device(batch: Any, device: str | torch.device) -> Any:
     """The same nested batch with its tensors on `device`.
 
-    Objects with a `to`, such as PackedSequence or BatchEncoding, move by that, dataclasses by their fields.
+    Objects with a `to`, such as PackedSequence or BatchEncoding, move by that, dataclasses by their fields. A
+    `to` that returns nothing has moved its object in place.
     """
 
     def moved(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
             return leaf.to(device, non_blocking=True)
         if _moves_itself(leaf):
-            return leaf.to(device)
+            elsewhere = leaf.to(device)
+            return leaf if elsewhere is None else elsewhere
         # tree_map takes a class that it does not know, such as a subclass of list, for a leaf.
         if isinstance(leaf, Mapping):
             return _rebuilt(leaf, {key: to_device(value, device) for key, value in leaf.items()})
@@ -46,12 +49,17 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
         key = next((key for key in _TARGET_KEYS if key in batch), None)
         rest = {name: value for name, value in batch.items() if name != key}
         return rest, None if key is None else batch[key]
-    if isinstance(batch, (list, tuple)) and len(batch) >= 2:
+    if is_sequence_of_parts(batch) and len(batch) >= 2:
         inputs = batch[0] if len(batch) == 2 else tuple(batch[:-1])
         return inputs, batch[-1]
-    if isinstance(batch, (list, tuple)) and len(batch) == 1:
+    if is_sequence_of_parts(batch) and len(batch) == 1:
         return batch[0], None
     return batch, None
+
+
+def is_sequence_of_parts(part: Any) -> bool:
+    """True for a list or a tuple of inputs. A PackedSequence is a tuple, and a single input."""
+    return isinstance(part, (list, tuple)) and not isinstance(part, PackedSequence)
 
 
 def describe_batch(batch: Any) -> str:

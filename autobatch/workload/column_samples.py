@@ -63,11 +63,11 @@ class _SparseRows:
         return row
 
 
-def as_columns(data: Any) -> tuple[Any, ...] | None:
+def as_columns(data: Any, collate: Collate | None = None) -> tuple[Any, ...] | None:
     """The columns in a tuple, as arrays where they can be; None where it is a tuple of samples.
 
-    A tuple has columns where each part has at least as many entries as the tuple has parts. Raises
-    TargetError where columns differ in length.
+    A tuple has columns where each part has at least as many entries as the tuple has parts. `collate`: gets
+    the entries of lists as they are. Raises TargetError where columns differ in length.
     """
     if not isinstance(data, tuple) or not data or not all(map(_is_column, data)):
         return None
@@ -84,7 +84,7 @@ def as_columns(data: Any) -> tuple[Any, ...] | None:
             ),
             hint="each column has an entry for each sample; for a data set of these samples, give a list",
         )
-    return tuple(map(_as_array, data))
+    return tuple(part if collate and isinstance(part, list) else _as_array(part) for part in data)
 
 
 def notes_on(data: tuple[Any, ...]) -> tuple[str, ...]:

@@ -32,15 +32,16 @@ def open_samples(data: Any, collate: Collate | None = None, sampler: Any = None)
     if sampler is not None:
         chosen, notes = sampling.sampled(data, sampler)
         return _checked(MappedSamples(chosen, collate, notes, type(data).__name__))
-    leaves = tree_leaves(data) if isinstance(data, tuple) else []
+    leaves = tree_leaves(data) if isinstance(data, (tuple, dict)) else []
     if is_array(data) or (leaves and all(map(is_array, leaves))):
         return _checked(ArraySamples(data, collate))
-    columns = as_columns(data)
+    columns = as_columns(data, collate)
     if columns is not None:
         arrays = all(map(is_array, columns))
         return _checked(
             ArraySamples(columns, collate) if arrays else ColumnSamples(columns, collate, notes_on(data))
         )
+    _refuse_columns_in_a_list(data)
     detection.refuse_batches(data)
     if isinstance(data, IterableDataset):
         return StreamedSamples(data, collate)
@@ -52,9 +53,24 @@ def open_samples(data: Any, collate: Collate | None = None, sampler: Any = None)
     raise TargetError(
         f"{_described(data)} is not a data set",
         code="bad_dataset",
-        facts=("it has `__getitem__` but no `__len__`",) if hasattr(data, "__getitem__") else (),
+        facts=("it has `__getitem__` but no `__len__`",) if usable and hasattr(data, "__getitem__") else (),
         hint="give a torch Dataset, a DataLoader, or a tuple of tensors or arrays with one row a sample",
     )
+
+
+def _refuse_columns_in_a_list(data: Any) -> None:
+    """Raises TargetError for few arrays of many rows: they are columns, and a list has samples."""
+    if not isinstance(data, list) or not data or not all(map(is_array, data)):
+        return
+    kinds = {(array.dtype, tuple(array.shape)) for array in data}
+    rows = {shape[:1] for _, shape in kinds}
+    if len(kinds) > 1 and len(rows) == 1 and () not in rows and len(data) < len(data[0]):
+        raise TargetError(
+            f"the data set is a list of {len(data)} arrays with {len(data[0]):,} rows each",
+            code="bad_dataset",
+            facts=(f"as a list of samples it has only {len(data)}",),
+            hint="give a tuple of them, such as `(inputs, targets)`",
+        )
 
 
 def _described(data: Any) -> str:

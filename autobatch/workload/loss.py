@@ -24,7 +24,8 @@ def infer(target: Any) -> tuple[str, Loss, str]:
         raise TargetError(
             f"no loss can be inferred for a target that is a {type(target).__name__}",
             code="no_loss",
-            hint="add `def loss_fn(output, target): ...` to the model file, or pass `loss_fn=`",
+            hint="add `def loss_fn(output, target): ...` to the model file, or pass `loss_fn=`. For a model "
+            "that makes its loss, add `def training_step(model, batch): return loss`",
         )
     if target.is_floating_point():
         return "mean squared error", _mean_squared_error, "the target is floating point"

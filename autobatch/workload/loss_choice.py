@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from autobatch.records.errors import TargetError
 from autobatch.workload import compilation
-from autobatch.workload.batches import split_batch, to_device
+from autobatch.workload.batches import is_sequence_of_parts, split_batch, to_device
 from autobatch.workload.loss import infer, loss_of_output, no_target, scalar, tensor_of, widened
 from autobatch.workload.parts import Parts
 from autobatch.workload.samples import Samples
@@ -35,6 +36,7 @@ def choose(parts: Parts, model: nn.Module, samples: Samples) -> ChosenLoss:
     if parts.training_step is not None:
         step = parts.training_step
         return ChosenLoss("your `training_step`", lambda model, batch: scalar(step(model, batch)))
+    _require_forward(compilation.inner(model))
     example = samples.example()
     if parts.loss_fn is None and _takes_labels(model, example):
         return ChosenLoss("the model's own", lambda model, batch: scalar(loss_of_output(model(**batch))))
@@ -72,6 +74,18 @@ def following(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
     return loss
 
 
+def _require_forward(model: nn.Module) -> None:
+    """Raises TargetError for a model that can't be called, such as the holder of several networks."""
+    if type(model).forward is not nn.Module.forward or "forward" in vars(model):
+        return
+    call = "model.training_step(batch, 0)" if hasattr(model, "training_step") else "..."
+    raise TargetError(
+        f"{type(model).__name__} has no `forward`",
+        code="no_forward",
+        hint=f"add `def training_step(model, batch): return {call}` to the model file, or pass it to `find`",
+    )
+
+
 def _of_output(loss_fn: Callable[..., Any]) -> Callable[[nn.Module, Any], torch.Tensor]:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         inputs, target = split_batch(batch)
@@ -83,7 +97,7 @@ def _of_output(loss_fn: Callable[..., Any]) -> Callable[[nn.Module, Any], torch.
 def _call(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    if isinstance(inputs, (list, tuple)):
+    if is_sequence_of_parts(inputs):
         return model(*inputs)
     return model(inputs)
 

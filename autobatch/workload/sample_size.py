@@ -100,6 +100,8 @@ def _elements(part: Any) -> int:
     """The numbers in a nested sample. A text counts its characters, another object as one."""
     if isinstance(part, Mapping):
         return sum(map(_elements, part.values()))
+    if _holds_objects(part):
+        return sum(map(_elements, _items_of(part)))
     if isinstance(part, (list, tuple)) and _shape(part) is None:
         return len(part) if _is_list_of_integers(part) else sum(map(_elements, part))
     visible = _visible(part, _DEEPEST)
@@ -117,7 +119,7 @@ def _visible(part: Any, depth: int, *, texts: bool = True) -> int | None:
         return None
     if _is_list_of_integers(part):
         return len(part)
-    container = isinstance(part, (Mapping, list, tuple))
+    container = isinstance(part, (Mapping, list, tuple)) or _holds_objects(part)
     parts = _items_of(part) if container else _attributes_of(part)
     # The texts in an object are names, such as the parts of a path.
     visible = (_visible(held, depth - 1, texts=texts and container) for held in parts)
@@ -125,7 +127,15 @@ def _visible(part: Any, depth: int, *, texts: bool = True) -> int | None:
     return sum(counts) if counts else None
 
 
+def _holds_objects(part: Any) -> bool:
+    """True for an array of NumPy's whose entries are objects, such as arrays of several lengths."""
+    return str(getattr(part, "dtype", "")) == "object"
+
+
 def _items_of(container: Any) -> list[Any]:
+    if _holds_objects(container):
+        items = container.tolist()
+        return items if isinstance(items, list) else [items]
     return list(container.values() if isinstance(container, Mapping) else container)
 
 
@@ -145,7 +155,9 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 
 
 def _shape(part: Any) -> tuple[int, ...] | None:
-    """The shape of a tensor or an array; of a PIL image, its width and height."""
+    """The shape of a tensor or an array of numbers; of a PIL image, its width and height."""
+    if _holds_objects(part):
+        return None
     for name in ("shape", "size"):
         value = getattr(part, name, None)
         if isinstance(value, tuple) and all(isinstance(length, int) for length in value):

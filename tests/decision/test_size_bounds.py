@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobatch.decision.size_bounds import extra_sizes, largest_divisor, smaller_sizes
+from autobatch.decision.size_bounds import extra_sizes, largest_divisor, size_beside_floor, smaller_sizes
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import Outcome
@@ -36,3 +36,11 @@ def test_the_smaller_sizes_end_at_the_floor() -> None:
     assert smaller_sizes(TrialSet((*climbed, floor)), Limits()) == (32, 16, 8)
     assert smaller_sizes(TrialSet((passed(1), passed(2))), Limits()) == ()
     assert smaller_sizes(TrialSet(climbed), Limits(objective=Objective.MEMORY)) == ()
+
+
+def test_a_divisor_tells_a_floor_from_sizes_that_are_no_multiple() -> None:
+    climbed = TrialSet((passed(12), passed(24), passed(48)))
+    assert size_beside_floor(climbed, 8, Limits()) == 6
+    assert size_beside_floor(climbed, 8, Limits(min_batch=8)) is None
+    # Powers of two divide larger ones, so they tell nothing.
+    assert size_beside_floor(TrialSet((passed(32), passed(64))), 16, Limits()) is None

@@ -222,6 +222,15 @@ def test_a_hole_in_the_middle_of_the_search_for_the_ceiling_hides_nothing_above_
     assert curve.ceiling.batch_size == 332
 
 
+def test_sizes_that_are_no_multiple_are_no_floor() -> None:
+    """pytorch-metric-learning 259: samples come in triples, which nobody has said."""
+    broken = {size: "rows are left over" for size in range(1, 103) if size % 3}
+    curve, _ = climb(Machine(dataset_size=102, current_batch_size=12, failures=broken))
+    assert curve.ceiling.batch_size == 102
+    (warning,) = [text for text in curve.warnings if "rows are left over" in text]
+    assert "--multiple-of 6" in warning
+
+
 @pytest.mark.parametrize("floor", [2, 3, 4, 5, 8])
 def test_a_floor_is_named(floor: int) -> None:
     curve, _ = climb(Machine(dataset_size=64, smallest_trained=floor))

@@ -58,6 +58,14 @@ def test_a_floor_and_a_hole_are_named_with_their_reasons() -> None:
     assert "error at 16" in hole
 
 
+def test_sizes_that_are_no_multiple_are_one_warning() -> None:
+    failures = (failed_trial(size, Outcome.FAILED, detail="odd") for size in (1, 21, 95, 101))
+    (text,) = diagnosis.floor_and_holes(TrialSet((*failures, *map(trial, (2, 10, 80, 96)))))
+    assert text.startswith("batch size 1, 21, 95 can't be trained, and multiples of 2 can (odd): set")
+    floor = TrialSet((failed_trial(8, Outcome.FAILED, detail="small"), *map(trial, (12, 24, 48))))
+    assert "--min-batch 12" in diagnosis.floor_and_holes(floor)[0]
+
+
 def test_without_failures_there_is_nothing_to_warn_of() -> None:
     assert diagnosis.floor_and_holes(TrialSet((trial(4), trial(8)))) == []
     assert diagnosis.warnings(TrialSet((trial(4), trial(8))), device()) == ()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from autobatch.decision.recommender import recommend
 from autobatch.decision.trial_set import TrialSet
 from autobatch.measurement.budget import Budget
-from autobatch.measurement.loss_kind import measure_loss_kind
+from autobatch.measurement.climb import Climb
+from autobatch.measurement.loss_kind import dependent_loss, measure_loss_kind
 from autobatch.records.check import LossKind
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome, Trial
@@ -57,3 +59,24 @@ def test_no_size_above_the_ceiling_is_tried() -> None:
     measure_loss_kind(engine, TrialSet(trials, ceiling=20), Limits(), Budget.of(Limits(), engine))
     (command,) = engine.loss_kind_commands
     assert (command.half_size, command.most_samples) == (8, 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "global_batch", "is_kept"),
+    [
+        (LossKind.BATCH_DEPENDENT, 128, True),
+        (LossKind.MEAN, 128, False),
+        (LossKind.BATCH_DEPENDENT, None, False),
+    ],
+)
+def test_accumulation_asks_for_the_kind_without_a_check_too(
+    kind: LossKind, global_batch: int | None, is_kept: bool
+) -> None:
+    engine = SimulatedEngine(Machine(loss_kind=kind))
+    limits = Limits(global_batch=global_batch, max_batch=32, check=False)
+    curve = Climb(engine, limits).run()
+    check = dependent_loss(engine, curve, limits, Budget.of(limits, engine))
+    assert (check is not None) is is_kept
+    assert bool(engine.loss_kind_commands) is (global_batch is not None)
+    answer = recommend(curve, check, limits)
+    assert (answer.accumulation_steps == 1) is (is_kept or global_batch is None)

@@ -37,6 +37,16 @@ class Graph:
         return Graph(self.nodes.to(device))
 
 
+class Frames:
+    """Moves itself in place, and returns nothing."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def to(self, device: str) -> None:
+        self.images = self.images.to(device)
+
+
 @dataclass(frozen=True)
 class Scene:
     """A batch by its attributes, with a constructor that takes others."""
@@ -128,3 +138,10 @@ def test_inputs_and_target_of_a_batch(batch: Any, inputs: Any, target: Any) -> N
 )
 def test_what_a_batch_is_made_of(batch: Any, description: str) -> None:
     assert describe_batch(batch) == description
+
+
+def test_an_object_that_moves_itself_in_place_stays() -> None:
+    frames = Frames(X)
+    moved, target = to_device((frames, X), "meta")
+    assert moved is frames
+    assert frames.images.device == target.device == torch.device("meta")

@@ -90,6 +90,16 @@ def test_texts_are_a_column_too() -> None:
     assert whole(samples)[4] == "text 4"
 
 
+def test_a_collate_function_gets_the_entries_of_lists_as_they_are() -> None:
+    def collate(rows: list[Any]) -> Any:
+        return torch.tensor([words for words, _ in rows]), torch.tensor([target for _, target in rows])
+
+    columns = ([[place, 0] for place in TARGETS], TARGETS)
+    assert {target: row.tolist() for target, row in whole(open_samples(columns, collate)).items()} == {
+        place: [place, 0] for place in TARGETS
+    }
+
+
 def test_rows_of_several_lengths_are_left_to_the_collate_function() -> None:
     samples = open_samples(([[0] * (i + 1) for i in TARGETS], TARGETS), list)
     assert sorted(len(row) for row, _ in samples.batch(6, 0)) == [1, 2, 3, 4, 5, 6]

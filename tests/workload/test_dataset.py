@@ -100,7 +100,7 @@ def test_arrays_of_unequal_length() -> None:
     ("data", "message"),
     [
         (7, "an object of type `int` is not a data set"),
-        ({"x": INPUTS}, "an object of type `dict` is not a data set"),
+        ({"train": TensorDataset(INPUTS)}, "an object of type `dict` is not a data set"),
         ("train.csv", "an object of type `str` is not a data set"),
         (Mapped, "the class `Mapped` is not a data set"),
         (Lengthless(), "an object of type `Lengthless` is not a data set"),
@@ -111,5 +111,20 @@ def test_what_is_no_data_set(data: Any, message: str) -> None:
     assert (error.code, error.message) == ("bad_dataset", message)
 
 
+def test_a_dict_of_arrays_has_samples_with_its_keys() -> None:
+    samples = open_samples({"rows": INPUTS, "labels": TARGETS})
+    assert samples.size == len(INPUTS)
+    batch = samples.batch(4, 0)
+    assert {key: len(value) for key, value in batch.items()} == {"rows": 4, "labels": 4}
+
+
+def test_columns_in_a_list_are_no_samples() -> None:
+    error = refusal([INPUTS, TARGETS])
+    assert error.message == "the data set is a list of 2 arrays with 20 rows each"
+    assert "tuple" in error.hint
+    assert open_samples([INPUTS[:, 0], INPUTS[:, 1]]).size == 2
+
+
 def test_a_data_set_without_a_length_is_told_so() -> None:
+    assert refusal({"train": TensorDataset(INPUTS)}).facts == ()
     assert refusal(Lengthless()).facts == ("it has `__getitem__` but no `__len__`",)

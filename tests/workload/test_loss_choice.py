@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from autobatch.records.errors import TargetError
 from autobatch.workload.loss_choice import following, move_loss
@@ -40,6 +41,24 @@ class Named(nn.Module):
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.body(torch.cat([left, right], dim=1))
         return found
+
+
+class Recurrent(nn.Module):
+    """Takes a packed sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRU(4, 8), nn.Linear(8, 3)
+
+    def forward(self, packed: PackedSequence) -> torch.Tensor:
+        last: torch.Tensor = self.cell(packed)[1][0]
+        logits: torch.Tensor = self.head(last)
+        return logits
+
+
+def packed(rows: list[Any]) -> tuple[PackedSequence, torch.Tensor]:
+    inputs = pack_sequence([row for row, _ in rows], enforce_sorted=False)
+    return inputs, torch.stack([label for _, label in rows])
 
 
 class OwnLoss(nn.Module):
@@ -164,4 +183,29 @@ class WithLoss(nn.Module):
 def test_a_model_that_returns_its_loss_first_trains_by_it() -> None:
     made = trainer(WithLoss(), [{"x": x, "labels": y} for x, y in zip(INPUTS, CLASSES, strict=True)])
     assert made.describe().loss == "the model's own"
+    assert learns(made)
+
+
+@pytest.mark.parametrize("has_step", [True, False])
+def test_a_model_without_forward_needs_a_training_step(has_step: bool) -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(4, 3)
+
+    class WithStep(Holder):
+        def training_step(self, batch: Any, number: int) -> torch.Tensor:
+            return F.cross_entropy(self.body(batch[0]), batch[1])
+
+    model = WithStep() if has_step else Holder()
+    error = refusal(model, (INPUTS, CLASSES))
+    assert error.code == "no_forward"
+    assert ("model.training_step(batch, 0)" in error.hint) is has_step
+
+
+def test_a_packed_sequence_is_a_single_input() -> None:
+    """pytorch/pytorch 7221; pytorch_geometric 3066: it is a tuple, whose parts mean nothing to a model."""
+    rows = [(INPUTS[: 1 + place % 5], label) for place, label in enumerate(CLASSES)]
+    made = trainer(Recurrent(), rows, collate_fn=packed)
+    assert made.describe().loss == "cross-entropy"
     assert learns(made)

@@ -117,6 +117,7 @@ def test_samples_that_hide_their_sizes(sample: Any, hidden: bool, plain: bool) -
         ((Nested(torch.zeros(6)), 1), Nested(torch.zeros(6)), 7, None),
         (Path("a/long/name.png"), Path("a/long/name.png"), 1, None),
         (Ring(), Ring(), 1, None),
+        (np.array([np.zeros((5, 2)), None, "ab"], dtype=object), None, 13, None),
     ],
 )
 def test_the_extent_of_a_sample(sample: Any, inputs: Any, elements: int, tokens: int | None) -> None:
