@@ -14,7 +14,8 @@ from autobatch._version import __version__
 from autobatch.decision import scaling
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
-from autobatch.engines.local import EngineMaker, LocalEngine, new_engine, refuse_in_worker
+from autobatch.engines.local import LocalEngine
+from autobatch.engines.opening import EngineMaker, new_engine, refuse_in_worker
 from autobatch.engines.ranks import membership
 from autobatch.engines.ranks.follower import Member
 from autobatch.engines.ranks.leader import RankedEngine, follow, lead
