@@ -12,6 +12,7 @@ from autobatch import devices
 from autobatch.engines import messages
 from autobatch.engines.local import LocalEngine
 from autobatch.engines.worker_process import IN_WORKER
+from autobatch.records.device import Device
 from autobatch.records.errors import AutobatchError, UsageError
 from autobatch.records.escaping import printable_output
 from autobatch.records.limits import Limits
@@ -82,3 +83,12 @@ def _check_interpreter() -> None:
             code="no_interpreter",
             hint="run `autobatch probe` from a shell instead",
         )
+
+
+def find_devices() -> tuple[Device, ...]:
+    """Every device that torch sees here, read in a worker, so that this process holds none of them."""
+    engine, _ = new_engine(messages.Recipe(), Limits(), None, None)
+    try:
+        return engine.devices()
+    finally:
+        engine.close()
