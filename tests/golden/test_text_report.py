@@ -18,7 +18,8 @@ from autobatch.records.check import Check, CheckStatus, Evaluation, NoisePoint, 
 from autobatch.records.device import Device, MemoryUser
 from autobatch.records.errors import AutobatchError, DeviceError, TargetError
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import DeviceCount, Environment, Recommendation, Scaling
+from autobatch.records.recommendation import Environment, Recommendation
+from autobatch.records.scaling import DeviceCount, Scaling
 from autobatch.records.trial import (
     Ceiling,
     Communication,
