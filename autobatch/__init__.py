@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 from autobatch._version import __version__
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
-from autobatch.records.recommendation import (
-    Recommendation,
-    plot_by,
-    render_as_text_by,
-    render_in_notebooks_by,
-)
+from autobatch.records.recommendation import Recommendation, show_by
 
 if TYPE_CHECKING:
     from autobatch.api import find, plan
@@ -81,6 +76,4 @@ def _plot(recommendation: Recommendation, axes: Any) -> Any:
 
 
 # Here, since this package is loaded before any of its rooms: every answer has them, wherever it comes from.
-render_as_text_by(_render_as_text)
-render_in_notebooks_by(_render_in_notebook)
-plot_by(_plot)
+show_by(text=_render_as_text, notebook=_render_in_notebook, plot=_plot)

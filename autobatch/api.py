@@ -5,47 +5,35 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from autobatch._version import __version__
-from autobatch.decision import scaling
 from autobatch.engines import messages
-from autobatch.engines.base import Engine
-from autobatch.engines.local import EngineMaker, LocalEngine, new_engine, refuse_in_worker
+from autobatch.engines.local import LocalEngine
+from autobatch.engines.opening import EngineMaker, new_engine, refuse_in_worker
 from autobatch.engines.ranks import membership
-from autobatch.engines.ranks.follower import Member
-from autobatch.engines.ranks.leader import RankedEngine, follow, lead
 from autobatch.engines.ranks.membership import Meeting
-from autobatch.engines.ranks.rendezvous import met
+from autobatch.measurement import rank_search
 from autobatch.measurement.climb import Observer
-from autobatch.measurement.pipeline import RECIPE_FIELDS_OF_CACHE, Watch, open_slot, run
-from autobatch.planning import catalogue
-from autobatch.planning.assembly import plan_for
+from autobatch.measurement.pipeline import RECIPE_FIELDS_OF_CACHE, open_slot
+from autobatch.planning import assembly, catalogue
 from autobatch.planning.sample import as_dataset
 from autobatch.progress.display import AUTO, Asked, display_for
-from autobatch.records.device import Device
-from autobatch.records.errors import UsageError
 from autobatch.records.formatting import parse_optimizer, parse_precision
 from autobatch.records.limits import Limits, Precision
-from autobatch.records.plan import Plan, PlannedDevice
+from autobatch.records.plan import Plan
 from autobatch.records.preview import Preview
 from autobatch.records.recommendation import Recommendation
 from autobatch.storage.first_key import FirstKey
-from autobatch.storage.journal import Journal
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
     from autobatch.workload.parts import Parts
-
-# Ranks wait for each other in a collective as long as that many trials: who hangs is ended before.
-_COLLECTIVE_TRIALS = 2
-# For one trace: of a large model it takes minutes where others use the processor.
-_TRACE_SECONDS = 600.0
 
 
 def find(
@@ -151,7 +139,7 @@ def find_parts(
     if first_key is not None and not fresh and (answer := first_key.answer()) is not None:
         return answer
     with display, _sent(parts, precision) as recipe:
-        return _search(
+        return rank_search.search(
             recipe,
             limits,
             device=device,
@@ -228,34 +216,7 @@ def plan(
     devices = catalogue.CATALOGUE if on is None else catalogue.parse_devices(on)
     with _sent(parts, None if precision is None else parse_precision(precision)) as recipe:
         recipe = msgspec.structs.replace(recipe, optimizer=named)
-        return plan_recipe(recipe, devices, batch_size=batch_size, channels_last=channels_last)
-
-
-def plan_recipe(
-    recipe: messages.Recipe,
-    devices: Sequence[PlannedDevice | None],
-    *,
-    batch_size: int | None,
-    channels_last: bool,
-    on_output: Callable[[str], None] | None = None,
-) -> Plan:
-    """The plan for a recipe; of the devices, None is the one that is here."""
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
-    planned = tuple(_current_device() if device is None else device for device in devices)
-    limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
-    engine, _ = new_engine(recipe, limits, "cpu", on_output)
-    try:
-        return plan_for(engine, planned, batch_size=batch_size, channels_last=channels_last)
-    finally:
-        engine.close()
-
-
-def _current_device() -> PlannedDevice:
-    """The accelerator that is here, else the CPU."""
-    devices = find_devices()
-    accelerators = (device for device in devices if device.kind != "cpu")
-    return catalogue.of_current(next(accelerators, devices[0]))
+        return assembly.plan_recipe(recipe, devices, batch_size=batch_size, channels_last=channels_last)
 
 
 def probe(
@@ -281,7 +242,7 @@ def probe(
         first_key = FirstKey.of(limits, asked, device)
         if not fresh and (answer := first_key.answer()) is not None:
             return answer
-    return _search(
+    return rank_search.search(
         recipe,
         limits,
         device=device,
@@ -292,56 +253,6 @@ def probe(
         meeting=meeting,
         first_key=first_key,
     )
-
-
-def _search(
-    recipe: messages.Recipe,
-    limits: Limits,
-    *,
-    device: str | None,
-    observer: Observer | None = None,
-    on_output: Callable[[str], None] | None = None,
-    fresh: bool,
-    make_engine: EngineMaker = LocalEngine,
-    meeting: Meeting | None,
-    first_key: FirstKey | None,
-) -> Recommendation:
-    """The recommendation by a worker: measured, or from the cache by the fingerprint that it takes."""
-    if limits.sizes_per_rank and meeting is None:
-        raise UsageError(
-            "`sizes_per_rank` needs several ranks, and there is one",
-            code="one_rank",
-            hint="start it with torchrun, or call `find` on every rank of a process group",
-        )
-    # An error here is raised by every rank, before any of them waits for another.
-    of_a_rank = scaling.limits_of_a_rank(limits, 1 if meeting is None else meeting.ranks)
-    engine, contended = new_engine(recipe, limits, device, on_output, make_engine)
-
-    def search(engine: Engine) -> Recommendation:
-        watch = Watch(observer, limits, Journal())
-        return run(
-            engine,
-            recipe,
-            limits,
-            of_a_rank,
-            watch,
-            contended=contended,
-            fresh=fresh,
-            first_key=first_key,
-        )
-
-    try:
-        if meeting is None:
-            return search(engine)
-        with met(meeting, limits.trial_timeout_seconds) as (transport, roster):
-            member = Member(
-                engine, transport, roster, meeting.rank, _COLLECTIVE_TRIALS * limits.trial_timeout_seconds
-            )
-            if meeting.rank:
-                return follow(member, limits)
-            return lead(RankedEngine(member, limits), search)
-    finally:
-        engine.close()
 
 
 def preview(
@@ -368,15 +279,6 @@ def preview(
             autobatch=__version__,
             torch=opened.torch,
         )
-    finally:
-        engine.close()
-
-
-def find_devices() -> tuple[Device, ...]:
-    """Every device that torch sees here, read in a worker, so that this process holds none of them."""
-    engine, _ = new_engine(messages.Recipe(), Limits(), None, None)
-    try:
-        return engine.devices()
     finally:
         engine.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -10,9 +11,13 @@ import site
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.shared_worker import SharedWorker
 
 # No timing decides a test: a busy machine draws and runs examples as slowly as it likes.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -118,6 +123,15 @@ def _cache_of_the_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
 def _unused_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     # `mktemp` lists all folders that it has made, which takes longer with each test.
     return str(tmp_path_factory.getbasetemp() / f"cache-{next(_numbers)}" / "autobatch")
+
+
+@pytest.fixture(scope="session")
+def shared_worker() -> Iterator[SharedWorker]:
+    """A worker for all tests of this process that have no need of a new one."""
+    from tests.shared_worker import SharedWorker
+
+    with contextlib.closing(SharedWorker()) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")

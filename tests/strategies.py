@@ -18,13 +18,12 @@ from autobatch.records.recommendation import (
     Comparison,
     Confidence,
     Decision,
-    DeviceCount,
     Environment,
     Recommendation,
     SameEpochs,
-    Scaling,
     StepTime,
 )
+from autobatch.records.scaling import DeviceCount, Scaling
 from autobatch.records.trial import (
     Ceiling,
     Communication,

@@ -11,6 +11,6 @@ from autobatch.reports.text import terminal
 @click.command(cls=options.Command)
 def devices() -> None:
     """List the devices here and their memory limits."""
-    from autobatch import api
+    from autobatch.engines import opening
 
-    console.print_laid_out(terminal.render_devices, api.find_devices())
+    console.print_laid_out(terminal.render_devices, opening.find_devices())

@@ -44,8 +44,7 @@ def plan(target: str, **given: Any) -> None:
 
     The estimate comes from one training step of TARGET without data.
     """
-    from autobatch import api
-    from autobatch.planning import catalogue
+    from autobatch.planning import assembly, catalogue
     from autobatch.progress.display import Display
 
     names = given["on"]
@@ -59,7 +58,7 @@ def plan(target: str, **given: Any) -> None:
     )
     with Display(sys.stderr, quiet=given["as_json"], colour=console.colour(sys.stderr)) as display:
         display.note("tracing a training step without data")
-        planned = api.plan_recipe(
+        planned = assembly.plan_recipe(
             recipe,
             devices,
             batch_size=given["batch"],

@@ -18,7 +18,8 @@ from autobatch.decision.warnings import restated_schedule, warnings_about
 from autobatch.records.check import Check, LossKind
 from autobatch.records.errors import UsageError, not_decidable
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.recommendation import Action, Alternative, AlternativeKind, Recommendation, Scaling
+from autobatch.records.recommendation import Action, Alternative, AlternativeKind, Recommendation
+from autobatch.records.scaling import Scaling
 from autobatch.records.trial import Curve, Outcome, Trial
 from autobatch.records.workload import Workload
 

@@ -20,7 +20,7 @@ from autobatch.decision.step_time import StepTimeLaw
 from autobatch.records.check import Check, NoisePoint
 from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits
-from autobatch.records.recommendation import DeviceCount, Scaling
+from autobatch.records.scaling import DeviceCount, Scaling
 from autobatch.records.trial import Communication
 from autobatch.records.workload import Workload
 

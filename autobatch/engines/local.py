@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
-import psutil
 
-from autobatch import devices
 from autobatch.engines import messages, worker_failures
 from autobatch.engines.base import Opened
-from autobatch.engines.worker_process import (
-    IN_WORKER,
-    WorkerEndedError,
-    WorkerProcess,
-    WorkerStoppedError,
-    check_interpreter,
-    interrupts_held,
-    worker_environment,
-)
+from autobatch.engines.worker_errors import WorkerEndedError, WorkerStoppedError
+from autobatch.engines.worker_process import WorkerProcess, interrupts_held, start_worker
 from autobatch.records.check import LossKind
 from autobatch.records.device import Device
-from autobatch.records.errors import AutobatchError, UsageError
-from autobatch.records.escaping import printable_output
+from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.records.workload import SampleSizes, Workload
@@ -33,6 +22,8 @@ from autobatch.workload import compilation
 
 # A fingerprint that takes longer is given up: to measure again costs no more.
 _FINGERPRINT_SECONDS = 30.0
+
+Answer = TypeVar("Answer", bound=messages.Reply)
 
 
 class LocalEngine:
@@ -207,67 +198,50 @@ class LocalEngine:
             self._worker = self._new_worker()
 
     def _new_worker(self) -> WorkerProcess:
-        try:
-            return WorkerProcess(self._environment, self._on_output)
-        except OSError as error:
-            raise AutobatchError(
-                "no worker process can be started",
-                code="no_worker",
-                facts=(str(error),),
-                hint="free memory, or allow more processes and open files (`ulimit -a` shows the limits)",
-            ) from error
+        return start_worker(self._environment, self._on_output)
 
     def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
         """The memory of a step at any size; without lines where the step can't be traced."""
         command = messages.TraceMemory(without_data=without_data)
         try:
-            reply = self._ask_in_time(command, self._timeout_seconds)
+            return self._ask_in_time(command, 0.0, messages.Traced)
         except AutobatchError as error:
             return messages.Traced(lines=(), detail=error.message)
         finally:
             self.renew()
-        assert isinstance(reply, messages.Traced)
-        return reply
 
     def trace_storages(self, command: messages.TraceStorages) -> messages.Storages:
         """The storages of a step at any size, in the current session, or the reason why there are none."""
         try:
-            reply = self._ask_in_time(command, self._timeout_seconds)
+            return self._ask_in_time(command, 0.0, messages.Storages)
         except AutobatchError as error:
             return messages.Storages(lifetimes=(), detail=error.message)
-        assert isinstance(reply, messages.Storages)
-        return reply
 
     def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
         """The kind of loss, in a fresh session, which stays fresh; unknown where the worker died."""
         if not self.fresh:
             self.renew()
         try:
-            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+            return self._ask_in_time(command, command.seconds, messages.LossForm)
         except AutobatchError as error:
             return messages.LossForm(kind=LossKind.UNKNOWN, detail=error.message)
-        assert isinstance(reply, messages.LossForm)
-        return reply
 
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """The gradient's noise, in a fresh session. Raises AutobatchError where the worker died."""
         if not self.fresh:
             self.renew()
-        reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+        noise = self._ask_in_time(command, command.seconds, messages.Noise)
         self._used = True
-        assert isinstance(reply, messages.Noise)
-        return reply
+        return noise
 
     def train(self, command: messages.Train) -> messages.Trained:
         """A short training in the current session, or a fresh one; its failure is its outcome."""
         try:
-            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+            return self._ask_in_time(command, command.seconds, messages.Trained)
         except AutobatchError as error:
             return worker_failures.of_training(
                 command, error.message, by_peer=error.code == worker_failures.RANK_FAILED
             )
-        assert isinstance(reply, messages.Trained)
-        return reply
 
     def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
         """The same for several, in their order. Raises AutobatchError where they can't be run at all."""
@@ -276,29 +250,20 @@ class LocalEngine:
     def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
         """Seconds from batch to batch of a DataLoader; without any, the detail is the reason."""
         try:
-            reply = self._ask_in_time(command, command.seconds + self._timeout_seconds)
+            reply = self._ask_in_time(command, command.seconds, messages.Loaded)
         except AutobatchError as error:
             return messages.Loaded(batch_seconds=None, detail=error.message)
-        assert isinstance(reply, messages.Loaded)
         if reply.batch_seconds is None and self._worker is not None:
             # The rest of its workers ends with the session.
             self._worker.end_session()
         return reply
 
-    def _ask_in_time(
-        self,
-        command: messages.TraceMemory
-        | messages.TraceStorages
-        | messages.MeasureLossKind
-        | messages.MeasureNoise
-        | messages.Train
-        | messages.TimeLoader,
-        seconds: float,
-    ) -> messages.Reply:
+    def _ask_in_time(self, command: messages.Command, seconds: float, kind: type[Answer]) -> Answer:
+        """The reply to a command of `seconds`, which may take the time of a trial longer."""
         if self._worker is None or not self._worker.has_session:
             self.open()
         try:
-            reply = self._ask(command, seconds)
+            reply = self._ask(command, seconds + self._timeout_seconds)
         except WorkerEndedError as end:
             stopped = isinstance(end, WorkerStoppedError)
             raise AutobatchError(
@@ -306,6 +271,7 @@ class LocalEngine:
             ) from None
         if isinstance(reply, messages.Refused):
             raise reply.rebuilt()
+        assert isinstance(reply, kind)
         return reply
 
     def _measure(self, command: messages.TryOut | messages.TimeRound) -> messages.Tried | messages.Timed:
@@ -340,46 +306,3 @@ def _larger(sizes: SampleSizes | None, new: SampleSizes | None) -> SampleSizes |
     if sizes is None or new is None:
         return sizes or new
     return new if new.scanned >= sizes.scanned else sizes
-
-
-# The arguments of LocalEngine, to an engine that may run some trials elsewhere.
-EngineMaker = Callable[
-    [messages.Recipe, Limits, str | None, dict[str, str], Callable[[str], None]], LocalEngine
-]
-# Share of all processors that others use, above which spinning threads would ruin the timing.
-_CONTENDED_PERCENT = 40.0
-
-
-def new_engine(
-    recipe: messages.Recipe,
-    limits: Limits,
-    device: str | None,
-    on_output: Callable[[str], None] | None,
-    make_engine: EngineMaker = LocalEngine,
-) -> tuple[LocalEngine, bool]:
-    """An engine for this machine, and whether other processes keep its processors busy."""
-    refuse_in_worker()
-    check_interpreter()
-    kind = devices.parse_name(device)[0] if device else None
-    contended = is_contended(kind)
-    environment = worker_environment(kind, contended=contended)
-    return make_engine(recipe, limits, device, environment, on_output or _to_stderr), contended
-
-
-def is_contended(kind: str | None) -> bool:
-    """True where other processes keep the processors busy that training of this device's kind needs."""
-    return kind in (None, "cpu") and psutil.cpu_percent(interval=0.1) > _CONTENDED_PERCENT
-
-
-def _to_stderr(line: str) -> None:
-    if sys.stderr is not None:
-        print(printable_output(line, colour=sys.stderr.isatty()), file=sys.stderr)
-
-
-def refuse_in_worker() -> None:
-    if IN_WORKER in os.environ:
-        raise UsageError(
-            "autobatch was called from a file that autobatch is measuring",
-            code="nested_call",
-            hint='put the call under `if __name__ == "__main__":`',
-        )

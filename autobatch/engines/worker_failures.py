@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
 from autobatch.devices.oom import Cause
 from autobatch.engines import messages
-from autobatch.engines.worker_process import (
-    COMPILE_TRIALS,
+from autobatch.engines.worker_errors import (
     WorkerDiedError,
     WorkerEndedError,
     WorkerHungError,
     WorkerStoppedError,
     WorkerTookTooMuchError,
-    signal_name,
 )
+from autobatch.engines.worker_process import COMPILE_TRIALS
 from autobatch.records.check import Training
 from autobatch.records.errors import AutobatchError, TargetError
 from autobatch.records.trial import Outcome
@@ -73,7 +74,7 @@ def of_trial(
             batch_size=batch_size, outcome=Outcome.FAILED, phase=phase, detail=str(end), cause=Cause.PEER
         )
     assert isinstance(end, WorkerDiedError)
-    how = signal_name(end.status)
+    how = _signal_name(end.status)
     detail = f"killed by {how}" if end.status < 0 else f"the process ended with {how}"
     if end.status == _OUT_OF_HOST_MEMORY:
         detail += " (by the system if the machine ran out of memory)"
@@ -93,7 +94,7 @@ def start_failed(recipe: messages.Recipe, end: WorkerEndedError, start_seconds: 
         event, fact = "did not come up", "no answer after minutes"
     elif isinstance(end, WorkerDiedError):
         event = "died"
-        how = signal_name(end.status)
+        how = _signal_name(end.status)
         fact = f"killed by {how}" if end.status < 0 else f"it ended with {how}"
     else:
         event, fact = "took more memory than it may", str(end)
@@ -128,3 +129,13 @@ def changed(recipe: messages.Recipe, first: Workload, latest: Workload) -> Autob
         ),
         hint="leave the file alone while it is measured; a model must be made alike every time",
     )
+
+
+def _signal_name(status: int) -> str:
+    """`SIGKILL` for -9, `exit code 3` for 3."""
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

@@ -7,70 +7,34 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
-import psutil
 
 from autobatch.devices import host
 from autobatch.engines import messages, process_tree
 from autobatch.engines.interpreter import python_command
+from autobatch.engines.worker_errors import (
+    WorkerDiedError,
+    WorkerHungError,
+    WorkerStoppedError,
+    WorkerTookTooMuchError,
+)
 from autobatch.records.errors import AutobatchError
 from autobatch.workload import compilation
-from autobatch.workload.keras import backend
 
 _PROGRAM = "from autobatch.worker.main import main; main()"
 # Set in every worker, so that a model file that calls autobatch while it is imported can be refused.
 IN_WORKER = "AUTOBATCH_WORKER"
 _POLL_SECONDS = 0.01
-_KILL_SECONDS = 5.0
 # Seconds between two questions whether another rank has failed.
 _STOPPED_SECONDS = 0.5
 # Compiling for one batch size may take as long as that many trials.
 COMPILE_TRIALS = 5
 # A worker imports torch before its first session, from a cold disk perhaps; nothing of the user's runs then.
 BOOT_TIMEOUT_SECONDS = 600.0
-
-
-class WorkerEndedError(Exception):
-    """There is no reply, and no session any more. `phase`: its last one, empty before the first."""
-
-    def __init__(self, message: str, phase: str) -> None:
-        super().__init__(message)
-        self.phase = phase
-
-
-class WorkerDiedError(WorkerEndedError):
-    """The session's process ended by itself. `status`: exit code, or the negative signal."""
-
-    def __init__(self, status: int, phase: str) -> None:
-        super().__init__(f"the worker ended with status {status}", phase)
-        self.status = status
-
-
-class WorkerHungError(WorkerEndedError):
-    """No reply in time; the session was killed."""
-
-    def __init__(self, phase: str) -> None:
-        super().__init__("the worker did not answer in time", phase)
-
-
-class WorkerTookTooMuchError(WorkerEndedError):
-    """The session held more memory than it may, where the system's own limit did not hold; it was killed."""
-
-    def __init__(self, resident_bytes: int, phase: str) -> None:
-        super().__init__(f"the worker held {resident_bytes:,} bytes", phase)
-        self.resident_bytes = resident_bytes
-
-
-class WorkerStoppedError(WorkerEndedError):
-    """The session was killed because another rank has failed, so that it would have waited in vain."""
-
-    def __init__(self, phase: str) -> None:
-        super().__init__("another rank has failed", phase)
 
 
 class WorkerProcess:
@@ -158,7 +122,7 @@ class WorkerProcess:
         """Kills the session with all that it started, and waits until it is gone."""
         if self._session_pid is None:
             return
-        _kill_tree(self._session_pid)
+        process_tree.kill(self._session_pid)
         deadline = time.monotonic() + 10.0
         while self._session_pid is not None:
             try:
@@ -179,7 +143,7 @@ class WorkerProcess:
 
     def _close(self) -> None:
         if self.alive:
-            _kill_tree(self._process.pid)
+            process_tree.kill(self._process.pid)
         self._process.wait()
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
@@ -252,37 +216,17 @@ class WorkerProcess:
                 self._on_output(line.decode(errors="replace").rstrip("\n"))
 
 
-def worker_environment(kind: str | None, *, contended: bool) -> dict[str, str]:
-    """Variables that have to be set before the worker imports torch."""
-    environment = backend.worker_environment()
-    if contended:
-        # Threads that spin while they wait take the processor from the ones that work.
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    if sys.platform == "darwin" and kind in (None, "mps"):
-        # Without both, MPS swaps instead of running out; lowering HIGH alone is an error.
-        environment["PYTORCH_MPS_HIGH_WATERMARK_RATIO"] = "1.0"
-        environment["PYTORCH_MPS_LOW_WATERMARK_RATIO"] = "0.9"
-    return environment | compilation.cache_folder()
-
-
-def signal_name(status: int) -> str:
-    """`SIGKILL` for -9, `exit code 3` for 3."""
-    if status >= 0:
-        return f"exit code {status}"
+def start_worker(environment: Mapping[str, str], on_output: Callable[[str], None]) -> WorkerProcess:
+    """A new worker. Raises AutobatchError where the system starts none."""
     try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
-
-
-def check_interpreter() -> None:
-    """Raises AutobatchError where this Python can't start another one."""
-    if not sys.executable:
+        return WorkerProcess(environment, on_output)
+    except OSError as error:
         raise AutobatchError(
-            "this Python does not know its own executable, so no worker process can be started",
-            code="no_interpreter",
-            hint="run `autobatch probe` from a shell instead",
-        )
+            "no worker process can be started",
+            code="no_worker",
+            facts=(str(error),),
+            hint="free memory, or allow more processes and open files (`ulimit -a` shows the limits)",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -300,32 +244,3 @@ def interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if came:
             signal.raise_signal(signal.SIGINT)
-
-
-def _kill_tree(pid: int) -> None:
-    """Kills a process, its group, and all its descendants, also those in another session."""
-    keepers: list[psutil.Process] = []
-    with contextlib.suppress(psutil.Error):
-        root = psutil.Process(pid)
-        deadline = time.monotonic() + _KILL_SECONDS
-        # On Linux a worker inherits the orphans of its sessions, so it goes last.
-        while time.monotonic() < deadline:
-            living = process_tree.living_descendants(root)
-            keepers = [process for process in living if process_tree.keeps_shared_memory(process)]
-            if len(living) == len(keepers):
-                break
-            _kill([process for process in living if process not in keepers])
-            time.sleep(0.002)
-    with contextlib.suppress(OSError):
-        os.kill(pid, signal.SIGKILL)
-    _, still_there = psutil.wait_procs(keepers, timeout=process_tree.KEEPER_SECONDS)
-    _kill(still_there)
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()

@@ -7,12 +7,44 @@ from collections.abc import Callable, Sequence
 from autobatch._version import __version__
 from autobatch.engines import messages
 from autobatch.engines.local import LocalEngine
-from autobatch.planning import caveats
+from autobatch.engines.opening import find_devices, new_engine
+from autobatch.planning import catalogue, caveats
 from autobatch.planning.capacity import LARGEST
 from autobatch.planning.planner import Planner
-from autobatch.records.errors import TargetError
+from autobatch.records.errors import TargetError, UsageError
+from autobatch.records.limits import Limits
 from autobatch.records.plan import Asked, Fit, Plan, PlannedDevice
 from autobatch.records.workload import Workload
+
+# For one trace: of a large model it takes minutes where others use the processor.
+_TRACE_SECONDS = 600.0
+
+
+def plan_recipe(
+    recipe: messages.Recipe,
+    devices: Sequence[PlannedDevice | None],
+    *,
+    batch_size: int | None,
+    channels_last: bool,
+    on_output: Callable[[str], None] | None = None,
+) -> Plan:
+    """The plan for a recipe; of the devices, None is the one that is here."""
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"`batch_size` must be at least 1, not {batch_size}", code="bad_batch_size")
+    planned = tuple(_current_device() if device is None else device for device in devices)
+    limits = Limits(trial_timeout_seconds=_TRACE_SECONDS)
+    engine, _ = new_engine(recipe, limits, "cpu", on_output)
+    try:
+        return plan_for(engine, planned, batch_size=batch_size, channels_last=channels_last)
+    finally:
+        engine.close()
+
+
+def _current_device() -> PlannedDevice:
+    """The accelerator that is here, else the CPU."""
+    devices = find_devices()
+    accelerators = (device for device in devices if device.kind != "cpu")
+    return catalogue.of_current(next(accelerators, devices[0]))
 
 
 def plan_for(

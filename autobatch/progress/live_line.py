@@ -9,6 +9,7 @@ from shutil import get_terminal_size
 from types import TracebackType
 from typing import TextIO
 
+from autobatch.progress.ticker import Ticker
 from autobatch.progress.tracker import CHECK, START, THROUGHPUT, Progress
 from autobatch.records.escaping import printable
 from autobatch.reports.text.lines import shorten
@@ -70,18 +71,16 @@ class LiveLine:
         self._frame = 0
         # Lines of the worker arrive on another thread, and the clock ticks on a third.
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tick, name="autobatch-progress", daemon=True)
+        self._ticker = Ticker(self._tick, _REDRAW_SECONDS)
 
     def __enter__(self) -> LiveLine:
-        self._thread.start()
+        self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._ticker.end()
         with self._lock, suppress(OSError, ValueError):
             self._erase()
             self._stream.flush()
@@ -94,11 +93,10 @@ class LiveLine:
             self._draw()
 
     def _tick(self) -> None:
-        while not self._ended.wait(_REDRAW_SECONDS):
-            with self._lock, suppress(OSError, ValueError):
-                self._erase()
-                self._draw()
-                self._frame += 1
+        with self._lock, suppress(OSError, ValueError):
+            self._erase()
+            self._draw()
+            self._frame += 1
 
     def _erase(self) -> None:
         if self._drawn:
@@ -106,7 +104,7 @@ class LiveLine:
             self._drawn = False
 
     def _draw(self) -> None:
-        if not self._ended.is_set():
+        if not self._ticker.ended:
             columns = get_terminal_size().columns
             self._stream.write(render(self._progress(), columns, frame=self._frame, plain=self._plain))
             self._drawn = True

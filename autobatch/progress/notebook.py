@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from autobatch.progress import live_line
+from autobatch.progress.ticker import Ticker
 from autobatch.progress.tracker import Progress
 
 _UPDATE_SECONDS = 1.0
@@ -27,26 +27,23 @@ class NotebookRegion:
     def __init__(self, progress: Callable[[], Progress]) -> None:
         self._progress = progress
         self._handle: Any = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tick, name="autobatch-progress", daemon=True)
+        self._ticker = Ticker(self._tick, _UPDATE_SECONDS)
 
     def __enter__(self) -> NotebookRegion:
         from IPython.display import display
 
         self._handle = display({"text/plain": self._text()}, raw=True, display_id=True)
-        self._thread.start()
+        self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._ticker.end()
         self._handle.update({"text/plain": ""}, raw=True)
 
     def _tick(self) -> None:
-        while not self._ended.wait(_UPDATE_SECONDS):
-            self._handle.update({"text/plain": self._text()}, raw=True)
+        self._handle.update({"text/plain": self._text()}, raw=True)
 
     def _text(self) -> str:
         return live_line.render(self._progress(), _WIDTH)

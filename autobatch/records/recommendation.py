@@ -9,6 +9,7 @@ from typing import Any
 from autobatch.records.check import Check
 from autobatch.records.device import Device
 from autobatch.records.limits import Limits
+from autobatch.records.scaling import Scaling
 from autobatch.records.str_enum import StrEnum
 from autobatch.records.trial import Ceiling, Communication, Curve, Loader, SizesPerRank, Trial
 from autobatch.records.workload import StepCount, Workload
@@ -31,30 +32,6 @@ class AnswerLimit(StrEnum):
     VETO = "veto"
     DATASET = "dataset"
     OPTIONS = "options"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceCount:
-    """Predicted, not measured: a number of devices with its best batch size of each.
-
-    `relative_time`: to the same loss, in units of that with the ranks that were measured.
-    """
-
-    devices: int
-    batch_size: int
-    global_batch_size: int
-    relative_time: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scaling:
-    """Predicted time to the same loss over the number of devices, ascending.
-
-    `useful_devices`: with more than these the time grows; None where it falls up to the largest number.
-    """
-
-    counts: tuple[DeviceCount, ...]
-    useful_devices: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +261,7 @@ class Recommendation:
         return self.ceiling.detail == INTERRUPTED
 
     def __str__(self) -> str:
-        """The answer in up to three lines; all fields before `render_as_text_by` was called."""
+        """The answer in up to three lines; all fields before `show_by` was called."""
         return repr(self) if _text_renderer is None else _text_renderer(self)
 
     def plot(self, axes: Any = None) -> Any:
@@ -297,28 +274,24 @@ class Recommendation:
         return _plotter(self, axes)
 
     def _repr_html_(self) -> str | None:
-        """The HTML that notebooks show; None before `render_in_notebooks_by` was called."""
+        """The HTML that notebooks show; None before `show_by` was called."""
         return None if _notebook_renderer is None else _notebook_renderer(self)
 
 
-_plotter: Callable[[Recommendation, Any], Any] | None = None
 _text_renderer: Callable[[Recommendation], str] | None = None
 _notebook_renderer: Callable[[Recommendation], str] | None = None
+_plotter: Callable[[Recommendation, Any], Any] | None = None
 
 
-def render_as_text_by(renderer: Callable[[Recommendation], str]) -> None:
-    """Set the renderer of `str(answer)`: records do not import the reports above them."""
-    global _text_renderer
-    _text_renderer = renderer
+def show_by(
+    *,
+    text: Callable[[Recommendation], str],
+    notebook: Callable[[Recommendation], str],
+    plot: Callable[[Recommendation, Any], Any],
+) -> None:
+    """Set the functions behind `str(answer)`, a notebook's output and `answer.plot()`.
 
-
-def render_in_notebooks_by(renderer: Callable[[Recommendation], str]) -> None:
-    """Set the renderer of answers in notebooks: records do not import the reports above them."""
-    global _notebook_renderer
-    _notebook_renderer = renderer
-
-
-def plot_by(plotter: Callable[[Recommendation, Any], Any]) -> None:
-    """Set the function behind `answer.plot()`: records do not import the reports above them."""
-    global _plotter
-    _plotter = plotter
+    Records do not import the reports above them.
+    """
+    global _text_renderer, _notebook_renderer, _plotter
+    _text_renderer, _notebook_renderer, _plotter = text, notebook, plot

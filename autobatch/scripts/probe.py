@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autobatch.engines.local import is_contended
+from autobatch.engines.opening import is_contended
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Observer

@@ -11,12 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from autobatch.records.errors import TargetError
-from autobatch.records.workload import SampleSizes, StepCount, Workload
+from autobatch.records.workload import SampleSizes, Workload
 from autobatch.workload import compilation, loop_choice, optimizers
 from autobatch.workload.batches import to_device
 from autobatch.workload.data_loader import LoaderSettings
+from autobatch.workload.description import describe
 from autobatch.workload.evaluation import Evaluation
-from autobatch.workload.framework import framework_of
 from autobatch.workload.holdout import Split, split
 from autobatch.workload.loss_choice import move_loss
 from autobatch.workload.model_size import floating_dtype, is_lazy
@@ -163,33 +163,13 @@ class Trainer:
 
     def describe(self) -> Workload:
         """The workload, with everything that was inferred."""
-        parts, loop, samples = self._parts, self._loop, self._samples
-        batch_size, schedule = parts.batch_size or loop.batch_size, parts.schedule or loop.schedule
-        of_steps = _epochs_of_steps(schedule, batch_size, samples.size, self.ranks.count)
-        return Workload(
-            target=parts.name,
+        return describe(
+            self._parts,
+            self._loop,
+            self._samples,
             model=self._model_name,
             parameters=self._parameters,
-            loss=loop.loss_name,
-            optimizer=optimizers.names(self.optimizers),
-            learning_rate=optimizers.learning_rate(self.optimizers),
-            learning_rate_power=parts.learning_rate_power,
-            decays=optimizers.decays(self.optimizers),
-            dataset=samples.kind,
-            dataset_size=samples.size,
-            batch_size=batch_size,
-            accumulation_steps=parts.accumulation_steps,
-            epochs=of_steps if parts.epochs is None else parts.epochs,
-            counted_in_steps=parts.epochs is None and of_steps is not None,
-            schedule=schedule,
-            batch_statistics=_batch_statistics(self.model),
-            synthetic=samples.synthetic,
-            sizes=samples.sizes,
-            workers=None if parts.loader is None else parts.loader.workers,
-            drop_last=parts.loader is not None and parts.loader.drop_last,
-            precision=loop.precision,
-            framework=framework_of(self.model),
-            inferred=(*samples.notes, *loop.inferred, *parts.remarks()),
+            ranks=self.ranks.count,
         )
 
     def load(self, batch_size: int, seed: int) -> Any:
@@ -350,25 +330,3 @@ class Trainer:
 
     def _count_step(self, *_: Any) -> None:
         self.optimizer_steps += 1
-
-
-def _epochs_of_steps(
-    schedule: Sequence[StepCount], batch_size: int | None, samples: int | None, ranks: int
-) -> float | None:
-    """The epochs of a training that ends after `max_steps` optimizer steps; None where that is unknown."""
-    steps = next((count.steps for count in schedule if count.name == "max_steps"), None)
-    if steps is None or batch_size is None or not samples:
-        return None
-    return steps * batch_size * ranks / samples
-
-
-def _batch_statistics(model: nn.Module) -> str:
-    """The kind of layers that normalize over the batch in training; empty where there are none."""
-    kinds = {type(module).__name__ for module in model.modules() if _normalizes_over_batch(module)}
-    return min(kinds, default="")
-
-
-def _normalizes_over_batch(module: nn.Module) -> bool:
-    """True for torch's layers and those derived from them, and for Keras' layer."""
-    of_torch = isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm))
-    return of_torch or type(module).__name__ == "BatchNormalization"

@@ -1,19 +1,23 @@
-"""The real command line, in processes of its own, in a folder with a model file."""
+"""The real command line in a folder with a model file, in processes of its own or in this one."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import jsonschema
+import pytest
 
+from autobatch.cli.commands import main
 from autobatch.storage import codec
 
 QUICK = ("--device", "cpu", "--max-batch", "8")
@@ -47,6 +51,18 @@ def autobatch() -> str:
 
 # What would make another's terminal, or a make around the tests, show in what is printed.
 _FOREIGN = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
+
+def called(folder: Path, *arguments: str) -> Ended:
+    """The end of the command in this process, in `folder`: for what is refused before any work begins."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["autobatch", *arguments])
+        with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
+            main()
+    assert isinstance(ended.value.code, int)
+    return Ended(ended.value.code, stdout.getvalue(), stderr.getvalue())
 
 
 def run(folder: Path, *commands: Sequence[str], environment: dict[str, str] | None = None) -> list[Ended]:

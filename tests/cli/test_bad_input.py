@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.cli.console import MODEL, QUICK, Ended, autobatch, run, validator
+from autobatch import api
+from autobatch.cli.recipe import recipe_of
+from autobatch.records.errors import AutobatchError
+from autobatch.records.limits import Limits
+from autobatch.reports.text import terminal
+from tests.cli.console import MODEL, Ended, autobatch, called, run, validator
+from tests.shared_worker import SharedWorker
 
 Golden = Callable[[str | Path, str], None]
 
@@ -26,12 +32,13 @@ class Case:
     source: str = MODEL
     file: str = "model.py"
     target: str = "model.py"
-    options: tuple[str, ...] = QUICK
-    status: int = 1
+    device: str = "cpu"
+    memory_bytes: int | None = None
 
     @property
     def command(self) -> tuple[str, ...]:
-        return (autobatch(), "probe", self.target, *self.options)
+        limit = () if self.memory_bytes is None else ("--memory-limit", f"{self.memory_bytes >> 20}MiB")
+        return (autobatch(), "probe", self.target, "--device", self.device, "--max-batch", "8", *limit)
 
 
 def replaced(old: str, new: str) -> str:
@@ -72,7 +79,7 @@ COMMON = (
     Case(
         "loss_nan", "loss_not_finite", replaced("torch.randn(64, 12)", "torch.full((64, 12), float('nan'))")
     ),
-    Case("nothing_fits", "nothing_fits", HUNGRY, options=(*QUICK, "--memory-limit", "100MiB")),
+    Case("nothing_fits", "nothing_fits", HUNGRY, memory_bytes=100 << 20),
     Case("raises", "target_raises", "import torch\n\npath = {}['TRAIN_DATA']\n"),
     Case("exits", "target_exits", "import sys\n\nsys.exit('usage: model.py DATA')\n"),
 )
@@ -80,7 +87,7 @@ COMMON = (
 FURTHER = (
     Case("syntax_error", "target_raises", "model = (\n"),
     Case("name_taken", "name_taken", file="random.py", target="random.py"),
-    Case("no_such_device", "no_device", options=("--device", "xpu")),
+    Case("no_such_device", "no_device", device="xpu"),
     Case("dies_on_import", "worker_died", "import os\n\nos._exit(7)\n"),
     Case(
         "uneven_samples",
@@ -129,12 +136,43 @@ except autobatch.AutobatchError as error:
 """
 
 
-@pytest.mark.parametrize("case", COMMON, ids=lambda case: case.name)
-def test_common_bad_input(case: Case, tmp_path: Path, golden: Golden) -> None:
+@pytest.mark.parametrize("case", COMMON + FURTHER, ids=lambda case: case.name)
+def test_bad_input(case: Case, shared_worker: SharedWorker, tmp_path: Path, golden: Golden) -> None:
+    """The text of an error in a search of this process, where the model file has no folder in its name."""
+    (tmp_path / case.file).write_text(case.source)
+    limits = Limits(max_batch=8, memory_bytes=case.memory_bytes)
+
+    def search() -> None:
+        recipe = recipe_of(str(tmp_path / case.target))
+        api.probe(recipe, limits, device=case.device, make_engine=shared_worker.make_engine)
+
+    def short(text: str) -> str:
+        return text.replace(f"{tmp_path}/", "")
+
+    with pytest.raises(AutobatchError) as raised:
+        search()
+    error = raised.value
+    facts = tuple(map(short, error.facts))
+    shown = AutobatchError(short(error.message), code=error.code, facts=facts, hint=short(error.hint))
+    golden(f"errors/{case.name}.txt", masked(terminal.render_error(shown)))
+
+
+# The first is refused by the command, the second by its worker.
+QUICK_IN_A_SHELL = ("missing_file", "wrong_input")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=() if case.name in QUICK_IN_A_SHELL else pytest.mark.slow)
+        for case in COMMON + FURTHER
+    ],
+)
+def test_bad_input_in_a_shell(case: Case, tmp_path: Path, golden: Golden) -> None:
     (tmp_path / case.file).write_text(case.source)
     plain, as_json = run(tmp_path, case.command, (*case.command, "--json"))
-    check_plain(case.name, plain, case.status, golden)
-    check_json(plain, as_json, case.status, case.code)
+    check_plain(case.name, plain, 1, golden)
+    check_json(plain, as_json, 1, case.code)
 
 
 def test_a_model_that_can_not_be_sent(tmp_path: Path, golden: Golden) -> None:
@@ -143,13 +181,6 @@ def test_a_model_that_can_not_be_sent(tmp_path: Path, golden: Golden) -> None:
     plain, as_json = run(tmp_path, command, (*command, "--json"))
     check_plain("unpicklable", plain, 2, golden)
     check_json(plain, as_json, 2, "not_picklable")
-
-
-@pytest.mark.parametrize("case", FURTHER, ids=lambda case: case.name)
-def test_further_bad_input(case: Case, tmp_path: Path, golden: Golden) -> None:
-    (tmp_path / case.file).write_text(case.source)
-    (plain,) = run(tmp_path, case.command)
-    check_plain(case.name, plain, case.status, golden)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +211,7 @@ def test_bad_calls_are_refused_before_anything_starts(
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "damaged.json").write_text('{"schema": "autobatch/2", "ok": true, "batch_size": ')
     (tmp_path / "folder").mkdir()
-    plain, as_json = run(tmp_path, (autobatch(), *arguments), (autobatch(), *arguments, "--json"))
+    plain, as_json = called(tmp_path, *arguments), called(tmp_path, *arguments, "--json")
     check_plain(name, plain, status, golden)
     check_json(plain, as_json, status, None)
 

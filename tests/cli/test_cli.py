@@ -14,7 +14,7 @@ import pytest
 
 from autobatch import load
 from autobatch.cli.commands import cli
-from tests.cli.console import MODEL, QUICK, Ended, autobatch, run, validator
+from tests.cli.console import MODEL, QUICK, Ended, autobatch, called, run, validator
 
 PROBE = (autobatch(), "probe", "model.py", *QUICK)
 ESCAPE = "\x1b"
@@ -78,8 +78,10 @@ def test_quiet_prints_the_number_and_a_low_confidence(saved: tuple[Path, Ended, 
 
 def test_show_tells_a_saved_result_again(saved: tuple[Path, Ended, Ended]) -> None:
     folder, plain, _ = saved
-    show = (autobatch(), "show", "result.json")
-    again, as_json, quiet, detailed = run(folder, show, (*show, "--json"), (*show, "-q"), (*show, "-v"))
+    (again,) = run(folder, (autobatch(), "show", "result.json"))
+    as_json, quiet, detailed = (
+        called(folder, "show", "result.json", form) for form in ("--json", "-q", "-v")
+    )
     assert again.stdout == plain.stdout
     assert "critical batch size" in detailed.stdout or re.search("^check +not run", detailed.stdout, re.M)
     assert re.search(r"all measurements.*: -v", plain.stdout)
@@ -106,7 +108,9 @@ def test_a_reader_that_leaves_early_is_no_error(saved: tuple[Path, Ended, Ended]
 
 def test_json_has_what_others_rely_on(folder: Path) -> None:
     everyday, accumulated = run(
-        folder, (*PROBE, "--json", "-q"), (*PROBE, "--json", "--global-batch", "24", "--multiple-of", "3")
+        folder,
+        (*PROBE, "--json", "-q"),
+        (*PROBE, "--json", "--no-check", "--global-batch", "24", "--multiple-of", "3"),
     )
     found = answer(everyday)
     assert found["schema"] == "autobatch/2"
@@ -173,7 +177,7 @@ loss_fn = nn.CrossEntropyLoss()
 
 def test_what_the_file_prints_never_reaches_stdout(folder: Path) -> None:
     (folder / "model.py").write_text(LOUD + MODEL)
-    quiet, as_json = run(folder, (*PROBE, "-q"), (*PROBE, "--json"))
+    quiet, as_json = run(folder, (*PROBE, "--no-check", "-q"), (*PROBE, "--no-check", "--json"))
     assert re.fullmatch(r"\d\n", quiet.stdout)
     assert answer(as_json)["ok"]
     assert len(quiet.stderr) > 2_000_000
@@ -184,7 +188,7 @@ def test_what_the_file_prints_never_reaches_stdout(folder: Path) -> None:
 
 def test_random_inputs_are_labelled(folder: Path) -> None:
     (folder / "model.py").write_text(NO_DATASET)
-    command = (*PROBE, "--input-shape", "3,8,8", "--classes", "10")
+    command = (*PROBE, "--no-check", "--input-shape", "3,8,8", "--classes", "10")
     plain, without = run(folder, command, PROBE)
     assert "Memory and speed only" in plain.stdout
     assert without.status == 1
@@ -229,7 +233,7 @@ def test_module_targets_and_a_size_below_which_the_model_fails(folder: Path) -> 
     package = folder / "work"
     package.mkdir()
     (package / "nets.py").write_text(TRAINING_STEP)
-    command = (autobatch(), "probe", "work.nets:Net", *QUICK, "--json")
+    command = (autobatch(), "probe", "work.nets:Net", *QUICK, "--no-check", "--json")
     (ended,) = run(folder, command)
     found = answer(ended)
     # The current size comes first, then larger ones, then smaller ones down to the first that fails.
@@ -325,8 +329,8 @@ def test_a_report_for_the_browser_is_written_beside_the_answer(folder: Path) -> 
     assert told.status == 0, told.stderr
     assert re.search(r"^(✔ Use|= Keep) batch size", told.stdout, re.MULTILINE)
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>\n<html ")
-    show = (autobatch(), "show", "result.json", "--html")
-    again, quiet = run(folder, (*show, "again.html"), (*show, "quiet.html", "-q"))
+    again = called(folder, "show", "result.json", "--html", "again.html")
+    quiet = called(folder, "show", "result.json", "--html", "quiet.html", "-q")
     assert again.stdout == told.stdout
     assert quiet.stdout.strip().isdigit()
     for name in ("again.html", "quiet.html"):
@@ -335,14 +339,16 @@ def test_a_report_for_the_browser_is_written_beside_the_answer(folder: Path) -> 
 
 
 def test_a_report_never_takes_the_place_of_what_is_read_or_saved(folder: Path) -> None:
-    ended = run(
-        folder,
-        (*PROBE, "--html", "model.py"),
-        (*PROBE, "--save", "a.json", "--html", "./a.json"),
-        (autobatch(), "probe", "model.py:model", "--save", "model.py"),
-        (*PROBE, "--html", "none/report.html"),
-        (*PROBE, "--html", "."),
-    )
+    ended = [
+        called(folder, "probe", *arguments)
+        for arguments in (
+            ("model.py", "--html", "model.py"),
+            ("model.py", "--save", "a.json", "--html", "./a.json"),
+            ("model.py:model", "--save", "model.py"),
+            ("model.py", "--html", "none/report.html"),
+            ("model.py", "--html", "."),
+        )
+    ]
     assert [one.status for one in ended] == [2, 2, 2, 1, 1]
     assert "`--html` would write over `model.py`" in ended[0].stderr
     assert "`--html` would write over the file of `--save`" in ended[1].stderr
@@ -357,7 +363,7 @@ def test_a_report_never_takes_the_place_of_what_is_read_or_saved(folder: Path) -
 def test_a_saved_result_is_not_written_over_by_its_report(saved: tuple[Path, Ended, Ended]) -> None:
     folder, _, _ = saved
     before = (folder / "result.json").read_bytes()
-    (ended,) = run(folder, (autobatch(), "show", "result.json", "--html", "result.json"))
+    ended = called(folder, "show", "result.json", "--html", "result.json")
     assert ended.status == 2
     assert "would write over `result.json`" in ended.stderr
     assert (folder / "result.json").read_bytes() == before

@@ -18,7 +18,7 @@ from autobatch.records.errors import SavedResultError
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import LimitedBy, Outcome
 from autobatch.storage.journal import UnfinishedSearch
-from tests.cli.console import autobatch, run, validator
+from tests.cli.console import autobatch, called, run, validator
 from tests.faults.probing import WAIT_AT_8, Run, wait_until, write_model
 from tests.golden.test_text_report import CPU, CPU_TRIALS, DIGITS, ENVIRONMENT, failed
 
@@ -120,13 +120,14 @@ def test_a_find_that_is_killed_leaves_its_rows(tmp_path: Path) -> None:
 
 
 def test_calls_of_show_that_can_not_be_meant(tmp_path: Path) -> None:
-    show = (autobatch(), "show")
-    both, neither, none, over = run(
-        tmp_path,
-        (*show, "result.json", "--last"),
-        show,
-        (*show, "--last", "--json"),
-        (*show, "--last", "--html", "none/page.html"),
+    both, neither, none, over = (
+        called(tmp_path, "show", *arguments)
+        for arguments in (
+            ("result.json", "--last"),
+            (),
+            ("--last", "--json"),
+            ("--last", "--html", "none/page.html"),
+        )
     )
     assert [ended.status for ended in (both, neither, none, over)] == [2, 2, 1, 1]
     assert "`--last` and FILE exclude each other" in both.stderr

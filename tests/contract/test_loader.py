@@ -17,9 +17,10 @@ import autobatch
 from autobatch import Limits, Recommendation
 from autobatch.devices.host import usable_processors
 from autobatch.engines import messages
-from autobatch.engines.local import LocalEngine
 from tests.faults.probing import wait_until
+from tests.shared_worker import SharedWorker
 
+Loading = Callable[..., messages.Loaded]
 SAMPLE_SECONDS, SLOWER_SECONDS = 0.01, 0.02
 
 # Eight samples take 80 ms, whatever else this machine does: sleeping needs no processor.
@@ -52,28 +53,28 @@ train_dataloader = DataLoader(Slow(), batch_size=8, {settings})
 """
 
 
-def loaded(
-    folder: Path,
-    command: messages.TimeLoader,
-    *,
-    settings: str = "",
-    trouble: str = "pass",
-    timeout: float = 60.0,
-) -> messages.Loaded:
-    """The answer to a command. Fails where a process outlives the engine."""
-    target = folder / "slow.py"
-    target.write_text(MODEL.format(seconds=SAMPLE_SECONDS, settings=settings, trouble=trouble))
-    limits = Limits(trial_timeout_seconds=timeout)
-    engine = LocalEngine(messages.Recipe(target=str(target)), limits, "cpu", {}, print)
-    before = descendants()
-    try:
-        opened = engine.open()
-        assert opened.workload.workers == (2 if "num_workers=2" in settings else 0)
-        reply = engine.time_loader(command)
-    finally:
-        engine.close()
-    wait_until(lambda: descendants() <= before, "all processes are gone")
-    return reply
+@pytest.fixture
+def loaded(shared_worker: SharedWorker, tmp_path: Path) -> Loading:
+    def answer(
+        command: messages.TimeLoader, *, settings: str = "", trouble: str = "pass", timeout: float = 60.0
+    ) -> messages.Loaded:
+        """The answer to a command. Fails where a process outlives the session."""
+        target = tmp_path / "slow.py"
+        target.write_text(MODEL.format(seconds=SAMPLE_SECONDS, settings=settings, trouble=trouble))
+        limits = Limits(trial_timeout_seconds=timeout)
+        engine = shared_worker.engine(messages.Recipe(target=str(target)), limits)
+        try:
+            opened = engine.open()
+            engine.renew()
+            before = descendants()
+            assert opened.workload.workers == (2 if "num_workers=2" in settings else 0)
+            reply = engine.time_loader(command)
+        finally:
+            engine.close()
+        wait_until(lambda: descendants() <= before, "all processes are gone but the worker")
+        return reply
+
+    return answer
 
 
 def descendants() -> set[int]:
@@ -89,20 +90,20 @@ def asking(workers: int, seconds: float = 0.5) -> messages.TimeLoader:
 
 
 @pytest.mark.slow
-def test_workers_share_the_loading(tmp_path: Path) -> None:
-    alone = loaded(tmp_path, asking(0))
+def test_workers_share_the_loading(loaded: Loading) -> None:
+    alone = loaded(asking(0))
     assert alone.detail == ""
     assert alone.batch_seconds is not None
     assert alone.batch_seconds >= 8 * SAMPLE_SECONDS
-    shared = loaded(tmp_path, asking(8, seconds=1.0))
+    shared = loaded(asking(8, seconds=1.0))
     assert shared.batch_seconds is not None
     # No more than eight sleep at once; that they all do takes some doing on a busy machine.
     assert 0.5 * SAMPLE_SECONDS < shared.batch_seconds < alone.batch_seconds
 
 
-def test_the_settings_of_the_users_own_loader_are_kept(tmp_path: Path) -> None:
+def test_the_settings_of_the_users_own_loader_are_kept(loaded: Loading, tmp_path: Path) -> None:
     settings = 'num_workers=2, worker_init_fn=begin, persistent_workers=True, multiprocessing_context="fork"'
-    reply = loaded(tmp_path, asking(2), settings=settings)
+    reply = loaded(asking(2), settings=settings)
     assert reply.batch_seconds is not None
     assert {path.name for path in tmp_path.glob("began_*")} == {"began_0", "began_1"}
 
@@ -114,22 +115,22 @@ def test_the_settings_of_the_users_own_loader_are_kept(tmp_path: Path) -> None:
         ("os.kill(os.getpid(), signal.SIGKILL)", "", "RuntimeError: DataLoader worker"),
         ("time.sleep(1000)", "num_workers=2, timeout=2", "RuntimeError: DataLoader timed out after 2"),
         pytest.param("time.sleep(1000)", "", "the worker did not answer in time", marks=pytest.mark.slow),
-        ("os.kill(os.getppid(), signal.SIGKILL)", "", "the worker ended with status -9"),
+        ("worker.id or os.kill(os.getppid(), signal.SIGKILL)", "", "the worker ended with status -9"),
     ],
     ids=["raises", "is killed", "times out", "hangs", "kills"],
 )
 def test_what_goes_wrong_in_a_worker_is_told_and_nothing_is_left(
-    tmp_path: Path, trouble: str, settings: str, detail: str
+    loaded: Loading, trouble: str, settings: str, detail: str
 ) -> None:
-    reply = loaded(tmp_path, asking(2), trouble=trouble, settings=settings, timeout=6.0)
+    reply = loaded(asking(2), trouble=trouble, settings=settings, timeout=6.0)
     assert reply.batch_seconds is None
     assert reply.detail.startswith(detail)
 
 
-def test_workers_that_can_not_start_are_told(tmp_path: Path) -> None:
+def test_workers_that_can_not_start_are_told(loaded: Loading) -> None:
     # A class of a closure can't be sent to a process that is spawned.
     settings = 'num_workers=2, multiprocessing_context="spawn", worker_init_fn=lambda worker: None'
-    reply = loaded(tmp_path, asking(2), settings=settings)
+    reply = loaded(asking(2), settings=settings)
     assert reply.batch_seconds is None
     assert "pickle" in reply.detail
 

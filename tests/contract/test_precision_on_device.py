@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from autobatch.records.trial import Outcome
 from autobatch.workload.precision import Arithmetic
 from tests.accelerator import built_library, missing, model_preamble, testdev
 from tests.contract.child import in_child
+from tests.shared_worker import SharedWorker
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 MIB = 1 << 20
+MakeEngine = Callable[..., LocalEngine]
 # 2 MiB of weights; a sample keeps some 25 MiB of activations, or a part of that when checkpointed.
 MODEL = """
 import torch
@@ -56,12 +59,16 @@ def target(folder: Path, limit_bytes: int, *, saves: bool = False) -> Path:
     return file
 
 
-def engine(file: Path, precision: Precision | None = None) -> LocalEngine:
-    return LocalEngine(Recipe(target=str(file), precision=precision), Limits(), "testdev", {}, print)
+@pytest.fixture
+def engine(shared_worker: SharedWorker) -> MakeEngine:
+    def make(file: Path, precision: Precision | None = None) -> LocalEngine:
+        return shared_worker.engine(Recipe(target=str(file), precision=precision), device="testdev")
+
+    return make
 
 
 @pytest.mark.slow
-def test_half_precision_trains_takes_less_and_is_traced(tmp_path: Path) -> None:
+def test_half_precision_trains_takes_less_and_is_traced(engine: MakeEngine, tmp_path: Path) -> None:
     peaks = {}
     for one in (Precision.FP32, Precision.FP16):
         opened = engine(target(tmp_path, 256 * MIB), one)
@@ -95,8 +102,10 @@ def _refuse() -> None:
 
 
 @pytest.mark.slow
-def test_where_activations_are_too_large_checkpointing_is_hinted_and_helps(tmp_path: Path) -> None:
-    error = refusal(target(tmp_path, 26 * MIB))
+def test_where_activations_are_too_large_checkpointing_is_hinted_and_helps(
+    engine: MakeEngine, tmp_path: Path
+) -> None:
+    error = refusal(engine, target(tmp_path, 26 * MIB))
     assert error.code == "nothing_fits"
     (predicted,) = [fact for fact in error.facts if "predicted" in fact]
     assert "activations at batch size 1" in predicted
@@ -110,8 +119,10 @@ def test_where_activations_are_too_large_checkpointing_is_hinted_and_helps(tmp_p
         opened.close()
 
 
-def test_where_the_optimizer_alone_is_too_large_checkpointing_is_not_hinted(tmp_path: Path) -> None:
-    error = refusal(target(tmp_path, 6 * MIB))
+def test_where_the_optimizer_alone_is_too_large_checkpointing_is_not_hinted(
+    engine: MakeEngine, tmp_path: Path
+) -> None:
+    error = refusal(engine, target(tmp_path, 6 * MIB))
     assert error.code == "nothing_fits"
     (predicted,) = [fact for fact in error.facts if "predicted" in fact]
     fixed = float(predicted.removeprefix("predicted by a trace: ").split(" MiB")[0])
@@ -120,7 +131,7 @@ def test_where_the_optimizer_alone_is_too_large_checkpointing_is_not_hinted(tmp_
     assert "checkpointing can't help" in error.hint
 
 
-def refusal(file: Path) -> DeviceError:
+def refusal(engine: MakeEngine, file: Path) -> DeviceError:
     opened = engine(file)
     try:
         with pytest.raises(DeviceError) as raised:

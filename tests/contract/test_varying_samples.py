@@ -13,6 +13,7 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Curve, LimitedBy
 from tests.accelerator import built_library, missing, model_preamble
 from tests.contract.test_ceiling import MIB, engine
+from tests.shared_worker import SharedWorker
 
 LENGTHS = 300
 LONGEST = 400
@@ -82,13 +83,14 @@ def test_one_long_sample_alone_decides_on_memory(tmp_path: Path) -> None:
     assert not all_long.workload.sizes.vary
 
 
-def test_tokens_a_second_of_texts_of_one_length(tmp_path: Path) -> None:
+def test_tokens_a_second_of_texts_of_one_length(shared_worker: SharedWorker, tmp_path: Path) -> None:
     lengths = "[16] * 64"
     (tmp_path / "texts.py").write_text(MODEL.format(lengths=lengths))
     found = probe(
         Recipe(target=str(tmp_path / "texts.py")),
         Limits(max_batch=8, budget_seconds=5, check=False),
         device="cpu",
+        make_engine=shared_worker.make_engine,
     )
     assert found.workload.sizes is not None
     assert not found.workload.sizes.vary

@@ -13,7 +13,7 @@ from autobatch.decision.critical_batch import relative_time
 from autobatch.decision.scaling import over_ranks, per_rank, predict, share_of_dataset
 from autobatch.decision.step_time import StepTimeLaw, fit_step_time
 from autobatch.records.check import Check, CheckStatus, NoisePoint
-from autobatch.records.recommendation import Scaling
+from autobatch.records.scaling import Scaling
 from autobatch.records.trial import Communication
 from autobatch.records.workload import Workload
 

@@ -18,7 +18,6 @@ import psutil
 from autobatch.engines import messages
 from autobatch.engines.local import LocalEngine
 from autobatch.engines.worker_failures import START_TRIALS
-from autobatch.engines.worker_process import WorkerProcess
 from autobatch.measurement.budget import Budget
 from autobatch.measurement.check import GeneralizationCheck
 from autobatch.measurement.climb import Climb
@@ -28,6 +27,7 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Trial
 from tests.faults.cases import NOT_RUN, OK, Case
 from tests.faults.probing import MADE_BY_TORCH, MARK, running
+from tests.shared_worker import SharedWorker
 
 # A climb has to come to its end, however busy the machine is, and so has a check that is to pass.
 _BUDGET_SECONDS, _BUDGET_SECONDS_OF_PASSED_CHECK = 60.0, 90.0
@@ -140,11 +140,13 @@ class Bench:
         self._scratch.mkdir()
         self._cgroup, self._why_no_cgroup = _make_cgroup()
         self._mark = str(uuid.uuid4())
-        self._worker: WorkerProcess | None = None
+        environment = {MARK: self._mark, "TMPDIR": str(self._scratch)}
+        if self._cgroup is not None:
+            environment["AUTOBATCH_TEST_CGROUP"] = str(self._cgroup)
+        self._worker = SharedWorker(environment)
 
     def close(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
+        self._worker.close()
         if self._cgroup is not None:
             self._cgroup.rmdir()
         self._folder.cleanup()
@@ -168,7 +170,7 @@ class Bench:
                 trial_timeout_seconds=case.trial_timeout_seconds,
                 memory_bytes=case.fault.memory_bytes,
             )
-            engine = _HandedOn(self, messages.Recipe(target=str(path)), limits)
+            engine = self._worker.engine(messages.Recipe(target=str(path)), limits)
             begin = time.monotonic()
             try:
                 end, trials = _climb(engine, limits, case, Path(folder))
@@ -179,21 +181,6 @@ class Bench:
         left = self._left()
         return Ended(end, rows, seconds, tuple(_problems(case, end, rows, seconds, left)))
 
-    def take_worker(self) -> WorkerProcess:
-        """The worker, a new one if there is none that lives."""
-        worker, self._worker = self._worker, None
-        if worker is not None and worker.alive:
-            return worker
-        environment = {MARK: self._mark, "TMPDIR": str(self._scratch)}
-        if self._cgroup is not None:
-            environment["AUTOBATCH_TEST_CGROUP"] = str(self._cgroup)
-        return WorkerProcess(environment, lambda line: None)
-
-    def give_back(self, worker: WorkerProcess) -> None:
-        worker.end_session()
-        worker.watch_bytes = None
-        self._worker = worker
-
     def _left(self) -> list[str]:
         """What a case has left: processes, temporary files, shared memory."""
         processes = [one for one in running(self._mark) if not _is_worker(one)]
@@ -203,26 +190,6 @@ class Bench:
             *(f"temporary file {name}" for name in files),
             *(f"shared memory {name}" for name in _shared_memory(self._mark)),
         ]
-
-
-class _HandedOn(LocalEngine):
-    """An engine with the bench's worker. Its sessions are real; only a new worker is none."""
-
-    def __init__(self, bench: Bench, recipe: messages.Recipe, limits: Limits) -> None:
-        super().__init__(recipe, limits, "cpu", {}, lambda line: None)
-        self._bench = bench
-
-    def _new_worker(self) -> WorkerProcess:
-        return self._bench.take_worker()
-
-    def renew(self, *, worker: bool = False) -> None:
-        # Another layout of the heap, which a new worker is for, decides nothing here.
-        super().renew()
-
-    def close(self) -> None:
-        if self._worker is not None:
-            self._bench.give_back(self._worker)
-        self._worker = None
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from tests.faults.probing import PATIENCE_SECONDS, write_model
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full and its like")
 
 PROBE = "probe model_file.py --max-batch 2 --budget 60s --no-check"
+# For faults after the search: its answer comes from the cache in the folder.
+KEPT = "AUTOBATCH_CACHE=$PWD/cache"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model file and a result of it, measured without any standard stream."""
     made = tmp_path_factory.mktemp("command")
     write_model(made)
-    ended = shell(made, f"autobatch {PROBE} --save result.json <&- >&- 2>&-")
+    ended = shell(made, f"{KEPT} autobatch {PROBE} --save result.json <&- >&- 2>&-")
     assert (ended.status, ended.stdout, ended.stderr) == (0, "", "")
     return made
 
@@ -88,7 +90,7 @@ def test_a_full_disk_behind_standard_output_is_told(folder: Path) -> None:
 
 def test_a_result_that_cannot_be_saved_is_printed(folder: Path) -> None:
     # Of 1,024 bytes at most: that a folder can be written to says nothing about its disk.
-    ended = shell(folder, f"ulimit -f 2; autobatch {PROBE} --save limited.json")
+    ended = shell(folder, f"ulimit -f 2; {KEPT} autobatch {PROBE} --save limited.json")
     assert ended.status == 1
     assert rows(ended.stdout) == ["1", "2"]
     assert "error: the result can't be saved to `limited.json`" in ended.stderr
@@ -101,7 +103,7 @@ def test_a_full_disk_leaves_the_rows_in_the_error_object(folder: Path) -> None:
     (folder / "full").mkdir()
     command = (
         "mount -t tmpfs -o size=4k none full && ! head -c 5000 /dev/zero >full/other && "
-        f"autobatch {PROBE} --json --save full/result.json; ls -A full"
+        f"{KEPT} autobatch {PROBE} --json --save full/result.json; ls -A full"
     )
     ended = shell(folder, f"unshare -m sh -c '{command}'")
     document, _, left = ended.stdout.rpartition("}\n")

@@ -22,7 +22,7 @@ from autobatch import Limits, Recommendation
 from tests.faults.probing import PATIENCE_SECONDS, run, write_model
 
 # The search ends by itself: the budget is for a slow machine.
-LIMITS = Limits(max_batch=16, budget_seconds=60)
+LIMITS = Limits(max_batch=16, budget_seconds=60, check=False)
 
 
 class Pairs(Dataset[tuple[torch.Tensor, int]]):
@@ -107,7 +107,7 @@ def test_a_training_as_people_have_it() -> None:
 def test_a_factory_and_arrays_within_limits() -> None:
     rows, labels = np.random.rand(100, 8), np.arange(100) % 4
     assert rows.dtype == np.float64
-    limits = Limits(min_batch=2, max_batch=10, multiple_of=3, budget_seconds=60)
+    limits = Limits(min_batch=2, max_batch=10, multiple_of=3, budget_seconds=60, check=False)
     found = autobatch.find(
         lambda: make_model(),
         (rows, labels),
@@ -265,6 +265,7 @@ def test_a_measured_file_that_calls_find_is_told_so(tmp_path: Path) -> None:
     found.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_a_module_of_the_callers_that_calls_find_is_told_so(tmp_path: Path) -> None:
     """A class of an unguarded script's module is imported again in the worker, and `find` with it."""
     path = write_model(tmp_path)

@@ -7,8 +7,7 @@ process, it is a small one, on the CPU or on the accelerator of the tests, which
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from autobatch.records.trial import Curve, LimitedBy, Outcome
 from autobatch.workload.dataset import open_samples
 from tests.accelerator import built_library, missing, model_preamble, testdev
 from tests.contract.child import in_child
+from tests.shared_worker import SharedWorker
 from tests.simulated import MIB, CrashError, Machine, SimulatedEngine
 
 LONG = 1e6
@@ -55,15 +55,6 @@ def answered(machine: Machine, **limits: Any) -> Recommendation:
     return recommend(curve, None, Limits(**{"budget_seconds": LONG, "ceiling": True, **limits}))
 
 
-@contextmanager
-def worker(model_file: Path, device: str, limits: Limits) -> Iterator[LocalEngine]:
-    engine = LocalEngine(messages.Recipe(target=str(model_file)), limits, device, {}, print)
-    try:
-        yield engine
-    finally:
-        engine.close()
-
-
 # 1. Trials that run nothing
 
 LOOP_WITH_A_MAXIMUM = """
@@ -86,7 +77,7 @@ def step(model, optimizer, batch):
 """
 
 
-def test_1_a_trial_that_runs_nothing_is_void(tmp_path: Path) -> None:
+def test_1_a_trial_that_runs_nothing_is_void(shared_worker: SharedWorker, tmp_path: Path) -> None:
     """Lightning-AI/pytorch-lightning 21903, 13851, 13696: from the second size on no batch was trained on.
 
     Here each size is tried in a process in which the loop has not ended.
@@ -94,7 +85,7 @@ def test_1_a_trial_that_runs_nothing_is_void(tmp_path: Path) -> None:
     model_file = tmp_path / "net.py"
     model_file.write_text(LOOP_WITH_A_MAXIMUM)
     limits = Limits(max_batch=16)
-    with worker(model_file, "cpu", limits) as engine:
+    with closing(shared_worker.engine(messages.Recipe(target=str(model_file)), limits)) as engine:
         curve = Climb(engine, limits).run()
     assert [(t.batch_size, t.ok) for t in curve.trials] == [(size, True) for size in (1, 2, 4, 8, 16)]
     assert all(trial.optimizer_steps >= 3 for trial in curve.trials)
@@ -203,12 +194,14 @@ dataset = TensorDataset(torch.randn(2000, 256), torch.randint(10, (2000,)))
 
 
 @TESTDEV
-def test_5_the_ceiling_holds_a_training_with_its_evaluation(tmp_path: Path) -> None:
+def test_5_the_ceiling_holds_a_training_with_its_evaluation(
+    shared_worker: SharedWorker, tmp_path: Path
+) -> None:
     """Lightning-AI/pytorch-lightning 8028, 9625, 20231, 21154; ultralytics/ultralytics 1451, 4679.
 
     keras-team/keras 6217; kenshohara/3D-ResNets-PyTorch 72; unslothai/unsloth 1147.
     """
-    ceiling = climbed_on_testdev(tmp_path / "net.py", NEEDS_MOST_LATE, 12 * MIB).ceiling
+    ceiling = climbed_on_testdev(shared_worker, tmp_path / "net.py", NEEDS_MOST_LATE, 12 * MIB).ceiling
     assert ceiling.limited_by is LimitedBy.MEMORY
     assert ceiling.verified
     in_child(_train_for_long, tmp_path / "net.py", ceiling.batch_size)
@@ -275,9 +268,11 @@ dataset = TensorDataset(torch.randn(4000, 8), torch.randint(4, (4000,)))
 
 
 @TESTDEV
-def test_8_what_a_failed_size_holds_does_not_count_against_the_next(tmp_path: Path) -> None:
+def test_8_what_a_failed_size_holds_does_not_count_against_the_next(
+    shared_worker: SharedWorker, tmp_path: Path
+) -> None:
     """pytorch/pytorch 27600, 72117; optuna/optuna 5931: memory in use after the error was caught."""
-    curve = climbed_on_testdev(tmp_path / "net.py", PINS_ITS_MEMORY, 6 * MIB)
+    curve = climbed_on_testdev(shared_worker, tmp_path / "net.py", PINS_ITS_MEMORY, 6 * MIB)
     assert curve.ceiling.limited_by is LimitedBy.MEMORY
     # What is in use and what the allocator holds are told apart.
     for trial in curve.trials:
@@ -383,7 +378,9 @@ def test_14_a_cpu_has_a_ceiling(tmp_path: Path) -> None:
     model_file = tmp_path / "net.py"
     model_file.write_text(HUNGRY)
     limits = Limits(memory_bytes=160 * MIB, multiple_of=4, ceiling=True)
-    with worker(model_file, "cpu", limits) as engine:
+    # On a heap a new worker counts, so it isn't the shared one.
+    recipe = messages.Recipe(target=str(model_file))
+    with closing(LocalEngine(recipe, limits, "cpu", {}, print)) as engine:
         curve = Climb(engine, limits).run()
     assert curve.ceiling.limited_by is LimitedBy.MEMORY
     assert curve.ceiling.batch_size in (4, 8)
@@ -485,12 +482,13 @@ def test_20_the_budget_ends_the_search() -> None:
     assert engine.busy_seconds <= 30 + 3 * 0.01 * max(engine.tries)
 
 
-def climbed_on_testdev(model_file: Path, source: str, limit_bytes: int) -> Curve:
+def climbed_on_testdev(shared_worker: SharedWorker, model_file: Path, source: str, limit_bytes: int) -> Curve:
     """The curve of a model file on the accelerator of the tests."""
     built_library()
     model_file.write_text(model_preamble(limit_bytes) + source)
     limits = Limits(ceiling=True, min_batch=STRIDE, multiple_of=STRIDE, budget_seconds=600.0)
-    with worker(model_file, "testdev", limits) as engine:
+    recipe = messages.Recipe(target=str(model_file))
+    with closing(shared_worker.engine(recipe, limits, "testdev")) as engine:
         return Climb(engine, limits).run()
 
 

@@ -138,6 +138,7 @@ def test_unusual_settings_of_the_caller_stay_and_do_not_disturb() -> None:
     assert found.trials
 
 
+@pytest.mark.slow
 def test_an_error_of_larger_sizes_changes_nothing_in_the_caller() -> None:
     work = Workload(fail)
     before = work.snapshot()

@@ -25,7 +25,7 @@ import autobatch
 from autobatch import AutobatchError, Limits
 from autobatch.engines.local import LocalEngine
 from autobatch.engines.messages import Recipe
-from autobatch.engines.worker_process import worker_environment
+from autobatch.engines.opening import worker_environment
 from autobatch.planning.capacity import StepMemory
 from autobatch.records.plan import Usage
 from autobatch.worker.memory_trace import Tracer

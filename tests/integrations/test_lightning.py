@@ -166,6 +166,7 @@ def test_a_training_of_some_steps_keeps_its_samples() -> None:
     assert (found.batch_size, trainer.global_step) == (12, 5)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_keep_their_samples_in_fewer_batches() -> None:
     tuned = AutoBatch(Limits(max_batch=12, budget_seconds=6, check=False))
     loader = DataLoader(DATASET, batch_size=3, drop_last=True, collate_fn=stacked)

@@ -124,6 +124,7 @@ def test_make_keeps_the_number_in_a_file(pipeline: Pipeline):
     assert kept.read_text() == number
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a process group")
 def test_an_interrupt_is_130_and_no_number(tmp_path: Path):
     (tmp_path / "model.py").write_text(

@@ -10,11 +10,11 @@ from torch import nn
 
 import autobatch
 from autobatch import AutobatchError, Limits
-from autobatch.api import plan_recipe
 from autobatch.engines.local import LocalEngine
 from autobatch.engines.messages import Recipe, Storages, TraceStorages
 from autobatch.examples import digits_cnn
 from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
+from autobatch.planning.assembly import plan_recipe
 from autobatch.planning.catalogue import parse_devices
 
 GIB = 1 << 30

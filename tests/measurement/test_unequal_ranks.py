@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobatch import api
 from autobatch.engines import messages
 from autobatch.measurement import unequal_ranks
 from autobatch.measurement.budget import Budget
-from autobatch.records.errors import UsageError
 from autobatch.records.limits import Limits
 from tests.simulated import MIB, Machine
 from tests.simulated_ranks import alike, ranked
@@ -68,9 +66,3 @@ def test_sizes_that_do_not_fit_are_told_with_their_rank() -> None:
     assert found.batch_sizes[0] > common
     assert found.step_seconds is None
     assert "on rank 0" in found.detail
-
-
-def test_one_process_has_no_ranks_to_share_among() -> None:
-    with pytest.raises(UsageError, match="needs several ranks") as raised:
-        api.probe(messages.Recipe(target="nothing.py"), Limits(sizes_per_rank=True))
-    assert raised.value.code == "one_rank"

@@ -25,9 +25,9 @@ def read(run: Run, free_bytes: int, uuid: str = LARGE_UUID, state: str = MACHINE
     return run(state, READ.format(uuid=uuid, free=free_bytes))
 
 
-def test_memory_that_was_freed_raises_the_limit(run: Run) -> None:
+def test_memory_that_was_freed_raises_the_limit(run_without_torch: Run) -> None:
     """The driver says 60.5 GiB: 80 less 19 in use and half of one in reserve."""
-    again = read(run, 50 * GIB)
+    again = read(run_without_torch, 50 * GIB)
     assert again["free_bytes"] >= 60 * GIB
     assert again["limit_bytes"] == 40 * GIB + (again["free_bytes"] - 50 * GIB) // 2
     assert again["driver"] == "580.12"
@@ -42,5 +42,7 @@ def test_memory_that_was_freed_raises_the_limit(run: Run) -> None:
     ],
     ids=["others hold memory", "another GPU", "MIG"],
 )
-def test_a_gpu_that_torch_has_to_read_is_none(run: Run, free_bytes: int, uuid: str, state: str) -> None:
-    assert read(run, free_bytes, uuid, state) is None
+def test_a_gpu_that_torch_has_to_read_is_none(
+    run_without_torch: Run, free_bytes: int, uuid: str, state: str
+) -> None:
+    assert read(run_without_torch, free_bytes, uuid, state) is None

@@ -23,10 +23,10 @@ import pytest
 from autobatch.devices.host import usable_processors
 from autobatch.engines import messages
 from autobatch.engines.local import LocalEngine
+from autobatch.engines.opening import worker_environment
 from autobatch.engines.ray.cluster import Node, connected, find_nodes
 from autobatch.engines.ray.engine import RayEngine, ray_engines
 from autobatch.engines.ray.tasks import Place, run_each
-from autobatch.engines.worker_process import worker_environment
 from autobatch.examples import digits_cnn
 from autobatch.fleet import price_file
 from autobatch.fleet.probe import probe_fleet

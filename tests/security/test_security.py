@@ -32,7 +32,7 @@ from autobatch.records.escaping import printable_output
 from autobatch.records.recommendation import Recommendation
 from autobatch.records.trial import Outcome, Trial
 from autobatch.records.workload import Workload
-from autobatch.reports.text import terminal
+from autobatch.reports.text import table, terminal
 from autobatch.reports.text.commands import next_commands
 from autobatch.reports.text.lines import paint
 from autobatch.storage import codec, result_files
@@ -317,12 +317,10 @@ def test_no_report_steers(recommendation: Recommendation, colour: bool) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(devices(HOSTILE), workloads(HOSTILE), trials(HOSTILE), st.booleans(), st.integers(1, 120))
-def test_no_row_steers_while_it_is_measured(
-    device: Device, workload: Workload, trial: Trial, colour: bool, width: int
-) -> None:
+def test_no_row_steers(device: Device, workload: Workload, trial: Trial, colour: bool, width: int) -> None:
     for shown in (
         terminal.header(device, workload, colour=colour, width=width),
-        terminal.row(trial, workload, colour=colour, width=width),
+        paint(table.trial_row(trial, table.layout(workload, width)), colour=colour),
         terminal.render_devices((device, device), colour=colour, width=width),
     ):
         assert not steers(COLOURS.sub("", shown))

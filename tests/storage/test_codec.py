@@ -19,7 +19,8 @@ from autobatch.decision.recommender import decide_again
 from autobatch.records.device import Device
 from autobatch.records.errors import SavedResultError, TargetError
 from autobatch.records.limits import Limits
-from autobatch.records.recommendation import DeviceCount, Recommendation, Scaling
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.scaling import DeviceCount, Scaling
 from autobatch.records.trial import Ceiling, Gain, LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
 from autobatch.storage import codec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from autobatch.workload.data_loader import settings_of
 from autobatch.workload.dataset import open_samples
 from autobatch.workload.parts import Parts, schedule_of
 from autobatch.workload.trainer import Trainer
+from tests.shared_worker import SharedWorker
 
 PARTS = {"model", "optimizer", "samples", "source", "training", "versions"}
 
@@ -228,9 +229,11 @@ def loss_fn(output, target):
 """
 
 
-def engine(folder: Path) -> LocalEngine:
-    recipe = messages.Recipe(target=str(folder / "cached_model.py"))
-    return LocalEngine(recipe, Limits(trial_timeout_seconds=30), "cpu", {}, lambda line: None)
+LIMITS = Limits(trial_timeout_seconds=30)
+
+
+def recipe(folder: Path) -> messages.Recipe:
+    return messages.Recipe(target=str(folder / "cached_model.py"))
 
 
 @contextmanager
@@ -261,20 +264,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def worker(folder: Path) -> Iterator[LocalEngine]:
-    started = engine(folder)
-    yield started
-    started.close()
+def worker(folder: Path, shared_worker: SharedWorker) -> Iterator[LocalEngine]:
+    with closing(shared_worker.engine(recipe(folder), LIMITS)) as started:
+        yield started
 
 
 @pytest.mark.slow
 def test_two_workers_tell_the_same(folder: Path, worker: LocalEngine) -> None:
     """Each has another seed of hashes, by which the order of sets differs."""
-    other = engine(folder)
-    try:
+    with closing(LocalEngine(recipe(folder), LIMITS, "cpu", {}, print)) as other:
         assert told(worker).parts == told(other).parts != {}
-    finally:
-        other.close()
 
 
 def test_every_own_file_that_was_imported_shows(folder: Path, worker: LocalEngine) -> None:

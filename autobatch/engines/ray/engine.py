@@ -12,7 +12,8 @@ import msgspec
 from autobatch import devices
 from autobatch.decision.fleet import kind_of
 from autobatch.engines import messages, worker_failures
-from autobatch.engines.local import EngineMaker, LocalEngine
+from autobatch.engines.local import LocalEngine
+from autobatch.engines.opening import EngineMaker
 from autobatch.engines.ray import cluster
 from autobatch.engines.ray.cluster import Node
 from autobatch.engines.ray.nodes import read_node, train_here

@@ -12,7 +12,7 @@ from autobatch._version import __version__
 from autobatch.devices import host, nvml
 from autobatch.devices.host import usable_processors
 from autobatch.engines import messages
-from autobatch.engines.local import new_engine
+from autobatch.engines.opening import new_engine
 from autobatch.records.escaping import printable_output
 from autobatch.records.fleet import NodeReport
 from autobatch.records.limits import Limits

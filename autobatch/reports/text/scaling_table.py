@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autobatch.records.formatting import format_count, format_percent, format_short_duration
-from autobatch.records.recommendation import DeviceCount, Recommendation, Scaling
+from autobatch.records.recommendation import Recommendation
+from autobatch.records.scaling import DeviceCount, Scaling
 from autobatch.records.trial import Communication, SizesPerRank
 from autobatch.reports.text.lines import Line, clean, shorten
 from autobatch.reports.text.table import RELATIVE_TIME, fit, time_text

@@ -14,7 +14,6 @@ from autobatch.records.escaping import printable
 from autobatch.records.formatting import format_bytes, format_percent
 from autobatch.records.limits import Precision
 from autobatch.records.recommendation import Recommendation
-from autobatch.records.trial import Trial
 from autobatch.records.workload import Workload
 from autobatch.reports.text import answer, details, same_epochs_table, scaling_table, table, training_table
 from autobatch.reports.text.commands import next_commands
@@ -86,16 +85,6 @@ def header(
 ) -> str:
     """Render version, device and memory, and below them model, data set, loss and optimizer."""
     return paint(_header(device, workload, ranks, version, max(width, 40)), colour=colour)
-
-
-def column_titles(workload: Workload, *, width: int = 80, colour: bool = False) -> str:
-    """Render the titles above the rows of this workload."""
-    return paint([table.titles(table.layout(workload, width))], colour=colour)
-
-
-def row(trial: Trial, workload: Workload, *, width: int = 80, colour: bool = False) -> str:
-    """Render a trial as in the final table; a failure may take up to three lines."""
-    return paint(table.trial_row(trial, table.layout(workload, width)), colour=colour)
 
 
 def render_error(error: AutobatchError, *, width: int = 80, colour: bool = False) -> str:
