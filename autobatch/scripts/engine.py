@@ -37,6 +37,8 @@ ROUNDS, MIN_REPEATS = 5, 3
 # Steps so long are measured with fewer rounds: a budget holds few of them.
 _SLOW_STEP_SECONDS = 0.5
 _WARM_UP_STEPS = 2
+# Of a measurement of slow steps: the first that may have another size, a warm-up, two rounds.
+_FEWEST_STEPS = 4
 # A round is that many steps at least, and that long; longer steps are rounds by themselves.
 _ROUND_STEPS, _MOST_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 100, 0.03, 0.1
 _MOST_GRADIENTS, _FEWEST_GRADIENTS = 128, 16
@@ -135,23 +137,34 @@ class ScriptEngine(Unanswered):
 
         A script that ends meanwhile is started again, and so is one whose size doesn't change in place.
         """
-        observed = self.session.observed
-        if (
-            size == self.session.current_size
-            and self.schedule.end_seconds < self.busy_seconds
-            and observed.step_seconds
-        ):
-            # The start has taken all of the time: the first steps are all that there is.
-            return Measured(
-                ended=False,
-                observed_size=observed.batch_size,
-                round_seconds=observed.step_seconds,
-                steps=len(observed.step_seconds),
-            )
-        slow = self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
+        starts = self.session.starts
+        slow = self.is_slow(size)
+        measured = self._first_steps(size) if slow or self.schedule.is_over else None
         if rounds is None:
             rounds = MIN_REPEATS if slow else ROUNDS
-        starts = self.session.starts
+        if measured is None:
+            measured = self._measured(size, seconds, rounds)
+        if self.session.in_place and size != self.session.current_size:
+            self.session.proven.add(size)
+        self._step_seconds[size] = median(measured.round_seconds)
+        self._compare_losses(size, measured, restarted=self.session.starts > starts)
+        return measured
+
+    def _first_steps(self, size: int) -> Measured | None:
+        """The first steps of a process at `size` as its measurement; None where others are better."""
+        observed = self.session.first_steps(size)
+        # Steps of an accelerator end later than their hooks.
+        if observed is None or not observed.step_seconds or observed.device.kind != "cpu":
+            return None
+        # A single time may be that of a compilation: only where no others can be had, it counts.
+        others = _FEWEST_STEPS * median(observed.step_seconds)
+        if len(observed.step_seconds) == 1 and self.busy_seconds + others < self.schedule.end_seconds:
+            return None
+        return observed.measured
+
+    def _measured(self, size: int, seconds: float, rounds: int) -> Measured:
+        """Rounds of steps of a process after its first ones."""
+        slow = self.is_slow(size)
         for _ in range(_TRIES):
             results = self.session.ask(
                 "measure",
@@ -171,11 +184,11 @@ class ScriptEngine(Unanswered):
         if not measured.round_seconds:
             why = f"no full batch of {size:,} came up in an epoch"
             raise ScriptEndedError(Outcome.FAILED, why)
-        if self.session.in_place and size != self.session.current_size:
-            self.session.proven.add(size)
-        self._step_seconds[size] = sorted(measured.round_seconds)[len(measured.round_seconds) // 2]
-        self._compare_losses(size, measured, restarted=self.session.starts > starts)
         return measured
+
+    def is_slow(self, size: int) -> bool:
+        """True where a budget holds few steps at `size`."""
+        return self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
 
     def _compare_losses(self, size: int, measured: Measured, *, restarted: bool) -> None:
         """Note the loss before and after a change of size: in one process, or at the beginning of two."""
@@ -231,7 +244,14 @@ class ScriptEngine(Unanswered):
         size = command.batch_size
         step_seconds = self._step_seconds.get(size, 1.0)
         burn_in = max(4, int(command.burn_in_seconds / step_seconds))
-        seconds = _NOISE_SHARE * command.seconds / len(_MEASURE_AT)
+        # Slow steps leave time for one point: the last, which says most.
+        few = command.seconds < step_seconds * (burn_in + (FEWEST_CHUNKS + 1) * len(_MEASURE_AT))
+        measure_at = _MEASURE_AT[-1:] if few else _MEASURE_AT
+        if few and command.seconds < step_seconds * (burn_in + FEWEST_CHUNKS + 1):
+            return messages.Noise(
+                measured=(), burn_in_steps=0, error="too little of the budget was left for its slow steps"
+            )
+        seconds = _NOISE_SHARE * command.seconds / len(measure_at)
         wanted = min(command.most_samples // size, int(seconds / step_seconds), _MOST_GRADIENTS)
         count = max(_FEWEST_GRADIENTS, wanted)
         points: list[NoiseSums] = []
@@ -240,7 +260,7 @@ class ScriptEngine(Unanswered):
         try:
             if self._has_snapshot:
                 self.session.ask("restore", size, START_SECONDS, snapshot=self._snapshot)
-            for share in _MEASURE_AT:
+            for share in measure_at:
                 steps = max(1, ceil(share * burn_in) - done)
                 rounds = {"rounds": steps, "round_steps": 1, "warm_up": 0}
                 trained = self.session.ask("measure", size, command.burn_in_seconds, **rounds)

@@ -35,6 +35,8 @@ _FEWEST_STEPS = 4
 _STEPS = 3 * ROUNDS + 8
 # Longer steps are rounds by themselves, and fewer of them are enough.
 _LONG_STEP_SECONDS, _LONG_STEPS = 0.1, 6
+# The first other size proves that it can be set, so it is measured where a warm-up and a step fit.
+_PROOF_STEPS = 2
 
 
 class Sweep:
@@ -193,8 +195,11 @@ class Sweep:
         """True where the curve's share of the budget has time for another size."""
         steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else _LONG_STEPS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
-        # A curve of one size compares nothing: the time of the check is better spent on a second.
-        end_seconds = self._engine.schedule.end_seconds if len(self._trials) < 2 else self._end_seconds
+        end_seconds = self._end_seconds
+        if len(self._trials) < 2:
+            # A curve of one size compares nothing: the time of the check is better spent on a second.
+            end_seconds = max(end_seconds, self._engine.schedule.proof_end_seconds)
+            steps = min(steps, _PROOF_STEPS)
         return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
 
     def _end_of_share(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,6 +100,44 @@ def test_a_size_changes_between_two_batches():
     sizes = [len(next(batches))]
     sampler.batch_size = 7
     assert sizes + [len(batch) for batch in batches] == [4, 7, 7]
+
+
+def test_batches_that_workers_have_prepared_at_the_former_size_are_dropped():
+    # Hooks stay in their process, so they are tried in one of their own.
+    code = (
+        "from autobatch.scripts.child import loaders\n"
+        "from tests.scripts.test_child import Silent, sizes_around_a_change\n"
+        "loaders.install(Silent(), None)\n"
+        "print(sizes_around_a_change(persistent=False), sizes_around_a_change(persistent=True))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split("\n")[0] == "[4, 4, 16, 16, 4, 8] [4, 4, 16, 16, 4, 8]"
+
+
+class Silent:
+    cuts_evaluation = repeats_epochs = False
+
+    def fetched(self, loader: object, samples: int | None, seconds: float) -> None: ...
+
+    def cut_epoch(self) -> bool:
+        return False
+
+    def interrupted(self) -> None: ...
+
+
+def sizes_around_a_change(*, persistent: bool) -> list[int]:
+    """Samples of batches before and after a change of size, and in the epoch after a broken one."""
+    data = TensorDataset(torch.zeros(512, 2))
+    loader = DataLoader(data, batch_size=4, num_workers=2, persistent_workers=persistent)
+    batches = iter(loader)
+    sizes = [len(next(batches)[0]), len(next(batches)[0])]
+    loaders.set_size(loader, 16)
+    sizes += [len(next(batches)[0]), len(next(batches)[0])]
+    loaders.set_size(loader, 4)
+    batches = iter(loader)
+    sizes.append(len(next(batches)[0]))
+    loaders.set_size(loader, 8)
+    return [*sizes, len(next(batches)[0])]
 
 
 class Shard(BatchSampler):

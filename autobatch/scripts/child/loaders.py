@@ -56,14 +56,24 @@ def samplers_of(loader: Any) -> list[Any]:
 
 
 def set_size(loader: Any, batch_size: int) -> bool:
-    """Give the samplers of a loader another size, from their next batch on; False where none takes it."""
+    """Give the samplers of a loader another size, from their next batch on; False where none takes it.
+
+    Batches of the former size that workers have prepared by now never reach the training.
+    """
     samplers = samplers_of(loader)
+    changes = any(sampler.batch_size != batch_size for sampler in samplers)
     try:
         for sampler in samplers:
             sampler.batch_size = batch_size
     except (AttributeError, TypeError, ValueError):
         return False
+    loader.__dict__["_autobatch_changes"] = _changes_of(loader) + changes
     return bool(samplers)
+
+
+def _changes_of(loader: Any) -> int:
+    """How many times the size of a loader has changed."""
+    return int(loader.__dict__.get("_autobatch_changes", 0))
 
 
 def install(listener: Listener, apply: dict[str, Any] | None) -> None:
@@ -131,17 +141,35 @@ def _install_iteration(listener: Listener) -> None:
     base = dataloader._BaseDataLoaderIter
     make, following = base.__init__, base.__next__
     next_index: Any = base._next_index
+    reset: Any = base._reset
 
     def __init__(self: Any, loader: Any) -> None:  # noqa: N807
         self._autobatch_loader = loader
-        self._autobatch_sizes = deque()
+        # Of each batch that is on its way: its samples, and the changes of size before it.
+        self._autobatch_drawn = deque()
         self._autobatch_batches = 0
         make(self, loader)
 
     def _next_index(self: Any) -> Any:
         index = next_index(self)
-        self._autobatch_sizes.append(len(index) if isinstance(index, (list, tuple)) else None)
+        samples = len(index) if isinstance(index, (list, tuple)) else None
+        self._autobatch_drawn.append((samples, _changes_of(self._autobatch_loader)))
         return index
+
+    def _reset(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Workers that persist begin another epoch: batches of a broken one are gone.
+        self._autobatch_drawn.clear()
+        reset(self, *args, **kwargs)
+
+    def next_batch(iterator: Any) -> tuple[Any, int | None]:
+        """The next batch of the loader's current size, and its samples where its sampler knows them."""
+        while True:
+            batch = following(iterator)
+            if not iterator._autobatch_drawn:
+                return batch, None
+            samples, changes = iterator._autobatch_drawn.popleft()
+            if changes == _changes_of(iterator._autobatch_loader):
+                return batch, samples
 
     def __next__(self: Any) -> Any:  # noqa: N807
         training = torch.is_grad_enabled()
@@ -153,15 +181,14 @@ def _install_iteration(listener: Listener) -> None:
         begin = time.perf_counter()
         current = getattr(self, "_autobatch_again", self)
         try:
-            batch = following(current)
+            batch, size = next_batch(current)
         except StopIteration:
             listener.interrupted()
             if not (training and listener.repeats_epochs):
                 raise
             current = self._autobatch_again = DataLoader.__iter__(self._autobatch_loader)
-            batch = following(current)
+            batch, size = next_batch(current)
         self._autobatch_batches += 1
-        size = current._autobatch_sizes.popleft() if current._autobatch_sizes else None
         if training:
             samples = first_dimension(batch) if size is None else size
             listener.fetched(self._autobatch_loader, samples, time.perf_counter() - begin)
@@ -172,3 +199,4 @@ def _install_iteration(listener: Listener) -> None:
     base.__init__ = __init__  # type: ignore[method-assign]
     base.__next__ = __next__  # type: ignore[method-assign]
     base._next_index = _next_index  # type: ignore[method-assign]
+    base._reset = _reset  # type: ignore[method-assign]

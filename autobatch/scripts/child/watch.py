@@ -17,9 +17,6 @@ from .memory import Memory, synchronize
 from .own_updates import OwnUpdates
 from .tasks import Evaluate, Measure, Noise, Observe, Step, Task, Train
 
-# The first steps show the training: so many as are asked for, or so long and three at least.
-_FEWEST, _SECONDS = 3, 8.0
-
 
 class Watch:
     """One training process. It stops after its first steps, and waits for orders."""
@@ -30,7 +27,7 @@ class Watch:
         self.optimizers: list[Any] = []
         self.roots: list[nn.Module] = []
         self.released = False
-        self._task: Task = Observe(steps, min(steps, _FEWEST), _SECONDS)
+        self._task: Task = Observe(self, steps)
         self.primary: Any = None
         self.loader: Any = None
         self.steps = 0
