@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import ceil, inf
 from statistics import median
 
+from autobatch.decision.constants import FEWEST_SAMPLES, NOISE_SAMPLES_SHARE
 from autobatch.decision.round_statistics import throughput
 from autobatch.engines.base import Opened
 from autobatch.measurement.climb import Observer
@@ -54,7 +55,6 @@ class Sweep:
     def run(self) -> Curve:
         """The curve. Raises AutobatchError where the script's trial size can't be measured."""
         current = self._engine.session.current_size
-        self._end_seconds = self._end_of_share()
         trial = self._measure(current)
         if not trial.ok:
             raise AutobatchError(
@@ -62,6 +62,7 @@ class Sweep:
                 code="current_size_fails",
                 facts=(trial.detail,),
             )
+        self._end_seconds = self._end_of_share(trial)
         self._engine.take_snapshot()
         # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
         # Where each size takes a start of the command there is time for a few: larger ones promise more.
@@ -202,12 +203,17 @@ class Sweep:
             steps = min(steps, _PROOF_STEPS)
         return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
 
-    def _end_of_share(self) -> float:
-        """The end of the curve's share of the time, on the clock of the engine."""
+    def _end_of_share(self, current: Trial) -> float:
+        """The end of the curve's share of the time, on the clock of the engine.
+
+        The curve has all of it where the check could not measure the gradient noise in its share.
+        """
+        session = self._engine.session
         left = self._engine.schedule.end_seconds - self._engine.busy_seconds
-        share = _SHARE if self._engine.session.in_place else _SHARE_WITH_RESTARTS
-        start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
-        if not self._limits.check or (1 - share) * left < start:
+        share = _SHARE if session.in_place else _SHARE_WITH_RESTARTS
+        # The check keeps time for a start in any case.
+        noise_seconds = (1 - share) * left - session.start_seconds
+        if not self._limits.check or NOISE_SAMPLES_SHARE * noise_seconds * _rate(current) < FEWEST_SAMPLES:
             share = 1.0
         return self._engine.busy_seconds + max(_LEAST_SECONDS, share * left)
 

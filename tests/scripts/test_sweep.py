@@ -128,6 +128,18 @@ def test_slow_steps_are_proven_at_half_the_size():
     assert script.measured[:2] == [32, 16]
 
 
+def test_steps_too_slow_for_the_check_leave_the_curve_all_of_the_time():
+    with_check, without = (
+        SimulatedScript(budget_seconds=90.0, fixed_seconds=0.6, sample_seconds=0.02) for _ in range(2)
+    )
+    sweep(with_check)
+    sweep(without, check=False)
+    assert with_check.measured == without.measured
+    quick = SimulatedScript(budget_seconds=90.0, fixed_seconds=0.05)
+    sweep(quick)
+    assert quick.busy_seconds < with_check.busy_seconds
+
+
 def test_every_size_is_timed_twice_where_there_is_time():
     curve = sweep(SimulatedScript(fixed_seconds=0.001))
     assert all(len(trial.step_seconds) == 10 for trial in curve.trials)
