@@ -83,6 +83,11 @@ class Split:
         return self.micro_batch * self.steps
 
 
+def names_batch_size(name: str) -> bool:
+    """True for a name that a batch size may have."""
+    return _BATCH.search(name) is not None
+
+
 def find_knobs(command: Command, observed: Observation, filled: int | None = None) -> tuple[Knob, ...]:
     """The knobs that would explain the observed size, the likeliest first; empty where none does.
 
@@ -152,7 +157,9 @@ def rate_flags(observed: Observation) -> tuple[str, ...]:
 def _flags(command: Command, observed: Observation) -> list[Knob]:
     """Flags whose value is the observed size, or that of all micro batches or ranks together."""
     sightings = [*observed.sightings, *_of_words(command)]
-    named = [s for s in sightings if s.flags and _BATCH.search(s.name) and not _NOT_TRAINING.search(s.name)]
+    named = [
+        s for s in sightings if s.flags and names_batch_size(s.name) and not _NOT_TRAINING.search(s.name)
+    ]
     ranked: list[tuple[tuple[bool, int, int], Knob]] = []
     for sighting in named:
         multiple = multiple_of(sighting.value, observed)

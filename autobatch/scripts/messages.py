@@ -40,8 +40,9 @@ class Observation(msgspec.Struct, frozen=True):
     """The first steps of a script. `sizes`: samples of each batch; `fetches` and `backwards`: of each step.
 
     `shape` is the model's input, `ended`: the script ended after these `steps`. `losses_apart`: the
-    optimizers that have a loss of their own, above 1 where they train against each other. Times and bytes are
-    those after the first step.
+    optimizers that have a loss of their own, above 1 where they train against each other.
+    `other_fetches`: the batches of a step from other loaders than `loader`. Times and bytes are those
+    after the first step.
     """
 
     ended: bool
@@ -70,6 +71,7 @@ class Observation(msgspec.Struct, frozen=True):
     torch: str
     sources: list[str]
     packages: list[str]
+    other_fetches: int = 0
     load_seconds: float | None = None
     peak_bytes: int | None = None
     reserved_bytes: int | None = None

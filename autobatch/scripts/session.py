@@ -14,7 +14,7 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.scripts import refusals
 from autobatch.scripts.command import Command
-from autobatch.scripts.knob import Knob, Split, find_knobs, find_steps_flags, with_split
+from autobatch.scripts.knob import Knob, KnobKind, Split, find_knobs, find_steps_flags, with_split
 from autobatch.scripts.messages import Observation
 from autobatch.scripts.process import FIRST_STEPS, ScriptEndedError, ScriptProcess
 
@@ -118,7 +118,9 @@ class Session:
             raise refusals.no_knob(observed)
         self._observed = observed
         self._size = self.current_size
-        self.in_place = observed.loader is not None and observed.loader.movable
+        # A flag may set the size of several loaders, of which one alone would change in place.
+        sets_others = observed.other_fetches > 0 and self.knob.kind is not KnobKind.LOADER
+        self.in_place = observed.loader is not None and observed.loader.movable and not sets_others
         if observed.loader is None and self.knob.current in observed.shape:
             self._dimension = observed.shape.index(self.knob.current)
 

@@ -39,6 +39,7 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
         "shape": next((list(step.shape) for step in reversed(steps) if step.shape), []),
         # Frameworks fetch a batch ahead at the beginning, which belongs to no step.
         "fetches": _most_common([len(step.sizes) for step in steps]),
+        "other_fetches": _most_common([step.other_fetches for step in steps]),
         "backwards": _most_common([step.backwards for step in steps]),
         "losses_apart": _most_common([step.losses_apart for step in steps]),
         "losses": [step.loss for step in steps],

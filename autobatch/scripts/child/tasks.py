@@ -28,6 +28,7 @@ class Step:
     """One optimizer step of the script. `clean`: nothing but training happened since the last one.
 
     `sizes`: samples of each batch that was fetched for it; `shape`: that of the model's first tensor.
+    `other_fetches`: batches that came from other loaders.
     `losses`: those that `backward` was called on. `losses_apart`: the optimizers that had one of their own.
     """
 
@@ -39,6 +40,7 @@ class Step:
     losses: tuple[Any, ...]
     shape: tuple[int, ...]
     losses_apart: int
+    other_fetches: int
 
     @property
     def loss(self) -> float:

@@ -43,6 +43,7 @@ class Watch:
 
     def _clear(self) -> None:
         self._sizes: list[int | None] = []
+        self._other_fetches = 0
         self._load_seconds = 0.0
         self._clean = True
         self._losses: list[Any] = []
@@ -80,6 +81,8 @@ class Watch:
         if self.loader is None or loader is self.loader or self._same_place(loader):
             self.loader = loader
             self._sizes.append(samples)
+        else:
+            self._other_fetches += 1
 
     def _same_place(self, loader: Any) -> bool:
         """True for a loader that the script makes anew each epoch, at the same line."""
@@ -208,6 +211,7 @@ class Watch:
             losses=tuple(self._losses),
             shape=self._shape,
             losses_apart=self._losses_apart,
+            other_fetches=self._other_fetches,
         )
         self._clear()
         self._task.take(step)
