@@ -115,11 +115,17 @@ def test_batches_that_workers_have_prepared_at_the_former_size_are_dropped():
 
 
 class Silent:
-    cuts_evaluation = repeats_epochs = False
+    cuts_evaluation = False
+
+    def evaluates(self, loader: object) -> bool:
+        return False
+
+    def repeats(self, loader: object) -> bool:
+        return False
 
     def fetched(self, loader: object, samples: int | None, seconds: float) -> None: ...
 
-    def cut_epoch(self) -> bool:
+    def cut_epoch(self, loader: object) -> bool:
         return False
 
     def interrupted(self) -> None: ...

@@ -224,6 +224,16 @@ def test_a_training_of_one_epoch_lasts_as_long_as_it_is_measured():
             assert (result["ended"], result["steps"]) == (False, 15)
 
 
+def test_evaluations_end_and_are_no_training_though_gradients_are_on():
+    with started(sample("counted.py")) as process:
+        seen = process.observe(SECONDS)
+        # The first loader that is drawn from is that of the evaluation, made by the same line.
+        assert (seen.batch_size, seen.other_fetches) == (16, 0)
+        # Ten epochs, with an evaluation after each.
+        (result,) = process.ask(measure(32, rounds=27), SECONDS)
+        assert (result["steps"], result["ended"]) == (81, False)
+
+
 def test_a_module_is_watched_through_a_shell(tmp_path: Path):
     package = tmp_path / "trains"
     package.mkdir()

@@ -26,7 +26,7 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
     loader, frame = watch.loader, user_frame(sys._getframe(1))
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     parameters = [p for group in groups for p in group["params"]]
-    file, line = getattr(loader, "_autobatch_place", ("", 0))
+    file, line = loaders.origin_of(loader)[0]
     allocated, reserved = watch.memory.peak()
     clean = [step for step in steps if step.clean]
     return {
