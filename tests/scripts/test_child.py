@@ -196,14 +196,16 @@ def test_click_options_are_seen_with_all_their_spellings():
 class Recipe:
     def __init__(self) -> None:
         self.num_train_epochs = 3.0
+        self.per_device_train_batch_size = 24
 
 
-def test_epochs_are_seen_in_variables_and_in_objects():
+def test_epochs_and_sizes_are_seen_in_variables_and_in_objects():
     max_epochs = 12
     recipe = Recipe()
     found = {s["name"]: s["value"] for s in sightings.sightings() if s["source"] == "variable"}
     assert found["max_epochs"] == max_epochs
     assert found["num_train_epochs"] == recipe.num_train_epochs
+    assert found["per_device_train_batch_size"] == 24
 
 
 def test_argparse_is_seen_by_name(monkeypatch: pytest.MonkeyPatch):
