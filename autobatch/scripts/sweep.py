@@ -127,13 +127,24 @@ class Sweep:
                 return
 
     def _halved(self, size: int) -> int | None:
-        """Measure half a size. Returns it where its step is so much shorter that halving goes on."""
-        half = size // 2 // self._engine.session.unit * self._engine.session.unit
+        """Measure half a size. Returns it where its step is so much shorter that halving goes on.
+
+        As the first other size, a smaller one proves as much where half of it takes too long.
+        """
         longest = self._step_seconds(size)
-        if half < max(self._limits.smallest, self._engine.session.unit) or not self._has_time(longest):
+        half, expected_seconds = self._half_of(size), longest
+        while half and len(self._trials) < 2 and not self._has_time(expected_seconds):
+            half, expected_seconds = self._half_of(half), expected_seconds / 2
+        if not half or not self._has_time(expected_seconds):
             return None
         trial = self._measure(half)
         return half if trial.ok and median(trial.step_seconds) < _SHORTER * longest else None
+
+    def _half_of(self, size: int) -> int:
+        """Half a size in whole micro batches; 0 where that is too small."""
+        unit = self._engine.session.unit
+        half = size // 2 // unit * unit
+        return half if half >= max(self._limits.smallest, unit) else 0
 
     def _again(self) -> None:
         """Time every size once more, since a busy machine may have slowed one of them by chance."""

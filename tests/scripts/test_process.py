@@ -248,10 +248,14 @@ def test_a_module_is_watched_through_a_shell(tmp_path: Path):
     assert seen.loader.file == str((package / "main.py").resolve())
 
 
-def test_optimizers_that_train_against_each_other_are_measured_each():
+def test_optimizers_that_train_against_each_other_are_measured_each(tmp_path: Path):
+    kept = {"snapshot": str(tmp_path / "weights.pt")}
     with started(sample("adversaries.py")) as process:
         seen = process.observe(SECONDS)
         assert (seen.losses_apart, seen.micro_batches) == (2, 1)
+        # The first optimizer steps while a backward pass of the second is still to come.
+        process.ask({"do": "save", **kept}, SECONDS)
+        process.ask({"do": "restore", **kept}, SECONDS)
         order = {**measure(16), "do": "noise", "gradients": 6, "fewest": 4, "width": 64, "seed": 0}
         (result,) = process.ask(order, SECONDS)
     first, second = result["optimizers"]

@@ -128,6 +128,12 @@ def test_slow_steps_are_proven_at_half_the_size():
     assert script.measured[:2] == [32, 16]
 
 
+def test_very_slow_steps_are_proven_at_a_smaller_size():
+    script = SimulatedScript(budget_seconds=85.0, fixed_seconds=0.1, sample_seconds=0.1, busy_seconds=20.0)
+    sweep(script)
+    assert script.measured == [32, 8]
+
+
 def test_steps_too_slow_for_the_check_leave_the_curve_all_of_the_time():
     with_check, without = (
         SimulatedScript(budget_seconds=90.0, fixed_seconds=0.6, sample_seconds=0.02) for _ in range(2)
