@@ -22,7 +22,7 @@ from autobatch.scripts.process import ScriptEndedError
 _SHARE = 0.5
 # Each size of a script that has to be started again takes a start, which leaves the check less.
 _SHARE_WITH_RESTARTS = 0.75
-# A curve of the script's own size alone compares nothing, so it has that much time on any budget.
+# A curve of the script's own size alone compares nothing, so a second has that much time on any budget.
 _LEAST_SECONDS = 4.0
 # A doubling has to bring this much throughput; two in a row that don't end the climb.
 _WORTH = 1.05
@@ -49,7 +49,7 @@ class Sweep:
         self._limits = limits
         self._observer = observer
         self._trials: dict[int, Trial] = {}
-        self._end_seconds = 0.0
+        self._end_seconds = self._proof_end_seconds = 0.0
         self._ceiling: tuple[LimitedBy, str] = (LimitedBy.BUDGET, "")
 
     def run(self) -> Curve:
@@ -63,6 +63,9 @@ class Sweep:
                 facts=(trial.detail,),
             )
         self._end_seconds = self._end_of_share(trial)
+        self._proof_end_seconds = max(
+            self._engine.schedule.proof_end_seconds, self._engine.busy_seconds + _LEAST_SECONDS
+        )
         self._engine.take_snapshot()
         # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
         # Where each size takes a start of the command there is time for a few: larger ones promise more.
@@ -210,7 +213,7 @@ class Sweep:
         end_seconds = self._end_seconds
         if len(self._trials) < 2:
             # A curve of one size compares nothing: the time of the check is better spent on a second.
-            end_seconds = max(end_seconds, self._engine.schedule.proof_end_seconds)
+            end_seconds = max(end_seconds, self._proof_end_seconds)
             steps = min(steps, _PROOF_STEPS)
         return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
 
@@ -226,7 +229,7 @@ class Sweep:
         noise_seconds = (1 - share) * left - session.start_seconds
         if not self._limits.check or NOISE_SAMPLES_SHARE * noise_seconds * _rate(current) < FEWEST_SAMPLES:
             share = 1.0
-        return self._engine.busy_seconds + max(_LEAST_SECONDS, share * left)
+        return self._engine.busy_seconds + share * left
 
 
 def _trial(size: int, measured: Measured, before: Trial | None, opened: Opened) -> Trial:
