@@ -21,6 +21,7 @@ def keep_to(protection: Protection) -> None:
     for module_name, name in _COMPILED_READERS:
         after_import(module_name, partial(_redirect_reads, protection, name))
     after_import("mlflow", _silence_mlflow)
+    after_import("wandb", _silence_wandb)
     after_import("huggingface_hub.hf_api", _silence_hub)
 
 
@@ -60,6 +61,16 @@ def _redirect_torch(protection: Protection, module: Any) -> None:
 def _silence_mlflow(module: ModuleType) -> None:
     """Runs go to the folder of MLFLOW_TRACKING_URI, whatever address the script gives."""
     module.__dict__["set_tracking_uri"] = lambda uri: None
+
+
+def _silence_wandb(module: ModuleType) -> None:
+    """Runs are disabled, whatever mode the script gives: that counts for more than WANDB_MODE."""
+    init = module.init
+
+    def disabled(*args: Any, **kwargs: Any) -> Any:
+        return init(*args, **{**kwargs, "mode": "disabled"})
+
+    module.__dict__["init"] = disabled
 
 
 def _silence_hub(module: Any) -> None:
