@@ -82,7 +82,7 @@ def _change(knob: Knob, micro: int) -> tuple[str, int, str] | None:
     """The (file, line, text) of a loader that gets another size; None where the command says it all."""
     if micro == knob.current or knob.kind is not KnobKind.LOADER or knob.place is None:
         return None
-    return _shown(knob.place.file), knob.place.line, f"batch_size={micro} in place of {knob.current}"
+    return _shown(knob.place.file), knob.place.line, f"{knob.setting}={micro} in place of {knob.current}"
 
 
 def _shown(file: str) -> str:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil, inf
+from math import ceil
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
-from autobatch.decision.constants import FEWEST_CHUNKS, SKETCH_WIDTH
 from autobatch.engines import messages
 from autobatch.engines.base import Opened
 from autobatch.records.check import LossKind
@@ -23,31 +22,26 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.scripts import description
 from autobatch.scripts.command import Command
+from autobatch.scripts.generalization import Generalization
 from autobatch.scripts.knob import Split
 from autobatch.scripts.losses import LossGrowth, first_loss
-from autobatch.scripts.messages import Measured, NoiseSums, Trained
-from autobatch.scripts.noise import limiting_chunks
+from autobatch.scripts.messages import Measured
 from autobatch.scripts.process import ScriptEndedError
 from autobatch.scripts.schedule import Schedule
-from autobatch.scripts.session import START_SECONDS, Session
-from autobatch.scripts.trainings import training_of
+from autobatch.scripts.session import Session
 from autobatch.scripts.unanswered import Unanswered
 
 ROUNDS, MIN_REPEATS = 5, 3
 # Steps so long are measured with fewer rounds: a budget holds few of them.
 _SLOW_STEP_SECONDS = 0.5
 _WARM_UP_STEPS = 2
+# Of a measurement of slow steps: the first that may have another size, a warm-up, two rounds.
+_FEWEST_STEPS = 4
 # A round is that many steps at least, and that long; longer steps are rounds by themselves.
 _ROUND_STEPS, _MOST_ROUND_STEPS, _ROUND_SECONDS, _LONG_STEP_SECONDS = 3, 100, 0.03, 0.1
-_MOST_GRADIENTS, _FEWEST_GRADIENTS = 128, 16
-# The noise scale rises early in training, so it is measured along a burn-in.
-_MEASURE_AT = (0.25, 0.5, 1.0)
-# Of the check's time, for all of its gradients; short trainings need the rest.
-_NOISE_SHARE = 0.3
 _EVALUATION_SECONDS = 10.0
 # Processes for one size, as far as there is time.
 _TRIES = 3
-_HELD_OUT = "the training loss of each batch, before the step that it makes"
 
 
 class ScriptEngine(Unanswered):
@@ -74,9 +68,13 @@ class ScriptEngine(Unanswered):
         self._step_seconds: dict[int, float] = {}
         self._growth = LossGrowth()
         self._last_loss: tuple[int, float | None] | None = None
-        self.noisy_optimizer = ""
-        self._snapshot = str(scratch / "tmp" / "first-weights.pt")
-        self._has_snapshot = False
+        self._generalization = Generalization(
+            self.session,
+            self.schedule,
+            self._step_seconds,
+            str(scratch / "tmp" / "first-weights.pt"),
+            seed=limits.seed,
+        )
 
     def open(self) -> Opened:
         """Start the command and watch its first steps. Raises AutobatchError for what can't be measured."""
@@ -130,23 +128,34 @@ class ScriptEngine(Unanswered):
 
         A script that ends meanwhile is started again, and so is one whose size doesn't change in place.
         """
-        observed = self.session.observed
-        if (
-            size == self.session.current_size
-            and self.schedule.end_seconds < self.busy_seconds
-            and observed.step_seconds
-        ):
-            # The start has taken all of the time: the first steps are all that there is.
-            return Measured(
-                ended=False,
-                observed_size=observed.batch_size,
-                round_seconds=observed.step_seconds,
-                steps=len(observed.step_seconds),
-            )
-        slow = self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
+        starts = self.session.starts
+        slow = self.is_slow(size)
+        measured = self._first_steps(size) if slow or self.schedule.is_over else None
         if rounds is None:
             rounds = MIN_REPEATS if slow else ROUNDS
-        starts = self.session.starts
+        if measured is None:
+            measured = self._measured(size, seconds, rounds)
+        if self.session.in_place and size != self.session.current_size:
+            self.session.proven.add(size)
+        self._step_seconds[size] = median(measured.round_seconds)
+        self._compare_losses(size, measured, restarted=self.session.starts > starts)
+        return measured
+
+    def _first_steps(self, size: int) -> Measured | None:
+        """The first steps of a process at `size` as its measurement; None where others are better."""
+        observed = self.session.first_steps(size)
+        # Steps of an accelerator end later than their hooks.
+        if observed is None or not observed.step_seconds or observed.device.kind != "cpu":
+            return None
+        # A single time may be that of a compilation: only where no others can be had, it counts.
+        others = _FEWEST_STEPS * median(observed.step_seconds)
+        if len(observed.step_seconds) == 1 and self.busy_seconds + others < self.schedule.end_seconds:
+            return None
+        return observed.measured
+
+    def _measured(self, size: int, seconds: float, rounds: int) -> Measured:
+        """Rounds of steps of a process after its first ones."""
+        slow = self.is_slow(size)
         for _ in range(_TRIES):
             results = self.session.ask(
                 "measure",
@@ -166,11 +175,11 @@ class ScriptEngine(Unanswered):
         if not measured.round_seconds:
             why = f"no full batch of {size:,} came up in an epoch"
             raise ScriptEndedError(Outcome.FAILED, why)
-        if self.session.in_place and size != self.session.current_size:
-            self.session.proven.add(size)
-        self._step_seconds[size] = sorted(measured.round_seconds)[len(measured.round_seconds) // 2]
-        self._compare_losses(size, measured, restarted=self.session.starts > starts)
         return measured
+
+    def is_slow(self, size: int) -> bool:
+        """True where a budget holds few steps at `size`."""
+        return self._expected_step_seconds(size) > _SLOW_STEP_SECONDS
 
     def _compare_losses(self, size: int, measured: Measured, *, restarted: bool) -> None:
         """Note the loss before and after a change of size: in one process, or at the beginning of two."""
@@ -197,11 +206,6 @@ class ScriptEngine(Unanswered):
         observed = self.session.observed.step_seconds
         return median(observed) if observed else 1.0
 
-    def take_snapshot(self) -> None:
-        """Save the weights that noise and trainings start from."""
-        self.session.ask("save", self.session.current_size, START_SECONDS, snapshot=self._snapshot)
-        self._has_snapshot = True
-
     def try_out(
         self, batch_size: int, seconds: float, steps: int, *, sizes: tuple[int, ...] = ()
     ) -> messages.Tried:
@@ -221,91 +225,22 @@ class ScriptEngine(Unanswered):
         """A sum, by the losses of the steps so far: a script can't repeat its samples."""
         return messages.LossForm(kind=LossKind.SUM if self.is_summed else LossKind.UNKNOWN)
 
+    def take_snapshot(self) -> None:
+        """Save the weights that noise and trainings start from."""
+        self._generalization.take_snapshot()
+
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
         """Gradients at frozen weights, at three points of a burn-in from the first weights on."""
-        size = command.batch_size
-        step_seconds = self._step_seconds.get(size, 1.0)
-        burn_in = max(4, int(command.burn_in_seconds / step_seconds))
-        seconds = _NOISE_SHARE * command.seconds / len(_MEASURE_AT)
-        wanted = min(command.most_samples // size, int(seconds / step_seconds), _MOST_GRADIENTS)
-        count = max(_FEWEST_GRADIENTS, wanted)
-        points: list[NoiseSums] = []
-        after_steps: list[int] = []
-        done, error = 0, ""
-        try:
-            if self._has_snapshot:
-                self.session.ask("restore", size, START_SECONDS, snapshot=self._snapshot)
-            for share in _MEASURE_AT:
-                steps = max(1, ceil(share * burn_in) - done)
-                rounds = {"rounds": steps, "round_steps": 1, "warm_up": 0}
-                trained = self.session.ask("measure", size, command.burn_in_seconds, **rounds)
-                done += trained[0]["steps"]
-                sums = self.session.ask(
-                    "noise",
-                    size,
-                    seconds,
-                    gradients=count,
-                    fewest=FEWEST_CHUNKS,
-                    width=SKETCH_WIDTH,
-                    seed=self._limits.seed,
-                )
-                measured = msgspec.convert(sums[0], NoiseSums, strict=False)
-                if min((len(s.squared_norms) for s in measured.optimizers), default=0) >= FEWEST_CHUNKS:
-                    after_steps.append(done)
-                    points.append(measured)
-        except ScriptEndedError as ended:
-            error = ended.detail
-        number, chunks = limiting_chunks(points, size * self.ranks)
-        if chunks:
-            self.noisy_optimizer = self.session.observed.optimizers[number]
-        return messages.Noise(
-            measured=chunks,
-            burn_in_steps=done,
-            after_steps=tuple(after_steps),
-            error=error if error or chunks else "the script gave no gradients",
-        )
+        return self._generalization.measure_noise(command)
 
     def train_all(self, commands: Sequence[messages.Train]) -> Sequence[messages.Trained]:
         """One short training after the other, each from the first weights."""
-        return [self._train(command) for command in commands]
+        return [self._generalization.train(command, is_summed=self.is_summed) for command in commands]
 
-    def _train(self, command: messages.Train) -> messages.Trained:
-        size = command.batch_size
-        if (reason := self._why_no_training(size, command.seconds)) is not None:
-            return messages.Trained(training=None, held_out=reason)
-        steps = max(1, int(command.seconds / self._step_seconds.get(size, inf)))
-        summed = size / self.session.current_size if self.is_summed else 1.0
-        try:
-            results = self.session.ask(
-                "train",
-                size,
-                min(2 * command.seconds, self.schedule.left_seconds),
-                steps=steps,
-                learning_rate_factor=command.learning_rate_factor,
-                snapshot=self._snapshot,
-            )
-        except ScriptEndedError as ended:
-            training = training_of(size, command.learning_rate_factor, [], [])
-            return messages.Trained(
-                training=replace(training, outcome=ended.outcome, detail=ended.detail), held_out=_HELD_OUT
-            )
-        trained = msgspec.convert(results[0], Trained, strict=False)
-        losses = [None if loss is None else loss / summed for loss in trained.losses]
-        return messages.Trained(
-            training=training_of(size, command.learning_rate_factor, losses, trained.seconds),
-            held_out=_HELD_OUT,
-        )
-
-    def _why_no_training(self, size: int, seconds: float) -> str | None:
-        """The reason why a short training can't be had, or can't be compared with another; None for none."""
-        if not self._has_snapshot:
-            return "the script's weights can't be put back"
-        if self.session.observed.losses_apart > 1:
-            return "the optimizers train against each other, so their losses can't be compared"
-        start = self.session.start_seconds if self.session.starts_for(size) else 0.0
-        if self.busy_seconds + start + seconds > self.schedule.end_seconds:
-            return "too little of the budget was left for another start of the command"
-        return None
+    @property
+    def noisy_optimizer(self) -> str:
+        """The optimizer whose gradient noise was the smallest; empty where none was measured."""
+        return self._generalization.noisy_optimizer
 
     def time_split(self, split: Split, seconds: float) -> Measured | None:
         """Rounds of steps with other accumulation steps, in a new process; None where they can't be had."""

@@ -35,7 +35,8 @@ class KnobKind(StrEnum):
 class Knob:
     """One way to set the batch size. `flags` of a flag, `place` of a loader.
 
-    `multiple`: a flag of a global batch size takes this many times the size of one batch.
+    `setting`: the name of the size in the code, as far as a variable was seen. `multiple`: a flag of a global
+    batch size takes this many times the size of one batch.
     """
 
     kind: KnobKind
@@ -43,6 +44,7 @@ class Knob:
     flags: tuple[str, ...] = ()
     multiple: int = 1
     place: LoaderPlace | None = None
+    setting: str = "batch_size"
 
     @property
     def name(self) -> str:
@@ -83,6 +85,11 @@ class Split:
         return self.micro_batch * self.steps
 
 
+def names_batch_size(name: str) -> bool:
+    """True for a name that a batch size may have."""
+    return _BATCH.search(name) is not None
+
+
 def find_knobs(command: Command, observed: Observation, filled: int | None = None) -> tuple[Knob, ...]:
     """The knobs that would explain the observed size, the likeliest first; empty where none does.
 
@@ -96,8 +103,16 @@ def find_knobs(command: Command, observed: Observation, filled: int | None = Non
     knobs = list(_flags(command, observed))
     loader, size = observed.loader, observed.batch_size
     if loader is not None and size is not None and loader.movable:
-        knobs.append(Knob(kind=KnobKind.LOADER, current=size, place=loader))
+        setting = _setting(observed, size)
+        knobs.append(Knob(kind=KnobKind.LOADER, current=size, place=loader, setting=setting))
     return tuple(knobs)
+
+
+def _setting(observed: Observation, size: int) -> str:
+    """The name of a variable that holds the size; that of the loader's argument where none was seen."""
+    names = (sighting.name for sighting in observed.sightings if sighting.value == size)
+    likely = (name for name in names if names_batch_size(name) and not _NOT_TRAINING.search(name))
+    return next(likely, "batch_size")
 
 
 def find_steps_flags(command: Command, observed: Observation) -> tuple[str, ...]:
@@ -152,7 +167,9 @@ def rate_flags(observed: Observation) -> tuple[str, ...]:
 def _flags(command: Command, observed: Observation) -> list[Knob]:
     """Flags whose value is the observed size, or that of all micro batches or ranks together."""
     sightings = [*observed.sightings, *_of_words(command)]
-    named = [s for s in sightings if s.flags and _BATCH.search(s.name) and not _NOT_TRAINING.search(s.name)]
+    named = [
+        s for s in sightings if s.flags and names_batch_size(s.name) and not _NOT_TRAINING.search(s.name)
+    ]
     ranked: list[tuple[tuple[bool, int, int], Knob]] = []
     for sighting in named:
         multiple = multiple_of(sighting.value, observed)

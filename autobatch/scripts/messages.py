@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from autobatch.scripts.losses import first_loss
+
 
 class Sighting(msgspec.Struct, frozen=True):
     """A number that a script was given. `flags`: its spellings on a command line, the longest first."""
@@ -39,6 +41,8 @@ class Observation(msgspec.Struct, frozen=True):
 
     `shape` is the model's input, `ended`: the script ended after these `steps`. `losses_apart`: the
     optimizers that have a loss of their own, above 1 where they train against each other.
+    `other_fetches`: the batches of a step from other loaders than `loader`. Times and bytes are those
+    after the first step.
     """
 
     ended: bool
@@ -67,6 +71,10 @@ class Observation(msgspec.Struct, frozen=True):
     torch: str
     sources: list[str]
     packages: list[str]
+    other_fetches: int = 0
+    load_seconds: float | None = None
+    peak_bytes: int | None = None
+    reserved_bytes: int | None = None
 
     @property
     def batch_size(self) -> int | None:
@@ -79,6 +87,22 @@ class Observation(msgspec.Struct, frozen=True):
         """Batches of an optimizer step: above 1 where the script accumulates gradients."""
         return max(
             1, self.fetches if self.loader is not None else self.backwards // max(1, self.losses_apart)
+        )
+
+    @property
+    def measured(self) -> Measured:
+        """The first steps as a measurement of their size: slow ones are too dear to be made again."""
+        losses = self.losses
+        return Measured(
+            ended=self.ended,
+            observed_size=self.batch_size,
+            round_seconds=self.step_seconds,
+            steps=len(self.step_seconds),
+            load_seconds=self.load_seconds,
+            peak_bytes=self.peak_bytes,
+            reserved_bytes=self.reserved_bytes,
+            first_loss=first_loss(losses),
+            last_loss=first_loss(losses[::-1]),
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autobatch.records.errors import TargetError, UsageError
+from autobatch.scripts.knob import names_batch_size
 from autobatch.scripts.messages import Observation, Sighting
 
 # Candidates for a batch size that an error names.
@@ -98,7 +99,7 @@ def no_knob(observed: Observation) -> TargetError:
         f"a step of {observed.optimizer} at {place}: {observed.backwards} backward passes, input {shape}",
         "no DataLoader was used in training" if loader is None else "the loader keeps its size",
     ]
-    sized = [sighting for sighting in observed.sightings if "batch" in sighting.name.lower()]
+    sized = [sighting for sighting in observed.sightings if names_batch_size(sighting.name)]
     facts += [_seen(sighting) for sighting in sized[:_MOST_SEEN]]
     return TargetError(
         "the script's batch size was not found",

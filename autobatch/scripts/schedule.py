@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from autobatch.decision.constants import STAGE_SHARE
 from autobatch.scripts.session import Session
 
 # For a few steps or an evaluation in a fresh process, beside the time that the command takes to start.
@@ -45,6 +46,15 @@ class Schedule:
         needs_start = self._session.in_place or self._session.observed.loader is not None
         kept = self.another_start_seconds if needs_start and self.confirms else 0.0
         return self._budget_seconds - kept
+
+    @property
+    def proof_end_seconds(self) -> float:
+        """The end for the first other size: an answer that is not proven is worth little."""
+        return self.end_seconds + STAGE_SHARE * self._budget_seconds
+
+    @property
+    def is_over(self) -> bool:
+        return self.end_seconds < self.elapsed_seconds
 
     @property
     def left_seconds(self) -> float:

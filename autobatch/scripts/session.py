@@ -14,7 +14,7 @@ from autobatch.records.limits import Limits
 from autobatch.records.trial import Outcome
 from autobatch.scripts import refusals
 from autobatch.scripts.command import Command
-from autobatch.scripts.knob import Knob, Split, find_knobs, find_steps_flags, with_split
+from autobatch.scripts.knob import Knob, KnobKind, Split, find_knobs, find_steps_flags, with_split
 from autobatch.scripts.messages import Observation
 from autobatch.scripts.process import FIRST_STEPS, ScriptEndedError, ScriptProcess
 
@@ -26,8 +26,8 @@ START_SECONDS = 300.0
 _GRACE_SECONDS = 60.0
 # A placeholder that names no current size gets this one.
 _USUAL_SIZE = 32
-# Steps after which ranks have batches of a new size; each loader worker prefetches two, and holds one.
-_SETTLING_STEPS, _SETTLING_STEPS_OF_WORKER = 4, 3
+# Steps after which all ranks have batches of a new size: frameworks fetch some ahead.
+_SETTLING_STEPS = 4
 
 
 class Session:
@@ -118,7 +118,9 @@ class Session:
             raise refusals.no_knob(observed)
         self._observed = observed
         self._size = self.current_size
-        self.in_place = observed.loader is not None and observed.loader.movable
+        # A flag may set the size of several loaders, of which one alone would change in place.
+        sets_others = observed.other_fetches > 0 and self.knob.kind is not KnobKind.LOADER
+        self.in_place = observed.loader is not None and observed.loader.movable and not sets_others
         if observed.loader is None and self.knob.current in observed.shape:
             self._dimension = observed.shape.index(self.knob.current)
 
@@ -159,6 +161,25 @@ class Session:
         """True where an order at `size` takes another start of the command."""
         return self._process is None or (self._size != size and not self.in_place)
 
+    def first_steps(self, size: int) -> Observation | None:
+        """The first steps of a process at `size`, started where that is needed; None after an order to it.
+
+        Raises as `start_at` does, and ScriptEndedError for a script that ends within them.
+        """
+        self._start_for(size)
+        if self._size != size or not self.fresh:
+            return None
+        self.fresh = False
+        return self.started
+
+    def _start_for(self, size: int) -> None:
+        """Start a process for an order at `size` where that is needed."""
+        if self.starts_for(size):
+            observed = self.start_at(size)
+            if observed.ended:
+                why = f"the script ends after {observed.steps} steps at this size"
+                raise ScriptEndedError(Outcome.FAILED, why)
+
     def start_split(self, split: Split) -> bool:
         """Start a new process with other accumulation steps; False where its steps don't show them.
 
@@ -176,11 +197,7 @@ class Session:
         Raises ScriptEndedError where the script ends, fails or takes longer than `seconds`.
         """
         in_place = self.in_place and self._process is not None
-        if self.starts_for(size):
-            observed = self.start_at(size)
-            if observed.ended:
-                why = f"the script ends after {observed.steps} steps at this size"
-                raise ScriptEndedError(Outcome.FAILED, why)
+        self._start_for(size)
         assert self._process is not None
         full = {
             "do": what,
@@ -263,7 +280,4 @@ class Session:
     @property
     def _settling_steps(self) -> int | None:
         """Steps of ranks after a change of size; None for a process alone, which sees its batches change."""
-        if self.observed.world_size == 1:
-            return None
-        workers = self.observed.loader.workers if self.observed.loader is not None else 0
-        return _SETTLING_STEPS + _SETTLING_STEPS_OF_WORKER * workers
+        return None if self.observed.world_size == 1 else _SETTLING_STEPS

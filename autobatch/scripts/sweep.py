@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import ceil, inf
 from statistics import median
 
+from autobatch.decision.constants import FEWEST_SAMPLES, NOISE_SAMPLES_SHARE
 from autobatch.decision.round_statistics import throughput
 from autobatch.engines.base import Opened
 from autobatch.measurement.climb import Observer
@@ -21,7 +22,7 @@ from autobatch.scripts.process import ScriptEndedError
 _SHARE = 0.5
 # Each size of a script that has to be started again takes a start, which leaves the check less.
 _SHARE_WITH_RESTARTS = 0.75
-# A curve of the script's own size alone compares nothing, so it has that much time on any budget.
+# A curve of the script's own size alone compares nothing, so a second has that much time on any budget.
 _LEAST_SECONDS = 4.0
 # A doubling has to bring this much throughput; two in a row that don't end the climb.
 _WORTH = 1.05
@@ -35,6 +36,8 @@ _FEWEST_STEPS = 4
 _STEPS = 3 * ROUNDS + 8
 # Longer steps are rounds by themselves, and fewer of them are enough.
 _LONG_STEP_SECONDS, _LONG_STEPS = 0.1, 6
+# The first other size proves that it can be set, so it is measured where a warm-up and a step fit.
+_PROOF_STEPS = 2
 
 
 class Sweep:
@@ -46,13 +49,12 @@ class Sweep:
         self._limits = limits
         self._observer = observer
         self._trials: dict[int, Trial] = {}
-        self._end_seconds = 0.0
+        self._end_seconds = self._proof_end_seconds = 0.0
         self._ceiling: tuple[LimitedBy, str] = (LimitedBy.BUDGET, "")
 
     def run(self) -> Curve:
         """The curve. Raises AutobatchError where the script's trial size can't be measured."""
         current = self._engine.session.current_size
-        self._end_seconds = self._end_of_share()
         trial = self._measure(current)
         if not trial.ok:
             raise AutobatchError(
@@ -60,6 +62,10 @@ class Sweep:
                 code="current_size_fails",
                 facts=(trial.detail,),
             )
+        self._end_seconds = self._end_of_share(trial)
+        self._proof_end_seconds = max(
+            self._engine.schedule.proof_end_seconds, self._engine.busy_seconds + _LEAST_SECONDS
+        )
         self._engine.take_snapshot()
         # Half of it comes early: a climb may take the whole time, and the script's size may be too large.
         # Where each size takes a start of the command there is time for a few: larger ones promise more.
@@ -124,13 +130,24 @@ class Sweep:
                 return
 
     def _halved(self, size: int) -> int | None:
-        """Measure half a size. Returns it where its step is so much shorter that halving goes on."""
-        half = size // 2 // self._engine.session.unit * self._engine.session.unit
+        """Measure half a size. Returns it where its step is so much shorter that halving goes on.
+
+        As the first other size, a smaller one proves as much where half of it takes too long.
+        """
         longest = self._step_seconds(size)
-        if half < max(self._limits.smallest, self._engine.session.unit) or not self._has_time(longest):
+        half, expected_seconds = self._half_of(size), longest
+        while half and len(self._trials) < 2 and not self._has_time(expected_seconds):
+            half, expected_seconds = self._half_of(half), expected_seconds / 2
+        if not half or not self._has_time(expected_seconds):
             return None
         trial = self._measure(half)
         return half if trial.ok and median(trial.step_seconds) < _SHORTER * longest else None
+
+    def _half_of(self, size: int) -> int:
+        """Half a size in whole micro batches; 0 where that is too small."""
+        unit = self._engine.session.unit
+        half = size // 2 // unit * unit
+        return half if half >= max(self._limits.smallest, unit) else 0
 
     def _again(self) -> None:
         """Time every size once more, since a busy machine may have slowed one of them by chance."""
@@ -193,18 +210,26 @@ class Sweep:
         """True where the curve's share of the budget has time for another size."""
         steps = _STEPS if step_seconds < _LONG_STEP_SECONDS else _LONG_STEPS
         start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
-        # A curve of one size compares nothing: the time of the check is better spent on a second.
-        end_seconds = self._engine.schedule.end_seconds if len(self._trials) < 2 else self._end_seconds
+        end_seconds = self._end_seconds
+        if len(self._trials) < 2:
+            # A curve of one size compares nothing: the time of the check is better spent on a second.
+            end_seconds = max(end_seconds, self._proof_end_seconds)
+            steps = min(steps, _PROOF_STEPS)
         return end_seconds - self._engine.busy_seconds > start + steps * step_seconds
 
-    def _end_of_share(self) -> float:
-        """The end of the curve's share of the time, on the clock of the engine."""
+    def _end_of_share(self, current: Trial) -> float:
+        """The end of the curve's share of the time, on the clock of the engine.
+
+        The curve has all of it where the check could not measure the gradient noise in its share.
+        """
+        session = self._engine.session
         left = self._engine.schedule.end_seconds - self._engine.busy_seconds
-        share = _SHARE if self._engine.session.in_place else _SHARE_WITH_RESTARTS
-        start = 0.0 if self._engine.session.in_place else self._engine.session.start_seconds
-        if not self._limits.check or (1 - share) * left < start:
+        share = _SHARE if session.in_place else _SHARE_WITH_RESTARTS
+        # The check keeps time for a start in any case.
+        noise_seconds = (1 - share) * left - session.start_seconds
+        if not self._limits.check or NOISE_SAMPLES_SHARE * noise_seconds * _rate(current) < FEWEST_SAMPLES:
             share = 1.0
-        return self._engine.busy_seconds + max(_LEAST_SECONDS, share * left)
+        return self._engine.busy_seconds + share * left
 
 
 def _trial(size: int, measured: Measured, before: Trial | None, opened: Opened) -> Trial:

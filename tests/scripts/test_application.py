@@ -9,6 +9,7 @@ from autobatch.records.workload import Workload
 from autobatch.scripts.application import application
 from autobatch.scripts.command import parse
 from autobatch.scripts.knob import find_knobs
+from autobatch.scripts.messages import Sighting
 from tests.scripts.observations import flag, observed
 
 COMMAND = parse(["python", "train.py"])
@@ -51,3 +52,10 @@ def test_the_current_size_changes_nothing():
     (knob, _) = find_knobs(COMMAND, observed(sightings=[flag("batch_size", 32)]))
     found = application(COMMAND, knob, 1, ("--lr",), replace(ANSWER, batch_size=32))
     assert found.lines == ("run: python train.py",)
+
+
+def test_a_loader_of_a_library_is_applied_by_the_name_of_its_setting():
+    seen = [Sighting(source="variable", name="per_device_train_batch_size", flags=[], value=32)]
+    (knob,) = find_knobs(COMMAND, observed(sightings=seen))
+    (place, _) = application(COMMAND, knob, 1, (), ANSWER).lines
+    assert place == "change /home/user/train.py:12: per_device_train_batch_size=64 in place of 32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -101,6 +102,50 @@ def test_a_size_changes_between_two_batches():
     assert sizes + [len(batch) for batch in batches] == [4, 7, 7]
 
 
+def test_batches_that_workers_have_prepared_at_the_former_size_are_dropped():
+    # Hooks stay in their process, so they are tried in one of their own.
+    code = (
+        "from autobatch.scripts.child import loaders\n"
+        "from tests.scripts.test_child import Silent, sizes_around_a_change\n"
+        "loaders.install(Silent(), None)\n"
+        "print(sizes_around_a_change(persistent=False), sizes_around_a_change(persistent=True))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split("\n")[0] == "[4, 4, 16, 16, 4, 8] [4, 4, 16, 16, 4, 8]"
+
+
+class Silent:
+    cuts_evaluation = False
+
+    def evaluates(self, loader: object) -> bool:
+        return False
+
+    def repeats(self, loader: object) -> bool:
+        return False
+
+    def fetched(self, loader: object, samples: int | None, seconds: float) -> None: ...
+
+    def cut_epoch(self, loader: object) -> bool:
+        return False
+
+    def interrupted(self) -> None: ...
+
+
+def sizes_around_a_change(*, persistent: bool) -> list[int]:
+    """Samples of batches before and after a change of size, and in the epoch after a broken one."""
+    data = TensorDataset(torch.zeros(512, 2))
+    loader = DataLoader(data, batch_size=4, num_workers=2, persistent_workers=persistent)
+    batches = iter(loader)
+    sizes = [len(next(batches)[0]), len(next(batches)[0])]
+    loaders.set_size(loader, 16)
+    sizes += [len(next(batches)[0]), len(next(batches)[0])]
+    loaders.set_size(loader, 4)
+    batches = iter(loader)
+    sizes.append(len(next(batches)[0]))
+    loaders.set_size(loader, 8)
+    return [*sizes, len(next(batches)[0])]
+
+
 class Shard(BatchSampler):
     """A framework's sampler around the one that makes the batches."""
 
@@ -151,14 +196,16 @@ def test_click_options_are_seen_with_all_their_spellings():
 class Recipe:
     def __init__(self) -> None:
         self.num_train_epochs = 3.0
+        self.per_device_train_batch_size = 24
 
 
-def test_epochs_are_seen_in_variables_and_in_objects():
+def test_epochs_and_sizes_are_seen_in_variables_and_in_objects():
     max_epochs = 12
     recipe = Recipe()
     found = {s["name"]: s["value"] for s in sightings.sightings() if s["source"] == "variable"}
     assert found["max_epochs"] == max_epochs
     assert found["num_train_epochs"] == recipe.num_train_epochs
+    assert found["per_device_train_batch_size"] == 24
 
 
 def test_argparse_is_seen_by_name(monkeypatch: pytest.MonkeyPatch):

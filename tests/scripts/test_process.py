@@ -224,6 +224,16 @@ def test_a_training_of_one_epoch_lasts_as_long_as_it_is_measured():
             assert (result["ended"], result["steps"]) == (False, 15)
 
 
+def test_evaluations_end_and_are_no_training_though_gradients_are_on():
+    with started(sample("counted.py")) as process:
+        seen = process.observe(SECONDS)
+        # The first loader that is drawn from is that of the evaluation, made by the same line.
+        assert (seen.batch_size, seen.other_fetches) == (16, 0)
+        # Ten epochs, with an evaluation after each.
+        (result,) = process.ask(measure(32, rounds=27), SECONDS)
+        assert (result["steps"], result["ended"]) == (81, False)
+
+
 def test_a_module_is_watched_through_a_shell(tmp_path: Path):
     package = tmp_path / "trains"
     package.mkdir()
@@ -238,10 +248,14 @@ def test_a_module_is_watched_through_a_shell(tmp_path: Path):
     assert seen.loader.file == str((package / "main.py").resolve())
 
 
-def test_optimizers_that_train_against_each_other_are_measured_each():
+def test_optimizers_that_train_against_each_other_are_measured_each(tmp_path: Path):
+    kept = {"snapshot": str(tmp_path / "weights.pt")}
     with started(sample("adversaries.py")) as process:
         seen = process.observe(SECONDS)
         assert (seen.losses_apart, seen.micro_batches) == (2, 1)
+        # The first optimizer steps while a backward pass of the second is still to come.
+        process.ask({"do": "save", **kept}, SECONDS)
+        process.ask({"do": "restore", **kept}, SECONDS)
         order = {**measure(16), "do": "noise", "gradients": 6, "fewest": 4, "width": 64, "seed": 0}
         (result,) = process.ask(order, SECONDS)
     first, second = result["optimizers"]

@@ -168,3 +168,17 @@ def test_compiled_readers_find_what_the_script_has_written(folder: Path):
     ended, _ = run(program, folder)
     assert ended.stdout == "3.0\n", ended.stderr
     assert not (folder / "made.safetensors").exists()
+
+
+def test_a_tracker_that_the_script_turns_on_writes_nothing(folder: Path):
+    pytest.importorskip("wandb", reason="Weights & Biases is missing (`pip install wandb`)")
+    before = listing(folder)
+    program = (
+        "import wandb\n"
+        "with wandb.init(mode='offline', project='first', config={'lr': 1}) as run:\n"
+        "    run.log({'loss': 1.0})\n"
+        "    assert run.config['lr'] == 1"
+    )
+    ended, events = run(program, folder)
+    assert (ended.returncode, events) == (0, []), ended.stderr
+    assert changes(before, listing(folder)) == ()

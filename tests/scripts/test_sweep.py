@@ -58,6 +58,10 @@ class SimulatedScript:
     def end_seconds(self) -> float:
         return self.budget_seconds - self.start_seconds
 
+    @property
+    def proof_end_seconds(self) -> float:
+        return 1.1 * self.budget_seconds - self.start_seconds
+
     def measure(self, size: int, seconds: float) -> Measured:
         step = self.fixed_seconds + self.sample_seconds * size
         self.measured.append(size)
@@ -109,6 +113,37 @@ def test_it_climbs_to_the_plateau_and_no_further():
     assert curve.ceiling.limited_by is LimitedBy.PLATEAU
     rates = {trial.batch_size: trial.samples_per_second or 0 for trial in curve.trials}
     assert rates[curve.ceiling.batch_size] < 1.1 * rates[curve.ceiling.batch_size // 2]
+
+
+def test_the_size_is_proven_where_the_start_has_taken_all_of_the_time():
+    script = SimulatedScript(budget_seconds=30.0, start_seconds=5.0, busy_seconds=20.0, fixed_seconds=0.3)
+    curve = sweep(script)
+    assert script.measured == [32, 16]
+    assert curve.ceiling.limited_by is LimitedBy.BUDGET
+
+
+def test_slow_steps_are_proven_at_half_the_size():
+    script = SimulatedScript(budget_seconds=70.0, fixed_seconds=0.5, sample_seconds=0.06, busy_seconds=8.0)
+    sweep(script)
+    assert script.measured[:2] == [32, 16]
+
+
+def test_very_slow_steps_are_proven_at_a_smaller_size():
+    script = SimulatedScript(budget_seconds=85.0, fixed_seconds=0.1, sample_seconds=0.1, busy_seconds=20.0)
+    sweep(script)
+    assert script.measured == [32, 8]
+
+
+def test_steps_too_slow_for_the_check_leave_the_curve_all_of_the_time():
+    with_check, without = (
+        SimulatedScript(budget_seconds=90.0, fixed_seconds=0.6, sample_seconds=0.02) for _ in range(2)
+    )
+    sweep(with_check)
+    sweep(without, check=False)
+    assert with_check.measured == without.measured
+    quick = SimulatedScript(budget_seconds=90.0, fixed_seconds=0.05)
+    sweep(quick)
+    assert quick.busy_seconds < with_check.busy_seconds
 
 
 def test_every_size_is_timed_twice_where_there_is_time():

@@ -11,7 +11,7 @@ import torch
 from . import loaders, sightings
 from .keras_optimizer import KerasOptimizer
 from .memory import describe_device
-from .tasks import Step
+from .tasks import Step, median_load
 from .user_code import is_users, user_frame
 
 if TYPE_CHECKING:
@@ -26,14 +26,20 @@ def of_first_steps(watch: Watch, steps: list[Step]) -> dict[str, Any]:
     loader, frame = watch.loader, user_frame(sys._getframe(1))
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     parameters = [p for group in groups for p in group["params"]]
-    file, line = getattr(loader, "_autobatch_place", ("", 0))
+    file, line = loaders.origin_of(loader)[0]
+    allocated, reserved = watch.memory.peak()
+    clean = [step for step in steps if step.clean]
     return {
         "steps": watch.steps,
-        "step_seconds": [step.seconds for step in steps if step.clean],
+        "step_seconds": [step.seconds for step in clean],
+        "load_seconds": median_load(clean),
+        "peak_bytes": allocated,
+        "reserved_bytes": reserved,
         "sizes": [watch.size_of(step) for step in steps],
         "shape": next((list(step.shape) for step in reversed(steps) if step.shape), []),
         # Frameworks fetch a batch ahead at the beginning, which belongs to no step.
         "fetches": _most_common([len(step.sizes) for step in steps]),
+        "other_fetches": _most_common([step.other_fetches for step in steps]),
         "backwards": _most_common([step.backwards for step in steps]),
         "losses_apart": _most_common([step.losses_apart for step in steps]),
         "losses": [step.loss for step in steps],
@@ -78,7 +84,7 @@ def _name(optimizer: Any) -> str:
 
 
 def _most_common(counts: list[int]) -> int:
-    return max(counts, key=counts.count, default=0)
+    return max(reversed(counts), key=counts.count, default=0)
 
 
 def _samples_of(loader: Any) -> int | None:

@@ -14,19 +14,21 @@ from torch.utils.data import BatchSampler, DataLoader, dataloader
 
 from .user_code import user_frame
 
+Origin = tuple[tuple[str, int], ...]
+
 
 class Listener(Protocol):
-    """Hears of batches. `cuts_evaluation`: a loop without gradients ends after its first batch.
+    """Hears of batches. `cuts_evaluation`: a loop that `evaluates` ends after its first batch.
 
-    `repeats_epochs`: a loop with gradients begins again where it would end, so that a short training lasts.
+    `repeats`: a loop over training batches begins again where it would end, so that a short training lasts.
     """
 
     @property
     def cuts_evaluation(self) -> bool: ...
-    @property
-    def repeats_epochs(self) -> bool: ...
+    def evaluates(self, loader: Any) -> bool: ...
+    def repeats(self, loader: Any) -> bool: ...
     def fetched(self, loader: Any, samples: int | None, seconds: float) -> None: ...
-    def cut_epoch(self) -> bool: ...
+    def cut_epoch(self, loader: Any) -> bool: ...
     def interrupted(self) -> None: ...
 
 
@@ -56,14 +58,24 @@ def samplers_of(loader: Any) -> list[Any]:
 
 
 def set_size(loader: Any, batch_size: int) -> bool:
-    """Give the samplers of a loader another size, from their next batch on; False where none takes it."""
+    """Give the samplers of a loader another size, from their next batch on; False where none takes it.
+
+    Batches of the former size that workers have prepared by now never reach the training.
+    """
     samplers = samplers_of(loader)
+    changes = any(sampler.batch_size != batch_size for sampler in samplers)
     try:
         for sampler in samplers:
             sampler.batch_size = batch_size
     except (AttributeError, TypeError, ValueError):
         return False
+    loader.__dict__["_autobatch_changes"] = _changes_of(loader) + changes
     return bool(samplers)
+
+
+def _changes_of(loader: Any) -> int:
+    """How many times the size of a loader has changed."""
+    return int(loader.__dict__.get("_autobatch_changes", 0))
 
 
 def install(listener: Listener, apply: dict[str, Any] | None) -> None:
@@ -99,9 +111,8 @@ def _install_places(apply: dict[str, Any] | None) -> None:
     make = DataLoader.__init__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        frame = user_frame(sys._getframe(1))
-        place = (os.path.realpath(frame.f_code.co_filename), frame.f_lineno) if frame else ("", 0)
-        here = apply is not None and place == (apply["file"], apply["line"])
+        origin = _origin(sys._getframe(1))
+        here = apply is not None and origin[0] == (apply["file"], apply["line"])
         if here and apply is not None:
             size = args[1] if len(args) > 1 else kwargs.get("batch_size", 1)
             if size == apply["current"] and kwargs.get("batch_sampler") is None:
@@ -110,65 +121,103 @@ def _install_places(apply: dict[str, Any] | None) -> None:
                 else:
                     kwargs["batch_size"] = apply["batch_size"]
         make(self, *args, **kwargs)
-        self.__dict__["_autobatch_place"] = _made_at(self, place)
+        self.__dict__["_autobatch_origin"] = _first_origin(self, origin)
         if here and apply is not None and kwargs.get("batch_sampler") is not None:
             set_size(self, apply["batch_size"])
 
     DataLoader.__init__ = __init__  # type: ignore[method-assign]
 
 
-def _made_at(loader: Any, place: tuple[str, int]) -> tuple[str, int]:
+def _origin(frame: Any) -> Origin:
+    """The user's line that makes a loader, then all calls that lead to it, as functions and instructions.
+
+    The latter tell a training loader from others that the same function, or the same line, makes.
+    """
+    user = user_frame(frame)
+    place = (os.path.realpath(user.f_code.co_filename), user.f_lineno) if user else ("", 0)
+    calls = []
+    while frame is not None:
+        calls.append((f"{frame.f_code.co_filename}:{frame.f_code.co_firstlineno}", frame.f_lasti))
+        frame = frame.f_back
+    return (place, *calls)
+
+
+def _first_origin(loader: Any, origin: Origin) -> Origin:
     """Where a loader's batches were first defined: frameworks make another loader of the user's sampler."""
     for sampler in reversed(samplers_of(loader)):
         try:
-            return cast("tuple[str, int]", sampler.__dict__.setdefault("_autobatch_place", place))
+            return cast("Origin", sampler.__dict__.setdefault("_autobatch_origin", origin))
         except AttributeError:
             continue
-    return place
+    return origin
+
+
+def origin_of(loader: Any) -> Origin:
+    """Where a loader was made; no place for none."""
+    return cast("Origin", getattr(loader, "_autobatch_origin", (("", 0),)))
 
 
 def _install_iteration(listener: Listener) -> None:
     base = dataloader._BaseDataLoaderIter
     make, following = base.__init__, base.__next__
     next_index: Any = base._next_index
+    reset: Any = base._reset
 
     def __init__(self: Any, loader: Any) -> None:  # noqa: N807
         self._autobatch_loader = loader
-        self._autobatch_sizes = deque()
+        # Of each batch that is on its way: its samples, and the changes of size before it.
+        self._autobatch_drawn = deque()
         self._autobatch_batches = 0
         make(self, loader)
 
     def _next_index(self: Any) -> Any:
         index = next_index(self)
-        self._autobatch_sizes.append(len(index) if isinstance(index, (list, tuple)) else None)
+        samples = len(index) if isinstance(index, (list, tuple)) else None
+        self._autobatch_drawn.append((samples, _changes_of(self._autobatch_loader)))
         return index
 
+    def _reset(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Workers that persist begin another epoch: batches of a broken one are gone.
+        self._autobatch_drawn.clear()
+        reset(self, *args, **kwargs)
+
+    def next_batch(iterator: Any) -> tuple[Any, int | None]:
+        """The next batch of the loader's current size, and its samples where its sampler knows them."""
+        while True:
+            batch = following(iterator)
+            if not iterator._autobatch_drawn:
+                return batch, None
+            samples, changes = iterator._autobatch_drawn.popleft()
+            if changes == _changes_of(iterator._autobatch_loader):
+                return batch, samples
+
     def __next__(self: Any) -> Any:  # noqa: N807
-        training = torch.is_grad_enabled()
-        if not training and self._autobatch_batches and listener.cuts_evaluation:
+        loader = self._autobatch_loader
+        evaluates = listener.evaluates(loader)
+        if evaluates and self._autobatch_batches and listener.cuts_evaluation:
             raise StopIteration
-        if training and listener.cut_epoch():
+        if not evaluates and listener.cut_epoch(loader):
             listener.interrupted()
             raise StopIteration
         begin = time.perf_counter()
         current = getattr(self, "_autobatch_again", self)
         try:
-            batch = following(current)
+            batch, size = next_batch(current)
         except StopIteration:
             listener.interrupted()
-            if not (training and listener.repeats_epochs):
+            if evaluates or not listener.repeats(loader):
                 raise
-            current = self._autobatch_again = DataLoader.__iter__(self._autobatch_loader)
-            batch = following(current)
+            current = self._autobatch_again = DataLoader.__iter__(loader)
+            batch, size = next_batch(current)
         self._autobatch_batches += 1
-        size = current._autobatch_sizes.popleft() if current._autobatch_sizes else None
-        if training:
-            samples = first_dimension(batch) if size is None else size
-            listener.fetched(self._autobatch_loader, samples, time.perf_counter() - begin)
-        else:
+        if evaluates:
             listener.interrupted()
+        else:
+            samples = first_dimension(batch) if size is None else size
+            listener.fetched(loader, samples, time.perf_counter() - begin)
         return batch
 
     base.__init__ = __init__  # type: ignore[method-assign]
     base.__next__ = __next__  # type: ignore[method-assign]
     base._next_index = _next_index  # type: ignore[method-assign]
+    base._reset = _reset  # type: ignore[method-assign]

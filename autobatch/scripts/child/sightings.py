@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 _MOST_FRAMES, _MOST_KEYS = 60, 2000
 _EPOCHS = re.compile(r"((num|max|n|train)_?(train_)?)?epochs", re.IGNORECASE)
-_SIZES = re.compile(r"(train_)?batch_?size|bs", re.IGNORECASE)
+_SIZES = re.compile(r"(per_device_)?(train_)?batch_?size|bs", re.IGNORECASE)
 _parsed: list[tuple[argparse.ArgumentParser, argparse.Namespace]] = []
 # A list of what the command's other processes have parsed: scripts that spawn their training parse before it.
 _shared = ""
@@ -114,13 +114,11 @@ def _of_settings(settings: dict[str, Any], prefix: str) -> Iterator[dict[str, An
 
 
 def _of_variables() -> Iterator[dict[str, Any]]:
-    """Epochs and batch sizes among the variables of running functions; epochs in their objects too."""
+    """Epochs and batch sizes among the variables of running functions, and in the objects that they hold."""
     for variables in _variables():
         for name, value in variables.items():
-            if (_EPOCHS.fullmatch(name) or _SIZES.fullmatch(name)) and _is_number(value):
-                yield _sighting("variable", name, [], value)
-            for inner, number in _attributes(value).items():
-                if _EPOCHS.fullmatch(inner) and _is_number(number):
+            for inner, number in ((name, value), *_attributes(value).items()):
+                if (_EPOCHS.fullmatch(inner) or _SIZES.fullmatch(inner)) and _is_number(number):
                     yield _sighting("variable", inner, [], number)
 
 

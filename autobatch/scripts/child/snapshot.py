@@ -50,10 +50,12 @@ def restore(path: str, optimizers: Sequence[Any], roots: Sequence[nn.Module]) ->
     with torch.no_grad():
         for optimizer, values in zip(optimizers, kept["parameters"], strict=True):
             for parameter, value in zip(_parameters(optimizer), values, strict=True):
-                parameter.copy_(value)
+                # Of several optimizers, the first may step while a backward pass of another is still to come.
+                # By `data` that pass goes on, and one gradient mixes the weights of before and after.
+                parameter.data.copy_(value)
                 parameter.grad = None
         for buffer, value in zip(_buffers(roots), kept["buffers"], strict=True):
-            buffer.copy_(value)
+            buffer.data.copy_(value)
     for optimizer, state in zip(optimizers, kept["states"], strict=True):
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import protection, sightings
+from . import libraries, protection, sightings
 from .imports import after_import
 from .link import Link
 
@@ -22,7 +22,7 @@ def start() -> None:
     """Protect files, and hook torch when it is imported. Settings are JSON in AUTOBATCH_SCRIPT."""
     settings: dict[str, Any] = json.loads(os.environ[_VARIABLE])
     if settings.get("scratch"):
-        protection.install(settings["scratch"], settings["socket"])
+        libraries.keep_to(protection.install(settings["scratch"], settings["socket"]))
         shared = os.path.join(settings["scratch"], "sightings.jsonl")
         after_import("argparse", lambda module: sightings.watch_argparse(module, shared))
     after_import("torch", lambda module: _torch_imported(settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # A size that has not come through after that many steps never will: workers prefetch fewer batches.
 _MOST_LAG = 100
+# The first steps show the training: so many as are asked for, or so long and these at least.
+_FEWEST_OF_LOADER, _FEWEST, _SECONDS = 2, 3, 8.0
 # Losses before and after a change of size: so few that the weights hardly differ.
 _FEW = 3
 
@@ -25,6 +28,7 @@ class Step:
     """One optimizer step of the script. `clean`: nothing but training happened since the last one.
 
     `sizes`: samples of each batch that was fetched for it; `shape`: that of the model's first tensor.
+    `other_fetches`: batches that came from other loaders.
     `losses`: those that `backward` was called on. `losses_apart`: the optimizers that had one of their own.
     """
 
@@ -36,6 +40,7 @@ class Step:
     losses: tuple[Any, ...]
     shape: tuple[int, ...]
     losses_apart: int
+    other_fetches: int
 
     @property
     def loss(self) -> float:
@@ -105,14 +110,17 @@ class Observe(Task):
 
     waits_for_device = False
 
-    def __init__(self, steps: int, fewest: int, seconds: float) -> None:
-        self._steps, self._fewest, self._seconds = steps, fewest, seconds
+    def __init__(self, watch: Watch, steps: int) -> None:
+        self._watch = watch
+        self._steps = steps
         self._begin = time.perf_counter()
         self.taken: list[Step] = []
 
     def take(self, step: Step) -> None:
         if not self.taken:
             self._begin = time.perf_counter()
+            # The memory of loading data and of initializing is no memory of a step.
+            self._watch.memory.reset()
         self.taken.append(step)
 
     @property
@@ -120,8 +128,10 @@ class Observe(Task):
         count = len(self.taken)
         # Ranks have to stop at the same step.
         alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-        late = alone and time.perf_counter() - self._begin > self._seconds
-        return count >= self._steps or (late and count >= self._fewest)
+        late = alone and time.perf_counter() - self._begin > _SECONDS
+        # A loader says how many samples a step has; an input has to be seen more often.
+        fewest = _FEWEST_OF_LOADER if self._watch.loader is not None else _FEWEST
+        return count >= self._steps or (late and count >= fewest)
 
     def result(self) -> dict[str, Any]:
         return {"steps": len(self.taken)}
@@ -170,12 +180,11 @@ class Measure(Sized):
         if self._pending and not self._seconds:
             self._seconds.append(sum(self._pending) / len(self._pending))
         allocated, reserved = self._watch.memory.peak()
-        loads = sorted(step.load_seconds for step in self._steps)
         return {
             "observed_size": self._observed,
             "round_seconds": self._seconds,
             "steps": len(self._steps),
-            "load_seconds": loads[len(loads) // 2] if loads else None,
+            "load_seconds": median_load(self._steps),
             "peak_bytes": allocated,
             "reserved_bytes": reserved,
             "first_loss": _mean(self._losses[:_FEW]),
@@ -267,6 +276,12 @@ class Train(Sized):
 
     def result(self) -> dict[str, Any]:
         return {"losses": self._losses, "seconds": self._seconds}
+
+
+def median_load(steps: Sequence[Step]) -> float | None:
+    """The median seconds that steps waited for their batches; None for no steps."""
+    loads = sorted(step.load_seconds for step in steps)
+    return loads[len(loads) // 2] if loads else None
 
 
 def _mean(losses: list[float]) -> float | None:

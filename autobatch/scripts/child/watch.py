@@ -17,9 +17,6 @@ from .memory import Memory, synchronize
 from .own_updates import OwnUpdates
 from .tasks import Evaluate, Measure, Noise, Observe, Step, Task, Train
 
-# The first steps show the training: so many as are asked for, or so long and three at least.
-_FEWEST, _SECONDS = 3, 8.0
-
 
 class Watch:
     """One training process. It stops after its first steps, and waits for orders."""
@@ -30,7 +27,7 @@ class Watch:
         self.optimizers: list[Any] = []
         self.roots: list[nn.Module] = []
         self.released = False
-        self._task: Task = Observe(steps, min(steps, _FEWEST), _SECONDS)
+        self._task: Task = Observe(self, steps)
         self.primary: Any = None
         self.loader: Any = None
         self.steps = 0
@@ -42,10 +39,12 @@ class Watch:
         # The dimension of the model's input that is the batch, where no loader says how many samples it has.
         self._dimension = 0
         self._cuts_epoch = False
+        # The model was in training mode at the first step, so that another mode says something.
+        self._has_mode = False
         self._clear()
 
     def _clear(self) -> None:
-        self._sizes: list[int | None] = []
+        self._fetches: list[tuple[Any, int | None]] = []
         self._load_seconds = 0.0
         self._clean = True
         self._losses: list[Any] = []
@@ -61,10 +60,6 @@ class Watch:
         return not self.released and self.primary is not None
 
     @property
-    def repeats_epochs(self) -> bool:
-        return self.is_measuring
-
-    @property
     def is_measuring(self) -> bool:
         """True from the end of the first steps on: from there, this is no training any more."""
         return not self.released and not isinstance(self._task, Observe)
@@ -73,20 +68,44 @@ class Watch:
     def freezes(self) -> bool:
         return not self.released and self._task.frozen
 
-    def cut_epoch(self) -> bool:
+    def evaluates(self, loader: Any) -> bool:
+        """True for a loop over batches that is no training.
+
+        It needs no gradients, or it is another loader's while the model is in evaluation mode.
+        """
+        if not torch.is_grad_enabled():
+            return True
+        return self._has_mode and not self._is_training(loader) and not self.roots[0].training
+
+    def repeats(self, loader: Any) -> bool:
+        """True for the loader of a training that is measured."""
+        return self.is_measuring and self._is_training(loader)
+
+    def cut_epoch(self, loader: Any) -> bool:
         """True once, for the loop over training batches that is to end now."""
-        cuts, self._cuts_epoch = self._cuts_epoch, False
+        cuts = self._cuts_epoch and self._is_training(loader)
+        self._cuts_epoch = self._cuts_epoch and not cuts
         return cuts
 
     def fetched(self, loader: Any, samples: int | None, seconds: float) -> None:
         self._load_seconds += seconds
-        if self.loader is None or loader is self.loader or self._same_place(loader):
+        self._fetches.append((loader, samples))
+        if self.loader is None or self._is_training(loader):
             self.loader = loader
-            self._sizes.append(samples)
 
-    def _same_place(self, loader: Any) -> bool:
-        """True for a loader that the script makes anew each epoch, at the same line."""
-        return getattr(loader, "_autobatch_place", 0) == getattr(self.loader, "_autobatch_place", 1)
+    def _is_training(self, loader: Any) -> bool:
+        """True for the loader of the training, and for one that the script makes anew by the same calls."""
+        origin = loaders.origin_of(loader)
+        return loader is self.loader or (len(origin) > 1 and origin == loaders.origin_of(self.loader))
+
+    def _count_fetches(self) -> tuple[tuple[int | None, ...], int]:
+        """The samples of each training batch of a step, and the number of other loaders' batches."""
+        training = [samples for loader, samples in self._fetches if self._is_training(loader)]
+        if self._fetches and not training and not self.is_measuring:
+            # A loader that was seen before, and that no step draws from, was evaluated.
+            self.loader = self._fetches[0][0]
+            return self._count_fetches()
+        return tuple(training), len(self._fetches) - len(training)
 
     def interrupted(self) -> None:
         self._clean = False
@@ -135,6 +154,7 @@ class Watch:
         self.roots += [root for root in roots if all(root is not seen for seen in self.roots)]
         if self.primary is None:
             self.primary = optimizer
+            self._has_mode = bool(roots) and roots[0].training
             self.memory.limit_allocator()
             for root in roots[:1]:
                 root.register_forward_pre_hook(self._called, with_kwargs=True)
@@ -202,15 +222,17 @@ class Watch:
             synchronize()
         now = time.perf_counter()
         self.steps += 1
+        sizes, other_fetches = self._count_fetches()
         step = Step(
             seconds=0.0 if self._last is None else now - self._last,
-            sizes=tuple(self._sizes),
+            sizes=sizes,
             backwards=self._backwards,
             load_seconds=self._load_seconds,
             clean=self._clean and self._last is not None,
             losses=tuple(self._losses),
             shape=self._shape,
             losses_apart=self._losses_apart,
+            other_fetches=other_fetches,
         )
         self._clear()
         self._task.take(step)

@@ -6,7 +6,8 @@ from torch.utils.data import DataLoader
 
 torch.manual_seed(0)
 loader = DataLoader(torch.randn(2048, 8), batch_size=16, shuffle=True)
-makes, judges = nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+makes = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8))
+judges = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
 of_judge = torch.optim.Adam(judges.parameters(), 1e-3)
 of_maker = torch.optim.Adam(makes.parameters(), 1e-3)
 for _ in range(10_000):
