@@ -36,11 +36,13 @@ class RateWalk:
 
     `factor`: the rate to recommend by the trainings so far. `next_factor`: the rate to train next, None at
     the end. `log_gain`: how much lower ln(final loss) may be expected than at the first rate, 0 or more.
+    `trains`: the loss falls at that rate.
     """
 
     factor: float
     next_factor: float | None
     log_gain: float = 0.0
+    trains: bool = True
 
 
 def walk(trainings: Sequence[Training], share: float | None) -> RateWalk:
@@ -48,14 +50,21 @@ def walk(trainings: Sequence[Training], share: float | None) -> RateWalk:
 
     `share`: the part of the user's training that each of them is; None where its length is unknown. A rate is
     raised from 10% on. To lower it, half of the evidence will do, as a rate that is too high costs more than
-    a rate that is too low. Shorter trainings move nothing, but a rate that diverges is halved.
+    a rate that is too low. Shorter trainings move nothing, but a rate that diverges is halved. A loss that
+    does not fall at all calls for a quarter of the rate, a loss that hardly falls for four times the rate.
     """
     runs = {training.learning_rate_factor: training for training in reversed(trainings)}
     first = trainings[0]
     may_raise = share is not None and share >= RAISE_FROM
     may_lower = share is not None and share >= RAISE_FROM / 2
     factor, following = _replayed(_steps(first, may_raise, may_lower), runs)
-    return RateWalk(factor=factor, next_factor=following, log_gain=_final_loss_credit(first, runs[factor]))
+    best = runs[factor]
+    return RateWalk(
+        factor=factor,
+        next_factor=following,
+        log_gain=_final_loss_credit(first, best),
+        trains=trains(best),
+    )
 
 
 # Yields the best factor so far and the one to train next, is sent its training, and returns the best factor.
@@ -77,20 +86,16 @@ def _steps(first: Training, may_raise: bool, may_lower: bool) -> _Walk:
     start = first.learning_rate_factor
     best, left, raises = first, MOST_TRAINED_SIZES - 1, 2 if may_raise else 0
     if not trains(first):
-        leaps = [start / 4] * may_lower + [4 * start] * may_raise
-        if first.outcome is Outcome.DIVERGED:
-            leaps, raises = [start / 2], 0
-        elif first.outcome is not Outcome.OK:
-            leaps = []
-        left -= len(leaps)
-        landed: list[Training] = []
-        for leap in leaps:
-            landed.append((yield start, leap))
         diverged = first.outcome is Outcome.DIVERGED
-        landed = [run for run in landed if trains(run) or (diverged and run.outcome is Outcome.OK)]
-        if not landed:
+        if diverged:
+            raises = 0
+        for leap in _leaps(first, may_raise, may_lower):
+            left, run = left - 1, (yield start, leap)
+            if trains(run) or (diverged and run.outcome is Outcome.OK):
+                best = run
+                break
+        else:
             return start
-        best = min(landed, key=end_loss)
     reached = factor = best.learning_rate_factor
     while left and raises:
         run = yield factor, 2 * factor
@@ -107,6 +112,17 @@ def _steps(first: Training, may_raise: bool, may_lower: bool) -> _Walk:
     return factor
 
 
+def _leaps(first: Training, may_raise: bool, may_lower: bool) -> list[float]:
+    """The rates that may train where the first does not, the likelier one first."""
+    start = first.learning_rate_factor
+    if first.outcome is Outcome.DIVERGED:
+        return [start / 2]
+    if first.outcome is not Outcome.OK:
+        return []
+    leaps = [start / 4] * may_lower + [4 * start] * may_raise
+    return leaps[::-1] if _fall(first) > 0 else leaps
+
+
 def _is_better(run: Training, best: Training, most_steps: float) -> bool:
     """Whether a rate is faster to the loss of the best one so far, and ends surely lower."""
     if not trains(run) or relative_steps(run, best) >= most_steps:
@@ -118,8 +134,12 @@ def trains(training: Training) -> bool:
     """Whether the loss fell by 2% of its first value, and the training did not fail."""
     if training.outcome is not Outcome.OK or len(training.evaluations) < 2:
         return False
-    first = fmean(training.evaluations[0].losses)
-    return first - end_loss(training) >= HARM_TOLERANCE * abs(first)
+    return _fall(training) >= HARM_TOLERANCE * abs(fmean(training.evaluations[0].losses))
+
+
+def _fall(training: Training) -> float:
+    """The fall of the loss from its first value; 0 without evaluations."""
+    return fmean(training.evaluations[0].losses) - end_loss(training) if training.evaluations else 0.0
 
 
 def end_loss(training: Training) -> float:
