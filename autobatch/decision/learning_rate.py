@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import hypot, inf, log, sqrt
 from statistics import fmean, median, stdev
 
+from autobatch.decision import loss_curves
 from autobatch.decision.constants import (
     HARM_TOLERANCE,
     LAST_PART,
@@ -153,37 +153,14 @@ def relative_steps(training: Training, other: Training) -> float:
     Infinite where neither falls to the last loss of the other. A curve that is flat or rises towards its end
     was at its last loss before.
     """
-    curve, reference = _smoothed(training), _smoothed(other)
-    level = reference[-1][1]
-    reached = _crossing(curve, level)
-    if reached is None:
-        level = curve[-1][1]
-        reached = _crossing(curve, level)
-    reference_reached = _crossing(reference, level)
-    return inf if reached is None or reference_reached is None else reached / reference_reached
-
-
-def _smoothed(training: Training) -> list[tuple[float, float]]:
-    """Steps and the median loss of an evaluation and its neighbours.
-
-    The first weights count as half a step.
-    """
-    losses = [fmean(e.losses) for e in training.evaluations]
-    steps = [max(e.steps, 0.5) for e in training.evaluations]
-    windows = [losses[i : i + SMOOTHED] for i in range(len(losses) + 1 - SMOOTHED)]
-    middle = steps[SMOOTHED // 2 : len(steps) - SMOOTHED // 2]
-    smoothed = list(zip(middle, map(median, windows), strict=True))
-    return [(steps[0], losses[0]), *smoothed, *([] if smoothed else [(steps[-1], losses[-1])])]
-
-
-def _crossing(curve: Sequence[tuple[float, float]], loss: float) -> float | None:
-    """The steps after which a curve first is at or below `loss`, interpolated over ln(steps)."""
-    if curve[0][1] <= loss:
-        return curve[0][0]
-    for (steps, high), (more_steps, low) in pairwise(curve):
-        if low <= loss:
-            return float(steps * (more_steps / steps) ** ((high - loss) / (high - low)))
-    return None
+    curve, reference = (loss_curves.smoothed(each, SMOOTHED // 2) for each in (training, other))
+    for ended in (reference, curve):
+        level = ended[-1][2] if ended else -inf
+        reached = loss_curves.crossing(curve, level)
+        reference_reached = loss_curves.crossing(reference, level)
+        if reached is not None and reference_reached is not None:
+            return reached[0] / reference_reached[0]
+    return inf
 
 
 def _final_loss_credit(former: Training, training: Training) -> float:
