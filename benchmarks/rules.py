@@ -272,7 +272,6 @@ RULES: dict[str, list[tuple[Any, str, Any]]] = {
     "a lower rate wins a tie of losses": [(loss_curves, "TOLERANCE", 0.0)],
     "a loss that three sizes reach, if there are as many": [(loss_curves, "MOST_TRAINED_SIZES", 3)],
     "wider smoothing of many evaluations": [(loss_curves, "_reach", lambda evaluations: 1)],
-    "steps to several losses, pooled": [(loss_curves, "_levels", lambda curves, loss: [loss])],
     "80% of the belief, not its middle alone": [(critical_batch, "CONFIDENCE", 0.5)],
 }
 

@@ -61,7 +61,7 @@ RAISED_STEPS = 0.8
 # Difference of ln(loss) at equal steps: a larger batch that is worse by it, and by the interval of its error,
 # is vetoed. Of 41 healthy trainings none was, of 22 divergent ones 16 were.
 WORST_GAP = 0.10
-# Last evaluations that are pooled, and losses at which steps are compared: more smooth noise, and lag behind.
+# Last evaluations that are pooled: more smooth noise, and lag behind.
 POOLED = 5
 
 # --- The same epochs: final losses and decisions ------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Pure: which size, at which learning rate, is trained next for the user's epochs.
 
+The reference comes first. Where its loss does not fall, lower rates come next, until it does: beside a
+training that learns nothing, any size looks safe.
 Sizes go upwards from the reference as long as they are safe. Then learning rates are tried at the size that
 is decided for. A rate that was raised there is tried at the next larger size too, which may be safe with it.
 Where the rate was changed, it is tried at the reference last, so that its gain can be told from that of the
@@ -24,10 +26,8 @@ def next_run(judgement: Judgement, rule: Callable[[int], float]) -> Run | None:
     epochs, or stand for them, are compared size by size from the reference upwards, as long as the sizes are
     safe and may be faster. Shorter ones only confirm the decision.
     """
-    if not judgement.harms:
-        return None
     repair = _repair(judgement)
-    if repair is not None:
+    if repair is not None or not judgement.harms:
         return repair
     larger = _next_size(judgement, rule) if judgement.is_whole else _confirmation(judgement, rule)
     if larger is not None:
@@ -55,10 +55,11 @@ def octaves_below(judgement: Judgement, size: int, rule: Callable[[int], float])
 
 
 def _repair(judgement: Judgement) -> Run | None:
-    """A size that diverged, once more at half its learning rate."""
-    for size in judgement.diverged:
+    """The reference at a lower rate where its loss does not fall; a size that diverged, at half its rate."""
+    stuck = [judgement.reference] if judgement.is_stuck else []
+    for size in (*stuck, *judgement.diverged):
         factor = judgement.next_factor(size)
-        if factor is not None and size != judgement.reference:
+        if factor is not None and factor < judgement.rates[size].factor:
             return Run(batch_size=size, learning_rate_factor=factor)
     return None
 

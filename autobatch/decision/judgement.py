@@ -8,8 +8,8 @@ from math import exp, inf, isclose
 
 from autobatch.decision import loss_curves
 from autobatch.decision.confidence import Speedup, compare_sizes, decide, measured_speedups
-from autobatch.decision.constants import HARM_TOLERANCE, USUAL_BATCH_SIZE
-from autobatch.decision.learning_rate import RateWalk, walk
+from autobatch.decision.constants import USUAL_BATCH_SIZE
+from autobatch.decision.learning_rate import RateWalk, trains, walk
 from autobatch.decision.loss_extrapolation import loss_curve
 from autobatch.decision.same_epochs import Course, HarmEstimate, estimate_harms
 from autobatch.decision.trial_set import TrialSet
@@ -26,8 +26,9 @@ class Judgement:
 
     `reference`: the current size, or the size that stands for it. `rates`: the learning rates of the trained
     sizes; they stay as they are where it `keeps_rate`. `diverged`: trained sizes without a training that went
-    well. `run_epochs`: the part of the training that was run at the reference; 0 without a training.
-    `is_whole`: that part stands for the whole training, or is all of it.
+    well. `run_epochs`: the part of the training that was run at the reference; 0 without a training that went
+    well. `is_whole`: that part stands for the whole training, or is all of it. `rescued`: the
+    reference trains at a tried rate, and not at its first.
     """
 
     reference: int
@@ -39,6 +40,12 @@ class Judgement:
     diverged: tuple[int, ...] = ()
     run_epochs: float = 0.0
     is_whole: bool = False
+    rescued: bool = False
+
+    @property
+    def is_stuck(self) -> bool:
+        """True where the reference was trained, and its loss falls at no rate so far."""
+        return self.reference in self.rates and not self.rates[self.reference].trains
 
     def next_factor(self, size: int) -> float | None:
         """The learning rate to train next at a size, as a factor of the user's; None where none is wanted."""
@@ -81,13 +88,21 @@ def judge(
     speedups = measured_speedups(reference, permitted.timed, law)
     size = reference.batch_size
     first = next((training for training in check.trainings if training.batch_size == size), None)
-    base = None if first is None or samples is None else loss_curve(first, samples)
-    if first is None or base is None or samples is None or not base.epochs:
+    if first is None or samples is None:
         return Judgement(reference=size, speedups=speedups, harms={}, decision=decide(size, speedups, {}))
-    run_epochs = base.epochs[-1]
     trainings = _by_size([t for t in check.trainings if not keeps_rate or _has_own_rate(t, first, power)])
-    share = None if epochs is None else run_epochs / epochs
+    share = None if epochs is None else first.steps * size / samples / epochs
     rates = {size: walk(runs, share) for size, runs in trainings.items()}
+    settled = {
+        size: next(t for t in runs if t.learning_rate_factor == rates[size].factor)
+        for size, runs in trainings.items()
+    }
+    # A training that learns nothing is no measure for other sizes.
+    rescued = rates[size].factor != first.learning_rate_factor and not trains(first)
+    if rescued:
+        first = settled[size]
+    base = loss_curve(first, samples)
+    run_epochs = base.epochs[-1] if base.epochs and not base.failed else 0.0
     course = Course(
         current_size=size,
         samples=samples,
@@ -97,10 +112,6 @@ def judge(
         noise=None if check.loss_kind is LossKind.BATCH_DEPENDENT else check.noise_points,
         keeps_rate=keeps_rate and power == 0,
     )
-    settled = {
-        size: next(t for t in runs if t.learning_rate_factor == rates[size].factor)
-        for size, runs in trainings.items()
-    }
     harms = _harms(course, check, first, settled, tuple(speedups), rates)
     # Beyond a size at which the rule's rate diverged, only trainings are believed.
     limit = min(
@@ -118,7 +129,8 @@ def judge(
             size for size, runs in trainings.items() if all(t.outcome is Outcome.DIVERGED for t in runs)
         ),
         run_epochs=run_epochs,
-        is_whole=share is None or share >= 1 - HARM_TOLERANCE,
+        is_whole=epochs is None or course.is_whole(base),
+        rescued=rescued,
     )
 
 

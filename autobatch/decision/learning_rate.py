@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import hypot, inf, log, sqrt
 from statistics import fmean, median, stdev
 
+from autobatch.decision import loss_curves
 from autobatch.decision.constants import (
     HARM_TOLERANCE,
     LAST_PART,
@@ -36,11 +36,13 @@ class RateWalk:
 
     `factor`: the rate to recommend by the trainings so far. `next_factor`: the rate to train next, None at
     the end. `log_gain`: how much lower ln(final loss) may be expected than at the first rate, 0 or more.
+    `trains`: the loss falls at that rate.
     """
 
     factor: float
     next_factor: float | None
     log_gain: float = 0.0
+    trains: bool = True
 
 
 def walk(trainings: Sequence[Training], share: float | None) -> RateWalk:
@@ -48,14 +50,21 @@ def walk(trainings: Sequence[Training], share: float | None) -> RateWalk:
 
     `share`: the part of the user's training that each of them is; None where its length is unknown. A rate is
     raised from 10% on. To lower it, half of the evidence will do, as a rate that is too high costs more than
-    a rate that is too low. Shorter trainings move nothing, but a rate that diverges is halved.
+    a rate that is too low. Shorter trainings move nothing, but a rate that diverges is halved. A loss that
+    does not fall at all calls for a quarter of the rate, a loss that hardly falls for four times the rate.
     """
     runs = {training.learning_rate_factor: training for training in reversed(trainings)}
     first = trainings[0]
     may_raise = share is not None and share >= RAISE_FROM
     may_lower = share is not None and share >= RAISE_FROM / 2
     factor, following = _replayed(_steps(first, may_raise, may_lower), runs)
-    return RateWalk(factor=factor, next_factor=following, log_gain=_final_loss_credit(first, runs[factor]))
+    best = runs[factor]
+    return RateWalk(
+        factor=factor,
+        next_factor=following,
+        log_gain=_final_loss_credit(first, best),
+        trains=trains(best),
+    )
 
 
 # Yields the best factor so far and the one to train next, is sent its training, and returns the best factor.
@@ -77,20 +86,16 @@ def _steps(first: Training, may_raise: bool, may_lower: bool) -> _Walk:
     start = first.learning_rate_factor
     best, left, raises = first, MOST_TRAINED_SIZES - 1, 2 if may_raise else 0
     if not trains(first):
-        leaps = [start / 4] * may_lower + [4 * start] * may_raise
-        if first.outcome is Outcome.DIVERGED:
-            leaps, raises = [start / 2], 0
-        elif first.outcome is not Outcome.OK:
-            leaps = []
-        left -= len(leaps)
-        landed: list[Training] = []
-        for leap in leaps:
-            landed.append((yield start, leap))
         diverged = first.outcome is Outcome.DIVERGED
-        landed = [run for run in landed if trains(run) or (diverged and run.outcome is Outcome.OK)]
-        if not landed:
+        if diverged:
+            raises = 0
+        for leap in _leaps(first, may_raise, may_lower):
+            left, run = left - 1, (yield start, leap)
+            if trains(run) or (diverged and run.outcome is Outcome.OK):
+                best = run
+                break
+        else:
             return start
-        best = min(landed, key=end_loss)
     reached = factor = best.learning_rate_factor
     while left and raises:
         run = yield factor, 2 * factor
@@ -107,6 +112,17 @@ def _steps(first: Training, may_raise: bool, may_lower: bool) -> _Walk:
     return factor
 
 
+def _leaps(first: Training, may_raise: bool, may_lower: bool) -> list[float]:
+    """The rates that may train where the first does not, the likelier one first."""
+    start = first.learning_rate_factor
+    if first.outcome is Outcome.DIVERGED:
+        return [start / 2]
+    if first.outcome is not Outcome.OK:
+        return []
+    leaps = [start / 4] * may_lower + [4 * start] * may_raise
+    return leaps[::-1] if _fall(first) > 0 else leaps
+
+
 def _is_better(run: Training, best: Training, most_steps: float) -> bool:
     """Whether a rate is faster to the loss of the best one so far, and ends surely lower."""
     if not trains(run) or relative_steps(run, best) >= most_steps:
@@ -118,8 +134,12 @@ def trains(training: Training) -> bool:
     """Whether the loss fell by 2% of its first value, and the training did not fail."""
     if training.outcome is not Outcome.OK or len(training.evaluations) < 2:
         return False
-    first = fmean(training.evaluations[0].losses)
-    return first - end_loss(training) >= HARM_TOLERANCE * abs(first)
+    return _fall(training) >= HARM_TOLERANCE * abs(fmean(training.evaluations[0].losses))
+
+
+def _fall(training: Training) -> float:
+    """The fall of the loss from its first value; 0 without evaluations."""
+    return fmean(training.evaluations[0].losses) - end_loss(training) if training.evaluations else 0.0
 
 
 def end_loss(training: Training) -> float:
@@ -133,37 +153,14 @@ def relative_steps(training: Training, other: Training) -> float:
     Infinite where neither falls to the last loss of the other. A curve that is flat or rises towards its end
     was at its last loss before.
     """
-    curve, reference = _smoothed(training), _smoothed(other)
-    level = reference[-1][1]
-    reached = _crossing(curve, level)
-    if reached is None:
-        level = curve[-1][1]
-        reached = _crossing(curve, level)
-    reference_reached = _crossing(reference, level)
-    return inf if reached is None or reference_reached is None else reached / reference_reached
-
-
-def _smoothed(training: Training) -> list[tuple[float, float]]:
-    """Steps and the median loss of an evaluation and its neighbours.
-
-    The first weights count as half a step.
-    """
-    losses = [fmean(e.losses) for e in training.evaluations]
-    steps = [max(e.steps, 0.5) for e in training.evaluations]
-    windows = [losses[i : i + SMOOTHED] for i in range(len(losses) + 1 - SMOOTHED)]
-    middle = steps[SMOOTHED // 2 : len(steps) - SMOOTHED // 2]
-    smoothed = list(zip(middle, map(median, windows), strict=True))
-    return [(steps[0], losses[0]), *smoothed, *([] if smoothed else [(steps[-1], losses[-1])])]
-
-
-def _crossing(curve: Sequence[tuple[float, float]], loss: float) -> float | None:
-    """The steps after which a curve first is at or below `loss`, interpolated over ln(steps)."""
-    if curve[0][1] <= loss:
-        return curve[0][0]
-    for (steps, high), (more_steps, low) in pairwise(curve):
-        if low <= loss:
-            return float(steps * (more_steps / steps) ** ((high - loss) / (high - low)))
-    return None
+    curve, reference = (loss_curves.smoothed(each, SMOOTHED // 2) for each in (training, other))
+    for ended in (reference, curve):
+        level = ended[-1][2] if ended else -inf
+        reached = loss_curves.crossing(curve, level)
+        reference_reached = loss_curves.crossing(reference, level)
+        if reached is not None and reference_reached is not None:
+            return reached[0] / reference_reached[0]
+    return inf
 
 
 def _final_loss_credit(former: Training, training: Training) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from math import inf, log, sqrt
 from statistics import fmean, median, stdev
 
 from autobatch.decision.constants import (
@@ -27,19 +27,17 @@ from autobatch.decision.quantiles import student_t
 from autobatch.records.check import Evaluation, Training
 from autobatch.records.trial import Outcome
 
+# (steps, seconds, loss) of each evaluation.
+_Curve = Sequence[tuple[int, float, float]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """Steps and seconds to one loss: pairs of a batch size that reached it, and its `steps` or `seconds`.
-
-    `pooled`: the geometric mean of the steps to this and to higher losses. The law holds at each loss, with
-    another S_min, so the ratios between sizes are the same, with less noise.
-    """
+    """Steps and seconds to one loss: pairs of a batch size that reached it, and its `steps` or `seconds`."""
 
     loss: float
     steps: tuple[tuple[int, float], ...]
     seconds: tuple[tuple[int, float], ...]
-    pooled: tuple[tuple[int, float], ...]
 
 
 def best_of_each(trainings: Sequence[Training]) -> dict[int, Training]:
@@ -90,24 +88,25 @@ def sound(reference_size: int, trainings: Sequence[Training]) -> list[Training]:
 def match(trainings: Sequence[Training]) -> Matched | None:
     """Steps to the lowest loss that all trainings fall to, or three of four; None if they don't."""
     best = best_of_each(trainings)
-    curves = {size: _smoothed(t) for size, t in best.items() if t.outcome is Outcome.OK}
+    curves = {
+        size: smoothed(t, _reach(len(t.evaluations))) for size, t in best.items() if t.outcome is Outcome.OK
+    }
     lowest = sorted(min((loss for _, _, loss in curve), default=0.0) for curve in curves.values() if curve)
     if len(lowest) < 2:
         return None
     # A fourth size that lags does not hold back the others; with fewer, each one is needed.
     loss = lowest[min(len(lowest), MOST_TRAINED_SIZES - 1) - 1]
-    reached = {size: curve for size, curve in curves.items() if _falls_to(curve, loss)}
+    reached = [
+        (size, at)
+        for size, curve in curves.items()
+        if _starts_above(curve, loss) and (at := crossing(curve, loss)) is not None
+    ]
     if len(reached) < 2:
         return None
-    levels = _levels(list(reached.values()), loss)
-    crossings = {size: [_crossing(curve, level) for level in levels] for size, curve in reached.items()}
     return Matched(
         loss=loss,
-        steps=tuple((size, at_levels[-1][0]) for size, at_levels in crossings.items()),
-        seconds=tuple((size, at_levels[-1][1]) for size, at_levels in crossings.items()),
-        pooled=tuple(
-            (size, exp(fmean(log(steps) for steps, _ in at_levels))) for size, at_levels in crossings.items()
-        ),
+        steps=tuple((size, steps) for size, (steps, _) in reached),
+        seconds=tuple((size, seconds) for size, (_, seconds) in reached),
     )
 
 
@@ -176,13 +175,12 @@ def _at_equal_steps(reference: Training, other: Training) -> list[tuple[Evaluati
     return common[-POOLED:] if common and common[-1][0].steps >= FEWEST_STEPS else []
 
 
-def _smoothed(training: Training) -> list[tuple[int, float, float]]:
-    """(steps, seconds, loss) of the evaluations, the loss a median over neighbours on both sides.
+def smoothed(training: Training, reach: int) -> _Curve:
+    """(steps, seconds, loss) of the evaluations, the loss a median over `reach` neighbours on each side.
 
     It leaves out the spikes and dips of a training at the edge of what its learning rate allows.
     """
     losses = [fmean(evaluation.losses) for evaluation in training.evaluations]
-    reach = _reach(len(losses))
     return [
         (evaluation.steps, evaluation.seconds, median(losses[i - reach : i + reach + 1]))
         for i, evaluation in enumerate(training.evaluations)
@@ -195,29 +193,17 @@ def _reach(evaluations: int) -> int:
     return 2 if evaluations > 2 * POOLED else 1
 
 
-def _falls_to(curve: Sequence[tuple[int, float, float]], loss: float) -> bool:
-    """True where a curve falls to `loss`, and starts above it."""
-    losses = [smoothed for _, _, smoothed in curve]
-    return bool(losses) and min(losses) <= loss < min(losses[:2])
+def _starts_above(curve: _Curve, loss: float) -> bool:
+    return bool(curve) and min(smooth for _, _, smooth in curve[:2]) > loss
 
 
-def _levels(curves: Sequence[Sequence[tuple[int, float, float]]], loss: float) -> list[float]:
-    """Losses from the lowest common one up to the lowest that any curve has after half of its steps."""
-    halfway = min(_loss_after(curve, _crossing(curve, loss)[0] / 2) for curve in curves)
-    return [loss + max(halfway - loss, 0.0) * (1 - i / (POOLED - 1)) for i in range(POOLED)]
-
-
-def _loss_after(curve: Sequence[tuple[int, float, float]], steps: float) -> float:
-    return next((loss for at, _, loss in curve if at >= steps), curve[-1][2])
-
-
-def _crossing(curve: Sequence[tuple[int, float, float]], loss: float) -> tuple[float, float]:
-    """Steps and seconds where a curve that falls to `loss` first does, interpolated over ln(steps)."""
-    above = 0
-    while curve[above][2] > loss:
-        above += 1
-    if above == 0:
+def crossing(curve: _Curve, loss: float) -> tuple[float, float] | None:
+    """Steps and seconds after which a curve first is at or below `loss`, interpolated over ln(steps)."""
+    first = next((i for i, (_, _, smooth) in enumerate(curve) if smooth <= loss), None)
+    if first is None:
+        return None
+    if first == 0:
         return curve[0][0], curve[0][1]
-    (steps, seconds, high), (more_steps, more_seconds, low) = curve[above - 1], curve[above]
+    (steps, seconds, high), (more_steps, more_seconds, low) = curve[first - 1], curve[first]
     share = (high - loss) / (high - low)
     return steps * (more_steps / steps) ** share, seconds + (more_seconds - seconds) * share

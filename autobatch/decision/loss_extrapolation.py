@@ -101,6 +101,11 @@ def fit_loss_curve(curve: LossCurve) -> tuple[FittedCurve, ...]:
     return tuple(replace(fit, weight=weight / total) for fit, weight in zip(falling, weights, strict=True))
 
 
+def scatter(fits: Sequence[FittedCurve]) -> float:
+    """The weighted scatter of the losses around their fits."""
+    return sum(fit.weight * fit.scatter for fit in fits)
+
+
 def _power_law(points: Sequence[tuple[float, float]], asymptote: float) -> FittedCurve:
     """ln(L - asymptote) as a line of ln e by least squares. The scatter is never 0, as ratios of it count."""
     centre = fmean(x for x, _ in points)

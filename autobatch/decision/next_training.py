@@ -82,7 +82,7 @@ def state_after(plan: TrainingPlan, trainings: Sequence[Training]) -> TrainingSt
     """The state after `trainings`."""
     trainings = loss_curves.about_sizes(plan.reference_size, trainings)
     matched = loss_curves.match(loss_curves.sound(plan.reference_size, trainings))
-    belief = critical_batch.posterior(plan.prior, matched.pooled if matched else ())
+    belief = critical_batch.posterior(plan.prior, matched.steps if matched else ())
     vetoed = vetoes(plan.reference_size, trainings, is_final=plan.keeps_rate)
     allowed = without_vetoed(plan.sizes, plan.reference_size, vetoed)
     choice = critical_batch.pick(allowed, belief, plan.law, current_size=plan.current_size)

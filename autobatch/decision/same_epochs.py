@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import exp, hypot, inf, log, sqrt
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 from autobatch.decision.constants import (
     HARM_TOLERANCE,
@@ -29,7 +29,7 @@ from autobatch.decision.constants import (
     NEAR_ZERO,
     SMOOTHED,
 )
-from autobatch.decision.loss_extrapolation import FittedCurve, LossCurve, fit_loss_curve
+from autobatch.decision.loss_extrapolation import FittedCurve, LossCurve, fit_loss_curve, scatter
 from autobatch.records.check import NoisePoint
 
 # Parts of a training over which its cost is added up; 200 give the same answers.
@@ -83,8 +83,7 @@ def estimate_harms(
     `curves` has the current size only where it was trained at another learning rate than in the course.
     `log_gains`: the fall of ln(final loss) that a tried learning rate is credited with, by size. A size whose
     training failed has infinite harm. Empty where the current size's losses can't be judged. Where the noise
-    law does not hold, only trainings as long as the current size's count. The scatter of the losses around
-    their fit adds to all errors: a training ends anywhere within it.
+    law does not hold, only trainings as long as the current size's count.
     """
     noise = tuple(point for point in course.noise or () if point.low > 0)
     curve = course.curve if course.epochs is None else course.curve.until(course.epochs)
@@ -96,31 +95,21 @@ def estimate_harms(
     if scaled is None:
         return {}
     course, trained = scaled
-    if course.noise is None:
-        return _compared_harms(course, trained)
-    fits = fit_loss_curve(course.curve)
-    if not fits:
-        return {}
+    harms: dict[int, HarmEstimate] = {}
     gains = log_gains or {}
-    harms = {size: _predicted(course, fits, size) for size in sizes}
-    harms = {size: replace(h, log_harm=h.log_harm - gains.get(size, 0.0)) for size, h in harms.items()}
+    if course.noise is not None:
+        fits = fit_loss_curve(course.curve)
+        if not fits:
+            return {}
+        harms = {size: _predicted(course, fits, size, gains.get(size, 0.0)) for size in sizes}
+    elif course.current_size not in trained:
+        harms = {course.current_size: HarmEstimate(log_harm=0.0, sd=0.0)}
     for size, curve in trained.items():
         if curve.failed or not curve.losses:
             harms[size] = HarmEstimate(log_harm=inf, sd=0.0)
         elif course.is_whole(course.curve) and course.is_whole(curve):
-            harms[size] = _pooled(harms[size], compared_harm(course, curve))
-    scatter = sum(fit.weight * fit.scatter for fit in fits)
-    return {size: replace(harm, sd=hypot(harm.sd, scatter)) for size, harm in harms.items()}
-
-
-def _compared_harms(course: Course, trained: Mapping[int, LossCurve]) -> dict[int, HarmEstimate]:
-    """The harm of the sizes that were trained as long as the current one: nothing predicts that of others."""
-    harms = {course.current_size: HarmEstimate(log_harm=0.0, sd=0.0)}
-    for size, curve in trained.items():
-        if curve.failed or not curve.losses:
-            harms[size] = HarmEstimate(log_harm=inf, sd=0.0)
-        elif course.is_whole(course.curve) and course.is_whole(curve):
-            harms[size] = compared_harm(course, curve)
+            compared = _compared(course, curve, gains.get(size, 0.0))
+            harms[size] = _pooled(harms[size], compared) if size in harms else compared
     return harms
 
 
@@ -184,11 +173,12 @@ def _interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
     return points[-1][1]
 
 
-def _predicted(course: Course, fits: Sequence[FittedCurve], size: int) -> HarmEstimate:
-    """The harm by the fitted curves.
+def _predicted(course: Course, fits: Sequence[FittedCurve], size: int, log_gain: float) -> HarmEstimate:
+    """The harm by the fitted curves, less the gain of the learning rate.
 
-    Its sd adds up the spread of the fits, the effect of twice and half the noise scale, and the error of the
-    model, which is as large as the harm itself on recorded trainings.
+    Its sd adds up the spread of the fits, the effect of twice and half the noise scale, the error of the
+    model, which is as large as the harm itself on recorded trainings, and the scatter of the losses: a
+    training ends anywhere within it.
     """
     end = log(course.end_epochs)
 
@@ -203,14 +193,18 @@ def _predicted(course: Course, fits: Sequence[FittedCurve], size: int) -> HarmEs
     log_harm = mean(expected)
     spread = sqrt(mean([(value - log_harm) ** 2 for value in expected]))
     low, high = (mean(harms(epoch_shift(course, size, factor))) for factor in (2.0, 0.5))
-    sd = hypot(spread, (high - low) / 2, log_harm, HARM_TOLERANCE)
-    return HarmEstimate(log_harm=log_harm, sd=sd)
+    sd = hypot(spread, (high - low) / 2, log_harm, HARM_TOLERANCE, scatter(fits))
+    return HarmEstimate(log_harm=log_harm - log_gain, sd=sd)
 
 
-def compared_harm(course: Course, curve: LossCurve) -> HarmEstimate:
+def _compared(course: Course, curve: LossCurve, log_gain: float) -> HarmEstimate:
     """ln of the ratio of losses at equal epochs, over the last quarter of both trainings.
 
-    Fewer evaluations there than SMOOTHED say nothing: the error is infinite.
+    Its sd is the scatter of both curves around their fits. On recorded trainings the ratios of pairs that
+    share first weights and the order of samples differ by as much between seeds (within a factor of 1.6), be
+    it 0.5% or 50%. The last quarter alone hides it: a training that has settled hardly moves any more. A
+    larger size by itself ends no lower, so a lead beyond the gain of the learning rate is luck. Fewer
+    evaluations than SMOOTHED say nothing: the error is infinite.
     """
     end = min(curve.epochs[-1], course.curve.epochs[-1])
     base = list(zip(map(log, course.curve.epochs), map(log, course.curve.losses), strict=True))
@@ -222,9 +216,9 @@ def compared_harm(course: Course, curve: LossCurve) -> HarmEstimate:
     ]
     if len(gaps) < SMOOTHED:
         return HarmEstimate(log_harm=0.0, sd=inf)
-    # Twice, as the gaps of one pair of trainings know nothing of other seeds.
-    error = 2 * stdev(gaps) / sqrt(len(gaps) / SMOOTHED)
-    return HarmEstimate(log_harm=fmean(gaps), sd=hypot(error, HARM_TOLERANCE / 2))
+    scatters = [scatter(fit_loss_curve(each)) for each in (course.curve, curve)]
+    sd = hypot(*scatters, HARM_TOLERANCE) / sqrt(2)
+    return HarmEstimate(log_harm=max(fmean(gaps), -log_gain), sd=sd)
 
 
 def _pooled(predicted: HarmEstimate, compared: HarmEstimate) -> HarmEstimate:

@@ -116,6 +116,11 @@ def at_the_same_epochs(
         warnings.append(
             f"your batch size {current:,} can't be used; {judgement.reference:,} stands for it in comparisons"
         )
+    if judgement.rescued:
+        factor = judgement.rates[judgement.reference].factor
+        warnings.append(
+            f"the loss does not fall at your learning rate: sizes are compared at {factor:g} times that rate"
+        )
     if judgement.harms and workload.epochs is None:
         warnings.append(
             "the number of your epochs is unknown, so only sizes that are safe for short trainings count: "

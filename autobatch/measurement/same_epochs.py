@@ -50,7 +50,8 @@ class SameEpochsComparison:
         first = next_training.Run(
             batch_size=plan.reference_size, learning_rate_factor=self._rule(plan.reference_size)
         )
-        if not self._train(first, seconds, ceil(epochs * self._samples)):
+        most_samples = ceil(epochs * self._samples)
+        if not self._train(first, seconds, most_samples):
             return None
         done = first
         while (judgement := self._judgement()) is not None:
@@ -58,12 +59,14 @@ class SameEpochsComparison:
             # An engine that can't change the rate would be asked for it again and again.
             if run is None or run == done:
                 return None
-            most_samples = ceil(judgement.run_epochs * self._samples)
-            seconds = most_samples / run.batch_size * plan.law.step_seconds_at(run.batch_size)
-            if seconds + self._extra_seconds > self._budget.left_seconds:
-                return None
-            # The law is no promise: a training that is slower than expected ends with the time left.
-            if not self._train(run, self._budget.left_seconds, most_samples):
+            if judgement.run_epochs:
+                most_samples = ceil(judgement.run_epochs * self._samples)
+                expected = most_samples / run.batch_size * plan.law.step_seconds_at(run.batch_size)
+                # The law is no promise: a training that is slower than expected ends with the time left.
+                seconds = self._budget.left_seconds
+                if expected + self._extra_seconds > seconds:
+                    return None
+            if not self._train(run, seconds, most_samples):
                 return None
             done = run
         return None

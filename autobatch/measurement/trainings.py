@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from autobatch.decision import next_training
 from autobatch.decision.constants import EVALUATION_SHARE, FEWEST_SAMPLES, FIRST_SAMPLES, MAX_REPEATS
+from autobatch.decision.loss_curves import best_of_each
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.records.check import Check, CheckStatus, LossKind, Training
@@ -98,7 +99,7 @@ class Trainings:
     def _with_evidence(self) -> Check:
         """The check with the evidence of its trainings."""
         plan, check = self._plan, self.check
-        reference = next(t for t in check.trainings if t.batch_size == plan.reference_size)
+        reference = best_of_each(check.trainings)[plan.reference_size]
         if reference.outcome is not Outcome.OK:
             return replace(check, detail=f"at batch size {reference.batch_size:,}: {reference.detail}")
         if len({training.batch_size for training in check.trainings}) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -113,7 +114,7 @@ def test_short_trainings_do_not_confirm_the_current_size() -> None:
 
 def test_nothing_is_trained_without_harms() -> None:
     assert next_run(judged([]), rule) is None
-    assert next_run(judged([builders.failed_training(32)]), rule) is None
+    assert next_run(judged([builders.failed_training(32, Outcome.CRASHED)]), rule) is None
 
 
 # Repairs
@@ -149,6 +150,47 @@ def test_a_size_that_failed_for_another_reason_is_not_repeated() -> None:
         return training(run) if run.batch_size == 32 else failed(run, Outcome.CRASHED)
 
     assert runs_of(failing, None) == [(64, 1.0)]
+
+
+def too_high_at_first(run: Run) -> Training:
+    """Above half of the rule's rate the loss stays at its first value."""
+    is_low = run.learning_rate_factor <= 0.5 * rule(run.batch_size)
+    return training(run, pace=1.0 if is_low else 0.0)
+
+
+def test_the_reference_comes_down_to_a_rate_at_which_it_trains_before_larger_sizes() -> None:
+    """At the first rate all sizes end at the same loss, as none of them learns."""
+    runs = runs_of(too_high_at_first)
+    assert runs[0] == (32, 0.25)
+    assert (64, 0.25) in runs
+    assert (64, 1.0) not in runs
+
+
+def test_sizes_are_compared_with_the_reference_at_the_rate_at_which_it_trains() -> None:
+    reference = [Run(batch_size=32, learning_rate_factor=factor) for factor in (1.0, 0.25)]
+    trainings = [too_high_at_first(run) for run in reference]
+    assert judged(trainings[:1]).is_stuck
+    judgement = judged(trainings)
+    assert judgement.rescued
+    assert not judgement.is_stuck
+    assert judgement.rates[32].factor == 0.25
+    worse = too_high_at_first(Run(batch_size=64, learning_rate_factor=2.0))
+    assert [row.safe for row in judged([*trainings, worse]).rows if row.batch_size == 64] == [False]
+    # Beside the training that learns nothing, it looked harmless.
+    assert [row.safe for row in judged([trainings[0], worse]).rows if row.batch_size == 64] == [True]
+
+
+@pytest.mark.parametrize("epochs", [0.0, 0.5])
+def test_a_reference_that_diverges_is_tried_at_half_its_rate(epochs: float) -> None:
+    partly = training(Run(batch_size=32, learning_rate_factor=1.0), epochs)
+    diverged = replace(partly, outcome=Outcome.DIVERGED)
+    judgement = judged([diverged])
+    assert judgement.run_epochs == 0.0
+    assert next_run(judgement, rule) == Run(batch_size=32, learning_rate_factor=0.5)
+    repaired = judged([diverged, training(Run(batch_size=32, learning_rate_factor=0.5))])
+    assert repaired.run_epochs == pytest.approx(10.0, rel=0.01)
+    assert repaired.rescued
+    assert 64 in repaired.harms
 
 
 # Learning rates

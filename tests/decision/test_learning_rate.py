@@ -81,19 +81,30 @@ def test_a_diverging_rate_is_halved_whatever_the_length(share: float | None) -> 
 def test_a_rate_that_diverges_at_half_as_well_stays_rejected() -> None:
     outcome, rates = walked(40.0, None)
     assert rates == [40.0, 20.0]
-    assert outcome == RateWalk(factor=40.0, next_factor=None)
+    assert outcome == RateWalk(factor=40.0, next_factor=None, trains=False)
 
 
 def test_a_training_that_failed_for_another_reason_is_not_repeated() -> None:
     failed = training(1.0, [], outcome=Outcome.FAILED)
-    assert walk([failed], 1.0) == RateWalk(factor=1.0, next_factor=None)
+    assert walk([failed], 1.0) == RateWalk(factor=1.0, next_factor=None, trains=False)
 
 
 def test_a_rate_that_hardly_trains_is_replaced_by_four_times_it() -> None:
     outcome, rates = walked(0.002, 0.2)
-    assert rates[:3] == pytest.approx([0.002, 0.0005, 0.008])
+    assert rates[:2] == pytest.approx([0.002, 0.008])
     assert outcome.factor >= 0.008
     assert outcome.log_gain == 0.0
+
+
+@pytest.mark.parametrize("share", [0.75 * RAISE_FROM, 0.2])
+def test_a_rate_at_which_the_loss_rises_is_replaced_by_a_quarter_of_it(share: float) -> None:
+    stuck = training(4.0, [2.30 + 0.02 * min(steps, 1) for steps in STEPS])
+    assert walk([stuck], share) == RateWalk(factor=4.0, next_factor=1.0, trains=False)
+    rescued = walk([stuck, simulated(1.0)], share)
+    assert (rescued.factor, rescued.trains, rescued.log_gain) == (1.0, True, 0.0)
+    # Where a quarter of the rate doesn't train either, the rate may have been too low.
+    still = training(1.0, [2.30 for _ in STEPS])
+    assert walk([stuck, still], share).next_factor == (16.0 if share >= RAISE_FROM else None)
 
 
 def test_a_good_rate_stays() -> None:
@@ -122,7 +133,8 @@ def test_short_runs_lower_only(start: float) -> None:
 
 @given(st.floats(1e-3, LIMIT), st.one_of(st.none(), st.floats(0.0, RAISE_FROM / 2, exclude_max=True)))
 def test_shorter_runs_and_unknown_lengths_move_nothing(start: float, share: float | None) -> None:
-    assert walked(start, share) == (RateWalk(factor=start, next_factor=None), [start])
+    outcome, rates = walked(start, share)
+    assert (outcome.factor, outcome.next_factor, rates) == (start, None, [start])
 
 
 @given(starts, starts)

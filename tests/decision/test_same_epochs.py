@@ -164,6 +164,28 @@ def test_whole_trainings_move_the_estimate_towards_the_comparison() -> None:
     assert pooled.sd < estimate_harms(of, (256,), {})[256].sd
 
 
+@given(st.floats(0.0, 1.0), exponents)
+def test_a_lead_of_a_larger_size_is_luck_beyond_the_gain_of_its_rate(gain: float, exponent: float) -> None:
+    of = course(power_law(exponent, 0.5), epochs=10.0)
+    lower = power_law(exponent, 0.5)
+    lower = replace(lower, losses=tuple(loss / 3 for loss in lower.losses))
+    harms = {log_gain: estimate_harms(of, (64,), {64: lower}, {64: log_gain})[64] for log_gain in (0.0, gain)}
+    assert harms[0.0].log_harm >= 0
+    assert harms[gain].log_harm == pytest.approx(harms[0.0].log_harm - gain)
+
+
+@pytest.mark.parametrize("noisy", ["current", "other"])
+def test_a_comparison_is_as_unsure_as_the_noise_of_both_curves(noisy: str) -> None:
+    """The noise of the early part counts too: a training that has settled hides that seeds differ."""
+    quiet = power_law(0.3, 0.5)
+    early = [1.3 if i % 2 and i < 60 else 1.0 for i in range(len(EPOCHS))]
+    jumpy = replace(quiet, losses=tuple(a * b for a, b in zip(quiet.losses, early, strict=True)))
+    pair = (jumpy, quiet) if noisy == "current" else (quiet, jumpy)
+    steady = estimate_harms(course(quiet, epochs=10.0), (256,), {256: quiet})[256]
+    unsure = estimate_harms(course(pair[0], epochs=10.0), (256,), {256: pair[1]})[256]
+    assert unsure.sd > 2 * steady.sd
+
+
 def test_a_training_with_too_few_evaluations_at_its_end_says_nothing() -> None:
     of = course(power_law(0.3, 0.5), epochs=None)
     sparse = LossCurve(epochs=(4.0, 12.0), losses=(1.0, 0.9), first_loss=3.5)

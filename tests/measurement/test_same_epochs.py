@@ -166,6 +166,20 @@ def test_a_larger_size_that_diverges_is_tried_once_more_at_half_its_rate() -> No
     assert answer.learning_rate_factor <= 3.0
 
 
+def test_a_current_size_that_diverges_is_trained_at_half_its_rate_for_as_long() -> None:
+    engine = SimulatedEngine(harmful(highest_learning_rate_factor=0.6))
+    about = timed_curve(epochs=2.0)
+    check = assess(engine, about, EPOCHS)
+    first, second = engine.train_commands[:2]
+    assert (second.batch_size, second.learning_rate_factor) == (32, 0.5)
+    assert second.most_samples == first.most_samples
+    answer = recommend(about, check, EPOCHS)
+    assert (answer.batch_size, answer.learning_rate_factor) == (32, 0.5)
+    assert "the loss does not fall at your learning rate: sizes are compared at 0.5 times that rate" in (
+        answer.warnings
+    )
+
+
 def test_a_current_size_that_can_not_train_is_kept() -> None:
     engine = SimulatedEngine(harmless(training_deaths={32}))
     about = timed_curve(epochs=2.0)
