@@ -10,7 +10,7 @@ from autobatch.decision.reach import Stop, Trace, Try
 from autobatch.decision.scaling import share_of_dataset
 from autobatch.decision.trial_set import TrialSet
 from autobatch.engines.base import Engine, Opened
-from autobatch.engines.messages import FULL_STEPS
+from autobatch.engines.messages import CONFIRM_STEPS, FULL_STEPS
 from autobatch.measurement import diagnosis
 from autobatch.measurement.attempts import Attempts
 from autobatch.measurement.budget import Budget
@@ -186,7 +186,9 @@ class Climb:
         if self._memory.heap and not move.timed and not self._engine.fresh:
             self._engine.renew()
         fresh = self._engine.fresh
-        trial = self._attempt(size)
+        # The current size is often kept. It is tried first, so that its try can confirm it.
+        is_kept = not self.trials and size == self._current
+        trial = self._attempt(size, steps=CONFIRM_STEPS if is_kept else FULL_STEPS)
         if trial is None:
             return None
         in_heap = self._memory.heap and trial.outcome is Outcome.OUT_OF_MEMORY

@@ -15,6 +15,9 @@ from autobatch.records.formatting import format_bytes, format_duration
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome, Trial
 
+# Begins every warning about memory that grows from step to step.
+GROWING = "memory grows by"
+
 
 def is_too_large(trial: Trial) -> bool:
     """True for a failure caused by too little memory."""
@@ -174,7 +177,7 @@ def growing_memory(trial: Trial, grown_bytes: int, limit_bytes: int | None, epoc
     if is_harmless:
         return ""
     return (
-        f"memory grows by {format_bytes(grown_bytes)} a step at batch size {trial.batch_size:,}, so training "
+        f"{GROWING} {format_bytes(grown_bytes)} a step at batch size {trial.batch_size:,}, so training "
         f"runs out of it after about {last_step:,.0f} steps: detach what is kept, such as a running loss"
     )
 
