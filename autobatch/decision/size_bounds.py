@@ -7,7 +7,7 @@ import sys
 from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.trial import LimitedBy
+from autobatch.records.trial import LimitedBy, Trial
 
 
 def size_cap(limits: Limits, dataset_size: int | None) -> tuple[int, LimitedBy]:
@@ -63,6 +63,15 @@ def smaller_sizes(trial_set: TrialSet, limits: Limits) -> tuple[int, ...]:
             sizes.append(size)
         size = limits.rounded_up(2 * size)
     return tuple(reversed(sizes))
+
+
+def is_slower(trial: Trial, limits: Limits) -> bool:
+    """True for a smaller size with a lower throughput: still smaller sizes have a lower one, by t = a + b B.
+
+    They may reach a loss sooner all the same, if the user asks for that.
+    """
+    is_slower = trial.gain is not None and trial.gain.ratio < 1
+    return is_slower and limits.objective is not Objective.TIME_TO_LOSS
 
 
 def largest_divisor(global_batch: int | None, at_most: int, limits: Limits) -> int | None:

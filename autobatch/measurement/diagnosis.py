@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autobatch.decision.constants import RESOLUTION
+from autobatch.decision.constants import MAX_REPEATS, RESOLUTION
 from autobatch.decision.memory_forecast import live_bytes
 from autobatch.decision.trial_set import TrialSet
 from autobatch.devices.oom import Cause
@@ -230,7 +230,10 @@ def warnings(trial_set: TrialSet, device: Device) -> tuple[str, ...]:
     passed = [trial for trial in trial_set.trials if trial.ok]
     texts = list(device.notes)
     texts += floor_and_holes(trial_set)
-    undecided = sorted({t.batch_size for t in passed if t.gain is not None and not t.gain.decided})
+    gains = {trial.batch_size: trial.gain for trial in passed if trial.gain is not None}
+    undecided = sorted(
+        size for size, gain in gains.items() if gain.rounds == MAX_REPEATS and not gain.decided
+    )
     if undecided:
         sizes = ", ".join(f"{size:,}" for size in undecided)
         texts.append(
