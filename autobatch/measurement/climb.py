@@ -78,6 +78,9 @@ class Climb:
             self.trial_set = self._comparisons.side_by_side(
                 self.trial_set, ceiling.batch_size, self._limits, self._current
             )
+            if self._attempts.isolated or ceiling.limited_by is LimitedBy.MEMORY:
+                # State that can't be put back, or the gaps of a full heap, are none of the check.
+                self._engine.renew()
             return self._curve(ceiling)
         except AutobatchError as error:
             error.trials = self.trials

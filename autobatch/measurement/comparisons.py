@@ -10,6 +10,7 @@ from autobatch.decision.constants import (
     IMPLAUSIBLE_RATIO,
     LEAST_CANDIDATE_RATIO,
     MIN_REPEATS,
+    STAGE_SHARE,
     TOLERANCE,
     USUAL_BATCH_SIZE,
 )
@@ -92,9 +93,10 @@ class Comparisons:
             if trial.batch_size == current or throughput(trial) >= CONTENDER_RATIO * throughput(best)
         ]
         answers = [trial for trial in compared if trial in near or _may_be_checked(trial, limits, current)]
-        retimed = self._in_one_window(answers, current)
+        most_seconds = STAGE_SHARE * limits.budget_seconds
+        retimed = self._in_one_window(answers, current, most_seconds)
         if retimed is None and len(answers) > len(near):
-            retimed = self._in_one_window(near, current)
+            retimed = self._in_one_window(near, current, most_seconds)
         return trial_set if retimed is None else trial_set.with_latest(retimed)
 
     def seconds_needed(self, trial_set: TrialSet, limits: Limits, current: int | None) -> float:
@@ -104,11 +106,13 @@ class Comparisons:
         # The next size takes twice the time. Its steps and its pair with the best take as long as its rounds.
         return MIN_REPEATS * (sum(seconds) + 2 * 2 * max(seconds, default=0.0))
 
-    def _in_one_window(self, several: Sequence[Trial], current: int | None) -> list[Trial] | None:
+    def _in_one_window(
+        self, several: Sequence[Trial], current: int | None, most_seconds: float
+    ) -> list[Trial] | None:
         """The trials with the times of one window; None where it had too few rounds of them."""
         self.rounds.isolated = self._attempts.isolated
         sizes = [trial.batch_size for trial in several]
-        count = self.rounds.time_side_by_side(sizes, current, self._budget.stage(1))
+        count = self.rounds.time_side_by_side(sizes, current, self._budget.stage(1), most_seconds)
         return [self._retimed(trial, last=count) for trial in several] if count else None
 
     def _retimed(self, trial: Trial, last: int = 0) -> Trial:

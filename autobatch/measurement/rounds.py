@@ -69,18 +69,23 @@ class Rounds:
         """The error of ln of the time of a single round."""
         return round_error([timed.step_seconds for timed in rounds] for rounds in self._timed.values())
 
-    def time_side_by_side(self, sizes: Sequence[int], current_size: int | None, budget: Budget) -> int:
+    def time_side_by_side(
+        self, sizes: Sequence[int], current_size: int | None, budget: Budget, most_seconds: float
+    ) -> int:
         """Times the sizes in one window; the rounds of each, 0 where the budget has too few.
 
-        Only figures of one window compare, because the speed of the machine changes between windows.
+        Only figures of one window compare, because the speed of the machine changes between windows. Where
+        more than the fewest rounds are made, all take `most_seconds` at most.
         """
         done = 0
         window_seconds = sum(self.seconds_of(size) for size in sizes)
         while len(sizes) > 1 and done < MAX_REPEATS:
             needed = max(done + 1, MIN_REPEATS)
-            if window_seconds * needed > budget.total_seconds:
+            is_extra = done >= MIN_REPEATS
+            most = min(budget.total_seconds, most_seconds) if is_extra else budget.total_seconds
+            if window_seconds * needed > most:
                 break
-            if done >= MIN_REPEATS and self._is_settled(sizes, current_size, done, window_seconds):
+            if is_extra and self._is_settled(sizes, current_size, done, window_seconds):
                 break
             if any(self._time(size) is not None for size in sizes):
                 return 0

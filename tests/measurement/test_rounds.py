@@ -99,7 +99,7 @@ def test_a_window_takes_the_rounds_that_fit(seconds: float, expected: int) -> No
     begin = engine.busy_seconds
     engine.rounds.clear()
     stage = Budget(seconds, lambda: engine.busy_seconds, start_seconds=begin)
-    assert rounds.time_side_by_side((16, 32), 16, stage) == expected
+    assert rounds.time_side_by_side((16, 32), 16, stage, 1e6) == expected
     assert Counter(engine.rounds) == dict.fromkeys((16, 32), expected) or expected == 0
     assert engine.busy_seconds - begin <= seconds
     assert not budget.is_over
@@ -110,5 +110,15 @@ def test_a_window_ends_where_no_round_can_change_a_choice() -> None:
     for size in (16, 32):
         rounds.compare(size, 8)
     engine.rounds.clear()
-    assert rounds.time_side_by_side((8, 16, 32), 8, budget) == MIN_REPEATS
+    assert rounds.time_side_by_side((8, 16, 32), 8, budget, 1e6) == MIN_REPEATS
     assert engine.rounds == [8, 16, 32] * MIN_REPEATS
+
+
+@pytest.mark.parametrize(("most_seconds", "expected"), [(1.0, MIN_REPEATS), (14.0, 6)])
+def test_more_than_the_fewest_rounds_of_a_window_leave_the_time_for_others(
+    most_seconds: float, expected: int
+) -> None:
+    machine = Machine(step_seconds=lambda size: 0.4 if size == 16 else 0.8 / 1.05)
+    rounds, _, budget = rounds_on(machine, horizon_seconds=1e9)
+    rounds.compare(32, 16)
+    assert rounds.time_side_by_side((16, 32), 16, budget.stage(1), most_seconds) == expected
