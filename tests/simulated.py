@@ -337,6 +337,7 @@ class SimulatedEngine:
         if limits is not None:
             self._backend.limit_memory(limits.memory_bytes, 0, limits.memory_fraction)
         self._measurer: Measurer | None = None
+        self._used = False
         self._crashes_left = dict(machine.crashes)
         self.sessions = 0
         self.traces = 0
@@ -359,6 +360,7 @@ class SimulatedEngine:
     def open(self) -> Opened:
         if self._measurer is None:
             self.sessions += 1
+            self._used = False
             self._backend.start_process()
             self.start_seconds = self.machine.start_seconds
             self.busy_seconds += self.start_seconds
@@ -426,6 +428,7 @@ class SimulatedEngine:
         self.noise_commands.append(command)
         self.renew()
         self.open()
+        self._used = True
         self._pass(command.burn_in_seconds)
         steps = int(command.burn_in_seconds / self.machine.step_seconds(command.batch_size))
         if self.machine.noise_error:
@@ -515,7 +518,7 @@ class SimulatedEngine:
 
     @property
     def fresh(self) -> bool:
-        return self._measurer is None
+        return self._measurer is None or not self._used
 
     def renew(self, *, worker: bool = False) -> None:
         self._measurer = None
@@ -529,6 +532,7 @@ class SimulatedEngine:
         if self._measurer is None:
             self.open()
         assert self._measurer is not None
+        self._used = True
         begin = self._backend.now()
         try:
             reply = ask(self._measurer)

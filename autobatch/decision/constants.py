@@ -127,8 +127,10 @@ VERIFY_STEPS = 5
 # Ratio to the best throughput. Sizes at or above it are timed again side by side, so that a change of the
 # machine's speed can't choose among them. A lower ratio spends rounds on sizes that can't win.
 CONTENDER_RATIO = 0.75
-# Share of the budget for side-by-side rounds, and the same share for the data loader. More of it leaves
-# less for the check, which decides more.
+# Share of the budget for all but the fewest side-by-side rounds, for the data loader and other small stages.
+# More of it leaves less for the check, which decides more. Also the share of the user's training that a
+# search may take: timing rounds are made as long as they save time in such a training
+# (benchmarks/climb_replay.py).
 STAGE_SHARE = 0.1
 # Ratio to the current batch size. Smaller sizes stay out of the side-by-side rounds. With 1 in its place,
 # one of twenty answers on a busy machine was 16 at a current size of 32, by a quiet moment; a lower one

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from math import exp, inf, log
+from math import exp, log, sqrt
 from statistics import median
 
-from autobatch.decision.constants import MIN_REPEATS, TOLERANCE
+from autobatch.decision.constants import MIN_REPEATS, RESOLUTION, TOLERANCE
 from autobatch.decision.quantiles import Z_ONE_SIDED, error_of_median, student_t
 from autobatch.records.trial import Gain
 
@@ -35,18 +35,19 @@ def throughput(batch_size: int, step_seconds: Sequence[float]) -> tuple[float, t
     return median(rates), median_interval(rates)
 
 
-def gain(over: int, log_ratios: Sequence[float]) -> Gain:
+def gain(over: int, log_ratios: Sequence[float], round_error: float = RESOLUTION) -> Gain:
     """Throughput of a size over the throughput of size `over`, from paired rounds.
 
     `log_ratios`: ln(throughput of the size / throughput of `over`), one per round. The gain is decided after
     three rounds at least, when the one-sided 90% interval leaves the flat threshold. That is enough, since a
-    plateau takes two flat doublings in a row.
+    plateau takes two flat doublings in a row. `round_error`: the error of ln of a single round's time, for
+    the interval of a single pair.
     """
     centre = median(log_ratios)
-    error = error_of_median(log_ratios) if len(log_ratios) > 1 else inf
+    error = error_of_median(log_ratios) if len(log_ratios) > 1 else sqrt(2) * round_error
     distance = abs(centre - log(1 + TOLERANCE))
     decided = len(log_ratios) >= MIN_REPEATS and distance > Z_ONE_SIDED * error
-    # One round bounds nothing; records hold finite numbers.
+    # Records hold finite numbers.
     half = min(student_t(max(len(log_ratios) - 1, 1)) * error, log(sys.float_info.max) / 2)
     return Gain(
         over=over,

@@ -8,7 +8,7 @@ from math import gcd
 from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.trial import LimitedBy
+from autobatch.records.trial import LimitedBy, Trial
 
 
 def size_cap(limits: Limits, dataset_size: int | None) -> tuple[int, LimitedBy]:
@@ -74,6 +74,15 @@ def size_beside_floor(trial_set: TrialSet, failed: int, limits: Limits) -> int |
     common = gcd(*(trial.batch_size for trial in trial_set.passed))
     sizes = (size for size in range(min(failed, common + 1) - 1, 1, -1) if limits.permits(size))
     return next((size for size in sizes if common % size == 0 and failed % size != 0), None)
+
+
+def is_slower(trial: Trial, limits: Limits) -> bool:
+    """True for a smaller size with a lower throughput: still smaller sizes have a lower one, by t = a + b B.
+
+    They may reach a loss sooner all the same, if the user asks for that.
+    """
+    is_slower = trial.gain is not None and trial.gain.ratio < 1
+    return is_slower and limits.objective is not Objective.TIME_TO_LOSS
 
 
 def largest_divisor(global_batch: int | None, at_most: int, limits: Limits) -> int | None:

@@ -49,6 +49,13 @@ class TrialSet:
         return tuple(trial for trial in self.passed if ceiling is None or trial.batch_size <= ceiling)
 
     @cached_property
+    def compared(self) -> tuple[Trial, ...]:
+        """The usable sizes that were timed in rounds, beside the best size before them or alone."""
+        return tuple(
+            trial for trial in self.usable if trial.gain is not None or len(trial.step_seconds) >= MIN_REPEATS
+        )
+
+    @cached_property
     def timed_in_rounds(self) -> tuple[Trial, ...]:
         """The usable sizes with enough timing rounds to compare them."""
         return tuple(trial for trial in self.usable if len(trial.step_seconds) >= MIN_REPEATS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -53,6 +55,7 @@ class LocalEngine:
         self._on_output = on_output
         self._worker: WorkerProcess | None = None
         self._used = False
+        self._restartable = False
         self._opened: Opened | None = None
         self._first: Workload | None = None
         self._stopped: Callable[[], bool] = lambda: False
@@ -76,11 +79,13 @@ class LocalEngine:
         if self._worker is None or not self._worker.alive:
             self._replace_worker()
         reply = self._begin(self._start)
-        self.start_seconds = time.monotonic() - begin
         assert self._worker is not None
+        # Where sessions fork, the next one need not wait for the imports of their worker.
+        begin = self._worker.session_begin if sys.platform == "linux" else begin
+        self.start_seconds = time.monotonic() - begin
         assert isinstance(reply, messages.Opened)
         self._worker.watch_bytes = reply.watch_bytes
-        self._used = False
+        self._used = self._restartable = False
         self._first = self._first or reply.workload
         if worker_failures.identity(reply.workload) != worker_failures.identity(self._first):
             self._worker.end_session()
@@ -143,6 +148,7 @@ class LocalEngine:
         reply = self._measure(messages.TryOut(batch_size=size, seconds=seconds, steps=steps))
         assert isinstance(reply, messages.Tried)
         self.sizes = _larger(self.sizes, reply.sizes)
+        self._restartable = reply.restartable
         return reply
 
     def time_round(
@@ -218,21 +224,33 @@ class LocalEngine:
             return messages.Storages(lifetimes=(), detail=error.message)
 
     def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
-        """The kind of loss, in a fresh session, which stays fresh; unknown where the worker died."""
-        if not self.fresh:
-            self.renew()
+        """The kind of loss at the first state; unknown where the worker died. A fresh session stays fresh."""
         try:
-            return self._ask_in_time(command, command.seconds, messages.LossForm)
+            return self._ask_at_first_state(command, messages.LossForm)
         except AutobatchError as error:
             return messages.LossForm(kind=LossKind.UNKNOWN, detail=error.message)
 
     def measure_noise(self, command: messages.MeasureNoise) -> messages.Noise:
-        """The gradient's noise, in a fresh session. Raises AutobatchError where the worker died."""
-        if not self.fresh:
-            self.renew()
-        noise = self._ask_in_time(command, command.seconds, messages.Noise)
+        """The gradient's noise from the first state on. Raises AutobatchError where the worker died."""
+        noise = self._ask_at_first_state(command, messages.Noise)
         self._used = True
         return noise
+
+    def _ask_at_first_state(
+        self, command: messages.MeasureLossKind | messages.MeasureNoise, kind: type[Answer]
+    ) -> Answer:
+        """The reply of the current session, if it can return to its first state, or of a fresh one.
+
+        Where the current session has no result, its trials may be the cause. A fresh session decides.
+        """
+        if not self.fresh and self._restartable:
+            with contextlib.suppress(AutobatchError):
+                reply = self._ask_in_time(command, command.seconds, kind)
+                if not worker_failures.is_without_result(reply):
+                    return reply
+        if not self.fresh:
+            self.renew()
+        return self._ask_in_time(command, command.seconds, kind)
 
     def train(self, command: messages.Train) -> messages.Trained:
         """A short training in the current session, or a fresh one; its failure is its outcome."""
@@ -253,7 +271,8 @@ class LocalEngine:
             reply = self._ask_in_time(command, command.seconds, messages.Loaded)
         except AutobatchError as error:
             return messages.Loaded(batch_seconds=None, detail=error.message)
-        if reply.batch_seconds is None and self._worker is not None:
+        assert isinstance(reply, messages.Loaded)
+        if reply.batch_seconds is None and command.workers and self._worker is not None:
             # The rest of its workers ends with the session.
             self._worker.end_session()
         return reply

@@ -332,7 +332,8 @@ class Tried(_Message, frozen=True):
     samples that were kept. `sizes`: the sizes of the samples read so far. `skipped_steps` had gradients
     beyond the range of fp16, which a training skips as well. `kept_state`: attributes of the model that carry
     tensors from batch to batch, so that a batch of another size fails. `grown_bytes`: memory that each of the
-    last steps added at least, of a try that was long enough to tell.
+    last steps added at least, of a try that was long enough to tell. `restartable`: the session can return to
+    the state before its first try, weights included.
     """
 
     batch_size: int
@@ -349,6 +350,7 @@ class Tried(_Message, frozen=True):
     sizes: SampleSizes | None = None
     kept_state: tuple[str, ...] = ()
     grown_bytes: int | None = None
+    restartable: bool = False
     phase: str = ""
     detail: str = ""
     cause: Cause | None = None

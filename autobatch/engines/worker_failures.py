@@ -14,7 +14,7 @@ from autobatch.engines.worker_errors import (
     WorkerTookTooMuchError,
 )
 from autobatch.engines.worker_process import COMPILE_TRIALS
-from autobatch.records.check import Training
+from autobatch.records.check import LossKind, Training
 from autobatch.records.errors import AutobatchError, TargetError
 from autobatch.records.trial import Outcome
 from autobatch.records.workload import Workload
@@ -79,6 +79,13 @@ def of_trial(
     if end.status == _OUT_OF_HOST_MEMORY:
         detail += " (by the system if the machine ran out of memory)"
     return messages.Tried(batch_size=batch_size, outcome=Outcome.CRASHED, phase=phase, detail=detail)
+
+
+def is_without_result(reply: messages.Reply) -> bool:
+    """True for a loss whose kind is unknown, and for no noise: a fresh session may have a result."""
+    if isinstance(reply, messages.LossForm):
+        return reply.kind is LossKind.UNKNOWN
+    return isinstance(reply, messages.Noise) and not reply.measured
 
 
 def start_failed(recipe: messages.Recipe, end: WorkerEndedError, start_seconds: float) -> AutobatchError:

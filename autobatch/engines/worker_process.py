@@ -41,6 +41,7 @@ class WorkerProcess:
     """A worker: a process that forks sessions, and its current session.
 
     `compile_seconds`: seconds that its sessions have spent in torch.compile, which has a separate time limit.
+    `session_begin`: when its last session began, by the monotonic clock.
     """
 
     def __init__(self, environment: Mapping[str, str], on_output: Callable[[str], None]) -> None:
@@ -49,6 +50,7 @@ class WorkerProcess:
         self._session_pid: int | None = None
         self._phase = ""
         self.compile_seconds = 0.0
+        self.session_begin = 0.0
         # When compiling began, and how much time the command had left then.
         self._paused: tuple[float, float] | None = None
         self.watch_bytes: int | None = None
@@ -95,7 +97,8 @@ class WorkerProcess:
             reply = self._next_reply(deadline, stopped)
             if isinstance(reply, messages.Began):
                 self._session_pid = reply.pid
-                deadline = time.monotonic() + timeout_seconds
+                self.session_begin = time.monotonic()
+                deadline = self.session_begin + timeout_seconds
             elif isinstance(reply, messages.Phase):
                 deadline = self._enter(reply.name, deadline, timeout_seconds)
             elif isinstance(reply, messages.Exited):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from autobatch.devices.oom import Cause
 from autobatch.engines import messages
 from autobatch.engines.base import Engine
+from autobatch.engines.messages import CONFIRM_STEPS
 from autobatch.measurement import diagnosis, trials
 from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome, Trial
@@ -33,7 +34,10 @@ class Attempts:
         self.grown_bytes: dict[int, int] = {}
 
     def attempt(self, size: int, seconds: float, steps: int, largest_passed: int | None) -> Trial | None:
-        """A try as a trial; None where a stream ended below the size, which is then the data set's."""
+        """A try as a trial; None where a stream ended below the size, which is then the data set's.
+
+        As many steps as a confirmation takes are one, in a fresh process.
+        """
         if self.isolated and not self._engine.fresh:
             self._engine.renew()
         fresh = self._engine.fresh
@@ -50,6 +54,7 @@ class Attempts:
         if tried.outcome is Outcome.OK:
             self._notice(tried)
         trial = self.trial_of(tried, largest_passed)
+        trial = replace(trial, confirmed=trial.ok and fresh and steps >= CONFIRM_STEPS)
         if trial.ok:
             self.passed[size] = trial
         return trial

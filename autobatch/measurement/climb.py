@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 from autobatch.decision import search, size_bounds
 from autobatch.decision.memory_forecast import Memory
 from autobatch.decision.reach import Stop, Trace, Try
-from autobatch.decision.scaling import share_of_dataset
+from autobatch.decision.scaling import samples_of_training, share_of_dataset
 from autobatch.decision.trial_set import TrialSet
+from autobatch.decision.value_of_measurement import horizon_seconds
 from autobatch.engines.base import Engine, Opened
-from autobatch.engines.messages import FULL_STEPS
+from autobatch.engines.messages import CONFIRM_STEPS, FULL_STEPS
 from autobatch.measurement import diagnosis
 from autobatch.measurement.attempts import Attempts
 from autobatch.measurement.budget import Budget
@@ -51,7 +53,8 @@ class Climb:
         self._observer = observer or Observer()
         self._budget = budget or Budget.of(limits, engine)
         self._attempts = Attempts(engine, self._warn)
-        self._comparisons = Comparisons(self._attempts, Rounds(engine, self._budget), self._budget)
+        self._rounds = Rounds(engine, self._budget, horizon_seconds(limits.budget_seconds, None))
+        self._comparisons = Comparisons(self._attempts, self._rounds, self._budget)
         self._opened: Opened | None = None
         self._dataset_size: int | None = None
         self._memory = Memory()
@@ -75,6 +78,9 @@ class Climb:
             self.trial_set = self._comparisons.side_by_side(
                 self.trial_set, ceiling.batch_size, self._limits, self._current
             )
+            if self._attempts.isolated or ceiling.limited_by is LimitedBy.MEMORY:
+                # State that can't be put back, or the gaps of a full heap, are none of the check.
+                self._engine.renew()
             return self._curve(ceiling)
         except AutobatchError as error:
             error.trials = self.trials
@@ -154,13 +160,19 @@ class Climb:
                 self._require_success()
                 self._require_batches(move)
                 return move
-            if self._budget.is_over and not self._owes_a_size:
+            if not self._has_time and not self._owes_a_size:
                 self._require_success()
                 return Stop(LimitedBy.BUDGET, self._budget_detail(move))
             if isinstance(move, Trace):
                 self._trace()
             else:
                 self._try(move)
+
+    @property
+    def _has_time(self) -> bool:
+        """True while one more size, and then rounds side by side, fit into the budget."""
+        needed = self._comparisons.seconds_needed(self.trial_set, self._limits, self._current)
+        return not self._budget.is_over and self._budget.left_seconds >= needed
 
     @property
     def _owes_a_size(self) -> bool:
@@ -183,10 +195,13 @@ class Climb:
         size = move.batch_size
         self._observer.trying(size)
         # A process that trained at other sizes has gaps in its heap, so that it takes more at this one.
-        if self._memory.heap and not move.timed and not self._engine.fresh:
+        is_larger = size > (self.trial_set.largest_passed or 0)
+        if self._memory.heap and is_larger and not move.timed and not self._engine.fresh:
             self._engine.renew()
         fresh = self._engine.fresh
-        trial = self._attempt(size)
+        # The current size is often kept. It is tried first, so that its try can confirm it.
+        is_kept = not self.trials and size == self._current
+        trial = self._attempt(size, steps=CONFIRM_STEPS if is_kept else FULL_STEPS)
         if trial is None:
             return None
         in_heap = self._memory.heap and trial.outcome is Outcome.OUT_OF_MEMORY
@@ -238,20 +253,42 @@ class Climb:
             for size in size_bounds.extra_sizes(self.trial_set, self._limits, wanted_size, ceiling):
                 if not self._budget.is_over:
                     self._try(Try(size))
-        for size in size_bounds.smaller_sizes(self.trial_set, self._limits):
-            if self._budget.is_over:
-                return
-            trial = self._try(Try(size))
-            if trial is not None and trial.outcome is Outcome.FAILED:
-                beside = size_bounds.size_beside_floor(self.trial_set, size, self._limits)
-                if beside is not None and not self._budget.is_over:
-                    self._try(Try(beside))
+        self._descend()
+
+    def _descend(self) -> None:
+        """The sizes below the climb: timed as long as they may be faster, then tried for a floor alone."""
+        timed = True
+        while self._has_time and (sizes := size_bounds.smaller_sizes(self.trial_set, self._limits)):
+            trial = self._try(Try(sizes[0], timed=timed))
             if trial is None or not trial.ok:
+                self._try_beside_floor(sizes[0], trial)
                 return
+            if timed and size_bounds.is_slower(trial, self._limits):
+                timed = False
+                self._try(Try(self._limits.smallest, timed=False))
+
+    def _try_beside_floor(self, size: int, trial: Trial | None) -> None:
+        """Another size below a failed one, where it tells small sizes from sizes that are no multiple."""
+        if trial is None or trial.outcome is not Outcome.FAILED or not self._has_time:
+            return
+        beside = size_bounds.size_beside_floor(self.trial_set, size, self._limits)
+        if beside is not None:
+            self._try(Try(beside, timed=False))
 
     def _keep(self, trial: Trial) -> None:
         self.trial_set = self.trial_set.extended([trial])
+        if trial.batch_size == self._current and trial.step_seconds:
+            self._rounds.horizon_seconds = horizon_seconds(
+                self._limits.budget_seconds, self._training_seconds(trial)
+            )
         self._observer.tried(trial)
+
+    def _training_seconds(self, current: Trial) -> float | None:
+        """The seconds of the user's training at the current size; None where its length is unknown."""
+        assert self._opened is not None
+        workload = replace(self._opened.workload, dataset_size=self._dataset_size)
+        samples = samples_of_training(workload, self._engine.ranks)
+        return None if samples is None else samples / current.batch_size * median(current.step_seconds)
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -9,6 +9,7 @@ from autobatch.decision.constants import (
     CONTENDER_RATIO,
     IMPLAUSIBLE_RATIO,
     LEAST_CANDIDATE_RATIO,
+    MIN_REPEATS,
     STAGE_SHARE,
     TOLERANCE,
     USUAL_BATCH_SIZE,
@@ -80,24 +81,38 @@ class Comparisons:
     ) -> TrialSet:
         """The trials with the sizes that may be the answer timed in one window.
 
-        So drift can't choose among them: those near the best throughput, and for a check also all that it may
-        choose, where that is cheap.
+        So drift can't choose among them: the current size, those near the best throughput, and for a check
+        also all that it may choose, where there is the time.
         """
-        best, timed = best_in_rounds(trial_set), TrialSet(trial_set.trials, ceiling).timed_in_rounds
+        best, compared = best_in_rounds(trial_set), TrialSet(trial_set.trials, ceiling).compared
         if best is None:
             return trial_set
-        near = [trial for trial in timed if throughput(trial) >= CONTENDER_RATIO * throughput(best)]
-        answers = [trial for trial in timed if trial in near or _may_be_checked(trial, limits, current)]
-        retimed = None
-        if len(answers) > len(near):
-            retimed = self._in_one_window(answers, self._budget.stage(STAGE_SHARE))
-        retimed = retimed or self._in_one_window(near, self._budget.stage(1))
+        near = [
+            trial
+            for trial in compared
+            if trial.batch_size == current or throughput(trial) >= CONTENDER_RATIO * throughput(best)
+        ]
+        answers = [trial for trial in compared if trial in near or _may_be_checked(trial, limits, current)]
+        most_seconds = STAGE_SHARE * limits.budget_seconds
+        retimed = self._in_one_window(answers, current, most_seconds)
+        if retimed is None and len(answers) > len(near):
+            retimed = self._in_one_window(near, current, most_seconds)
         return trial_set if retimed is None else trial_set.with_latest(retimed)
 
-    def _in_one_window(self, several: Sequence[Trial], budget: Budget) -> list[Trial] | None:
+    def seconds_needed(self, trial_set: TrialSet, limits: Limits, current: int | None) -> float:
+        """The seconds of the fewest rounds side by side, and of a trial of one more size with its rounds."""
+        answers = [trial for trial in trial_set.compared if _may_be_checked(trial, limits, current)]
+        seconds = [self.rounds.seconds_of(trial.batch_size) for trial in answers]
+        # The next size takes twice the time. Its steps and its pair with the best take as long as its rounds.
+        return MIN_REPEATS * (sum(seconds) + 2 * 2 * max(seconds, default=0.0))
+
+    def _in_one_window(
+        self, several: Sequence[Trial], current: int | None, most_seconds: float
+    ) -> list[Trial] | None:
         """The trials with the times of one window; None where it had too few rounds of them."""
         self.rounds.isolated = self._attempts.isolated
-        count = self.rounds.time_side_by_side(several, budget)
+        sizes = [trial.batch_size for trial in several]
+        count = self.rounds.time_side_by_side(sizes, current, self._budget.stage(1), most_seconds)
         return [self._retimed(trial, last=count) for trial in several] if count else None
 
     def _retimed(self, trial: Trial, last: int = 0) -> Trial:
@@ -106,13 +121,15 @@ class Comparisons:
 
 def best_in_rounds(trial_set: TrialSet) -> Trial | None:
     """The size of the highest throughput among those that were timed in rounds."""
-    return max(trial_set.timed_in_rounds, key=throughput, default=None)
+    return max(trial_set.compared, key=throughput, default=None)
 
 
 def looks_collapsed(trial: Trial, trial_set: TrialSet) -> bool:
     """True if the rough throughput is so low that only rounds can tell whether memory spills over."""
     best, rough = best_in_rounds(trial_set), trial.samples_per_second
-    return best is not None and rough is not None and IMPLAUSIBLE_RATIO * rough < throughput(best)
+    if best is None or rough is None or trial.batch_size < best.batch_size:
+        return False
+    return IMPLAUSIBLE_RATIO * rough < throughput(best)
 
 
 def _unless_collapsed(trial: Trial, memory: Memory) -> Trial:

@@ -53,11 +53,11 @@ def _with_confirmed(curve: Curve, confirmed: Trial, tried: messages.Tried) -> Cu
     # The peak of the climb may hold what earlier steps have left.
     fresh = replace(confirmed, peak_bytes=tried.peak_bytes)
     warning = diagnosis.growing_memory(fresh, tried.grown_bytes or 0, limit_bytes, epochs)
-    return replace(
-        curve,
-        trials=TrialSet.of(curve).with_latest([confirmed]).trials,
-        warnings=(*curve.warnings, warning) if warning else curve.warnings,
-    )
+    warnings = curve.warnings
+    if warning:
+        # The recommended size takes the place of others that were tried for long.
+        warnings = (*(text for text in warnings if not text.startswith(diagnosis.GROWING)), warning)
+    return replace(curve, trials=TrialSet.of(curve).with_latest([confirmed]).trials, warnings=warnings)
 
 
 def _lowered(ceiling: Ceiling, largest_passed: int, failed: Trial) -> Ceiling:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import gcd
 
-from autobatch.decision.constants import RESOLUTION
+from autobatch.decision.constants import MAX_REPEATS, RESOLUTION
 from autobatch.decision.memory_forecast import live_bytes
 from autobatch.decision.trial_set import TrialSet
 from autobatch.devices.oom import Cause
@@ -15,6 +15,9 @@ from autobatch.records.errors import AutobatchError, DeviceError, TargetError, U
 from autobatch.records.formatting import format_bytes, format_duration
 from autobatch.records.limits import Limits
 from autobatch.records.trial import MemoryLine, Outcome, Trial
+
+# Begins every warning about memory that grows from step to step.
+GROWING = "memory grows by"
 
 
 def is_too_large(trial: Trial) -> bool:
@@ -175,7 +178,7 @@ def growing_memory(trial: Trial, grown_bytes: int, limit_bytes: int | None, epoc
     if is_harmless:
         return ""
     return (
-        f"memory grows by {format_bytes(grown_bytes)} a step at batch size {trial.batch_size:,}, so training "
+        f"{GROWING} {format_bytes(grown_bytes)} a step at batch size {trial.batch_size:,}, so training "
         f"runs out of it after about {last_step:,.0f} steps: detach what is kept, such as a running loss"
     )
 
@@ -237,7 +240,10 @@ def warnings(trial_set: TrialSet, device: Device) -> tuple[str, ...]:
     passed = [trial for trial in trial_set.trials if trial.ok]
     texts = list(device.notes)
     texts += floor_and_holes(trial_set)
-    undecided = sorted({t.batch_size for t in passed if t.gain is not None and not t.gain.decided})
+    gains = {trial.batch_size: trial.gain for trial in passed if trial.gain is not None}
+    undecided = sorted(
+        size for size, gain in gains.items() if gain.rounds == MAX_REPEATS and not gain.decided
+    )
     if undecided:
         sizes = ", ".join(f"{size:,}" for size in undecided)
         texts.append(

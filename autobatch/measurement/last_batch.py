@@ -7,9 +7,10 @@ from dataclasses import replace
 from autobatch.decision.recommender import recommend
 from autobatch.decision.scaling import share_of_dataset
 from autobatch.decision.trial_set import TrialSet
+from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.engines.messages import FULL_STEPS
-from autobatch.measurement import trials
+from autobatch.measurement import diagnosis, trials
 from autobatch.measurement.budget import Budget
 from autobatch.records.check import Check
 from autobatch.records.errors import AutobatchError
@@ -26,7 +27,7 @@ def try_last_batch(
     if not _may_fail(samples, TrialSet.of(curve), limits):
         return curve
     try:
-        tried = engine.try_out(samples, budget.trial_seconds, FULL_STEPS)
+        tried = _tried_after(engine, size, samples, budget)
     except AutobatchError:
         # The session is over. Nothing else needs it.
         return curve
@@ -35,6 +36,19 @@ def try_last_batch(
     share = share_of_dataset(curve.workload.dataset_size, curve.world_size)
     failed = trials.from_try(tried, tried.outcome, share)
     return replace(curve, trials=(*curve.trials, failed))
+
+
+def _tried_after(engine: Engine, size: int, samples: int, budget: Budget) -> messages.Tried:
+    """The try of a batch of `samples`. An error counts where it comes after steps of `size` alone too.
+
+    Raises AutobatchError where the session does not start.
+    """
+    tried = engine.try_out(samples, budget.trial_seconds, FULL_STEPS)
+    if not diagnosis.may_be_of_state(tried):
+        return tried
+    engine.renew()
+    engine.try_out(size, budget.trial_seconds, FULL_STEPS)
+    return engine.try_out(samples, budget.trial_seconds, FULL_STEPS)
 
 
 def _may_fail(samples: int, trial_set: TrialSet, limits: Limits) -> bool:

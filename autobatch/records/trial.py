@@ -35,8 +35,8 @@ class LimitedBy(StrEnum):
 class Gain:
     """Throughput of a size over that of the best smaller size, from paired rounds.
 
-    `ratio` with its interval (`low`, `high`); `decided` is False where the interval never left the
-    threshold before the rounds ran out.
+    `ratio` with its interval (`low`, `high`); `decided` is False where the interval did not leave the
+    threshold, or where more `rounds` were not worth their time.
     """
 
     over: int

@@ -33,6 +33,11 @@ class FirstState:
         """True where other ranks train too, so that no rank may take a step of its own."""
         return self._trainer.ranks.count > 1
 
+    @property
+    def is_whole(self) -> bool:
+        """True where weights and optimizers were kept before the first trial."""
+        return self.is_kept and self._snapshot is not None
+
     def snapshot(self) -> Snapshot:
         """The whole state, kept before the first training. Raises TargetError if it can't be kept."""
         if self._snapshot is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from autobatch.decision.constants import MAX_REPEATS
 from autobatch.engines import messages
 from autobatch.workload.trainer import Trainer
 from autobatch.workload.user_errors import describe_error
@@ -71,9 +72,17 @@ def _time(batches: Iterator[Any], command: messages.TimeLoader) -> tuple[float, 
             begin = now
             continue
         seconds, timed = now - begin, count - turn
-        if seconds >= command.seconds:
+        if is_enough(timed // turn, seconds, command.seconds):
             break
     return seconds, timed
+
+
+def is_enough(turns: int, seconds: float, most_seconds: float) -> bool:
+    """True after the time, or after as many turns as rounds of a size, once they took an eighth of it.
+
+    A quick loader gives no better mean for more of them. An eighth of the time outlasts a moment's load.
+    """
+    return seconds >= (most_seconds / MAX_REPEATS if turns >= MAX_REPEATS else most_seconds)
 
 
 def _describe_worker_error(error: BaseException) -> str:

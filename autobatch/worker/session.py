@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+import msgspec
 import torch
 
 from autobatch.devices import open_all, open_backend
@@ -96,7 +97,8 @@ class Session:
             case messages.TakeFingerprint():
                 return self._take_fingerprint()
             case messages.TryOut():
-                return self._measurer.try_out(command.batch_size, command.seconds, command.steps)
+                tried = self._measurer.try_out(command.batch_size, command.seconds, command.steps)
+                return msgspec.structs.replace(tried, restartable=self._can_restart)
             case messages.TimeRound():
                 return self._measurer.time_round(command.batch_size, command.seconds, alone=command.alone)
             case messages.TraceMemory():
@@ -108,7 +110,9 @@ class Session:
                 return loss_kind.run(self._trainer, self._first_state.snapshot(), command)
             case messages.MeasureNoise():
                 if not self._trainer.why_no_check:
-                    self._first_state.snapshot()
+                    start = self._first_state.snapshot()
+                    if self._first_state.is_kept:
+                        start.restore()
                 self._drop_state_between_sizes()
                 return gradient_noise.run(self._trainer, command)
             case messages.Train():
@@ -117,6 +121,12 @@ class Session:
                 return short_training.run(self._trainer, start, command)
             case messages.TimeLoader():
                 return loader_timing.run(self._trainer, command)
+
+    @property
+    def _can_restart(self) -> bool:
+        """A `step` of the user may keep state that nobody else knows of, and other ranks may go on."""
+        first_state = self._first_state
+        return first_state.is_whole and not first_state.is_shared and self._opened[0].step is None
 
     def _take_fingerprint(self) -> messages.Fingerprint:
         modules: set[str] = set()

@@ -266,6 +266,31 @@ def test_the_noise_of_the_gradient_is_measured(engine: Engine) -> None:
     assert all(chunks.chunk_size <= PASSES for chunks in noise.measured)
 
 
+def test_the_noise_after_trials_is_that_of_a_fresh_process(bench: Bench, engine: Engine) -> None:
+    """A session that can return to its first state measures it without a fresh process."""
+    command = messages.MeasureNoise(
+        batch_size=PASSES,
+        learning_rate_factor=1.0,
+        seconds=60.0,
+        # It ends after two epochs.
+        burn_in_seconds=30.0,
+        most_samples=256,
+        largest_chunk=PASSES,
+    )
+    fresh = engine.measure_noise(command)
+    engine.renew()
+    engine.try_out(PASSES, 60.0, messages.FULL_STEPS)
+    engine.time_round(PASSES, 60.0)
+    before = bench.sessions()
+    used = engine.measure_noise(command)
+    assert used.after_steps == fresh.after_steps
+    for chunks, again in zip(fresh.measured, used.measured, strict=True):
+        assert again.squared_norms == pytest.approx(chunks.squared_norms)
+        assert again.sum_squared_norm == pytest.approx(chunks.sum_squared_norm)
+    if isinstance(engine, LocalEngine):
+        assert bench.sessions() == before
+
+
 def test_the_kind_of_loss_is_measured_before_and_after_a_trial(engine: Engine) -> None:
     command = messages.MeasureLossKind(half_size=PASSES // 2, most_samples=PASSES, seconds=30.0, seed=0)
     for _ in range(2):

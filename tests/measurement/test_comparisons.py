@@ -30,7 +30,7 @@ def compared(machine: Machine, *sizes: int) -> tuple[Comparisons, TrialSet, Simu
     engine.open()
     budget = Budget.of(LIMITS, engine)
     attempts = Attempts(engine, lambda text: None)
-    comparisons = Comparisons(attempts, Rounds(engine, budget), budget)
+    comparisons = Comparisons(attempts, Rounds(engine, budget, 600.0), budget)
     trial_set = TrialSet()
     for size in sizes:
         tried = attempts.attempt(size, 60.0, FULL_STEPS, trial_set.largest_passed)

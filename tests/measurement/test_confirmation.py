@@ -40,3 +40,22 @@ def test_an_answer_that_can_not_be_confirmed_says_so() -> None:
     machine.failures.update(dict.fromkeys(range(9), "no longer"))
     curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
     assert any("was not confirmed in a fresh process" in warning for warning in curve.warnings)
+
+
+def test_the_first_try_of_the_current_size_confirms_it() -> None:
+    limits = Limits(budget_seconds=1e6, max_batch=32)
+    curve, engine = climb(forecast_machine(current_batch_size=32), limits)
+    sessions = engine.sessions
+    curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
+    answer = recommend(curve, None, limits)
+    assert (answer.batch_size, answer.chosen.confirmed) == (32, True)
+    assert engine.sessions == sessions
+
+
+def test_another_size_than_the_first_is_confirmed_in_a_process_of_its_own() -> None:
+    limits = Limits(budget_seconds=1e6, max_batch=32)
+    curve, engine = climb(forecast_machine(current_batch_size=8), limits)
+    sessions = engine.sessions
+    curve = confirm(engine, curve, None, limits, Budget.of(limits, engine))
+    assert recommend(curve, None, limits).chosen.confirmed
+    assert engine.sessions == sessions + 1

@@ -68,3 +68,20 @@ def test_a_loader_that_would_hang_is_reported(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
     assert torch.multiprocessing.get_sharing_strategy() == "file_descriptor"
     assert loader_timing.why_workers_hang() == ""
+
+
+@pytest.mark.parametrize(
+    ("turns", "seconds", "enough"),
+    [
+        (1, 0.999, False),
+        (1, 1.0, True),
+        (7, 0.9, False),
+        (8, 0.125, True),
+        (8, 0.12, False),
+        (500, 0.13, True),
+    ],
+)
+def test_a_quick_loader_is_timed_for_a_few_turns_and_a_slow_loader_for_the_time(
+    turns: int, seconds: float, enough: bool
+) -> None:
+    assert loader_timing.is_enough(turns, seconds, 1.0) is enough
