@@ -43,13 +43,14 @@ def _suite(seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "report.xml"
         ended = programs.run_python(
-            *("-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-q"),
+            *("-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-v"),
             *("-p", "no:cacheprovider", "-k", subjects, f"--junitxml={xml}"),
             str(ROOT / "tests" / "contract" / "test_backends.py"),
             seconds=seconds,
         )
         if not xml.exists():
-            return {"exit_code": ended.returncode, "error": (ended.stdout + ended.stderr)[-3000:]}
+            # Cut off: the lines of the tests that have ended.
+            return {"exit_code": ended.returncode, "error": (ended.stdout + ended.stderr)[-6000:]}
         counted = read_report(xml)
         output = ended.stdout[-6000:] if counted["failed"] else ""
         return {"exit_code": ended.returncode, **counted, "output": output}
@@ -82,8 +83,9 @@ def _other_process() -> dict[str, Any]:
 
 
 def _visible_choices() -> list[str]:
-    """No GPU, the first, and the first by its UUID."""
-    return ["", "0", f"GPU-{torch.cuda.get_device_properties(0).uuid}"]
+    """No GPU, this one as it is named here, and this one by its UUID, which a slice under MIG lacks."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    return ["", named, f"GPU-{torch.cuda.get_device_properties(0).uuid}"]
 
 
 def _devices(visible: str) -> Any:

@@ -32,9 +32,12 @@ def run_python(
             command, capture_output=True, text=True, timeout=max(1.0, seconds), env=merged, check=False
         )
     except subprocess.TimeoutExpired as expired:
-        printed = expired.stderr or b""
-        text = printed.decode(errors="replace") if isinstance(printed, bytes) else printed
-        return subprocess.CompletedProcess(command, 124, "", text)
+        # Bytes also in text mode.
+        output, errors = (
+            text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+            for text in (expired.stdout, expired.stderr)
+        )
+        return subprocess.CompletedProcess(command, 124, output, errors)
 
 
 def probe(*arguments: str, seconds: float) -> dict[str, Any]:
