@@ -80,7 +80,10 @@ def _run_part(name: str, out: Path, seconds: float) -> int:
     report = Report(out / f"{name}.json", seconds)
     import_module(f"on_gpu_parts.{name}").run(report)
     report.note(finished=True)
-    return 0
+    if not report.problems:
+        return 0
+    print("; ".join(report.problems))
+    return 1
 
 
 def _run_all(options: argparse.Namespace) -> int:

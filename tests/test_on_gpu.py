@@ -78,9 +78,11 @@ def test_a_report_is_whole_after_each_row(tmp_path: Path) -> None:
     written = report.Report(path, 60.0)
     assert json.loads(path.read_text(encoding="utf-8"))["rows"] == []
     written.add(family="mlp")
+    written.fail("mlp: exit code 3")
     written.note(finished=True)
     facts = json.loads(path.read_text(encoding="utf-8"))
     assert (facts["rows"], facts["finished"]) == ([{"family": "mlp"}], True)
+    assert facts["problems"] == written.problems == ["mlp: exit code 3"]
     assert written.seconds_left <= 60.0
 
 

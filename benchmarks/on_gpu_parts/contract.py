@@ -31,7 +31,11 @@ HOLD = (
 
 
 def run(report: Report) -> None:
-    report.add(check="contract suite", **_suite(report.seconds_left - RESERVE_SECONDS))
+    suite = _suite(report.seconds_left - RESERVE_SECONDS)
+    report.add(check="contract suite", **suite)
+    if suite["exit_code"]:
+        failed = ", ".join(suite.get("failed", ()))
+        report.fail(f"contract suite: exit code {suite['exit_code']}, failed: {failed or 'unknown'}")
     report.add(check="a second process that holds memory", **_other_process())
     if device.is_gpu():
         for visible in _visible_choices():

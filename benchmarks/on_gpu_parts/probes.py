@@ -26,6 +26,8 @@ def run(report: Report) -> None:
         row = programs.probe(*_arguments(name), seconds=min(SECONDS, report.seconds_left))
         left_bytes = free_bytes - (backend.describe().free_bytes or 0)
         report.add(target=name, left_bytes=left_bytes, **row)
+        if row["exit_code"]:
+            report.fail(f"{name}: exit code {row['exit_code']}")
 
 
 def _arguments(name: str) -> tuple[str, ...]:
