@@ -30,6 +30,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ MINUTES = 8.0
 LEAST_SECONDS = 10.0
 # The first process that imports torch reads gigabytes from the disk.
 FACTS_SECONDS = 90.0
+KILL_SECONDS = 10.0
 FACTS = """
 import json, platform, torch
 facts = {'python': platform.python_version(), 'torch': torch.__version__, 'cuda': torch.version.cuda}
@@ -151,7 +153,8 @@ def _start_part(name: str, out: Path, seconds: float, environment: dict[str, str
         except BaseException as error:
             # Workers of autobatch end with their parent; the group has the other programs of the part.
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps its process
+                process.wait(KILL_SECONDS)
             if not isinstance(error, subprocess.TimeoutExpired):  # Ctrl-C, which the group doesn't get
                 raise
             return "cut off: its time was over"

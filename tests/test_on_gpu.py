@@ -21,7 +21,7 @@ BENCHMARKS = ROOT / "benchmarks"
 PROGRAM = BENCHMARKS / "on_gpu.py"
 sys.path.append(str(BENCHMARKS))
 
-from on_gpu_parts import plans, programs, readme, regrets, report  # noqa: E402
+from on_gpu_parts import contract, plans, programs, readme, regrets, report  # noqa: E402
 
 PARTS = ("contract", "probes", "ceilings", "plans", "curves", "regrets")
 
@@ -106,6 +106,15 @@ def test_a_program_that_is_cut_off_leaves_its_lines() -> None:
     endless = "import time; print('first', flush=True); time.sleep(600)"
     ended = programs.run_python("-c", endless, seconds=3.0)
     assert (ended.returncode, ended.stdout) == (124, "first\n")
+
+
+def test_the_contract_suite_needs_no_plugin_of_pytest() -> None:
+    without = ("-p", "no:xdist", "-p", "no:timeout", "-p", "no:pytest_cov")
+    ended = programs.run_python(
+        *("-m", "pytest", *contract.OPTIONS, *without, "--collect-only", "-k", "cuda", contract.SUITE),
+        seconds=280.0,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 class SimulatedTask:

@@ -19,6 +19,9 @@ from on_gpu_parts.report import Report
 # For what follows the suite.
 RESERVE_SECONDS = 20.0
 ROOT = Path(__file__).resolve().parents[2]
+SUITE = str(ROOT / "tests" / "contract" / "test_backends.py")
+# Without the settings of pyproject.toml, which name plugins that may be missing.
+OPTIONS = ("-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider", "-v")
 DESCRIBE = (
     "import json\nfrom autobatch.devices import open_all\n"
     "print(json.dumps([[each.kind, each.uuid] for each in (one.describe() for one in open_all())]))"
@@ -47,10 +50,7 @@ def _suite(seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "report.xml"
         ended = programs.run_python(
-            *("-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-v"),
-            *("-p", "no:cacheprovider", "-k", subjects, f"--junitxml={xml}"),
-            str(ROOT / "tests" / "contract" / "test_backends.py"),
-            seconds=seconds,
+            *("-m", "pytest", *OPTIONS, "-k", subjects, f"--junitxml={xml}", SUITE), seconds=seconds
         )
         if not xml.exists():
             # Cut off: the lines of the tests that have ended.

@@ -23,6 +23,7 @@ class Scale:
     held_bytes: int
     budget: str
     ceiling_budget: str
+    program_seconds: float
     divisor: int
     round_seconds: float
     largest_batch: int
@@ -30,8 +31,8 @@ class Scale:
     training_samples: int
 
 
-_GPU = Scale(4096 * MIB, 1024 * MIB, "15s", "25s", 1, 0.15, 1 << 16, 4, 4096)
-_TEST = Scale(4 * MIB, 8 * MIB, "4s", "6s", 64, 0.01, 4, 1, 128)
+_GPU = Scale(4096 * MIB, 1024 * MIB, "15s", "25s", 60.0, 1, 0.15, 1 << 16, 4, 4096)
+_TEST = Scale(4 * MIB, 8 * MIB, "4s", "180s", 240.0, 64, 0.01, 4, 1, 128)
 
 
 def name() -> str:
