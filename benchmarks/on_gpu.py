@@ -30,6 +30,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,25 @@ PARTS = {"contract": 90, "probes": 120, "ceilings": 180, "plans": 120, "curves":
 MINUTES = 8.0
 # A part is not started with less time than that.
 LEAST_SECONDS = 10.0
-FACTS = (
-    "import json, platform, torch\n"
-    "facts = {'python': platform.python_version(), 'torch': torch.__version__, 'cuda': torch.version.cuda}\n"
-    "if torch.cuda.is_available():\n"
-    "    properties = torch.cuda.get_device_properties(0)\n"
-    "    facts |= {'name': properties.name, 'total_bytes': properties.total_memory}\n"
-    "    import pynvml\n"
-    "    pynvml.nvmlInit()\n"
-    "    facts['driver'] = pynvml.nvmlSystemGetDriverVersion()\n"
-    "print(json.dumps(facts))"
-)
+# The first process that imports torch reads gigabytes from the disk.
+FACTS_SECONDS = 90.0
+KILL_SECONDS = 10.0
+FACTS = """
+import json, platform, torch
+facts = {'python': platform.python_version(), 'torch': torch.__version__, 'cuda': torch.version.cuda}
+if torch.cuda.is_available():
+    properties = torch.cuda.get_device_properties(0)
+    facts |= {'name': properties.name, 'total_bytes': properties.total_memory}
+    try:
+        import pynvml
+        pynvml.nvmlInit()
+        facts['driver'] = pynvml.nvmlSystemGetDriverVersion()
+    except Exception as error:
+        facts['driver_error'] = str(error)
+print(json.dumps(facts))
+"""
+# Libraries write there below HOME, which may be read-only.
+CACHES = ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 
 def main() -> int:
@@ -73,19 +82,27 @@ def _run_part(name: str, out: Path, seconds: float) -> int:
     report = Report(out / f"{name}.json", seconds)
     import_module(f"on_gpu_parts.{name}").run(report)
     report.note(finished=True)
-    return 0
+    if not report.problems:
+        return 0
+    print("; ".join(report.problems))
+    return 1
 
 
 def _run_all(options: argparse.Namespace) -> int:
-    out: Path = options.out
+    out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as site:
+    with tempfile.TemporaryDirectory() as scratch:
+        site = Path(scratch) / "site"
+        site.mkdir()
         for wheel in sorted(options.wheels.glob("*.whl")) if options.wheels else ():
             zipfile.ZipFile(wheel).extractall(site)
-        environment = _environment(site, options.device)
+        environment = _environment(Path(scratch), options.device)
         summary: dict[str, Any] = {"device": options.device, "parts": {}, **_facts(environment)}
         print(json.dumps(summary), flush=True)
+        if options.device == "cuda" and "name" not in summary["machine"]:
+            print("error: torch has no CUDA device here", file=sys.stderr)
+            return 2
         for name in options.parts:
             left = 60 * options.minutes - (time.monotonic() - begin)
             seconds = min(PARTS[name] * options.minutes / MINUTES, left)
@@ -96,14 +113,15 @@ def _run_all(options: argparse.Namespace) -> int:
             summary["seconds"] = round(time.monotonic() - begin, 1)
             print(f"{name}: {state} ({summary['seconds']} s)", flush=True)
             (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    pack(out)
+            pack(out)
     return int(any(state.startswith("failed") for state in summary["parts"].values()))
 
 
-def _environment(site: str, device: str) -> dict[str, str]:
-    paths = [site, str(ROOT), str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]
+def _environment(scratch: Path, device: str) -> dict[str, str]:
+    paths = [str(scratch / "site"), str(ROOT), str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
+        **{name: str(scratch / name.lower()) for name in CACHES},
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONUNBUFFERED": "1",
         "ON_GPU_DEVICE": device,
@@ -112,10 +130,14 @@ def _environment(site: str, device: str) -> dict[str, str]:
 
 def _facts(environment: dict[str, str]) -> dict[str, Any]:
     """The machine: versions of Python, torch and CUDA, the GPU and its driver."""
-    asked = subprocess.run(
-        [sys.executable, "-c", FACTS], env=environment, capture_output=True, text=True, check=False
-    )
-    machine = json.loads(asked.stdout) if asked.returncode == 0 else {"error": asked.stderr[-800:]}
+    command = [sys.executable, "-c", FACTS]
+    try:
+        asked = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=FACTS_SECONDS, check=False
+        )
+        machine = json.loads(asked.stdout) if asked.returncode == 0 else {"error": asked.stderr[-800:]}
+    except subprocess.TimeoutExpired:
+        machine = {"error": f"importing torch and asking for the device took over {FACTS_SECONDS:.0f} s"}
     return {"date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine}
 
 
@@ -128,10 +150,13 @@ def _start_part(name: str, out: Path, seconds: float, environment: dict[str, str
         )
         try:
             code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
             # Workers of autobatch end with their parent; the group has the other programs of the part.
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps its process
+                process.wait(KILL_SECONDS)
+            if not isinstance(error, subprocess.TimeoutExpired):  # Ctrl-C, which the group doesn't get
+                raise
             return "cut off: its time was over"
     if code:
         with open(out / f"{name}.log", encoding="utf-8") as log:

@@ -75,6 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=others)
 
 
+@pytest.hookimpl(optionalhook=True)  # the tests run without pytest-xdist too
 def pytest_xdist_auto_num_workers() -> int:
     """Processes of `pytest -n auto`: the processors that this process may use, four at most."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.accelerator import missing
 
@@ -19,7 +21,7 @@ BENCHMARKS = ROOT / "benchmarks"
 PROGRAM = BENCHMARKS / "on_gpu.py"
 sys.path.append(str(BENCHMARKS))
 
-from on_gpu_parts import plans, readme, report  # noqa: E402
+from on_gpu_parts import contract, plans, programs, readme, regrets, report  # noqa: E402
 
 PARTS = ("contract", "probes", "ceilings", "plans", "curves", "regrets")
 
@@ -76,19 +78,60 @@ def test_a_report_is_whole_after_each_row(tmp_path: Path) -> None:
     written = report.Report(path, 60.0)
     assert json.loads(path.read_text(encoding="utf-8"))["rows"] == []
     written.add(family="mlp")
+    written.fail("mlp: exit code 3")
     written.note(finished=True)
     facts = json.loads(path.read_text(encoding="utf-8"))
     assert (facts["rows"], facts["finished"]) == ([{"family": "mlp"}], True)
+    assert facts["problems"] == written.problems == ["mlp: exit code 3"]
     assert written.seconds_left <= 60.0
 
 
 def test_without_time_every_part_is_skipped_and_the_archive_is_there(tmp_path: Path) -> None:
-    ended = run("--out", str(tmp_path), "--minutes", "0", "--device", "testdev")
+    ended = run("--out", "results", "--minutes", "0", "--device", "testdev", folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    facts = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    facts = json.loads((tmp_path / "results" / "summary.json").read_text(encoding="utf-8"))
     assert facts["parts"] == dict.fromkeys(PARTS, "skipped: no time left")
-    with tarfile.open(tmp_path / "on_gpu.tar.gz") as packed:
+    with tarfile.open(tmp_path / "results" / "on_gpu.tar.gz") as packed:
         assert packed.getnames() == ["summary.json"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_without_a_gpu_nothing_is_started_and_the_reason_is_said(tmp_path: Path) -> None:
+    ended = run("--out", str(tmp_path))
+    assert ended.returncode == 2
+    assert "torch has no CUDA device here" in ended.stderr
+
+
+def test_a_program_that_is_cut_off_leaves_its_lines() -> None:
+    endless = "import time; print('first', flush=True); time.sleep(600)"
+    ended = programs.run_python("-c", endless, seconds=3.0)
+    assert (ended.returncode, ended.stdout) == (124, "first\n")
+
+
+def test_the_contract_suite_needs_no_plugin_of_pytest() -> None:
+    without = ("-p", "no:xdist", "-p", "no:timeout", "-p", "no:pytest_cov")
+    ended = programs.run_python(
+        *("-m", "pytest", *contract.OPTIONS, *without, "--collect-only", "-k", "cuda", contract.SUITE),
+        seconds=280.0,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+class SimulatedTask:
+    """A task whose trainings take no time."""
+
+    batch_size, learning_rate = 32, 0.001
+
+    def train(self, size: int, learning_rate: float) -> dict[str, float]:
+        return {"seconds": 64 / size, "loss": learning_rate}
+
+
+def test_a_grid_begins_with_its_quickest_trainings_and_says_if_it_is_cut_short() -> None:
+    grid, complete = regrets.train_grid(SimulatedTask(), end=math.inf)
+    assert complete
+    assert len(grid) == 24
+    assert [row["batch_size"] for row in grid] == sorted((row["batch_size"] for row in grid), reverse=True)
+    assert regrets.train_grid(SimulatedTask(), end=0.0) == ([], False)
 
 
 @pytest.mark.slow
@@ -111,9 +154,10 @@ def test_every_part_runs_on_the_test_device(tmp_path: Path) -> None:
     assert {row["family"] for row in rows["plans"] if "error" in row} <= {"lstm", "unet"}
     assert len({row["model"] for row in rows["curves"]}) == 10
     assert all(row["regret"] > 0 and row["harm"] > 0 for row in rows["regrets"])
+    assert all(row["grid_complete"] for row in rows["regrets"])
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, check=False
+        [sys.executable, str(PROGRAM), *arguments], cwd=folder, capture_output=True, text=True, check=False
     )

@@ -242,7 +242,8 @@ def _settings(args: Any) -> dict[str, Any]:
     renamed = hasattr(args, "activation_checkpointing")
     name = "activation_checkpointing" if renamed else "gradient_checkpointing"
     return {
-        "use_cache": args.use_cache,
+        # The Trainer of transformers 4 leaves the model's own.
+        "use_cache": getattr(args, "use_cache", None),
         "checkpointing": name if getattr(args, name) else "",
         "checkpointing_kwargs": dict(getattr(args, f"{name}_kwargs") or {}),
     }
@@ -250,7 +251,7 @@ def _settings(args: Any) -> dict[str, Any]:
 
 def _prepared(model: Any, settings: dict[str, Any]) -> nn.Module:
     """The model with the changes that the Trainer makes before training. Runs in the worker, on its copy."""
-    if getattr(model, "config", None) is not None:
+    if getattr(model, "config", None) is not None and settings["use_cache"] is not None:
         model.config.use_cache = settings["use_cache"]
     name, options = settings["checkpointing"], settings["checkpointing_kwargs"]
     if name:

@@ -16,7 +16,6 @@ WORKLOADS = ("cnn", "flash_transformer", "wide_mlp", "batch_norm", "variable_len
 RECURRENT = ("variable_lengths", "lstm")
 # The names of their packages.
 PEERS = ("accelerate", "lightning")
-SECONDS = 60.0
 
 
 def run(report: Report) -> None:
@@ -28,12 +27,13 @@ def run(report: Report) -> None:
         row = programs.probe(
             *(programs.target(name), "--fresh", "--device", device.name(), "--ceiling", "--no-check"),
             *("--memory-limit", f"{limit_bytes >> 20}MiB", "--budget", device.scale().ceiling_budget),
-            seconds=min(SECONDS, report.seconds_left),
+            seconds=report.seconds_left,
         )
         ceiling = row.get("answer", {}).get("ceiling") or {}
         if size := ceiling.get("batch_size"):
             for key, tried in (("at_answer", size), ("above", max(size + 1, ceil(1.05 * size)))):
-                row[key] = {"batch_size": tried, **programs.ask("survive", name, str(tried), seconds=SECONDS)}
+                survived = programs.ask("survive", name, str(tried), seconds=report.seconds_left)
+                row[key] = {"batch_size": tried, **survived}
         peers = {peer: _ask_peer(peer, name, report.seconds_left) for peer in PEERS}
         report.add(workload=name, limit_bytes=limit_bytes, **row, peers=peers)
 
@@ -44,4 +44,4 @@ def _ask_peer(peer: str, workload: str, seconds: float) -> dict[str, Any]:
         return {"skipped": "it does not know the test device"}
     if importlib.util.find_spec(peer) is None:
         return {"skipped": "it is not installed"}
-    return programs.ask("peers", peer, workload, seconds=min(SECONDS, seconds))
+    return programs.ask("peers", peer, workload, seconds=seconds)

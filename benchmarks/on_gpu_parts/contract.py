@@ -19,6 +19,9 @@ from on_gpu_parts.report import Report
 # For what follows the suite.
 RESERVE_SECONDS = 20.0
 ROOT = Path(__file__).resolve().parents[2]
+SUITE = str(ROOT / "tests" / "contract" / "test_backends.py")
+# Without the settings of pyproject.toml, which name plugins that may be missing.
+OPTIONS = ("-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider", "-v")
 DESCRIBE = (
     "import json\nfrom autobatch.devices import open_all\n"
     "print(json.dumps([[each.kind, each.uuid] for each in (one.describe() for one in open_all())]))"
@@ -31,7 +34,11 @@ HOLD = (
 
 
 def run(report: Report) -> None:
-    report.add(check="contract suite", **_suite(report.seconds_left - RESERVE_SECONDS))
+    suite = _suite(report.seconds_left - RESERVE_SECONDS)
+    report.add(check="contract suite", **suite)
+    if suite["exit_code"]:
+        failed = ", ".join(suite.get("failed", ()))
+        report.fail(f"contract suite: exit code {suite['exit_code']}, failed: {failed or 'unknown'}")
     report.add(check="a second process that holds memory", **_other_process())
     if device.is_gpu():
         for visible in _visible_choices():
@@ -43,13 +50,11 @@ def _suite(seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "report.xml"
         ended = programs.run_python(
-            *("-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-q"),
-            *("-p", "no:cacheprovider", "-k", subjects, f"--junitxml={xml}"),
-            str(ROOT / "tests" / "contract" / "test_backends.py"),
-            seconds=seconds,
+            *("-m", "pytest", *OPTIONS, "-k", subjects, f"--junitxml={xml}", SUITE), seconds=seconds
         )
         if not xml.exists():
-            return {"exit_code": ended.returncode, "error": (ended.stdout + ended.stderr)[-3000:]}
+            # Cut off: the lines of the tests that have ended.
+            return {"exit_code": ended.returncode, "error": (ended.stdout + ended.stderr)[-6000:]}
         counted = read_report(xml)
         output = ended.stdout[-6000:] if counted["failed"] else ""
         return {"exit_code": ended.returncode, **counted, "output": output}
@@ -82,8 +87,9 @@ def _other_process() -> dict[str, Any]:
 
 
 def _visible_choices() -> list[str]:
-    """No GPU, the first, and the first by its UUID."""
-    return ["", "0", f"GPU-{torch.cuda.get_device_properties(0).uuid}"]
+    """No GPU, this one as it is named here, and this one by its UUID, which a slice under MIG lacks."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    return ["", named, f"GPU-{torch.cuda.get_device_properties(0).uuid}"]
 
 
 def _devices(visible: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ class Scale:
     held_bytes: int
     budget: str
     ceiling_budget: str
+    program_seconds: float
     divisor: int
     round_seconds: float
     largest_batch: int
@@ -29,8 +31,8 @@ class Scale:
     training_samples: int
 
 
-_GPU = Scale(4096 * MIB, 1024 * MIB, "15s", "25s", 1, 0.15, 1 << 16, 4, 4096)
-_TEST = Scale(4 * MIB, 8 * MIB, "4s", "6s", 64, 0.01, 4, 1, 128)
+_GPU = Scale(4096 * MIB, 1024 * MIB, "15s", "25s", 60.0, 1, 0.15, 1 << 16, 4, 4096)
+_TEST = Scale(4 * MIB, 8 * MIB, "4s", "180s", 240.0, 64, 0.01, 4, 1, 128)
 
 
 def name() -> str:
@@ -57,19 +59,29 @@ def prepare() -> str:
     return name()
 
 
+def memory() -> Any:
+    """The module that counts the device's memory: `torch.accelerator` does it since torch 2.9 only."""
+    return torch.cuda if is_gpu() else torch.accelerator
+
+
+def total_bytes() -> int:
+    total: int = (torch.cuda.mem_get_info() if is_gpu() else torch.accelerator.get_memory_info())[1]
+    return total
+
+
 def start_peak() -> tuple[int, int]:
     """(allocated, reserved) bytes now, with nothing cached, as the start of a new peak."""
     gc.collect()
-    torch.accelerator.synchronize()
-    torch.accelerator.empty_cache()
-    torch.accelerator.reset_peak_memory_stats()
-    return torch.accelerator.memory_allocated(), torch.accelerator.memory_reserved()
+    memory().synchronize()
+    memory().empty_cache()
+    memory().reset_peak_memory_stats()
+    return memory().memory_allocated(), memory().memory_reserved()
 
 
 def peak() -> tuple[int, int]:
     """(allocated, reserved) bytes at most since `start_peak`."""
-    torch.accelerator.synchronize()
-    return torch.accelerator.max_memory_allocated(), torch.accelerator.max_memory_reserved()
+    memory().synchronize()
+    return memory().max_memory_allocated(), memory().max_memory_reserved()
 
 
 def warm_up() -> None:

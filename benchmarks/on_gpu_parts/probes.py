@@ -11,7 +11,6 @@ from on_gpu_parts.report import Report
 
 EXAMPLES = ("charlm", "digits", "cnn")
 SCRIPTS = ("script_mlp", "script_charlm")
-SECONDS = 60.0
 
 
 def run(report: Report) -> None:
@@ -23,9 +22,11 @@ def run(report: Report) -> None:
             report.add(target=name, skipped="scikit-learn is not installed")
             continue
         free_bytes = backend.describe().free_bytes or 0
-        row = programs.probe(*_arguments(name), seconds=min(SECONDS, report.seconds_left))
+        row = programs.probe(*_arguments(name), seconds=report.seconds_left)
         left_bytes = free_bytes - (backend.describe().free_bytes or 0)
         report.add(target=name, left_bytes=left_bytes, **row)
+        if row["exit_code"]:
+            report.fail(f"{name}: exit code {row['exit_code']}")
 
 
 def _arguments(name: str) -> tuple[str, ...]:

@@ -32,9 +32,12 @@ def run_python(
             command, capture_output=True, text=True, timeout=max(1.0, seconds), env=merged, check=False
         )
     except subprocess.TimeoutExpired as expired:
-        printed = expired.stderr or b""
-        text = printed.decode(errors="replace") if isinstance(printed, bytes) else printed
-        return subprocess.CompletedProcess(command, 124, "", text)
+        # Bytes also in text mode.
+        output, errors = (
+            text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+            for text in (expired.stdout, expired.stderr)
+        )
+        return subprocess.CompletedProcess(command, 124, output, errors)
 
 
 def probe(*arguments: str, seconds: float) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def probe(*arguments: str, seconds: float) -> dict[str, Any]:
         begin = time.monotonic()
         ended = run_python(
             *("-m", "autobatch", "probe", "--json", *arguments),
-            seconds=seconds,
+            seconds=min(seconds, device.scale().program_seconds),
             environment={device.PROCESSES: processes.name},
         )
         row: dict[str, Any] = {
@@ -59,7 +62,8 @@ def probe(*arguments: str, seconds: float) -> dict[str, Any]:
 
 def ask(module: str, *arguments: str, seconds: float) -> dict[str, Any]:
     """The JSON object that `python -m on_gpu_parts.MODULE ARGUMENTS` prints last, or its `error`."""
-    ended = run_python("-m", f"on_gpu_parts.{module}", *arguments, seconds=seconds)
+    limit_seconds = min(seconds, device.scale().program_seconds)
+    ended = run_python("-m", f"on_gpu_parts.{module}", *arguments, seconds=limit_seconds)
     try:
         answer: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     except (ValueError, IndexError):

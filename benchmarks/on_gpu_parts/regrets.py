@@ -22,7 +22,6 @@ SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 # Learning rates over that of the square-root rule.
 FACTORS = (0.5, 1.0, 2.0)
 SAFE_RATIO = 1.02
-SECONDS = 60.0
 
 
 class Task:
@@ -64,13 +63,13 @@ class Task:
 def run(report: Report) -> None:
     device.prepare()
     device.warm_up()
-    sizes, factors = (SIZES, FACTORS) if device.is_gpu() else (SIZES[2:4], FACTORS[1:2])
-    for name in TASKS:
+    for index, name in enumerate(TASKS):
+        end = time.monotonic() + report.seconds_left / (len(TASKS) - index)
         task = Task(name)
         task.train(SIZES[-1], task.learning_rate)  # the first steps of a process are slower
         probed = programs.probe(
             *(programs.target(name), "--fresh", "--device", device.name(), "--budget", device.scale().budget),
-            seconds=min(SECONDS, report.seconds_left),
+            seconds=report.seconds_left,
         )
         answer = probed.get("answer", {})
         current = task.train(task.batch_size, task.learning_rate)
@@ -78,15 +77,28 @@ def run(report: Report) -> None:
         if size := answer.get("batch_size"):
             at_answer = task.train(size, answer.get("learning_rate") or task.learning_rate)
             row.update(at_answer=at_answer, harm=round(at_answer["loss"] / current["loss"], 4))
-        grid = []
-        for size in sizes:
-            rule = task.learning_rate * (size / task.batch_size) ** 0.5
-            grid += [
-                {"batch_size": size, "learning_rate": factor * rule, **task.train(size, factor * rule)}
-                for factor in factors
-            ]
+        grid, complete = train_grid(task, end)
         safe = [each for each in grid if each["loss"] <= SAFE_RATIO * current["loss"]]
         best = min([current, *safe], key=lambda each: each["seconds"])
         if "at_answer" in row:
             row["regret"] = round(row["at_answer"]["seconds"] / best["seconds"], 4)
-        report.add(**row, best=best, grid=grid)
+        report.add(**row, best=best, grid_complete=complete, grid=grid)
+
+
+def train_grid(task: Task, end: float) -> tuple[list[dict[str, Any]], bool]:
+    """Trainings at every size and learning rate, the quickest first; False where the time was too short."""
+    sizes, factors = (SIZES, FACTORS) if device.is_gpu() else (SIZES[2:4], FACTORS[1:2])
+    grid: list[dict[str, Any]] = []
+    expected_seconds = 0.0
+    for size in reversed(sizes):
+        rule = task.learning_rate * (size / task.batch_size) ** 0.5
+        for factor in factors:
+            begin = time.monotonic()
+            if begin + expected_seconds > end:
+                return grid, False
+            trained = task.train(size, factor * rule)
+            grid.append({"batch_size": size, "learning_rate": factor * rule, **trained})
+            seconds = time.monotonic() - begin
+        # Half the batch size has twice the steps.
+        expected_seconds = 2 * seconds
+    return grid, True

@@ -16,7 +16,7 @@ class Report:
         self._path = path
         self._begin = time.monotonic()
         self._seconds = seconds
-        self._facts: dict[str, Any] = {"finished": False, "rows": []}
+        self._facts: dict[str, Any] = {"finished": False, "problems": [], "rows": []}
         self._write()
 
     @property
@@ -25,6 +25,16 @@ class Report:
 
     def add(self, **row: Any) -> None:
         self._facts["rows"].append(row)
+        self._write()
+
+    @property
+    def problems(self) -> list[str]:
+        problems: list[str] = self._facts["problems"]
+        return problems
+
+    def fail(self, problem: str) -> None:
+        """Goes on, but the part counts as failed, and its summary says why."""
+        self.problems.append(problem)
         self._write()
 
     def note(self, **facts: Any) -> None:

@@ -27,7 +27,7 @@ class Training:
     def __init__(self, target: str) -> None:
         self._device = device.prepare()
         device.warm_up()
-        rest_bytes = torch.accelerator.memory_allocated()
+        rest_bytes = device.memory().memory_allocated()
         self._facts = runpy.run_path(programs.target(target))
         torch.manual_seed(0)
         self.model: nn.Module = self._facts["build_model"]().to(self._device)
@@ -65,9 +65,8 @@ class Training:
 
 def _limit(name: str, limit_bytes: int) -> None:
     module: Any = torch.get_device_module(name)
-    total_bytes = torch.accelerator.get_memory_info()[1]
     set_fraction: Callable[..., None] = module.set_per_process_memory_fraction
-    set_fraction(min(1.0, math.nextafter(limit_bytes / total_bytes, math.inf)))
+    set_fraction(min(1.0, math.nextafter(limit_bytes / device.total_bytes(), math.inf)))
 
 
 def main() -> None:
@@ -79,7 +78,7 @@ def main() -> None:
         answer = {"survived": False, "error": f"{type(error).__name__}: {str(error)[:200]}"}
     else:
         answer = {"survived": True}
-    print(json.dumps({**answer, "peak_bytes": torch.accelerator.max_memory_allocated()}))
+    print(json.dumps({**answer, "peak_bytes": device.memory().max_memory_allocated()}))
 
 
 if __name__ == "__main__":

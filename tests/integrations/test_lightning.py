@@ -28,6 +28,7 @@ from tests.workload.lightning.modules import (
     DATASET,
     LABELS,
     ROWS,
+    WHOLE_CHECKPOINT,
     Net,
     Own,
     fit,
@@ -107,7 +108,7 @@ def test_a_fit_with_the_callback_is_the_fit_at_its_batch_size(tmp_path: Path) ->
 
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     again, later = AutoBatch(), Digits(batch_size=16)
-    resumed = {"datamodule": later, "ckpt_path": str(tmp_path / "half.ckpt"), "weights_only": False}
+    resumed = {"datamodule": later, "ckpt_path": str(tmp_path / "half.ckpt"), **WHOLE_CHECKPOINT}
     fit(Heeds(), [again], data=resumed)
     assert again.recommendation is None
     assert later.batch_size == found.batch_size
@@ -238,7 +239,7 @@ def test_nothing_is_measured_where_nothing_is_trained() -> None:
 def test_a_checkpoint_without_a_measured_size_keeps_the_training_s_own(tmp_path: Path) -> None:
     fit(Own(), data={}).save_checkpoint(tmp_path / "plain.ckpt")
     tuned = AutoBatch()
-    resumed = {"ckpt_path": str(tmp_path / "plain.ckpt"), "weights_only": False}
+    resumed = {"ckpt_path": str(tmp_path / "plain.ckpt"), **WHOLE_CHECKPOINT}
     with pytest.warns(UserWarning, match="knows of no batch size"):
         fit(Own(), [tuned], data=resumed, max_epochs=2)
     assert tuned.recommendation is None
@@ -250,7 +251,7 @@ def test_a_size_that_the_loader_ignores_is_an_error(tmp_path: Path) -> None:
     kept = torch.load(path, weights_only=False)
     kept["callbacks"]["AutoBatch"] = {"batch_size": 4, "accumulation_steps": 1}
     torch.save(kept, path)
-    resumed = {"datamodule": Deaf(32), "ckpt_path": str(path), "weights_only": False}
+    resumed = {"datamodule": Deaf(32), "ckpt_path": str(path), **WHOLE_CHECKPOINT}
     error = refusal(lambda: fit(DigitsNet(), [AutoBatch()], data=resumed, max_epochs=2))
     assert error.code == "batch_size_ignored"
     assert "batch size 20, although 4" in error.message

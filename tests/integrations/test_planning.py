@@ -76,7 +76,8 @@ def test_a_model_of_transformers_and_one_sample() -> None:
     assert found.fits[0].batch_size > 10
     assert found.fits[0].usage.parts.optimizer_bytes == 0
     # Tied weights count once, and the caller's model is as it was.
-    own_bytes = sum(one.numel() * 4 for one in weights)
+    held = (*model.parameters(), *model.buffers())
+    own_bytes = sum(tensor.numel() * tensor.element_size() for tensor in held)
     assert found.fits[0].usage.parts.parameters_bytes <= own_bytes + 80 * 512
     assert all(map(torch.equal, model.parameters(), weights))
     assert any("bf16 autocast" in one for one in found.assumptions)

@@ -9,6 +9,7 @@ import pickle
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,9 @@ def test_the_workload_is_what_the_trainer_would_train(tuned: Tuned):
     assert workload.sizes.vary
 
 
+@pytest.mark.skipif(
+    int(version("transformers").split(".")[0]) < 5, reason="transformers 4 averages it, or has no cure"
+)
 def test_accumulation_that_multiplies_the_gradient_is_told_with_its_cure(tuned: Tuned):
     steps = tuned.found.accumulation_steps
     (warning,) = [one for one in tuned.found.warnings if "accumulated" in one]
@@ -301,7 +305,8 @@ def test_the_worker_gets_the_model_as_the_trainer_prepares_it(tmp_path: Path):
     arrived = pickle.loads(sent)
     assert isinstance(arrived, GPT2LMHeadModel)
     assert arrived.is_gradient_checkpointing
-    assert not arrived.config.use_cache
+    # With transformers 4 the model's own setting holds.
+    assert arrived.config.use_cache == getattr(args, "use_cache", True)
     assert model.config.use_cache
     assert not model.is_gradient_checkpointing
 

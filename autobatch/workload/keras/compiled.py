@@ -78,7 +78,8 @@ class CompiledModel:
         self.optimizer.carry_rates()
         logs = self._model.train_function((batch,))
         loss = logs.get("loss") if isinstance(logs, Mapping) else None
-        return loss.detach() if isinstance(loss, torch.Tensor) else None
+        # Keras gives numbers in place of tensors up to 3.13.
+        return torch.as_tensor(loss).detach() if isinstance(loss, (torch.Tensor, float)) else None
 
     def loss(self, batch: Any) -> torch.Tensor:
         """The compiled loss of a batch, regularisers included, in the mode that the model is in."""

@@ -57,6 +57,7 @@ def test_gradients_that_keras_accumulates_are_refused():
     assert error.code == "keras_accumulation"
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has none")
 def test_an_optimizer_of_several_is_refused():
     optimizer = keras.optimizers.MultiOptimizer(lambda variable: keras.optimizers.SGD())
     assert refused(drifting_model(optimizer)).code == "keras_optimizer"

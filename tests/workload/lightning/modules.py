@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,12 @@ def opened(model: Any, dataset: Any = None, **parts: Any) -> Trainer:
     found = completed(Parts(model=model, dataset=dataset, **parts))
     held = None if found.val_dataset is None else open_samples(found.val_dataset)
     return Trainer(found, open_samples(found.dataset, found.collate_fn), held, "cpu")
+
+
+# The argument of `fit` that reads a whole checkpoint; before 2.6, Lightning always did.
+WHOLE_CHECKPOINT: dict[str, Any] = (
+    {"weights_only": False} if "weights_only" in inspect.signature(pl.Trainer.fit).parameters else {}
+)
 
 
 def fit(module: Any, callbacks: Any = (), **options: Any) -> pl.Trainer:
