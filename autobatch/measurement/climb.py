@@ -72,6 +72,7 @@ class Climb:
             self._observer.opened(self._opened)
             ceiling = self._ceiling()
             self._measure_extras(ceiling.batch_size)
+            self._look_beyond_errors()
             self.trial_set = self._comparisons.side_by_side(
                 self.trial_set, ceiling.batch_size, self._limits, self._current
             )
@@ -225,7 +226,6 @@ class Climb:
     def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: a divisor of the global batch, and smaller sizes.
 
-
         The current size is among them where the data set or another limit has cut the climb short.
         """
         assert self._opened is not None
@@ -242,12 +242,14 @@ class Climb:
             if self._budget.is_over:
                 return
             trial = self._try(Try(size))
-            if trial is not None and trial.outcome is Outcome.FAILED:
-                beside = size_bounds.size_beside_floor(self.trial_set, size, self._limits)
-                if beside is not None and not self._budget.is_over:
-                    self._try(Try(beside))
             if trial is None or not trial.ok:
                 return
+
+    def _look_beyond_errors(self) -> None:
+        cap, _ = size_bounds.size_cap(self._limits, self._attempts.dataset_size)
+        for size in size_bounds.sizes_beyond_errors(self.trial_set, self._limits, cap):
+            if not self._budget.is_over:
+                self._try(Try(size, timed=False))
 
     def _keep(self, trial: Trial) -> None:
         self.trial_set = self.trial_set.extended([trial])
