@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from math import gcd
 
 from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.limits import Limits, Objective
-from autobatch.records.trial import LimitedBy, Trial
+from autobatch.records.trial import LimitedBy, Outcome, Trial
 
 
 def size_cap(limits: Limits, dataset_size: int | None) -> tuple[int, LimitedBy]:
@@ -66,14 +67,23 @@ def smaller_sizes(trial_set: TrialSet, limits: Limits) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def size_beside_floor(trial_set: TrialSet, failed: int, limits: Limits) -> int | None:
-    """A size below the failed one that tells whether small sizes fail, or sizes that are no multiple.
+def sizes_beyond_errors(trial_set: TrialSet, limits: Limits, cap: int) -> tuple[int, ...]:
+    """Sizes that tell whether small or large sizes fail, or sizes that are no multiple.
 
-    It divides all sizes that passed, and not the failed one. None where no permitted size does.
+    They lie beyond an error below or above all sizes that passed. All errors there are no multiples of them.
     """
-    common = gcd(*(trial.batch_size for trial in trial_set.passed))
-    sizes = (size for size in range(min(failed, common + 1) - 1, 1, -1) if limits.permits(size))
-    return next((size for size in sizes if common % size == 0 and failed % size != 0), None)
+    passed = [trial.batch_size for trial in trial_set.passed]
+    errors = [size for size, trial in trial_set.latest.items() if trial.outcome is Outcome.FAILED]
+    below = [size for size in errors if passed and size < passed[0]]
+    above = [size for size in errors if passed and size > passed[-1]]
+    common = gcd(*passed)
+    divisors = (size for size in range(min([*below, common + 1]) - 1, 1, -1) if common % size == 0)
+    lower = (size for size in divisors if below and all(failed % size for failed in below))
+    upper = min(above, default=0) // common * common + common if common > 1 else 0
+    beyond = [*islice(filter(limits.permits, lower), 1)]
+    if above and upper <= cap and limits.permits(upper) and all(failed % common for failed in above):
+        beyond.append(upper)
+    return tuple(beyond)
 
 
 def is_slower(trial: Trial, limits: Limits) -> bool:

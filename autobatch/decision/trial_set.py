@@ -90,6 +90,13 @@ class TrialSet:
         sizes = (trial.batch_size for trial in self.passed)
         return max((size for size in sizes if lowest is None or size < lowest), default=None)
 
+    @property
+    def floor(self) -> int:
+        """The smallest size that passed, where an error ended a smaller one; else 1."""
+        smallest = min((trial.batch_size for trial in self.passed), default=1)
+        failed = (size for size, trial in self.latest.items() if trial.outcome is Outcome.FAILED)
+        return smallest if any(size < smallest for size in failed) else 1
+
     def nearest(self, size: int) -> Trial | None:
         """The largest usable size up to `size`, else the smallest usable one."""
         below = [trial for trial in self.usable if trial.batch_size <= size]

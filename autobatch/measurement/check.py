@@ -140,7 +140,7 @@ class GeneralizationCheck:
             burn_in_seconds=BURN_IN_SHARE * left_seconds,
             most_samples=samples,
             largest_chunk=self._largest_chunk(trial.batch_size),
-            smallest_chunk=self._limits.smallest,
+            smallest_chunk=max(self._limits.smallest, self._trial_set.floor),
             multiple_of=self._limits.unit,
         )
 

@@ -75,6 +75,7 @@ class Climb:
             self._observer.opened(self._opened)
             ceiling = self._ceiling()
             self._measure_extras(ceiling.batch_size)
+            self._look_beyond_errors()
             self.trial_set = self._comparisons.side_by_side(
                 self.trial_set, ceiling.batch_size, self._limits, self._current
             )
@@ -240,7 +241,6 @@ class Climb:
     def _measure_extras(self, ceiling: int) -> None:
         """The sizes that the answer is compared with: a divisor of the global batch, and smaller sizes.
 
-
         The current size is among them where the data set or another limit has cut the climb short.
         """
         assert self._opened is not None
@@ -261,19 +261,16 @@ class Climb:
         while self._has_time and (sizes := size_bounds.smaller_sizes(self.trial_set, self._limits)):
             trial = self._try(Try(sizes[0], timed=timed))
             if trial is None or not trial.ok:
-                self._try_beside_floor(sizes[0], trial)
                 return
             if timed and size_bounds.is_slower(trial, self._limits):
                 timed = False
                 self._try(Try(self._limits.smallest, timed=False))
 
-    def _try_beside_floor(self, size: int, trial: Trial | None) -> None:
-        """Another size below a failed one, where it tells small sizes from sizes that are no multiple."""
-        if trial is None or trial.outcome is not Outcome.FAILED or not self._has_time:
-            return
-        beside = size_bounds.size_beside_floor(self.trial_set, size, self._limits)
-        if beside is not None:
-            self._try(Try(beside, timed=False))
+    def _look_beyond_errors(self) -> None:
+        cap, _ = size_bounds.size_cap(self._limits, self._attempts.dataset_size)
+        for size in size_bounds.sizes_beyond_errors(self.trial_set, self._limits, cap):
+            if not self._budget.is_over:
+                self._try(Try(size, timed=False))
 
     def _keep(self, trial: Trial) -> None:
         self.trial_set = self.trial_set.extended([trial])

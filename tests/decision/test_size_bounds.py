@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobatch.decision.size_bounds import extra_sizes, largest_divisor, size_beside_floor, smaller_sizes
+from autobatch.decision.size_bounds import extra_sizes, largest_divisor, sizes_beyond_errors, smaller_sizes
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.trial import Outcome
@@ -38,9 +38,16 @@ def test_the_smaller_sizes_end_at_the_floor() -> None:
     assert smaller_sizes(TrialSet(climbed), Limits(objective=Objective.MEMORY)) == ()
 
 
-def test_a_divisor_tells_a_floor_from_sizes_that_are_no_multiple() -> None:
-    climbed = TrialSet((passed(12), passed(24), passed(48)))
-    assert size_beside_floor(climbed, 8, Limits()) == 6
-    assert size_beside_floor(climbed, 8, Limits(min_batch=8)) is None
+def test_a_multiple_tells_a_limit_from_sizes_that_are_none() -> None:
+    def beyond(*errors: int, sizes: tuple[int, ...] = (12, 24, 48), **limits: int) -> tuple[int, ...]:
+        failures = (failed(size, Outcome.FAILED) for size in errors)
+        return sizes_beyond_errors(TrialSet((*map(passed, sizes), *failures)), Limits(**limits), 100)
+
+    assert beyond(8) == (6,)
+    assert beyond(8, min_batch=8) == ()
+    assert beyond(50, 49) == (60,)
+    assert beyond(50, 49, max_batch=59) == ()
+    assert beyond(96, 50, 49) == ()
+    assert beyond() == ()
     # Powers of two divide larger ones, so they tell nothing.
-    assert size_beside_floor(TrialSet((passed(32), passed(64))), 16, Limits()) is None
+    assert beyond(16, sizes=(32, 64)) == ()

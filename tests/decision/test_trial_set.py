@@ -102,3 +102,11 @@ def test_a_longer_set_is_the_set_of_all_its_trials(
     first: tuple[Trial, ...], second: tuple[Trial, ...]
 ) -> None:
     assert TrialSet(first).extended(second) == TrialSet(first + second)
+
+
+def test_the_floor_is_the_smallest_size_that_trains_where_a_smaller_one_does_not() -> None:
+    sizes = (passed(8), passed(16))
+    assert TrialSet((*sizes, failed(4, Outcome.FAILED))).floor == 8
+    assert TrialSet((*sizes, failed(32, Outcome.FAILED))).floor == 1
+    assert TrialSet((*sizes, failed(4))).floor == 1
+    assert TrialSet(()).floor == 1

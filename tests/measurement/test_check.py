@@ -75,6 +75,13 @@ def alone() -> Curve:
     return curve([passed(32)])
 
 
+def test_no_chunk_is_below_the_floor() -> None:
+    """pytorch 57429, 116349: a sample alone may have no label, or be dropped when it is collated."""
+    floor = Trial(batch_size=4, outcome=Outcome.FAILED)
+    assert asked(curve([floor, *(passed(1 << k) for k in range(3, 9))])).smallest_chunk == 8
+    assert asked(curve()).smallest_chunk == 1
+
+
 @pytest.mark.parametrize("scale", [3.0, 100.0, 5000.0])
 def test_the_critical_batch_size_is_twice_the_noise_scale(scale: float) -> None:
     engine = SimulatedEngine(Machine(noise_scale=scale))

@@ -231,6 +231,14 @@ def test_sizes_that_are_no_multiple_are_no_floor() -> None:
     assert "--multiple-of 6" in warning
 
 
+def test_sizes_that_are_no_multiple_are_no_limit() -> None:
+    """trl 2858: groups of eight, which nobody has said, and a data set that holds no multiple of them."""
+    broken = {size: "groups are left over" for size in range(1, 301) if size % 8}
+    curve, _ = climb(Machine(dataset_size=300, current_batch_size=16, failures=broken))
+    (warning,) = [text for text in curve.warnings if "groups are left over" in text]
+    assert "--multiple-of 8" in warning
+
+
 @pytest.mark.parametrize("floor", [2, 3, 4, 5, 8])
 def test_a_floor_is_named(floor: int) -> None:
     curve, _ = climb(Machine(dataset_size=64, smallest_trained=floor))

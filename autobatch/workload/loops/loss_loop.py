@@ -70,7 +70,13 @@ class LossLoop(TrainingLoop):
             self._zero_gradients()
         self._backward(loss)
         self._enter("step")
-        self._arithmetic.step(self.optimizers)
+        try:
+            self._arithmetic.step(self.optimizers)
+        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+            # SAM has a default for its closure, and refuses it.
+            if "closure" not in str(error):
+                raise
+            raise _needs_closure(self.optimizers[0], describe_error(error)) from error
         return loss.detach()
 
     def backward(self, batch: Any) -> torch.Tensor:
@@ -124,10 +130,14 @@ def _check_step(optimizer: torch.optim.Optimizer) -> None:
     if parameters[1].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
         return
     name = type(optimizer).__name__
-    raise TargetError(
-        f"{name} needs a closure, which computes the loss anew",
+    raise _needs_closure(optimizer, f"`{name}.step({parameters[1].name})` has no default for it")
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer, fact: str) -> TargetError:
+    return TargetError(
+        f"{type(optimizer).__name__} needs a closure, which computes the loss anew",
         code="needs_closure",
-        facts=(f"`{name}.step({parameters[1].name})` has no default for it",),
+        facts=(fact,),
         hint="add `def step(model, optimizer, batch)`, which calls `optimizer.step(closure)`",
     )
 

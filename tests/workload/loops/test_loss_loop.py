@@ -129,6 +129,18 @@ def test_an_optimizer_that_needs_a_closure_leads_to_a_step(optimizer: Any) -> No
     assert "optimizer.step(closure)" in caught.value.hint
 
 
+def test_an_optimizer_that_asks_for_its_closure_as_it_steps_leads_to_a_step_too() -> None:
+    class Sharpness(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            assert closure is not None, "this optimizer requires a closure"
+
+    made = trainer(linear(), (INPUTS, CLASSES), optimizer=lambda params: Sharpness(params, lr=0.1))
+    with pytest.raises(TargetError) as caught:
+        made.step(made.load(4, 0))
+    assert caught.value.code == "needs_closure"
+    assert caught.value.facts == ("AssertionError: this optimizer requires a closure",)
+
+
 def test_an_optimizer_whose_closure_may_be_left_out_is_used() -> None:
     class Other(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
