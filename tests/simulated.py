@@ -14,7 +14,7 @@ from math import exp, inf, log, nan
 
 from autobatch.decision.noise_scale import Chunks
 from autobatch.devices.base import Backend, Peak
-from autobatch.engines import messages, worker_failures
+from autobatch.engines import messages, trace_messages, worker_failures
 from autobatch.engines.base import Opened
 from autobatch.records.check import Evaluation, LossKind, Training
 from autobatch.records.device import Device
@@ -406,17 +406,17 @@ class SimulatedEngine:
             raise AutobatchError(reply.detail, code="step_fails")
         return [reply.step_seconds]
 
-    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
+    def trace_memory(self, *, without_data: bool = False) -> trace_messages.Traced:
         """The machine's line, or as much of it as a trace sees."""
         self.traces += 1
         self.renew()
         share = self.machine.traced_share
         if share is None:
-            return messages.Traced(lines=(), detail="the step can't be traced")
+            return trace_messages.Traced(lines=(), detail="the step can't be traced")
         line = MemoryLine(
             fixed_bytes=share * self.machine.fixed_bytes, sample_bytes=share * self.machine.sample_bytes
         )
-        return messages.Traced(lines=(line,))
+        return trace_messages.Traced(lines=(line,))
 
     def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
         """The machine's kind of loss. A few steps take no time here."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from autobatch.engines import messages, worker_failures
+from autobatch.engines import messages, trace_messages, worker_failures
 from autobatch.engines.base import Opened
 from autobatch.engines.worker_errors import WorkerEndedError, WorkerStoppedError
 from autobatch.engines.worker_process import WorkerProcess, interrupts_held, start_worker
@@ -206,22 +206,22 @@ class LocalEngine:
     def _new_worker(self) -> WorkerProcess:
         return start_worker(self._environment, self._on_output)
 
-    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
+    def trace_memory(self, *, without_data: bool = False) -> trace_messages.Traced:
         """The memory of a step at any size; without lines where the step can't be traced."""
-        command = messages.TraceMemory(without_data=without_data)
+        command = trace_messages.TraceMemory(without_data=without_data)
         try:
-            return self._ask_in_time(command, 0.0, messages.Traced)
+            return self._ask_in_time(command, 0.0, trace_messages.Traced)
         except AutobatchError as error:
-            return messages.Traced(lines=(), detail=error.message)
+            return trace_messages.Traced(lines=(), detail=error.message)
         finally:
             self.renew()
 
-    def trace_storages(self, command: messages.TraceStorages) -> messages.Storages:
+    def trace_storages(self, command: trace_messages.TraceStorages) -> trace_messages.Storages:
         """The storages of a step at any size, in the current session, or the reason why there are none."""
         try:
-            return self._ask_in_time(command, 0.0, messages.Storages)
+            return self._ask_in_time(command, 0.0, trace_messages.Storages)
         except AutobatchError as error:
-            return messages.Storages(lifetimes=(), detail=error.message)
+            return trace_messages.Storages(lifetimes=(), detail=error.message)
 
     def measure_loss_kind(self, command: messages.MeasureLossKind) -> messages.LossForm:
         """The kind of loss at the first state; unknown where the worker died. A fresh session stays fresh."""

@@ -9,7 +9,7 @@ from autobatch.engines import messages
 from autobatch.engines.base import Engine
 from autobatch.engines.local import LocalEngine
 from autobatch.engines.opening import EngineMaker, new_engine
-from autobatch.engines.ranks.follower import Member
+from autobatch.engines.ranks.follower import COLLECTIVE_TRIALS, Member
 from autobatch.engines.ranks.leader import RankedEngine, follow, lead
 from autobatch.engines.ranks.membership import Meeting
 from autobatch.engines.ranks.rendezvous import met
@@ -20,9 +20,6 @@ from autobatch.records.limits import Limits
 from autobatch.records.recommendation import Recommendation
 from autobatch.storage.first_key import FirstKey
 from autobatch.storage.journal import Journal
-
-# Ranks wait for each other in a collective as long as that many trials: who hangs is ended before.
-_COLLECTIVE_TRIALS = 2
 
 
 def search(
@@ -66,7 +63,7 @@ def search(
             return measured(engine)
         with met(meeting, limits.trial_timeout_seconds) as (transport, roster):
             member = Member(
-                engine, transport, roster, meeting.rank, _COLLECTIVE_TRIALS * limits.trial_timeout_seconds
+                engine, transport, roster, meeting.rank, COLLECTIVE_TRIALS * limits.trial_timeout_seconds
             )
             if meeting.rank:
                 return follow(member, limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autobatch._version import __version__
-from autobatch.engines import messages
+from autobatch.engines import messages, trace_messages
 from autobatch.engines.local import LocalEngine
 from autobatch.engines.opening import find_devices, new_engine
 from autobatch.planning import catalogue, caveats
@@ -118,9 +118,9 @@ def _open_planner(engine: LocalEngine, workload: Workload, *, on_host: bool, cha
 
 def _tracer(
     engine: LocalEngine, *, real: bool, cuda: bool, channels_last: bool
-) -> Callable[[int, int], messages.Storages]:
-    def trace(first: int, second: int) -> messages.Storages:
-        command = messages.TraceStorages(
+) -> Callable[[int, int], trace_messages.Storages]:
+    def trace(first: int, second: int) -> trace_messages.Storages:
+        command = trace_messages.TraceStorages(
             sizes=(first, second), cuda=cuda, fake=not real, channels_last=channels_last
         )
         return engine.trace_storages(command)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autobatch.engines.messages import Storages
+from autobatch.engines.trace_messages import Storages
 from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
 from autobatch.planning.capacity import LARGEST, StepMemory
 from autobatch.records.plan import Asked, Fit, PlannedDevice
@@ -37,7 +37,7 @@ class Planner:
 
     `trace` traces the step at two sizes. No size is larger than `most_samples`, whatever fits. `real`: on
     real tensors, so at small sizes only. `heap`: the memory is that of a process, without a caching
-    allocator. `traits` collects the traits of all traces so far (see messages.Storages), and adds: `real`;
+    allocator. `traits` collects the traits of all traces so far (see Storages), and adds: `real`;
     `changes` where the step changes with the size; `unconfirmed` where no trace could check that.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autobatch.engines import messages
+from autobatch.engines import messages, trace_messages
 from autobatch.records.errors import AutobatchError
 from autobatch.records.workload import SampleSizes
 
@@ -22,8 +22,8 @@ class Unanswered:
     def time_each(self, batch_size: int, seconds: float) -> list[float]:
         raise AutobatchError("a script is not timed rank by rank", code="not_timed_by_rank")
 
-    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
-        return messages.Traced(lines=(), detail=_NO_REPLY)
+    def trace_memory(self, *, without_data: bool = False) -> trace_messages.Traced:
+        return trace_messages.Traced(lines=(), detail=_NO_REPLY)
 
     def time_loader(self, command: messages.TimeLoader) -> messages.Loaded:
         return messages.Loaded(batch_seconds=None, detail=_NO_REPLY)

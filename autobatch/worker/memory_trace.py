@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from autobatch.devices.base import Backend
-from autobatch.engines.messages import Storages, Traced, TraceStorages
+from autobatch.engines.trace_messages import Storages, Traced, TraceStorages
 from autobatch.memory.storage_log import align, lines_of
 from autobatch.workload import compilation
 from autobatch.workload.trainer import Trainer

@@ -10,7 +10,7 @@ import torch
 
 from autobatch.devices import open_all, open_backend
 from autobatch.devices.base import Backend
-from autobatch.engines import messages
+from autobatch.engines import messages, trace_messages
 from autobatch.records.errors import AutobatchError, TargetError
 from autobatch.worker import (
     gradient_noise,
@@ -39,8 +39,8 @@ _SEEDS_APART = 1 << 24
 # Commands whose work is timed. A phase message would cost more than some steps take.
 _SILENT = (
     messages.TimeRound,
-    messages.TraceMemory,
-    messages.TraceStorages,
+    trace_messages.TraceMemory,
+    trace_messages.TraceStorages,
     messages.MeasureLossKind,
     messages.MeasureNoise,
     messages.Train,
@@ -101,9 +101,9 @@ class Session:
                 return msgspec.structs.replace(tried, restartable=self._can_restart)
             case messages.TimeRound():
                 return self._measurer.time_round(command.batch_size, command.seconds, alone=command.alone)
-            case messages.TraceMemory():
+            case trace_messages.TraceMemory():
                 return memory_trace.run(self._trainer, self._backend, without_data=command.without_data)
-            case messages.TraceStorages():
+            case trace_messages.TraceStorages():
                 self._tracer = self._tracer or memory_trace.Tracer.of(self._trainer, command)
                 return self._tracer.between(*command.sizes)
             case messages.MeasureLossKind():

@@ -243,7 +243,11 @@ def test_what_cannot_be_sent_is_named_with_its_path(
     ("arguments", "code"),
     [
         ({"dataset": DataLoader(TensorDataset(*DATA), batch_size=None)}, "unbatched_loader"),
-        ({"optimizer": torch.optim.SGD(make_model().parameters(), lr=0.1)}, "bad_optimizer"),
+        pytest.param(
+            {"optimizer": torch.optim.SGD(make_model().parameters(), lr=0.1)},
+            "bad_optimizer",
+            marks=pytest.mark.slow,
+        ),
         ({"model": 3}, "not_a_model"),
     ],
 )

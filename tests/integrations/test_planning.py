@@ -11,7 +11,8 @@ from torch import nn
 import autobatch
 from autobatch import AutobatchError, Limits
 from autobatch.engines.local import LocalEngine
-from autobatch.engines.messages import Recipe, Storages, TraceStorages
+from autobatch.engines.messages import Recipe
+from autobatch.engines.trace_messages import Storages, TraceStorages
 from autobatch.examples import digits_cnn
 from autobatch.memory.storage_log import Lifetime, events_at, peak_bytes
 from autobatch.planning.assembly import plan_recipe

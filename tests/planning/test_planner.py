@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from autobatch.engines.messages import Storages
+from autobatch.engines.trace_messages import Storages
 from autobatch.memory.caching_allocator import MIB
 from autobatch.memory.storage_log import Birth, Death, Event, Kind, align
 from autobatch.planning.capacity import LARGEST, StepMemory

@@ -14,6 +14,8 @@ from autobatch.records.errors import AutobatchError
 from autobatch.records.trial import Outcome
 
 INTERRUPTED = "interrupted"
+# Ranks wait for each other in a collective as long as that many trials: who hangs is ended before.
+COLLECTIVE_TRIALS = 2
 
 
 class JoiningEngine(Engine, Protocol):

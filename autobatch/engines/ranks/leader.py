@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from autobatch.engines import messages, worker_failures
+from autobatch.engines import messages, trace_messages, worker_failures
 from autobatch.engines.base import Opened
 from autobatch.engines.ranks import merging, rank_messages
 from autobatch.engines.ranks.follower import INTERRUPTED, Member, has_failed
@@ -110,7 +110,7 @@ class RankedEngine:
         replies = self._ask(command, command.seconds)
         return merging.loaded([reply for reply in replies if isinstance(reply, messages.Loaded)])
 
-    def trace_memory(self, *, without_data: bool = False) -> messages.Traced:
+    def trace_memory(self, *, without_data: bool = False) -> trace_messages.Traced:
         """The memory of a step of the first rank. A ratio makes up for the gradients of the others."""
         return self._alone(lambda: self._member.engine.trace_memory(without_data=without_data))
 
