@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil, exp
 
-from autobatch.decision import critical_batch, loss_curves, next_training, scaling, size_choice, time_to_loss
+from autobatch.decision import (
+    critical_batch,
+    global_batch,
+    loss_curves,
+    next_training,
+    scaling,
+    size_choice,
+    time_to_loss,
+)
 from autobatch.decision.candidates import candidates
 from autobatch.decision.confidence import measured_speedups
 from autobatch.decision.constants import TOLERANCE
@@ -44,13 +52,13 @@ def recommend(curve: Curve, check: Check | None = None, limits: Limits | None = 
     samples = scaling.share_of_dataset(curve.workload.dataset_size, ranks)
     target = _global_batch(curve.workload, limits_of_rank)
     is_dependent = check is not None and check.loss_kind is LossKind.BATCH_DEPENDENT
-    choice = None if not limits.number_alone else size_choice.kept_alone(permitted, curve.workload)
+    choice = None if not limits.number_alone else global_batch.kept_alone(permitted, curve.workload)
     if choice is None and target is not None and is_dependent:
-        choice = size_choice.for_loss_batch(
+        choice = global_batch.for_loss_batch(
             permitted, target, ranks, curve.workload.micro_batch_size, limits.max_batch
         )
     elif choice is None and target is not None:
-        choice = size_choice.for_global_batch(permitted, target, ranks, curve.workload, limits.max_batch)
+        choice = global_batch.for_global_batch(permitted, target, ranks, curve.workload, limits.max_batch)
     if choice is None:
         choice = size_choice.choose(trials, permitted, rank_check, limits, curve.workload, samples)
     chosen = choice.trial

@@ -8,7 +8,6 @@ from math import exp, log
 
 from autobatch.decision import next_training, time_to_loss
 from autobatch.decision.constants import HARM_TOLERANCE, TOLERANCE, USUAL_BATCH_SIZE
-from autobatch.decision.global_batch import divide
 from autobatch.decision.judgement import Judgement, judge
 from autobatch.decision.time_to_loss import Outlook
 from autobatch.decision.trial_set import TrialSet, throughput
@@ -214,7 +213,7 @@ def knee(allowed: TrialSet) -> SizeChoice:
     best = allowed.best
     if best is None:
         return SizeChoice(trial=allowed.usable[-1], why=_NONE_TIMED)
-    trial = _near_best(allowed.timed)[0]
+    trial = near_best(allowed.timed)[0]
     why = _knee_text(trial, best, [other for other in allowed.timed if other is not best])
     return SizeChoice(trial=trial, why=why, warnings=_untimed_but_faster(allowed, best))
 
@@ -257,101 +256,6 @@ def largest(permitted: TrialSet) -> SizeChoice:
     return SizeChoice(trial=permitted.usable[-1], why="the largest size that fits, as asked for")
 
 
-def for_loss_batch(
-    permitted: TrialSet, target: int, ranks: int, current_size: int | None, max_batch: int | None = None
-) -> SizeChoice:
-    """The size for a loss that depends on the rest of the batch, which accumulation can't make larger.
-
-    `target`: one rank's part of the global batch. Where it was not measured, the current size stays.
-    `max_batch`: the largest size that was allowed.
-    """
-    total = f"the global batch size {target * ranks:,}"
-    fitting = permitted.only({target}).usable
-    if fitting:
-        return SizeChoice(trial=fitting[0], why=f"{total} fits at once")
-    trial = permitted.nearest(current_size or USUAL_BATCH_SIZE)
-    assert trial is not None
-    kept = "your batch size" if trial.batch_size == current_size else "the nearest to yours"
-    reason = _above_limit(target, max_batch) or "did not run at once"
-    why = f"{kept}: {total} {reason}, and accumulated batches are not a larger one to this loss"
-    return SizeChoice(trial=trial, why=why)
-
-
-def for_global_batch(
-    permitted: TrialSet, target: int, ranks: int, workload: Workload, max_batch: int | None = None
-) -> SizeChoice:
-    """The size that makes up `target`, one rank's part of the global batch, at the highest throughput.
-
-    Where the current batch is a divisor of the target too, it is kept unless another is surely faster. Else
-    the largest divisor within 5% of the best throughput of divisors. Where layers normalize over the batch,
-    no smaller divisor than the current batch is taken. `max_batch`: the largest size that was allowed.
-    """
-    total = f"the global batch size {target * ranks:,}"
-    current = workload.micro_batch_size
-    least = current or 1 if workload.batch_statistics else 1
-    judgement = divide(permitted, target, current, least=least)
-    if judgement is not None:
-        return _divided(permitted, judgement, total, workload)
-    divisors = permitted.only({size for size in permitted.latest if target % size == 0})
-    if not divisors.usable:
-        return SizeChoice(
-            trial=permitted.usable[-1],
-            why="the largest size that was measured",
-            warnings=(f"no size that was measured divides {total}; it is not met",),
-        )
-    if divisors.usable[-1].batch_size == target:
-        return SizeChoice(trial=divisors.usable[-1], why=f"{total} fits at once")
-    near = _near_best(divisors.usable)
-    reason = _above_limit(target, max_batch) or "did not fit at once"
-    why = (
-        f"{total} {reason}; {near[-1].batch_size:,} divides it "
-        "and has the best throughput of the sizes that do"
-    )
-    return SizeChoice(trial=near[-1], why=why)
-
-
-def _above_limit(target: int, max_batch: int | None) -> str:
-    """The words for a target above the largest size allowed; else empty."""
-    is_above = max_batch is not None and target > max_batch
-    return f"is above the largest size allowed, {max_batch:,}" if is_above else ""
-
-
-def _divided(permitted: TrialSet, judgement: Judgement, total: str, workload: Workload) -> SizeChoice:
-    """The divisor that was decided for; a warning where its layers see another batch."""
-    decision = judgement.decision
-    why = f"{total} stays; no other division is surely faster"
-    warnings: tuple[str, ...] = ()
-    if decision.action is Action.CHANGE:
-        (row,) = (row for row in judgement.rows if row.batch_size == decision.batch_size)
-        why = (
-            f"{row.speedup:.2f}x as fast as batches of {judgement.reference:,} (90% CI {row.interval[0]:.2f} "
-            f"to {row.interval[1]:.2f}); {total} and the learning rate stay"
-        )
-        if workload.batch_statistics:
-            warnings = (
-                f"{workload.batch_statistics} normalizes over {row.batch_size:,} samples in place of "
-                f"{judgement.reference:,}: compare the validation loss",
-            )
-    return SizeChoice(
-        trial=permitted.latest[decision.batch_size], why=why, judgement=judgement, warnings=warnings
-    )
-
-
-def kept_alone(permitted: TrialSet, workload: Workload) -> SizeChoice | None:
-    """The current size where another one, applied alone, would change the samples of the training.
-
-    None where it would not, or the current size was not measured.
-    """
-    size = workload.micro_batch_size
-    if size not in permitted.latest or not (workload.accumulation_steps > 1 or workload.counted_in_steps):
-        return None
-    unit = "accumulation steps" if workload.accumulation_steps > 1 else "steps"
-    return SizeChoice(
-        trial=permitted.latest[size],
-        why=f"the current size: with the same {unit}, another would change the samples of the training",
-    )
-
-
 def without_vetoed(permitted: TrialSet, check: Check | None) -> TrialSet:
     """The sizes that no veto excludes; all of them where the vetoes leave none."""
     if check is None or check.batch_size is None or not check.vetoed:
@@ -381,7 +285,7 @@ def limit(
     return AnswerLimit.GENERALIZATION if rises else AnswerLimit.THROUGHPUT
 
 
-def _near_best(trials: Sequence[Trial]) -> list[Trial]:
+def near_best(trials: Sequence[Trial]) -> list[Trial]:
     """The trials within 5% of the best throughput, in their order."""
     least = (1 - TOLERANCE) * max(map(throughput, trials))
     return [trial for trial in trials if throughput(trial) >= least]

@@ -93,13 +93,17 @@ def _dependent_loss(answer: Recommendation) -> list[str]:
 
 
 def _summed_loss(answer: Recommendation) -> list[str]:
-    """Warn where the learning rate of a sum has to follow the batch size."""
+    """Warn where the learning rate of a sum has to follow the batch size, and the weight decay too.
+
+    SGD adds the decay to the gradient, which is B times that of the mean: lr_mean / B (B g + decay w).
+    """
     correction = _sum_correction(answer, critical_batch.learning_rate_power(answer.workload.optimizer))
     if correction == 1 or answer.learning_rate_factor is None:
         return []
-    larger = f"at {answer.batch_size:,} its gradient is {1 / correction:.3g}x as large"
-    factor = answer.learning_rate_factor
-    return [f"the loss is a sum over the batch: {larger}, so multiply your learning rate by {factor:.3g}"]
+    ratio, factor = 1 / correction, answer.learning_rate_factor
+    larger = f"at {answer.batch_size:,} its gradient is {ratio:.3g}x as large"
+    action = f"multiply your learning rate by {factor:.3g} and a weight decay by {ratio:.3g}"
+    return [f"the loss is a sum over the batch: {larger}, so {action}"]
 
 
 def _synthetic(answer: Recommendation) -> list[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autobatch.decision import global_batch
 from autobatch.decision.global_batch import divide
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.recommendation import Action
+from autobatch.records.workload import Workload
 from tests import builders
 
 SIZES = tuple(2**k for k in range(9))
@@ -61,3 +64,55 @@ def test_the_answer_divides_the_global_batch(hardware: float, multiple: int, cur
     assert judgement is not None
     assert target % judgement.decision.batch_size == 0
     assert all(target % row.batch_size == 0 for row in judgement.rows)
+
+
+def test_a_global_batch_takes_the_largest_of_the_fast_divisors() -> None:
+    measured, unknown = trials(1), builders.workload()
+    assert global_batch.for_global_batch(measured, 96, 1, unknown).trial.batch_size == 32
+    at_once = global_batch.for_global_batch(measured, 64, 2, unknown)
+    assert at_once.trial.batch_size == 64
+    assert at_once.why == "the global batch size 128 fits at once"
+
+
+def accumulating(**fields: Any) -> Workload:
+    """Four batches of 8 an optimizer step."""
+    return builders.workload(**{"batch_size": 32, "accumulation_steps": 4} | fields)
+
+
+def test_a_global_batch_is_divided_anew_at_the_highest_throughput() -> None:
+    choice = global_batch.for_global_batch(trials(256), 32, 1, accumulating())
+    assert choice.trial.batch_size == 32
+    assert choice.why == (
+        "3.67x as fast as batches of 8 (90% CI 3.55 to 3.79); "
+        "the global batch size 32 and the learning rate stay"
+    )
+    assert choice.warnings == ()
+    kept = global_batch.for_global_batch(trials(0.01), 32, 1, accumulating())
+    assert kept.trial.batch_size == 8
+    assert kept.why == "the global batch size 32 stays; no other division is surely faster"
+
+
+def test_layers_that_normalize_over_the_batch_get_no_smaller_one_and_a_warning() -> None:
+    """ultralytics/yolov5 1630: is accumulation the same as a larger batch?"""
+    falling = TrialSet(tuple(builders.trial(size, 1e-5 * size**1.5, rounds=5) for size in SIZES))
+    normalizing = accumulating(batch_statistics="BatchNorm2d")
+    assert global_batch.for_global_batch(falling, 32, 1, accumulating()).trial.batch_size < 8
+    assert global_batch.for_global_batch(falling, 32, 1, normalizing).trial.batch_size == 8
+    (warning,) = global_batch.for_global_batch(trials(256), 32, 1, normalizing).warnings
+    assert warning == "BatchNorm2d normalizes over 32 samples in place of 8: compare the validation loss"
+
+
+@pytest.mark.parametrize(
+    ("described", "kept"),
+    [
+        (accumulating(), True),
+        (builders.workload(batch_size=8, counted_in_steps=True), True),
+        (builders.workload(batch_size=8), False),
+        (builders.workload(batch_size=12, counted_in_steps=True), False),
+    ],
+)
+def test_a_size_that_is_applied_alone_keeps_the_samples_of_the_training(
+    described: Workload, kept: bool
+) -> None:
+    choice = global_batch.kept_alone(trials(256), described)
+    assert (choice is not None and choice.trial.batch_size == 8) == kept

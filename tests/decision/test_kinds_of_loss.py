@@ -99,7 +99,8 @@ def test_the_rate_of_a_sum_is_told_where_the_size_changes() -> None:
     assert ratio > 1
     (warning,) = warnings_on(answer, "the loss is a sum over the batch")
     assert f"{ratio:.3g}x as large" in warning
-    assert f"by {answer.learning_rate_factor:.3g}" in warning
+    assert f"learning rate by {answer.learning_rate_factor:.3g}" in warning
+    assert f"weight decay by {ratio:.3g}" in warning
     assert not warnings_on(answered(LossKind.MEAN, **HARMLESS)[0], "a sum")
 
 

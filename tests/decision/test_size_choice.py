@@ -22,7 +22,6 @@ from autobatch.records.check import Check, CheckStatus, Veto
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import AnswerLimit
 from autobatch.records.trial import LimitedBy
-from autobatch.records.workload import Workload
 from tests.builders import affine_trials, ceiling, check, trial, workload
 
 SIZES = tuple(2**k for k in range(11))
@@ -49,59 +48,6 @@ def test_without_a_timed_size_the_largest_is_taken() -> None:
     untimed = TrialSet(tuple(trial(size, rounds=0) for size in (8, 32, 16)))
     for choose in (size_choice.knee, size_choice.highest_throughput, size_choice.largest):
         assert choose(untimed).trial.batch_size == 32
-
-
-def test_a_global_batch_takes_the_largest_of_the_fast_divisors() -> None:
-    trials = affine(1)
-    unknown = workload()
-    assert size_choice.for_global_batch(trials, 96, 1, unknown).trial.batch_size == 32
-    at_once = size_choice.for_global_batch(trials, 64, 2, unknown)
-    assert at_once.trial.batch_size == 64
-    assert at_once.why == "the global batch size 128 fits at once"
-
-
-def accumulating(**fields: Any) -> Workload:
-    """Four batches of 8 an optimizer step."""
-    return workload(**{"batch_size": 32, "accumulation_steps": 4} | fields)
-
-
-def test_a_global_batch_is_divided_anew_at_the_highest_throughput() -> None:
-    choice = size_choice.for_global_batch(affine(256), 32, 1, accumulating())
-    assert choice.trial.batch_size == 32
-    assert choice.why == (
-        "3.67x as fast as batches of 8 (90% CI 3.55 to 3.79); "
-        "the global batch size 32 and the learning rate stay"
-    )
-    assert choice.warnings == ()
-    kept = size_choice.for_global_batch(affine(0.01), 32, 1, accumulating())
-    assert kept.trial.batch_size == 8
-    assert kept.why == "the global batch size 32 stays; no other division is surely faster"
-
-
-def test_layers_that_normalize_over_the_batch_get_no_smaller_one_and_a_warning() -> None:
-    """ultralytics/yolov5 1630: is accumulation the same as a larger batch?"""
-    falling = TrialSet(tuple(trial(size, 1e-5 * size**1.5, rounds=5) for size in SIZES))
-    normalizing = accumulating(batch_statistics="BatchNorm2d")
-    assert size_choice.for_global_batch(falling, 32, 1, accumulating()).trial.batch_size < 8
-    assert size_choice.for_global_batch(falling, 32, 1, normalizing).trial.batch_size == 8
-    (warning,) = size_choice.for_global_batch(affine(256), 32, 1, normalizing).warnings
-    assert warning == "BatchNorm2d normalizes over 32 samples in place of 8: compare the validation loss"
-
-
-@pytest.mark.parametrize(
-    ("described", "kept"),
-    [
-        (accumulating(), True),
-        (workload(batch_size=8, counted_in_steps=True), True),
-        (workload(batch_size=8), False),
-        (workload(batch_size=12, counted_in_steps=True), False),
-    ],
-)
-def test_a_size_that_is_applied_alone_keeps_the_samples_of_the_training(
-    described: Workload, kept: bool
-) -> None:
-    choice = size_choice.kept_alone(affine(256), described)
-    assert (choice is not None and choice.trial.batch_size == 8) == kept
 
 
 @given(st.sets(st.sampled_from(SIZES), min_size=1), st.sampled_from(SIZES))
