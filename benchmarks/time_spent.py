@@ -29,12 +29,14 @@ RESULTS = Path(__file__).parent / "results" / "time_spent.json"
 # The purpose of each call of an engine; `renew` waits for a session to end.
 PARTS = {
     "open": "start of workers and sessions",
+    "take_fingerprint": "fingerprint",
     "renew": "end of sessions",
     "close": "end of the worker",
     "trace_memory": "trace of a step",
     "try_out": "tries",
     "time_round": "timing rounds",
     "time_loader": "loading",
+    "measure_loss_kind": "kind of loss",
     "measure_noise": "gradient noise",
     "train": "short trainings",
 }

@@ -52,7 +52,9 @@ class TrialSet:
     def compared(self) -> tuple[Trial, ...]:
         """The usable sizes that were timed in rounds, beside the best size before them or alone."""
         return tuple(
-            trial for trial in self.usable if trial.gain is not None or len(trial.step_seconds) >= MIN_REPEATS
+            trial
+            for trial in self.usable
+            if len(trial.step_seconds) >= (1 if trial.gain is not None else MIN_REPEATS)
         )
 
     @cached_property
@@ -64,9 +66,11 @@ class TrialSet:
     def timed(self) -> tuple[Trial, ...]:
         """The usable sizes that were timed in rounds; without any, those with a rough step time.
 
-        A size that was only tried for memory has one rough step time, or none.
+        Sizes with fewer rounds count where a search ended before it had enough of two sizes. A size that was
+        only tried for memory has one rough step time, or none.
         """
-        return self.timed_in_rounds or tuple(trial for trial in self.usable if trial.step_seconds)
+        in_rounds = self.timed_in_rounds if len(self.timed_in_rounds) > 1 else self.compared
+        return in_rounds or tuple(trial for trial in self.usable if trial.step_seconds)
 
     @cached_property
     def best(self) -> Trial | None:

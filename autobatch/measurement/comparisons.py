@@ -84,15 +84,9 @@ class Comparisons:
         So drift can't choose among them: the current size, those near the best throughput, and for a check
         also all that it may choose, where there is the time.
         """
-        best, compared = best_in_rounds(trial_set), TrialSet(trial_set.trials, ceiling).compared
-        if best is None:
-            return trial_set
-        near = [
-            trial
-            for trial in compared
-            if trial.batch_size == current or throughput(trial) >= CONTENDER_RATIO * throughput(best)
-        ]
-        answers = [trial for trial in compared if trial in near or _may_be_checked(trial, limits, current)]
+        below = TrialSet(trial_set.trials, ceiling)
+        near = _near_best(below, current)
+        answers = _may_be_answer(below, limits, current)
         most_seconds = STAGE_SHARE * limits.budget_seconds
         retimed = self._in_one_window(answers, current, most_seconds)
         if retimed is None and len(answers) > len(near):
@@ -101,7 +95,7 @@ class Comparisons:
 
     def seconds_needed(self, trial_set: TrialSet, limits: Limits, current: int | None) -> float:
         """The seconds of the fewest rounds side by side, and of a trial of one more size with its rounds."""
-        answers = [trial for trial in trial_set.compared if _may_be_checked(trial, limits, current)]
+        answers = _may_be_answer(trial_set, limits, current)
         seconds = [self.rounds.seconds_of(trial.batch_size) for trial in answers]
         # The next size takes twice the time. Its steps and its pair with the best take as long as its rounds.
         return MIN_REPEATS * (sum(seconds) + 2 * 2 * max(seconds, default=0.0))
@@ -143,7 +137,18 @@ def _unless_collapsed(trial: Trial, memory: Memory) -> Trial:
     return replace(trial, outcome=Outcome.OUT_OF_MEMORY, detail=detail, phase="timing")
 
 
-def _may_be_checked(trial: Trial, limits: Limits, current: int | None) -> bool:
-    """Far below the current size there is hardly ever an answer."""
-    is_candidate = trial.batch_size >= LEAST_CANDIDATE_RATIO * (current or USUAL_BATCH_SIZE)
-    return limits.check and not limits.asks_for_size and is_candidate
+def _may_be_answer(trial_set: TrialSet, limits: Limits, current: int | None) -> list[Trial]:
+    """The compared sizes near the best, and for a check all but those far below the current size."""
+    near = _near_best(trial_set, current)
+    if not limits.check or limits.asks_for_size:
+        return near
+    least = LEAST_CANDIDATE_RATIO * (current or USUAL_BATCH_SIZE)
+    return [trial for trial in trial_set.compared if trial in near or trial.batch_size >= least]
+
+
+def _near_best(trial_set: TrialSet, current: int | None) -> list[Trial]:
+    """The compared sizes with nearly the best throughput, and the current size."""
+    least = CONTENDER_RATIO * max(map(throughput, trial_set.compared), default=0.0)
+    return [
+        trial for trial in trial_set.compared if trial.batch_size == current or throughput(trial) >= least
+    ]

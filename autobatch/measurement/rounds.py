@@ -79,7 +79,9 @@ class Rounds:
         """
         done = 0
         window_seconds = sum(self.seconds_of(size) for size in sizes)
-        while len(sizes) > 1 and done < MAX_REPEATS:
+        if len(sizes) == 1 and len(self.of(sizes[0])) >= MIN_REPEATS:
+            return 0
+        while sizes and done < MAX_REPEATS:
             needed = max(done + 1, MIN_REPEATS)
             is_extra = done >= MIN_REPEATS
             most = min(budget.total_seconds, most_seconds) if is_extra else budget.total_seconds

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autobatch.decision.trial_set import TrialSet, limit_of, throughput
-from autobatch.records.trial import LimitedBy, Outcome, Trial
+from autobatch.records.trial import Gain, LimitedBy, Outcome, Trial
 
 SECONDS = (0.1, 0.11, 0.12)
 
@@ -50,6 +52,14 @@ def test_sizes_timed_in_rounds_take_precedence_over_rough_times() -> None:
     assert TrialSet((rough, untimed)).timed == (rough,)
     assert TrialSet((untimed,)).timed == ()
     assert TrialSet((untimed,)).step_time is None
+
+
+def test_sizes_of_few_rounds_count_where_a_search_ended_before_it_had_enough_of_two() -> None:
+    gain = Gain(over=8, ratio=1.8, low=1.5, high=2.1, rounds=1, decided=False)
+    compared = replace(passed(16, (0.1,)), gain=gain)
+    first, second, rough = passed(8), passed(32), passed(64, (0.1,))
+    assert TrialSet((first, compared, rough)).timed == (first, compared)
+    assert TrialSet((first, compared, rough, second)).timed == (first, second)
 
 
 def test_the_best_has_the_highest_throughput() -> None:

@@ -643,3 +643,15 @@ def test_groups_stay_whole_wherever_a_size_is_tried() -> None:
     assert all(size % 12 == 0 for size in engine.tries)
     assert curve.ceiling.batch_size == 132
     assert recommend(curve, None, limits).batch_size % 12 == 0
+
+
+@pytest.mark.parametrize("current", [None, 32])
+@pytest.mark.parametrize("objective", [Objective.THROUGHPUT, Objective.TIME])
+def test_a_single_best_size_is_timed_in_rounds_too(current: int | None, objective: Objective) -> None:
+    """No other size comes near it, so that no window of several sizes is timed."""
+    machine = Machine(step_seconds=lambda size: 0.01, dataset_size=256, current_batch_size=current)
+    limits = Limits(budget_seconds=60.0, objective=objective, check=False)
+    curve, _ = climb(machine, limits)
+    answer = recommend(curve, None, limits)
+    assert answer.batch_size == 256
+    assert len(answer.chosen.step_seconds) >= 3
