@@ -61,6 +61,7 @@ class Sweep:
                 f"the script's trial batch size, {current:,}, can't be measured",
                 code="current_size_fails",
                 facts=(trial.detail,),
+                hint="if the training has phases with loaders of their own, measure one phase alone",
             )
         self._end_seconds = self._end_of_share(trial)
         self._proof_end_seconds = max(

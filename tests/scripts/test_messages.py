@@ -21,3 +21,9 @@ def test_micro_batches_are_fetches_or_backward_passes_of_each_optimizer():
     # Two optimizers may share one loss.
     assert observed(loader=None, backwards=4, optimizers=["Muon", "AdamW"]).micro_batches == 4
     assert observed(fetches=0, backwards=0).micro_batches == 1
+
+
+def test_first_steps_are_a_measurement_of_their_size():
+    measured = observed(losses=[4.0, 3.0, 2.0, None, 1.0, 1.0, 1.0], peak_bytes=7).measured
+    assert (measured.observed_size, measured.steps, measured.peak_bytes) == (32, 9, 7)
+    assert (measured.first_loss, measured.last_loss) == (3.0, 1.0)

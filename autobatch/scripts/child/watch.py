@@ -39,6 +39,7 @@ class Watch:
         # The dimension of the model's input that is the batch, where no loader says how many samples it has.
         self._dimension = 0
         self._cuts_epoch = False
+        self._repeated_at = 0
         # The model was in training mode at the first step, so that another mode says something.
         self._has_mode = False
         self._clear()
@@ -78,8 +79,13 @@ class Watch:
         return self._has_mode and not self._is_training(loader) and not self.roots[0].training
 
     def repeats(self, loader: Any) -> bool:
-        """True for the loader of a training that is measured."""
-        return self.is_measuring and self._is_training(loader)
+        """True for the loader of a training that is measured.
+
+        A loop without a step since it last began again is no training: it ends.
+        """
+        repeats = self.is_measuring and self._is_training(loader) and self.steps > self._repeated_at
+        self._repeated_at = self.steps
+        return repeats
 
     def cut_epoch(self, loader: Any) -> bool:
         """True once, for the loop over training batches that is to end now."""

@@ -33,6 +33,7 @@ def main():
             nn.functional.cross_entropy(model(inputs), targets).backward()
             optimizer.step()
         evaluate(model, valid)
+        evaluate(model, train)
 
 
 main()
