@@ -9,8 +9,8 @@ An environment is made in a temporary folder and removed afterwards, so that one
 CUDA build of torch, which runs on a CPU too, takes about 5 GB. `--keep FOLDER` makes or takes it there,
 and leaves it. A Python that is not here has its sources checked alone, by mypy and ruff.
 
-Results go to `results/matrix.json`, one for each environment; a later run replaces the earlier. With `--again`,
-failures that pass now are recorded as `mended`, beside the counts of the run that had them.
+Results go to `results/matrix.json`, one for each environment; a later run replaces the earlier. With
+`--again`, failures that pass now are recorded as `mended`, beside the counts of the run that had them.
 """
 
 from __future__ import annotations
