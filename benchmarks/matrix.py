@@ -2,13 +2,15 @@
 
     python benchmarks/matrix.py                        # every environment whose interpreter is here
     python benchmarks/matrix.py --torch 2.6.0 --paths tests/workload tests/devices
+    python benchmarks/matrix.py --torch 2.6.0 --again  # only the recorded failures
     python benchmarks/matrix.py --write                # the table of docs/versions.md, from the results
 
 An environment is made in a temporary folder and removed afterwards, so that one at a time takes space: a
 CUDA build of torch, which runs on a CPU too, takes about 5 GB. `--keep FOLDER` makes or takes it there,
 and leaves it. A Python that is not here has its sources checked alone, by mypy and ruff.
 
-Results go to `results/matrix.json`, one for each environment; a later run replaces the earlier.
+Results go to `results/matrix.json`, one for each environment; a later run replaces the earlier. With
+`--again`, failures that pass now are recorded as `mended`, beside the counts of the run that had them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -78,28 +81,39 @@ def main() -> int:
 
 def record(environment: Environment, options: argparse.Namespace) -> dict[str, Any]:
     """Measure one environment and keep the facts under its name."""
+
+    def measure(folder: Path) -> dict[str, Any]:
+        if options.again:
+            return _test_again(folder, _recorded()[environment.name], options)
+        return _test(folder, options)
+
     kept_folder = Path(options.keep) / environment.name if options.keep else None
     interpreter = _interpreter(environment.python)
     if kept_folder is not None and (kept_folder / "bin" / "python").exists():
-        facts = _test(kept_folder, options)
+        facts = measure(kept_folder)
     elif interpreter is None:
-        facts = {"sources_only": _check_sources(environment.python)}
+        facts = {"date": _now(), "sources_only": _check_sources(environment.python)}
     elif kept_folder is not None:
         _make(environment, interpreter, kept_folder)
-        facts = _test(kept_folder, options)
+        facts = measure(kept_folder)
     else:
         with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
             _make(environment, interpreter, Path(folder))
-            facts = _test(Path(folder), options)
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    kept[environment.name] = {
-        "python": environment.python,
-        "torch": environment.torch,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **facts,
-    }
+            facts = measure(Path(folder))
+    kept = _recorded()
+    kept[environment.name] = {"python": environment.python, "torch": environment.torch, **facts}
     RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return facts
+
+
+def _recorded() -> dict[str, Any]:
+    """The results so far, by the names of the environments."""
+    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return kept
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _interpreter(python: str) -> str | None:
@@ -117,19 +131,43 @@ def _interpreter(python: str) -> str | None:
 
 def _test(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     python = folder / "bin" / "python"
-    facts: dict[str, Any] = {"packages": _packages(python), "paths": options.paths}
-    with tempfile.TemporaryDirectory() as scratch:
-        report = Path(scratch) / "report.xml"
-        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-        processes = ["-n", str(options.processes), "--dist", "worksteal"] if options.processes > 1 else []
-        subprocess.run([*command, *processes, f"--junitxml={report}", *options.paths], cwd=ROOT, check=False)
-        facts.update(read_report(report))
+    facts: dict[str, Any] = {
+        "date": _now(),
+        "packages": _packages(python),
+        "paths": options.paths,
+        **_run_tests(python, ["-m", "not slow", *options.paths], options.processes),
+    }
     probed = subprocess.run([str(python), *PROBE], cwd=ROOT, capture_output=True, text=True, check=False)
     try:
         facts["probe_batch_size"] = json.loads(probed.stdout)["batch_size"]
     except (ValueError, KeyError):
         facts["probe_error"] = probed.stderr[-2000:]
     return facts
+
+
+def _test_again(folder: Path, facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The facts with those of the failed tests that pass now as `mended`."""
+    if not facts["failed"]:
+        return facts
+    tests = [node_id(name) for name in facts["failed"]]
+    failed = _run_tests(folder / "bin" / "python", tests, options.processes)["failed"]
+    mended = {*facts.get("mended", ()), *facts["failed"]} - {*failed}
+    return {**facts, "failed": failed, "mended": sorted(mended)}
+
+
+def node_id(name: str) -> str:
+    """The test as pytest takes it, from its recorded name: `tests/room/test_file.py::test_name[case]`."""
+    module, _, test = name.partition("::")
+    return f"{module.replace('.', '/')}.py::{test}"
+
+
+def _run_tests(python: Path, arguments: Sequence[str], processes: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.xml"
+        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        side_by_side = ["-n", str(processes), "--dist", "worksteal"] if processes > 1 else []
+        subprocess.run([*command, *side_by_side, *arguments], cwd=ROOT, check=False)
+        return read_report(report)
 
 
 def _make(environment: Environment, interpreter: str, folder: Path) -> None:
@@ -200,10 +238,10 @@ def write_table() -> None:
 
 def table() -> str:
     """The recorded results as a Markdown table, in the order of ENVIRONMENTS."""
-    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    kept = _recorded()
     lines = [
-        "| torch | Python | numpy | tests | passed | skipped | failed |",
-        "|---|---|---|---|---|---|---|",
+        "| torch | Python | numpy | quick tests | passed | skipped | failed | failed, pass since |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for environment in ENVIRONMENTS:
         facts = kept.get(environment.name)
@@ -211,17 +249,18 @@ def table() -> str:
             continue
         if "sources_only" in facts:
             accepted = ", ".join(name for name, passed in facts["sources_only"].items() if passed)
-            lines.append(f"| - | {environment.python} | - | sources only: {accepted} | - | - | - |")
+            lines.append(f"| - | {environment.python} | - | sources only: {accepted} | - | - | - | - |")
             continue
         packages = facts["packages"]
         cells = (
             packages["torch"],
             packages["python"],
             packages["numpy"],
-            "all quick tests" if facts["paths"] == ["tests"] else "a part of the quick tests",
+            ", ".join(path.removeprefix("tests/") for path in facts["paths"]).replace("tests", "all"),
             f"{facts['passed']:,}",
             f"{sum(facts['skipped'].values()):,}",
             f"{len(facts['failed']):,}",
+            f"{len(facts.get('mended', ())):,}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -241,6 +280,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--torch", help="only the environments with this torch, such as 2.6.0")
     parser.add_argument("--python", help="only the environments with this Python, such as 3.10")
     parser.add_argument("--paths", nargs="+", default=["tests"], help="the tests to run; the default is all")
+    parser.add_argument("--again", action="store_true", help="run only the recorded failures")
     parser.add_argument("--processes", type=int, default=1, help="tests that run at a time")
     parser.add_argument(
         "--keep", metavar="FOLDER", help="make or take the environments there, and leave them"

@@ -101,6 +101,15 @@ def test_a_junit_report_is_counted(tmp_path: Path) -> None:
     assert counted == {"passed": 1, "skipped": {"no GPU": 1}, "failed": ["a::d", "a::e"], "seconds": 2}
 
 
+def test_a_recorded_failure_is_named_as_pytest_takes_it() -> None:
+    name = "tests.workload.test_precision::test_a_word[fp16.5]"
+    assert matrix.node_id(name) == "tests/workload/test_precision.py::test_a_word[fp16.5]"
+
+
+def test_the_page_has_the_table_of_the_recorded_runs() -> None:
+    assert matrix.table() in matrix.PAGE.read_text(encoding="utf-8")
+
+
 def test_help_lists_every_target() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
     listed = re.findall(r'@echo "make (\w+) ', MAKEFILE)

@@ -227,7 +227,7 @@ def _parts_of(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, option: 
 
 
 def test_find_trains_in_fp16_and_its_report_says_so() -> None:
-    limits = Limits(min_batch=8, max_batch=16)
+    limits = Limits(min_batch=8, max_batch=16, budget_seconds=600)
     found = api.find(
         nn.Linear(8, 2), (INPUTS, TARGETS), precision="fp16", device="cpu", epochs=4, limits=limits
     )
