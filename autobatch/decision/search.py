@@ -45,7 +45,9 @@ def next_move(
     if last.outcome is Outcome.CRASHED and _crashes(trial_set, last.batch_size) == 1:
         return Try(last.batch_size)
     if trial_set.largest_passed is None:
-        return _without_success(trial_set, limits, cap, current_or_usual(limits, cap, current_size))
+        # A current size that is the smallest says nothing of larger ones.
+        other = current_size if current_size and current_size > limits.smallest else None
+        return _without_success(trial_set, limits, cap, current_or_usual(limits, cap, other))
     reach = Reach(trial_set, limits, memory, cap)
     plateau = _on_plateau(trial_set)
     to_ceiling = not timed or (climbs_past_plateau(limits) and plateau)

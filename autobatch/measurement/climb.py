@@ -264,7 +264,9 @@ class Climb:
                 return
             if timed and size_bounds.is_slower(trial, self._limits):
                 timed = False
-                self._try(Try(self._limits.smallest, timed=False))
+                # The smallest that is not known to fail: if it passes, there is no floor to look for.
+                for size in size_bounds.smaller_sizes(self.trial_set, self._limits)[-1:]:
+                    self._try(Try(size, timed=False))
 
     def _look_beyond_errors(self) -> None:
         cap, _ = size_bounds.size_cap(self._limits, self._attempts.dataset_size)

@@ -190,6 +190,7 @@ def test_below_a_current_size_that_fails_the_sizes_double_from_the_smallest(outc
 def test_after_an_error_at_the_smallest_size_the_current_or_usual_size_is_tried() -> None:
     floor = [replace(failed(1, Outcome.FAILED), detail="2 samples are needed, not 1")]
     assert moves(floor, Memory(), Limits()) == Try(32)
+    assert next_move(TrialSet(tuple(floor)), Limits(), None, current_size=1) == Try(32)
     same = replace(failed(32, Outcome.FAILED), detail="2 samples are needed, not 32")
     assert moves([*floor, same], Memory(), Limits()) == Stop(LimitedBy.SIZE_LIMIT, floor[0].detail)
     other = replace(same, detail="the queue holds 16")

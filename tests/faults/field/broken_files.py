@@ -1,4 +1,4 @@
-"""Every third file can't be read; its sample is None, and the collate function drops it."""
+"""Most files can't be read: their sample is None, and the collate function drops it."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ class Files(Dataset):
         return 60
 
     def __getitem__(self, place):
-        return None if place % 3 else (torch.full((6,), place / 60), place % 2)
+        return None if place % 6 else (torch.full((6,), place / 60), place % 2)
 
 
 def collate_fn(samples):
@@ -19,4 +19,4 @@ def collate_fn(samples):
 
 model = nn.Linear(6, 2)
 dataset = Files()
-batch_size = 30
+batch_size = 1
