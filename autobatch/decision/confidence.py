@@ -65,6 +65,11 @@ def decide(current_size: int, speedups: Mapping[int, Speedup], harms: Mapping[in
     return _decision(Action.CHANGE, chosen, right[chosen])
 
 
+def kept_uncompared(current_size: int) -> Decision:
+    """The decision to keep a size that could be compared with no other: even odds."""
+    return _decision(Action.KEEP, current_size, 0.5)
+
+
 def _decision(action: Action, size: int, confidence: float) -> Decision:
     level = Confidence.LOW
     if confidence >= CHANGE_PROBABILITY:

@@ -15,7 +15,7 @@ from autobatch.decision import (
     time_to_loss,
 )
 from autobatch.decision.candidates import candidates
-from autobatch.decision.confidence import measured_speedups
+from autobatch.decision.confidence import kept_uncompared, measured_speedups
 from autobatch.decision.constants import TOLERANCE
 from autobatch.decision.equal_training import octaves_below
 from autobatch.decision.judgement import Judgement
@@ -28,7 +28,7 @@ from autobatch.records.errors import UsageError, not_decidable
 from autobatch.records.limits import Limits, Objective
 from autobatch.records.recommendation import Action, Alternative, AlternativeKind, Recommendation
 from autobatch.records.scaling import Scaling
-from autobatch.records.trial import Curve, Outcome, Trial
+from autobatch.records.trial import Curve, LimitedBy, Outcome, Trial
 from autobatch.records.workload import Workload
 
 
@@ -166,10 +166,14 @@ def _accumulation_steps(batch_size: int, target: int | None) -> int:
 def _decided(
     answer: Recommendation, judgement: Judgement, outlook: Outlook | None, check: Check | None
 ) -> Recommendation:
-    """The answer with its decision, the sizes beside the current one, and the faster alternatives."""
+    """The answer with its decision, the sizes beside the current one, and the faster alternatives.
+
+    Where the budget ended before another size was timed, nothing is known of the others.
+    """
+    is_cut_short = answer.ceiling.limited_by is LimitedBy.BUDGET and len(judgement.speedups) == 1
     return replace(
         answer,
-        decision=judgement.decision,
+        decision=kept_uncompared(judgement.reference) if is_cut_short else judgement.decision,
         epochs=answer.workload.epochs,
         same_epochs=judgement.rows,
         alternatives=() if outlook is None else _more_epochs(answer, judgement, outlook, check),

@@ -25,7 +25,7 @@ from autobatch.records.recommendation import (
     Environment,
     Recommendation,
 )
-from autobatch.records.trial import Communication, Curve
+from autobatch.records.trial import Communication, Curve, LimitedBy
 from tests import builders, strategies
 
 SIZES = tuple(2**power for power in range(13))
@@ -92,6 +92,20 @@ def test_a_check_without_a_result_keeps_the_current_size() -> None:
     assert answer.why.startswith("no training shows the final loss of faster sizes")
     random_inputs = affine(64e-5, 1e-5, batch_size=32, dataset_size=1_000, synthetic=True)
     assert recommend(random_inputs, check).batch_size == 1024
+
+
+@pytest.mark.parametrize(("limited_by", "level"), [(LimitedBy.BUDGET, "low"), (LimitedBy.DATASET, "high")])
+def test_a_size_that_was_compared_with_none_is_kept_for_sure_only_where_there_is_no_other(
+    limited_by: LimitedBy, level: str
+) -> None:
+    alone = builders.curve(
+        [builders.trial(32)],
+        workload=builders.workload(batch_size=32, epochs=10.0, dataset_size=1_000),
+        ceiling=builders.ceiling(32, limited_by),
+    )
+    answer = recommend(alone, checked(1e6, trained(32)))
+    assert answer.decision is not None
+    assert (answer.decision.action, answer.decision.level.value) == (Action.KEEP, level)
 
 
 def test_without_a_current_size_a_check_without_a_result_falls_back_to_the_knee() -> None:
