@@ -12,6 +12,7 @@ from autobatch.engines.base import Opened
 from autobatch.measurement.climb import Observer
 from autobatch.records.errors import AutobatchError
 from autobatch.records.limits import Limits
+from autobatch.records.recommendation import INTERRUPTED
 from autobatch.records.trial import Ceiling, Curve, LimitedBy, Outcome, Trial
 from autobatch.scripts import refusals
 from autobatch.scripts.engine import ROUNDS, ScriptEngine
@@ -102,7 +103,8 @@ class Sweep:
         if not any(trial.ok for trial in self._trials.values()):
             return None
         note = "interrupted: only the sizes shown were measured"
-        return replace(self.curve, warnings=(*self.curve.warnings, note))
+        ceiling = replace(self.curve.ceiling, limited_by=LimitedBy.BUDGET, detail=INTERRUPTED)
+        return replace(self.curve, ceiling=ceiling, warnings=(*self.curve.warnings, note))
 
     def _climb(self, current: int) -> None:
         """Double until memory, data, time or gain run out."""

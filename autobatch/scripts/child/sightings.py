@@ -123,7 +123,12 @@ def _of_variables() -> Iterator[dict[str, Any]]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """The attributes that an object itself holds: asking it for others could run code of the script."""
+    """The attributes that an object itself holds: asking it for others could run code of the script.
+
+    Those of torch's own objects are no settings: each loader has a batch size.
+    """
+    if type(value).__module__.partition(".")[0] == "torch":
+        return {}
     try:
         attributes = object.__getattribute__(value, "__dict__")
     except AttributeError:

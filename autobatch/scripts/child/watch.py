@@ -101,8 +101,10 @@ class Watch:
 
     def _is_training(self, loader: Any) -> bool:
         """True for the loader of the training, and for one that the script makes anew by the same calls."""
+        if loader is self.loader:
+            return True
         origin = loaders.origin_of(loader)
-        return loader is self.loader or (len(origin) > 1 and origin == loaders.origin_of(self.loader))
+        return len(origin) > 1 and origin == loaders.origin_of(self.loader)
 
     def _count_fetches(self) -> tuple[tuple[int | None, ...], int]:
         """The samples of each training batch of a step, and the number of other loaders' batches."""
