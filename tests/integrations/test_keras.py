@@ -17,7 +17,7 @@ import torch
 # Keras asks for its backend when it is imported.
 os.environ["KERAS_BACKEND"] = "torch"
 
-keras = pytest.importorskip("keras", minversion="3.6")
+keras = pytest.importorskip("keras", minversion="3.5")
 from keras import Sequential, layers
 from keras.layers import Dense
 

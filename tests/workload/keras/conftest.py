@@ -10,7 +10,7 @@ def _is_supported() -> bool:
         major, minor = version("keras").split(".")[:2]
     except PackageNotFoundError:
         return False
-    return (int(major), int(minor)) >= (3, 6)
+    return (int(major), int(minor)) >= (3, 5)
 
 
 collect_ignore_glob = [] if _is_supported() else ["test_*.py", "../loops/test_keras_loop.py"]
