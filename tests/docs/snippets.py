@@ -84,7 +84,7 @@ def parse(text: str) -> Iterator[Snippet]:
 
 
 def run(text: str) -> None:
-    """Runs all snippets in the current folder; raises what one raises, with a note that names its line."""
+    """Runs all snippets in the current folder; raises what one raises, and names its line on stderr."""
     snippets = list(parse(text))
     namespace = sys.modules["__main__"] = ModuleType("__main__")
     namespace.__dict__["__builtins__"] = __builtins__
@@ -95,8 +95,8 @@ def run(text: str) -> None:
     for snippet in snippets:
         try:
             _run_one(snippet, namespace)
-        except BaseException as error:
-            error.add_note(f"in the snippet of line {snippet.line}")
+        except BaseException:
+            print(f"in the snippet of line {snippet.line}", file=sys.stderr)
             raise
 
 

@@ -34,7 +34,7 @@ from tests.workload.keras.models import arrays, beginner, drifting_model, state,
 
 ROOT = Path(__file__).resolve().parents[2]
 # Time enough for the check, however busy the machine is.
-QUICK = Limits(min_batch=8, max_batch=32, budget_seconds=60)
+QUICK = Limits(min_batch=8, max_batch=32, budget_seconds=600)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`"),

@@ -84,7 +84,7 @@ def test_a_fit_with_the_callback_is_the_fit_at_its_batch_size(tmp_path: Path) ->
     weights = Heeds().state_dict()
     module, data = Heeds(), Digits(batch_size=16)
     module.load_state_dict(weights)
-    tuned = AutoBatch(Limits(min_batch=32, max_batch=64, budget_seconds=60), learning_rate=True)
+    tuned = AutoBatch(Limits(min_batch=32, max_batch=64, budget_seconds=600), learning_rate=True)
     logger = pl.loggers.CSVLogger(tmp_path)
     trainer, losses = seeded_fit(module, data, [tuned], logger=logger)
     found = tuned.recommendation
