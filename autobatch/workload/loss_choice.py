@@ -76,7 +76,8 @@ def following(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _require_forward(model: nn.Module) -> None:
     """Raises TargetError for a model that can't be called, such as the holder of several networks."""
-    if type(model).forward is not nn.Module.forward or "forward" in vars(model):
+    # The class of a scripted module has no `forward` of its own to ask for.
+    if getattr(type(model), "forward", None) is not nn.Module.forward or "forward" in vars(model):
         return
     call = "model.training_step(batch, 0)" if hasattr(model, "training_step") else "..."
     raise TargetError(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from autobatch.records.recommendation import Recommendation
 from autobatch.reports import snippets
-from autobatch.reports.html import document, notebook, style
+from autobatch.reports.html import document, notebook, style, tables
 from autobatch.reports.html.markup import Markup, element
 from autobatch.storage import codec
 from tests.golden.test_text_report import ENVIRONMENT
@@ -241,3 +241,11 @@ def test_any_date_is_shown(started_at: str) -> None:
     shown = document.render(replace(SMALL, environment=replace(ENVIRONMENT, started_at=started_at)))
     assert (">1 March 2026, 10:00 UTC<" in shown) is (started_at == "2026-03-01T12:00:00+02:00")
     assert started_at in shown
+
+
+@pytest.mark.parametrize(
+    ("share", "width"),
+    [(0.25, "25.0%"), (-0.0, "0.0%"), (-1e-298, "0.0%"), (7.0, "100.0%"), (float("nan"), "0.0%")],
+)
+def test_a_bar_has_a_share_of_its_cell(share: float, width: str) -> None:
+    assert f"--share: {width}" in str(tables.bar_cell(share))

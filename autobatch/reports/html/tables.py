@@ -146,7 +146,7 @@ def table_of(
 
 def bar_cell(share: float) -> Markup:
     """Build a cell with a bar over this share of its width."""
-    share = min(max(share, 0.0), 1.0) if isfinite(share) else 0.0
+    share = min(max(0.0, share), 1.0) if isfinite(share) else 0.0
     return element("td", element("i", style=f"--share: {share:.1%}"), class_="bar")
 
 
