@@ -181,7 +181,9 @@ def _final_loss_credit(former: Training, training: Training) -> float:
         [log(a / b) for a, b in zip(before.losses, after.losses, strict=True)] for before, after in pairs
     ]
     over_time = [fmean(parts) for parts in leads]
-    over_parts = [fmean(times) for times in zip(*leads, strict=True)]
+    # The losses of a script's steps are no parts that come again.
+    has_same_parts = len({len(parts) for parts in leads}) == 1
+    over_parts = [fmean(times) for times in zip(*leads, strict=True)] if has_same_parts else []
     lead = fmean(over_time)
     # Neighbouring evaluations share their noise.
     error = hypot(_error(over_parts, len(over_parts)), _error(over_time, len(over_time) / SMOOTHED))

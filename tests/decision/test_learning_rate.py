@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -187,3 +188,23 @@ def test_half_of_a_lead_is_credited_and_five_percent_at_most() -> None:
 
 def test_a_lead_on_some_parts_only_is_not_credited() -> None:
     assert gain_of(0.0, (1.0, 1.0, 1.0, 1.0), (0.1, 1.5, 1.5, 1.5)) == 0.0
+
+
+@given(starts, starts, st.lists(st.integers(1, 4), min_size=len(STEPS), max_size=len(STEPS)))
+def test_losses_of_ever_more_steps_are_compared_over_time(
+    first: float, second: float, counts: list[int]
+) -> None:
+    """An evaluation of a script is the losses since the one before, as many as there were steps."""
+
+    def of_steps(factor: float) -> Training:
+        simple = simulated(factor)
+        return replace(
+            simple,
+            evaluations=tuple(
+                replace(evaluation, losses=evaluation.losses * count)
+                for evaluation, count in zip(simple.evaluations, counts, strict=False)
+            ),
+        )
+
+    by_steps, by_parts = (walk([kind(first), kind(second)], 0.2) for kind in (of_steps, simulated))
+    assert by_steps == by_parts
