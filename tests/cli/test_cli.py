@@ -45,10 +45,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended, Ended]:
-    """A folder with a saved result, what `probe` printed for it, and what `-q` prints."""
+    """A folder with a saved result and its report, what `probe` printed for it, and what `-q` prints."""
     folder = tmp_path_factory.mktemp("saved")
     (folder / "model.py").write_text(MODEL)
-    plain, quiet = run(folder, (*PROBE, "--save", "result.json"), (*PROBE, "-q"))
+    files = ("--save", "result.json", "--html", "report.html")
+    plain, quiet = run(folder, (*PROBE, *files), (*PROBE, "-q"))
     return folder, plain, quiet
 
 
@@ -324,8 +325,8 @@ def on_a_terminal(folder: Path, command: tuple[str, ...], environment: dict[str,
     return b"".join(parts).decode()
 
 
-def test_a_report_for_the_browser_is_written_beside_the_answer(folder: Path) -> None:
-    (told,) = run(folder, (*PROBE, "--no-check", "--html", "report.html", "--save", "result.json"))
+def test_a_report_for_the_browser_is_written_beside_the_answer(saved: tuple[Path, Ended, Ended]) -> None:
+    folder, told, _ = saved
     assert told.status == 0, told.stderr
     assert re.search(r"^(✔ Use|= Keep) batch size", told.stdout, re.MULTILINE)
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>\n<html ")

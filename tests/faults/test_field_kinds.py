@@ -85,6 +85,7 @@ def test_a_list_of_rates_that_ends_is_no_limit_of_a_size(probe: Any) -> None:
 # Samplers
 
 
+@slow
 def test_a_part_of_the_data_is_the_data_set(probe: Any) -> None:
     """nitrain 62; ffcv 171."""
     answer = probe("part_of_the_data")
@@ -111,6 +112,7 @@ def test_batches_that_a_sampler_makes_are_refused_by_its_name(probe: Any) -> Non
 # Evaluation without a loss
 
 
+@slow
 def test_a_model_with_a_loss_in_training_mode_only(probe: Any) -> None:
     """vision 1574, 1350; rf-detr 814."""
     assert ceiling(probe("keypoints")) == (32, "dataset")
@@ -126,6 +128,7 @@ def test_a_validation_step_without_a_loss(probe: Any) -> None:
 # Floors
 
 
+@slow
 def test_a_loss_that_is_nan_at_one_sample_leaves_the_other_sizes_alone(probe: Any) -> None:
     """nncf 379; pytorch 116349: one NaN reached the weights of all sizes."""
     answer = probe("spread")
@@ -157,6 +160,7 @@ def test_a_training_step_without_a_loss_is_a_floor(probe: Any) -> None:
     assert "--min-batch" in warnings(answer)
 
 
+@slow
 def test_a_size_that_is_written_into_the_model_is_tried_first(probe: Any) -> None:
     """ICDICNet 25."""
     answer = probe("written_size")
@@ -261,6 +265,7 @@ def test_doubles_stay_doubles_for_a_model_of_doubles(probe: Any) -> None:
     assert ceiling(probe("doubles")) == (80, "dataset")
 
 
+@slow
 def test_two_lists_are_two_columns(probe: Any) -> None:
     """skorch 131; tabnet 492."""
     answer = probe("columns")
