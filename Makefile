@@ -4,7 +4,7 @@
 #   TORCH_FLAGS  extra flags for the installation of torch, such as an index with CPU builds
 #   PYTEST_FLAGS extra flags for pytest, such as `-k name` or `-x`
 #   MATRIX_FLAGS extra flags for benchmarks/matrix.py, such as `--torch 2.6.0`
-#   PROCESSES    tests that run at a time: a number, or auto (the processors, four at most)
+#   PROCESSES    tests that run at a time: a number, or auto (one more than the processors, five at most)
 
 PYTHON ?= python3
 TORCH_FLAGS ?=

@@ -37,7 +37,7 @@ GOLDEN = Path(__file__).parent / "golden"
 _numbers = itertools.count()
 
 # Each process of the tests imports torch, Keras and transformers: about 1.5 GB.
-MOST_PROCESSES = 4
+MOST_PROCESSES = 5
 
 # Variables that change the text of a program, or make a library ask the network. None: unset.
 ENVIRONMENT = {
@@ -77,9 +77,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)  # the tests run without pytest-xdist too
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes of `pytest -n auto`: the processors that this process may use, four at most."""
+    """Processes of `pytest -n auto`: one more than the processors that this process may use, five at most.
+
+    Many tests wait for another process: for its end, or for a time limit.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_PROCESSES, usable)
+    return min(MOST_PROCESSES, usable + 1)
 
 
 @pytest.fixture(scope="session", autouse=True)
