@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import io
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 from autobatch.scripts.child import imports, loaders, sightings, snapshot
+from autobatch.scripts.child.call_hook import CallHook
 from autobatch.scripts.child.gradients import GradientSums
 from autobatch.scripts.child.own_updates import OwnUpdates
 from autobatch.scripts.child.reads import Reads
@@ -79,6 +83,23 @@ def test_a_snapshot_is_restored_in_another_process(tmp_path: Path):
     step(other, its_optimizer, 5)
     snapshot.restore(path, [its_optimizer], [other])
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+
+
+def test_copies_and_checkpoints_of_a_model_leave_its_hook_behind():
+    calls: list[int] = []
+    model = nn.Linear(2, 1)
+    with socket.socket() as unpicklable:
+        model.register_forward_pre_hook(
+            CallHook(lambda module, args, kwargs: calls.append(unpicklable.fileno())), with_kwargs=True
+        )
+        saved = io.BytesIO()
+        torch.save(model, saved)
+        saved.seek(0)
+        for copied in (torch.load(saved, weights_only=False), copy.deepcopy(model)):
+            assert torch.equal(copied(torch.ones(1, 2)), copied.forward(torch.ones(1, 2)))
+        assert calls == []
+        model(torch.ones(1, 2))
+        assert len(calls) == 1
 
 
 def test_the_outermost_module_is_found_by_its_parameters():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from . import facts, loaders, snapshot
+from .call_hook import CallHook
 from .link import Link
 from .memory import Memory, synchronize
 from .own_updates import OwnUpdates
@@ -165,7 +166,7 @@ class Watch:
             self._has_mode = bool(roots) and roots[0].training
             self.memory.limit_allocator()
             for root in roots[:1]:
-                root.register_forward_pre_hook(self._called, with_kwargs=True)
+                root.register_forward_pre_hook(CallHook(self._called), with_kwargs=True)
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the shape of a model's first tensor, and whether it is the very one of the step before."""

@@ -46,8 +46,8 @@ def main():
             right = sum((model(inputs).argmax(1) == targets).sum() for inputs, targets in test)
         with open("log.txt", "a") as log:
             log.write(f"{epoch} {right}\n")
-        torch.save(model.state_dict(), "model.pt")
-        model.load_state_dict(torch.load("model.pt"))
+        torch.save(model, "model.pt")
+        model.load_state_dict(torch.load("model.pt", weights_only=False).state_dict())
     if options.weights:
         torch.save(model.state_dict(), options.weights)
     print("done")
