@@ -6,7 +6,7 @@ A size may be tried more than once, and its last trial counts. Nobody else filte
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
@@ -100,6 +100,19 @@ class TrialSet:
         smallest = min((trial.batch_size for trial in self.passed), default=1)
         failed = (size for size, trial in self.latest.items() if trial.outcome is Outcome.FAILED)
         return smallest if any(size < smallest for size in failed) else 1
+
+    def without_kept_memory(self) -> TrialSet:
+        """The trials with at most the peak of the larger sizes that passed.
+
+        A process that trained at these keeps some of their memory in its heap. A smaller size that comes
+        later seems to take it.
+        """
+        return TrialSet(tuple(map(self._bounded_by_larger, self.trials)), self.ceiling)
+
+    def _bounded_by_larger(self, trial: Trial) -> Trial:
+        peaks = [each.peak_bytes for each in self.passed if each.batch_size > trial.batch_size]
+        bounds = [peak for peak in (trial.peak_bytes, *peaks) if peak is not None]
+        return trial if trial.peak_bytes is None else replace(trial, peak_bytes=min(bounds))
 
     def nearest(self, size: int) -> Trial | None:
         """The largest usable size up to `size`, else the smallest usable one."""

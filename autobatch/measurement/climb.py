@@ -330,8 +330,9 @@ class Climb:
         assert self._opened is not None
         device = self._opened.device
         workload = replace(self._opened.workload, dataset_size=self._dataset_size, sizes=self._engine.sizes)
+        heap = self._memory.heap
         return Curve(
-            trials=self.trials,
+            trials=self.trial_set.without_kept_memory().trials if heap else self.trials,
             ceiling=ceiling,
             workload=workload,
             device=device,

@@ -120,3 +120,12 @@ def test_the_floor_is_the_smallest_size_that_trains_where_a_smaller_one_does_not
     assert TrialSet((*sizes, failed(32, Outcome.FAILED))).floor == 1
     assert TrialSet((*sizes, failed(4))).floor == 1
     assert TrialSet(()).floor == 1
+
+
+def test_a_smaller_size_takes_no_more_memory_than_a_larger_one_that_passed() -> None:
+    peaks = {64: 1000, 128: 2000, 16: 9000, 8: 10, 256: 9000}
+    kept = TrialSet(tuple(replace(passed(size), peak_bytes=peak) for size, peak in peaks.items()))
+    corrected = {trial.batch_size: trial.peak_bytes for trial in kept.without_kept_memory().trials}
+    assert corrected == peaks | {16: 1000}
+    unknown = TrialSet((passed(64), failed(128)))
+    assert unknown.without_kept_memory() == unknown
