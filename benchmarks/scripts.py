@@ -106,10 +106,13 @@ def probe(folder: Path, arguments: list[str]) -> tuple[Row, float]:
 
 
 def keep(script: Script, figures: Row) -> None:
-    """Put figures into the row of the script, and print the row."""
+    """Put figures into the row of the script, in place of those of their kind, and print the row."""
     rows: dict[str, Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     commit = COMMITS[script.repository]
-    row = rows.get(script.name, {}) | figures | {"repository": script.repository, "commit": commit}
+    of_adapter = "adapted" in figures
+    earlier = rows.get(script.name, {}).items()
+    others = {name: value for name, value in earlier if name.startswith("adapted") != of_adapter}
+    row = others | figures | {"repository": script.repository, "commit": commit}
     rows[script.name] = row
     in_order = {each.name: rows[each.name] for each in SCRIPTS if each.name in rows}
     RESULTS.write_text(json.dumps(in_order, indent=1) + "\n")

@@ -8,10 +8,9 @@ is a little faster than it seems.
 from __future__ import annotations
 
 from autobatch.decision.confidence import decide, measured_speedups
-from autobatch.decision.constants import USUAL_BATCH_SIZE
 from autobatch.decision.judgement import Judgement
 from autobatch.decision.same_epochs import HarmEstimate
-from autobatch.decision.size_choice import SizeChoice, near_best
+from autobatch.decision.size_choice import SizeChoice, near_best, nearest_to_current
 from autobatch.decision.trial_set import TrialSet
 from autobatch.records.recommendation import Action
 from autobatch.records.workload import Workload
@@ -48,9 +47,7 @@ def for_loss_batch(
     fitting = permitted.only({target}).usable
     if fitting:
         return SizeChoice(trial=fitting[0], why=f"{total} fits at once")
-    trial = permitted.nearest(current_size or USUAL_BATCH_SIZE)
-    assert trial is not None
-    kept = "your batch size" if trial.batch_size == current_size else "the nearest to yours"
+    trial, kept = nearest_to_current(permitted, current_size)
     reason = _above_limit(target, max_batch) or "did not run at once"
     why = f"{kept}: {total} {reason}, and accumulated batches are not a larger one to this loss"
     return SizeChoice(trial=trial, why=why)

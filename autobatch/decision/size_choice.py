@@ -98,11 +98,17 @@ def _must_keep(check: Check, workload: Workload) -> bool:
 
 def kept_unchecked(allowed: TrialSet, workload: Workload) -> SizeChoice:
     """The current size, or the measured size nearest to it, where no check shows how other sizes train."""
-    size = workload.batch_size or USUAL_BATCH_SIZE
-    trial = allowed.nearest(size)
-    assert trial is not None
-    kept = "your batch size" if trial.batch_size == size else f"the nearest to your batch size {size:,}"
+    trial, kept = nearest_to_current(allowed, workload.batch_size)
     return SizeChoice(trial=trial, why=f"{kept}: no check shows the time to a loss at other sizes")
+
+
+def nearest_to_current(permitted: TrialSet, current_size: int | None) -> tuple[Trial, str]:
+    """The measured size nearest to the current one, else to the usual one, and its name for a reason."""
+    size = current_size or USUAL_BATCH_SIZE
+    trial = permitted.nearest(size)
+    assert trial is not None
+    is_current = trial.batch_size == current_size
+    return trial, "your batch size" if is_current else f"the measured size nearest to {size:,}"
 
 
 def at_the_same_epochs(

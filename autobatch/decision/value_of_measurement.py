@@ -90,11 +90,11 @@ def window_saving(
 
 def _window_saving(log_ratios: Sequence[float], threshold: float, error: float) -> float:
     rounds, centre = len(log_ratios), median(log_ratios)
-    own_error = error_of_median(log_ratios)
-    if threshold and centre > threshold and centre < student_t(rounds - 1) * own_error:
+    median_error = error_of_median(log_ratios)
+    if threshold and centre > threshold and centre < student_t(rounds - 1) * median_error:
         return centre
     # A few rounds may agree by chance.
-    return expected_saving(centre - threshold, max(own_error, error * sqrt(pi / rounds)), rounds)
+    return expected_saving(centre - threshold, max(median_error, error * sqrt(pi / rounds)), rounds)
 
 
 def _log_ratios(size: int, reference: int, step_seconds: Mapping[int, Sequence[float]]) -> list[float]:

@@ -330,9 +330,9 @@ class Climb:
         assert self._opened is not None
         device = self._opened.device
         workload = replace(self._opened.workload, dataset_size=self._dataset_size, sizes=self._engine.sizes)
-        heap = self._memory.heap
+        trial_set = self.trial_set.without_kept_memory() if self._memory.heap else self.trial_set
         return Curve(
-            trials=self.trial_set.without_kept_memory().trials if heap else self.trials,
+            trials=trial_set.trials,
             ceiling=ceiling,
             workload=workload,
             device=device,
